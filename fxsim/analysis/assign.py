@@ -1,0 +1,220 @@
+"""From statistics of the float run to a PrecisionAssignment with a reason for every format.
+
+Source: Sakr and Shanbhag, "Per-Tensor Fixed-Point Quantization of the Back-Propagation Algorithm",
+ICLR 2019, section 3.  The criteria are those of fxsim.analysis.criteria; here they meet a network.
+"""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fxsim.analysis import criteria
+from fxsim.analysis.statistics import Statistics
+from fxsim.errors import InputError
+from fxsim.formats import MAX_TENSOR_BITS, Format
+from fxsim.nn.spec import RELU_RANGE_EXP, Network
+from fxsim.precision import UPDATE_BITS, LayerPrecision, PrecisionAssignment, Reason, accumulator_format
+
+WEIGHT_RANGE_EXP = 0
+"""Weights are clipped to [-1, 1)."""
+
+AUXILIARY_BITS = 16
+BIAS_CLIP_FACTOR = 4
+ABS_MAX_HEADROOM = 2
+"""Logits and pre-activations get a range of twice their largest magnitude in the float run."""
+
+Assigned = tuple[Format, Reason]
+
+
+def assign(
+    network: Network,
+    statistics: Statistics,
+    target: float = 0.01,
+    *,
+    min_bits: int | None = None,
+    clip_factor_activations: float = 4,
+    clip_factor_weights: float = 2,
+    fourth_root: bool = True,
+    input_bits: int | None = None,
+) -> PrecisionAssignment:
+    """The precision configuration C_o that meets the five criteria, for all tensors of `network`.
+
+    target: bound on the decision mismatch p_m, from which B_min follows; or B_min itself as `min_bits`.
+    clip_factor_*: ranges of G^A and of G^W in units of sigma_max.  fourth_root: see
+    criteria.reflected_noise_step_exp.  input_bits: of the network's input, in place of EFQN's.
+
+    Weights get EFQN's B bits over [-1, 1), activations B unsigned bits over [0, 2): the same step.  The
+    input lies in [0, 1) and reaches that step with one bit less.  A tensor that several layers read gets
+    the finest step that one of them asks for.  Bias gradients, logits and pre-activations have 16 bits, and
+    reasons of their own kind; the bias keeps LayerPrecision's default.
+
+    Raises InputError for statistics of another network, and naming layer, tensor and statistic where the
+    bits would be too many.
+    """
+    statistics.check_network(network)
+    if min_bits is None:
+        min_bits = criteria.smallest_min_bits(feedforward_gains(network, statistics), target)
+    else:
+        target = None
+    assigned = _feedforward(network, statistics, min_bits, target, input_bits)
+    for row, layer in enumerate(network.layers):
+        formats = assigned[layer.name]
+        formats["weight_grads"] = _weight_grads(statistics, row, clip_factor_weights)
+        step = formats["weight_grads"][0].step
+        formats["activation_grads"] = _activation_grads(statistics, row, step, clip_factor_activations, fourth_root)
+        formats["accumulators"] = _accumulators(statistics, row, step, formats["weights"][0])
+        formats["preactivations"] = _twice_abs_max(statistics.preactivations_max[row])
+        if layer.bias:
+            formats["bias_grads"] = _bias_grads(statistics, row)
+    return _collect(network, assigned, _twice_abs_max(statistics.logits_max)[0])
+
+
+def assign_bits(network: Network, statistics: Statistics, min_bits: int, **options) -> PrecisionAssignment:
+    """`assign` with B_min given in place of a target for p_m; the margins of EFQN are then 1."""
+    return assign(network, statistics, min_bits=min_bits, **options)
+
+
+def feedforward_gains(network: Network, statistics: Statistics) -> np.ndarray:
+    """Noise gains of all weights, then of all activations, each tensor once.
+
+    An activation tensor that several layers read has the largest of the gains recorded for them, since
+    that asks for the finest step.
+    """
+    sources = _sources(network)
+    shared = [max(gain for gain, other in zip(statistics.activations_gain, sources) if other == source)
+              for source in dict.fromkeys(sources)]
+    return np.array([*statistics.weights_gain, *shared])
+
+
+def assignment_mismatch_bound(network: Network, statistics: Statistics, assignment: PrecisionAssignment) -> float:
+    """The bound on p_m for the steps of weights and activations in `assignment`; see criteria.mismatch_bound."""
+    statistics.check_network(network)
+    assignment.check_network(network)
+    precisions = assignment.layers.values()
+    activations = {source: precision.activations for source, precision in zip(_sources(network), precisions)}
+    formats = [precision.weights for precision in precisions] + list(activations.values())
+    return criteria.mismatch_bound(feedforward_gains(network, statistics), [1 - format.step_exp for format in formats])
+
+
+def _sources(network: Network) -> list[str | None]:
+    return [source for _, source in network.edges()]
+
+
+def _collect(network: Network, assigned: dict[str, dict[str, Assigned]], logits: Format) -> PrecisionAssignment:
+    layers = {name: LayerPrecision(**{tensor: format for tensor, (format, _) in row.items()})
+              for name, row in assigned.items()}
+    reasons = {(name, tensor): reason for name, row in assigned.items() for tensor, (_, reason) in row.items()}
+    return PrecisionAssignment(network.name, layers, logits=logits, reasons=reasons)
+
+
+def _feedforward(network: Network, statistics: Statistics, min_bits: int, target: float | None,
+                 input_bits: int | None) -> dict[str, dict[str, Assigned]]:
+    """Weights and activations of every layer."""
+    gains = feedforward_gains(network, statistics)
+    bits = criteria.equal_quantization_noise(gains, min_bits)
+    bound = criteria.mismatch_bound(gains, bits)
+    # The factor by which all steps together are finer than the target asks.
+    margin = 1.0 if target is None else math.sqrt(target / bound)
+    statistic = {"least_gain": float(gains.min()), "min_bits": float(min_bits), "mismatch_bound": bound}
+    reasons = [Reason("EFQN", {"gain": float(gain), **statistic}, margin) for gain in gains]
+
+    sources = _sources(network)
+    tensors = list(dict.fromkeys(sources))
+    assigned = {}
+    for row, (name, source) in enumerate(zip(network.names, sources)):
+        _check_relu(network, name, source)
+        at = len(sources) + tensors.index(source)
+        for tensor, index in (("weights", row), ("activations", at)):
+            _check_bits(name, tensor, bits[index], f"its noise gain {gains[index]:g} against the least one, "
+                        f"{gains.min():g}, with B_min {min_bits}; measure the gains on more samples")
+        weights = Format(bits[row], WEIGHT_RANGE_EXP), reasons[row]
+        if source is None:
+            activations = _input(int(bits[at]), reasons[at], input_bits)
+        else:
+            activations = Format(bits[at], RELU_RANGE_EXP, signed=False), reasons[at]
+        assigned[name] = {"weights": weights, "activations": _shared(activations, sources.count(source))}
+    return assigned
+
+
+def _input(bits: int, reason: Reason, input_bits: int | None) -> Assigned:
+    """The network's input, in [0, 1): the step of `bits` over [0, 2) takes one bit less."""
+    if input_bits is None:
+        return Format(max(1, bits - 1), 0, signed=False), reason
+    if not 1 <= input_bits <= MAX_TENSOR_BITS:
+        raise InputError(f"input_bits must be 1 to {MAX_TENSOR_BITS}, got {input_bits}")
+    return Format(input_bits, 0, signed=False), Reason("given", {"input_bits": float(input_bits)}, 1.0)
+
+
+def _shared(activations: Assigned, readers: int) -> Assigned:
+    format, reason = activations
+    if readers == 1:
+        return activations
+    return format, Reason(f"{reason.criterion}, shared by {readers}", reason.statistic, reason.margin)
+
+
+def _weight_grads(statistics: Statistics, row: int, clip_factor: float) -> Assigned:
+    sigma_max, sigma_min = statistics.weight_grads_sigma_max[row], statistics.weight_grads_sigma_min[row]
+    range_exp = criteria.clipping_range_exp(sigma_max, clip_factor)
+    bits = criteria.gradient_bits(range_exp, criteria.bias_step_exp(sigma_min))
+    _check_bits(statistics.layers[row], "weight_grads", bits, f"weight_grads_sigma_max {sigma_max:g} against "
+                f"weight_grads_sigma_min {sigma_min:g}; lower the learning rate or end the float run earlier")
+    format = Format(bits, range_exp)
+    statistic = {"sigma_max": float(sigma_max), "sigma_min": float(sigma_min)}
+    return format, Reason("GC, RQB", statistic, _margin(format, clip_factor * sigma_max, sigma_min / 4))
+
+
+def _activation_grads(statistics: Statistics, row: int, weight_grad_step: float, clip_factor: float,
+                      fourth_root: bool) -> Assigned:
+    sigma_max, lambda_max = statistics.activation_grads_sigma_max[row], statistics.lambda_max[row]
+    counts = statistics.weight_grads_count[row], statistics.activation_grads_count[row]
+    range_exp = criteria.clipping_range_exp(sigma_max, clip_factor)
+    step_exp = criteria.reflected_noise_step_exp(weight_grad_step, lambda_max, *counts, fourth_root=fourth_root)
+    bits = criteria.gradient_bits(range_exp, step_exp)
+    _check_bits(statistics.layers[row], "activation_grads", bits, f"activation_grads_sigma_max {sigma_max:g} against "
+                f"lambda_max {lambda_max:g} and the weight gradient's step {weight_grad_step:g}; lower the learning "
+                "rate")
+    format = Format(bits, range_exp)
+    statistic = {"sigma_max": float(sigma_max), "lambda_max": float(lambda_max), "weight_grad_step": weight_grad_step,
+                 "weight_grad_count": float(counts[0]), "activation_grad_count": float(counts[1])}
+    step_asked = weight_grad_step / math.sqrt(lambda_max) * ((counts[0] / counts[1]) ** 0.25 if fourth_root else 1.0)
+    return format, Reason("GC, BQN", statistic, _margin(format, clip_factor * sigma_max, step_asked))
+
+
+def _accumulators(statistics: Statistics, row: int, weight_grad_step: float, weights: Format) -> Assigned:
+    step_asked = statistics.gamma_min * weight_grad_step
+    step_exp = criteria.accumulator_step_exp(statistics.gamma_min, weight_grad_step)
+    _check_bits(statistics.layers[row], "accumulators", weights.step_exp - step_exp,
+                f"gamma_min {statistics.gamma_min:g} times the weight gradient's step {weight_grad_step:g} (from "
+                f"weight_grads_sigma_min {statistics.weight_grads_sigma_min[row]:g}) below the weight's step "
+                f"{weights.step:g}; raise the last learning rate", min(MAX_TENSOR_BITS, UPDATE_BITS - weights.bits))
+    format = accumulator_format(weights, step_exp)
+    statistic = {"gamma_min": statistics.gamma_min, "weight_grad_step": weight_grad_step}
+    return format, Reason("AS", statistic, step_asked / format.step)
+
+
+def _bias_grads(statistics: Statistics, row: int) -> Assigned:
+    sigma_max = float(statistics.bias_grads_sigma_max[row])
+    format = Format(AUXILIARY_BITS, criteria.clipping_range_exp(sigma_max, BIAS_CLIP_FACTOR))
+    return format, Reason("GC", {"sigma_max": sigma_max}, format.range / (BIAS_CLIP_FACTOR * sigma_max))
+
+
+def _twice_abs_max(abs_max: float) -> Assigned:
+    format = Format(AUXILIARY_BITS, criteria.clipping_range_exp(abs_max, ABS_MAX_HEADROOM))
+    return format, Reason("range", {"abs_max": float(abs_max)}, format.range / (ABS_MAX_HEADROOM * float(abs_max)))
+
+
+def _margin(format: Format, range_asked: float, step_asked: float) -> float:
+    """The smaller of by how much the range is wider and the step is finer than asked."""
+    return float(min(format.range / range_asked, step_asked / format.step))
+
+
+def _check_relu(network: Network, reader: str, source: str | None) -> None:
+    if source is not None and not network.layer(source).relu:
+        raise InputError(f"layer {reader!r} reads {source!r}, which has no ReLU; activations are unsigned in [0, 2), "
+                         f"so set relu=True on {source!r} or read it through `add`")
+
+
+def _check_bits(layer: str, tensor: str, bits: int, cause: str, most: int = MAX_TENSOR_BITS) -> None:
+    if bits > most:
+        raise InputError(f"layer {layer!r}: {tensor} would need {bits} bits, at most {most}: forced by {cause}")

@@ -1,0 +1,188 @@
+"""The five criteria and the three figures of merit of the method, on plain numbers and arrays.
+
+Source: C. Sakr and N. Shanbhag, "Per-Tensor Fixed-Point Quantization of the Back-Propagation
+Algorithm", ICLR 2019 (arXiv 1812.11732), sections 2 and 3; the mismatch bound is that of Sakr, Kim
+and Shanbhag, ICML 2017.  Every function broadcasts over its arguments.  Ranges and steps are powers
+of two and are returned as exponents: an int for numbers, an integer array for arrays.
+
+    EFQN  equal feed-forward quantization noise   equal_quantization_noise, smallest_min_bits
+    GC    gradient clipping                       clipping_range_exp
+    RQB   relative quantization bias              bias_step_exp
+    BQN   bounded quantization noise              reflected_noise_step_exp
+    AS    accumulator stopping                    accumulator_step_exp
+"""
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fxsim.errors import InputError
+
+LARGEST_CLIPPING_RATE = 0.05
+LARGEST_QUANTIZATION_BIAS = 0.01
+
+
+def equal_quantization_noise(gains: ArrayLike, min_bits: int) -> np.ndarray:
+    """Criterion EFQN: bits at which all weights and activations add equally to the decision mismatch.
+
+    B_T = round(log2 sqrt(E_T / E_min)) + B_min, for the noise gains E_T of all weights and activations
+    of a network; E_min is the least of them, and its tensor gets `min_bits`.  The bits are those of
+    steps 2**-(B_T - 1).  Halves round up (the paper leaves ties open).  Sakr and Shanbhag, section 3.
+    """
+    gains = _positive("gains", gains, "measure them on more samples")
+    if min_bits < 1:
+        raise InputError(f"min_bits must be at least 1, got {min_bits}")
+    extra_bits = 0.5 * (np.log2(gains) - np.log2(gains.min()))
+    return np.floor(extra_bits + 0.5).astype(int) + int(min_bits)
+
+
+def mismatch_bound(gains: ArrayLike, bits: ArrayLike) -> float:
+    """Bound on the probability p_m that fixed-point and float decisions differ.
+
+    p_m <= sum D_T^2 E_T over all weights and activations T, with steps D_T = 2**-(B_T - 1).
+    Source: Sakr, Kim and Shanbhag (ICML 2017), with the gains' factor 1/24.
+    """
+    gains = _positive("gains", gains, "measure them on more samples")
+    steps = np.ldexp(1.0, 1 - np.asarray(bits))
+    return float(np.sum(steps**2 * gains))
+
+
+def smallest_min_bits(gains: ArrayLike, target: float = 0.01) -> int:
+    """The least B_min of at least 1 whose EFQN bits keep the mismatch bound at most `target`.
+
+    Source: Sakr and Shanbhag (ICLR 2019), section 3, where the target is 1 %.
+    """
+    target = float(_positive("target", target, "the paper takes 0.01"))
+    bound = mismatch_bound(gains, equal_quantization_noise(gains, 1))
+    # One more bit everywhere divides the bound by 4.
+    return 1 + max(0, _least_exponent(np.sqrt(bound / target)))
+
+
+def clipping_range_exp(sigma_max: ArrayLike, factor: ArrayLike) -> int | np.ndarray:
+    """Criterion GC: the least e with 2**e >= factor * sigma_max, so that hardly any gradient clips.
+
+    The paper's factor is 2 for weight gradients and 4 for the sparser activation gradients, which
+    keeps the clipping rate under 5 %; its authors' code takes 8 for the latter.  Section 3.
+    """
+    sigma_max = _positive("sigma_max", sigma_max, _DEAD_TENSOR)
+    return _least_exponent(sigma_max * _positive("factor", factor, "the paper takes 2 and 4"))
+
+
+def bias_step_exp(sigma_min: ArrayLike) -> int | np.ndarray:
+    """Criterion RQB: the greatest e with 2**e < sigma_min / 4, for weight gradients.
+
+    Keeps the relative quantization bias under 1 %.  Sakr and Shanbhag (ICLR 2019), section 3.
+    """
+    return _greatest_exponent_below(_positive("sigma_min", sigma_min, _DEAD_TENSOR) / 4)
+
+
+def reflected_noise_step_exp(
+    weight_grad_step: ArrayLike,
+    lambda_max: ArrayLike,
+    weight_grad_count: ArrayLike,
+    activation_grad_count: ArrayLike,
+    fourth_root: bool = True,
+) -> int | np.ndarray:
+    """Criterion BQN: the greatest e whose step 2**e of G^A reflects less noise onto G^W than G^W has.
+
+    2**e < weight_grad_step * lambda_max**-1/2 * (weight_grad_count / activation_grad_count)**1/4.
+
+    lambda_max: largest singular value of the square-Jacobian of G^W_l with respect to G^A_{l+1}; the
+    counts are the elements of the two, the batch included.  Re-derived from the norms of the two noise
+    vectors, |S (D_A^2/12) 1| <= lambda_max (D_A^2/12) sqrt|G^A| < (D_W^2/12) sqrt|G^W|.  The published
+    code has no fourth root: `fourth_root=False` drops it.  Sakr and Shanbhag (ICLR 2019), section 3.
+    """
+    step = _positive("weight_grad_step", weight_grad_step, "give the step, not its exponent")
+    step = step / np.sqrt(_positive("lambda_max", lambda_max, _DEAD_TENSOR))
+    weight_grad_count = _positive("weight_grad_count", weight_grad_count, "count the elements of G^W")
+    activation_grad_count = _positive("activation_grad_count", activation_grad_count, "count the elements of G^A")
+    if fourth_root:
+        step = step * (weight_grad_count / activation_grad_count) ** 0.25
+    return _greatest_exponent_below(step)
+
+
+def accumulator_step_exp(gamma_min: ArrayLike, weight_grad_step: ArrayLike) -> int | np.ndarray:
+    """Criterion AS: the greatest e with 2**e <= gamma_min * weight_grad_step.
+
+    The smallest non-zero update, at the smallest learning rate, still moves the accumulator.
+    Source: Sakr and Shanbhag (ICLR 2019), section 3.
+    """
+    gamma_min = _positive("gamma_min", gamma_min, "give the smallest learning rate of the schedule")
+    weight_grad_step = _positive("weight_grad_step", weight_grad_step, "give the step, not its exponent")
+    return _greatest_exponent(gamma_min * weight_grad_step)
+
+
+def gradient_bits(range_exp: ArrayLike, step_exp: ArrayLike) -> int | np.ndarray:
+    """Bits of a signed gradient of range r and step D, log2(r / D) + 1, and at least 1.
+
+    Where the step asked for is coarser than the range, that one bit has the step r.
+    """
+    return _plain(np.maximum(np.asarray(range_exp) - np.asarray(step_exp) + 1, 1))
+
+
+def clipping_rate(values: ArrayLike, range: float) -> float:
+    """Share of the elements with |t| >= range.  Sakr and Shanbhag (ICLR 2019), section 2."""
+    values = _elements(values)
+    return float(np.mean(np.abs(values) >= _positive("range", range, "give r = 2**range_exp")))
+
+
+def relative_quantization_bias(values: ArrayLike, step: float) -> float:
+    """|D - m| / m, where m is the mean of the magnitudes in (D/2, 3D/2) and D = step.
+
+    How far the first non-zero level is from the mean of what it stands for.  The paper (section 2)
+    takes one side of a symmetric distribution; here both sides count.  0 where no element lies there.
+    """
+    magnitudes = np.abs(_elements(values))
+    step = float(_positive("step", step, "give the step, not its exponent"))
+    near = magnitudes[(magnitudes > step / 2) & (magnitudes < 1.5 * step)]
+    return float(abs(step - near.mean()) / near.mean()) if near.size else 0.0
+
+
+def reflected_noise(step: ArrayLike, gain: ArrayLike) -> float | np.ndarray:
+    """Variance D^2/12 * gain that quantizing one tensor with step D puts onto another.
+
+    gain: sum of the squared partial derivatives between the two.  Sakr and Shanbhag, section 2.
+    """
+    step = _positive("step", step, "give the step, not its exponent")
+    return _plain(step**2 / 12 * _positive("gain", gain, _DEAD_TENSOR))
+
+
+_DEAD_TENSOR = "a tensor that is always zero cannot be assigned a format; remove it or train it longer"
+
+
+def _positive(name: str, value: ArrayLike, way_out: str) -> np.ndarray:
+    value = np.asarray(value, np.float64)
+    if value.size == 0:
+        raise InputError(f"{name} must have at least one element")
+    wrong = ~(np.isfinite(value) & (value > 0))
+    if wrong.any():
+        raise InputError(f"{name} must be finite and above 0, got {value[wrong][0]:g}; {way_out}")
+    return value
+
+
+def _elements(values: ArrayLike) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.size == 0 or not np.isfinite(values).all():
+        raise InputError("values must be finite and at least one")
+    return values
+
+
+def _greatest_exponent(bound: np.ndarray) -> int | np.ndarray:
+    """The greatest e with 2**e <= bound, exactly: bound = m * 2**e' with m in [1/2, 1)."""
+    return _plain(np.frexp(bound)[1] - 1)
+
+
+def _greatest_exponent_below(bound: np.ndarray) -> int | np.ndarray:
+    """The greatest e with 2**e < bound, exactly."""
+    return _least_exponent(bound) - 1
+
+
+def _least_exponent(bound: np.ndarray) -> int | np.ndarray:
+    """The least e with 2**e >= bound, exactly."""
+    mantissa, exponent = np.frexp(bound)
+    return _plain(exponent - (mantissa == 0.5))
+
+
+def _plain(value: np.ndarray):
+    """A Python number where the result is a single one."""
+    return value.item() if np.ndim(value) == 0 else value

@@ -1,0 +1,57 @@
+"""All statistics of a trained float network in one call."""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fxsim.analysis.jacobian import largest_singular_values
+from fxsim.analysis.noise_gains import noise_gains
+from fxsim.analysis.statistics import GradientStatistics, Statistics
+from fxsim.nn.floating import FloatNetwork
+
+
+def measure(
+    network: FloatNetwork,
+    gradients: GradientStatistics,
+    images: np.ndarray,
+    training_batch: np.ndarray,
+    gamma_min: float,
+    batch: int = 64,
+) -> Statistics:
+    """The Statistics of a trained network.
+
+    gradients: what was observed while it was trained.  images: `(N, H, W, C)`, the sample for noise gains and
+    largest magnitudes, taken `batch` at a time.  training_batch: images of one training batch, for lambda_max; its
+    length is the batch size.  gamma_min: the smallest learning rate of the schedule.
+    """
+    shapes = [network.network.shape(name) for name in network.network.names]
+    weights_gain, activations_gain = noise_gains(network, images, batch)
+    preactivations_max, logits_max = largest_magnitudes(network, images, batch)
+    return Statistics(
+        network=network.network.name,
+        layers=network.network.names,
+        **gradients.sigmas(),
+        weights_gain=weights_gain,
+        activations_gain=activations_gain,
+        lambda_max=largest_singular_values(network, training_batch),
+        weight_grads_count=np.array([shape.weights for shape in shapes]),
+        activation_grads_count=np.array([math.prod(shape.output) * len(training_batch) for shape in shapes]),
+        preactivations_max=preactivations_max,
+        logits_max=logits_max,
+        gamma_min=gamma_min,
+        batch_size=len(training_batch),
+    )
+
+
+def largest_magnitudes(network: FloatNetwork, images: np.ndarray, batch: int = 64) -> tuple[np.ndarray, float]:
+    """The largest |Z| of every layer `(layers,)`, bias included, before batch norm; and that of the scores."""
+    layers = np.zeros(len(network.network.names))
+    scores = 0.0
+    for start in range(0, len(images), batch):
+        tape = network.forward_tape(images[start:start + batch])
+        scores = max(scores, float(np.abs(tape.scores).max()))
+        for row, (name, entry) in enumerate(tape.layers.items()):
+            operation = entry.operation + network.parameters[name].get("bias", 0.0)
+            layers[row] = max(layers[row], float(np.abs(operation).max()))
+    return layers, scores

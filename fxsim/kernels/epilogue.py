@@ -1,0 +1,103 @@
+"""What happens to a tile of exact sums before it is stored: bias, ReLU, rounding shift, clip, counts.
+
+    value = (sum << acc_shift) + bias            mask = 0 < value < relu_bound
+    value = max(value, floor)                    code = clip(round_shift(value, shift), low, high)
+
+with the rounding of `rounding.py`, whose remainder form equals
+`(value + base + neg * (value < 0) + odd * (floor & 1)) >> shift`.
+"""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fxsim.kernels.jit import jit
+from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
+from fxsim.kernels.tile import COLUMNS, ROWS
+
+NO_FLOOR = -(2**62)
+
+
+class Epilogue(NamedTuple):
+    """Integers of one requantization; `floor` is 0 with a ReLU, else NO_FLOOR.  low <= 0 <= high.
+
+    raw: store the sums as they are and ignore all else.
+    """
+
+    raw: bool = False
+    acc_shift: int = 0
+    relu_bound: int = 2**62
+    floor: int = NO_FLOOR
+    shift: int = 0
+    base: int = 0
+    neg: int = 0
+    odd: int = 0
+    jam: int = 0
+    low: int = -(2**31)
+    high: int = 2**31 - 1
+
+    def fits_int32(self, sum_bound: int, bias_bound: int) -> bool:
+        """Whether every intermediate of sums of at most `sum_bound` in magnitude fits int32."""
+        value = (sum_bound << self.acc_shift) + bias_bound
+        return self.shift < 31 and value + abs(self.base) + abs(self.neg) + 1 < 2**31
+
+    def in_int32(self) -> Epilogue:
+        """The same with bounds that int32 holds; equal in effect where `fits_int32`."""
+        low, high = -(2**31), 2**31 - 1
+        return self._replace(relu_bound=min(max(self.relu_bound, low), high), floor=max(self.floor, low))
+
+
+@jit
+def requantize_sums(sums, bias, epilogue, codes, mask, counts):
+    """Codes (int32) and ReLU mask of 1-D `sums`, in the integer type of `sums` and `bias`; adds to counts.
+
+    NumPy's scalar functions keep int32 operands int32, so that the loop runs on 16 lanes.
+    """
+    kind = sums.dtype.type
+    zero, one = kind(0), kind(1)
+    acc_shift, relu_bound, floor = kind(epilogue.acc_shift), kind(epilogue.relu_bound), kind(epilogue.floor)
+    shift, base, neg, odd = kind(epilogue.shift), kind(epilogue.base), kind(epilogue.neg), kind(epilogue.odd)
+    jam, low, high = kind(epilogue.jam), kind(epilogue.low), kind(epilogue.high)
+    below = above = flushed = zero
+    for i in range(sums.size):
+        value = np.add(np.left_shift(sums[i], acc_shift), bias[i])
+        mask[i] = (value > zero) & (value < relu_bound)
+        value = np.maximum(value, floor)
+        last_bit = np.bitwise_and(np.right_shift(value, shift), one)
+        carry = np.add(np.add(base, neg if value < zero else zero), odd if last_bit else zero)
+        code = np.bitwise_or(np.right_shift(np.add(value, carry), shift), jam)
+        below = np.add(below, kind(code < low))
+        above = np.add(above, kind(code > high))
+        flushed = np.add(flushed, kind((code == zero) & (value != zero)))
+        codes[i] = np.minimum(np.maximum(code, low), high)
+    counts[BELOW] += below
+    counts[ABOVE] += above
+    counts[FLUSHED] += flushed
+
+
+@jit
+def finish_tile(sums, bias, epilogue, rows, columns, codes, tile_mask, counts, out, places, first, mask, mask_at,
+                mask_step):
+    """Requantize and store the valid `rows` x `columns` of a tile, row r at out[places[first + r]:].
+
+    mask: empty for none; row r goes to mask[mask_at + r * mask_step:].
+    """
+    if not epilogue.raw:
+        if rows == ROWS and columns == COLUMNS:
+            requantize_sums(sums, bias, epilogue, codes, tile_mask, counts)
+        else:
+            for row in range(rows):
+                part = slice(row * COLUMNS, row * COLUMNS + columns)
+                requantize_sums(sums[part], bias[part], epilogue, codes[part], tile_mask[part], counts)
+    for row in range(rows):
+        at, part = places[first + row], row * COLUMNS
+        if epilogue.raw:
+            for o in range(columns):
+                out[at + o] = sums[part + o]
+        else:
+            for o in range(columns):
+                out[at + o] = codes[part + o]
+        if mask.size:
+            for o in range(columns):
+                mask[mask_at + row * mask_step + o] = tile_mask[part + o]

@@ -1,0 +1,101 @@
+"""Which exact path a product of codes may take, and the inequality that allows it."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
+
+PATHS = ("int8_vnni", "int16_vnni", "int16_avx2", "plain")
+"""Paths in order of preference; `plain` is NumPy-semantics Numba loops on any processor."""
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Width and sign of the codes of one operand."""
+
+    bits: int
+    signed: bool = True
+
+    @property
+    def magnitude(self) -> int:
+        """The greatest |code|."""
+        return 2 ** (self.bits - 1) if self.signed else 2**self.bits - 1
+
+    def fits(self, bits: int, signed: bool) -> bool:
+        """Whether every code is one of a `bits` wide signed or unsigned integer."""
+        if self.signed and not signed:
+            return False
+        return self.bits <= bits - (signed and not self.signed)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An exact product: path, proof, and how many terms an int32 partial sum provably holds.
+
+    accumulator_bits: signed width that holds every partial sum of all `terms` (what hardware must provide).
+    spill_terms: terms after which int32 partial sums go to int64; at least `terms` where none is needed.
+    """
+
+    path: str
+    proof: str
+    terms: int
+    spill_terms: int
+    accumulator_bits: int
+
+    @property
+    def fits_int32(self) -> bool:
+        return self.terms <= self.spill_terms
+
+
+def accumulator_bits(a: Operand, b: Operand, terms: int) -> int:
+    """Signed bits that hold every partial sum of `terms` products: 2**(bits-1) - 1 >= terms max|a| max|b|."""
+    return (terms * a.magnitude * b.magnitude).bit_length() + 1
+
+
+def allowed_paths(a: Operand, b: Operand, terms: int) -> dict[str, str]:
+    """Path -> proof, for every path that is exact at these widths on any processor that has it."""
+    product = a.magnitude * b.magnitude
+    spill = INT32_MAX // product
+    allowed = {}
+    for path, depth in (("int8_vnni", 4), ("int16_vnni", 2), ("int16_avx2", 2)):
+        fits = a.fits(8, False) and b.fits(8, True) if depth == 4 else a.fits(16, True) and b.fits(16, True)
+        if fits and spill >= depth:
+            allowed[path] = (f"{depth} products per step, int32 holds {spill} terms: {spill} * {a.magnitude} * "
+                             f"{b.magnitude} <= 2^31 - 1")
+    if terms * product <= INT64_MAX:
+        allowed["plain"] = f"int64 holds all {terms} terms: {terms} * {a.magnitude} * {b.magnitude} <= 2^63 - 1"
+    return allowed
+
+
+def plan(a: Operand, b: Operand, terms: int, available: tuple[str, ...] = PATHS, kernel: str = "auto") -> Plan:
+    """The path for sums of `terms` products of a- and b-codes, with its proof.
+
+    available: the paths that this processor has.  kernel: 'auto', or the path to force.
+    Raises ValueError where the forced path, or every path, is ruled out by the widths.
+    """
+    if terms < 1:
+        raise ValueError(f"terms must be at least 1, got {terms}")
+    allowed = allowed_paths(a, b, terms)
+    bits = accumulator_bits(a, b, terms)
+    wanted = [path for path in PATHS if path in allowed and path in available]
+    if kernel != "auto":
+        wanted = [path for path in wanted if path == kernel]
+    if not wanted:
+        raise ValueError(_why_not(a, b, terms, bits, available, kernel, allowed))
+    spill = max(1, INT32_MAX // (a.magnitude * b.magnitude))
+    return Plan(wanted[0], allowed[wanted[0]], terms, spill, bits)
+
+
+def _why_not(a, b, terms, bits, available, kernel, allowed) -> str:
+    what = f"{terms} products of {a.bits}-bit {_sign(a)} by {b.bits}-bit {_sign(b)} codes"
+    if kernel == "auto":
+        return f"{what} need an accumulator of {bits} bits, at most 64 are exact here; lower the widths"
+    if kernel not in PATHS:
+        return f"kernel {kernel!r} is unknown; choose auto or one of {', '.join(PATHS)}"
+    if kernel not in available:
+        return f"kernel {kernel!r} is not on this processor, which has {', '.join(available)}; use kernel='auto'"
+    return f"kernel {kernel!r} does not take {what} exactly; use kernel='auto' or one of {', '.join(allowed)}"
+
+
+def _sign(operand: Operand) -> str:
+    return "signed" if operand.signed else "unsigned"

@@ -1,0 +1,126 @@
+"""Operands in the order in which the tiles of `tile.py` read them: pairs of terms, padded with zeros."""
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from fxsim.kernels.jit import jit
+from fxsim.kernels.tile import COLUMNS
+
+PAIR = 2
+
+
+def blocks_of(size: int, block: int) -> int:
+    """Blocks of `block` that cover `size`."""
+    return -(-size // block)
+
+
+def pack_forward_weights(codes: np.ndarray) -> np.ndarray:
+    """(KH, KW, C, O) codes as (O blocks, KH, pairs of KW * C, COLUMNS, 2), the right operand of a convolution."""
+    height, width, channels, outputs = codes.shape
+    starts = np.arange(height * width * channels, dtype=np.int64).reshape(height, width * channels) * outputs
+    return _pack_rows(codes, starts, 1, outputs)
+
+
+def pack_input_grad_weights(codes: np.ndarray) -> np.ndarray:
+    """(KH, KW, C, O) codes, taps flipped and C and O swapped, packed as for a convolution from O to C channels."""
+    height, width, channels, outputs = codes.shape
+    taps = np.arange(height * width, dtype=np.int64)[::-1].reshape(height, width, 1) * channels * outputs
+    starts = (taps + np.arange(outputs)).reshape(height, width * outputs)
+    return _pack_rows(codes, starts, outputs, channels)
+
+
+def _pack_rows(codes, starts, step, columns):
+    pairs = blocks_of(starts.shape[1], PAIR)
+    packed = np.empty((blocks_of(columns, COLUMNS), len(starts), pairs, COLUMNS, PAIR), codes.dtype)
+    _pack_weights(np.ascontiguousarray(codes).reshape(-1), starts, step, columns, packed)
+    return packed
+
+
+@jit(parallel=True)
+def _pack_weights(codes, starts, step, columns, packed):
+    """packed[block, row, k // 2, o, k % 2] = codes[starts[row, k] + (COLUMNS * block + o) * step], zeros beyond."""
+    for job in numba.prange(packed.shape[0] * packed.shape[1]):
+        block, row = job // packed.shape[1], job % packed.shape[1]
+        _pack_weight_row(codes, starts[row], step, block * COLUMNS, columns, packed[block, row])
+
+
+@jit
+def _pack_weight_row(codes, starts, step, first, columns, packed):
+    valid = min(COLUMNS, columns - first)
+    if valid < COLUMNS or starts.size % PAIR:
+        packed[:] = 0
+    for k in range(starts.size):
+        start, column = starts[k] + first * step, packed[k // PAIR, :, k % PAIR]
+        for o in range(valid):
+            column[o] = codes[start + o * step]
+
+
+def place(codes: np.ndarray, height: int, width: int, top: int, left: int, step: int = 1) -> np.ndarray:
+    """(N, height, width, C) zeros with codes[n, y, x] at (top + step * y, left + step * x); what falls outside is cut.
+
+    Zero padding and, with a step, the dilation that a strided convolution's input gradient needs.
+    """
+    images, channels = codes.shape[0], codes.shape[3]
+    placed = np.empty((images, height, width, channels), codes.dtype)
+    _place(codes, top, left, step, placed)
+    return placed
+
+
+@jit(parallel=True)
+def _place(codes, top, left, step, placed):
+    for n in numba.prange(codes.shape[0]):
+        _place_image(codes[n], top, left, step, placed[n])
+
+
+@jit
+def _place_image(codes, top, left, step, placed):
+    height, width, channels = placed.shape
+    if step > 1 or top > 0 or left > 0 or height > codes.shape[0] + top or width > codes.shape[1] + left:
+        placed[:] = 0
+    for y in range(codes.shape[0]):
+        row = top + step * y
+        if 0 <= row < height:
+            for x in range(codes.shape[1]):
+                column = left + step * x
+                if 0 <= column < width:
+                    for c in range(channels):
+                        placed[row, column, c] = codes[y, x, c]
+
+
+def pair_images(codes: np.ndarray, block: int, padding: int = 0) -> np.ndarray:
+    """(C blocks, ceil(N / 2), H + 2 * padding, W + 2 * padding, block, 2): images 2i and 2i + 1 side by side.
+
+    Zeros stand for the border, for channels beyond C and for the image beyond an odd N.
+    """
+    images, height, width, channels = codes.shape
+    shape = (blocks_of(channels, block), blocks_of(images, PAIR), height + 2 * padding, width + 2 * padding)
+    paired = np.empty((*shape, block, PAIR), codes.dtype)
+    _pair_images(codes, padding, paired)
+    return paired
+
+
+@jit(parallel=True)
+def _pair_images(codes, padding, paired):
+    blocks, pairs, _, _, block, _ = paired.shape
+    last = codes.shape[0] - 1
+    for job in numba.prange(blocks * pairs):
+        part, pair = job % blocks, job // blocks
+        first, valid = part * block, min(block, codes.shape[3] - part * block)
+        target = paired[part, pair]
+        if padding or valid < block:
+            target[:] = 0
+        single = 2 * pair == last
+        _pair_two(codes[2 * pair], codes[min(2 * pair + 1, last)], first, valid, single, padding, target)
+
+
+@jit
+def _pair_two(even, odd, first, valid, single, padding, paired):
+    height, width, _ = even.shape
+    keep = even.dtype.type(not single)
+    for y in range(height):
+        for x in range(width):
+            target = paired[y + padding, x + padding]
+            for c in range(valid):
+                target[c, 0] = even[y, x, first + c]
+                target[c, 1] = odd[y, x, first + c] * keep

@@ -1,0 +1,244 @@
+"""Register tiles of exact integer products, written in LLVM IR, and the processor features they need.
+
+A tile is ROWS x COLUMNS dot products.  Operands are int16, two terms of the reduction side by side
+(a *pair*): the left operand's pair is broadcast to all lanes, the right operand holds the pairs of
+COLUMNS outputs next to each other, and one instruction (`vpdpwssd`, or `vpmaddwd` and `vpaddd`)
+adds both products of every lane to an int32 sum.
+
+The reduction is three nested loops, given as `loops[3, 3]` int64: for the outer, middle and inner
+loop its count, and what it adds to the offsets into the left and right operand.  Convolutions,
+weight gradients and matrix products differ only in this table and in the row offsets.
+"""
+from __future__ import annotations
+
+import contextlib
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from fxsim.kernels.jit import JIT_DISABLED, jit
+
+ROWS, COLUMNS = 6, 64
+TILE = ROWS * COLUMNS
+CARRY_BITS = 16
+"""A spill moves all but this many low bits of a sum from int32 to a second int32 word."""
+
+NEVER = 2**62
+"""`spill_pairs` where int32 holds the whole sum."""
+
+PLAIN, AVX2, VNNI = 0, 1, 2
+PATHS = {"plain": PLAIN, "avx2": AVX2, "vnni": VNNI}
+_FEATURES = {"plain": (), "avx2": ("avx2",), "vnni": ("avx512f", "avx512bw", "avx512vnni")}
+
+_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+
+
+def processor_has(path: str) -> bool:
+    """Whether this processor can run `path`; with NUMBA_DISABLE_JIT=1 only 'plain' runs."""
+    if path == "plain" or JIT_DISABLED:
+        return path == "plain"
+    features = llvmlite.binding.get_host_cpu_features()
+    return all(features.get(name, False) for name in _FEATURES[path])
+
+
+def best_path() -> str:
+    """The fastest path of this processor: 'vnni', 'avx2' or 'plain'."""
+    return next(path for path in ("vnni", "avx2", "plain") if processor_has(path))
+
+
+def pairs_before_spill(spill_terms: int) -> int:
+    """Pairs between two spills, from `spill_terms`, the terms of at most P in magnitude that int32 holds.
+
+    A spill leaves up to 2**CARRY_BITS - 1, so n terms are safe where n * P <= 2**31 - 2**CARRY_BITS; with
+    P <= (2**31 - 1) / spill_terms, `n = spill_terms - 1 - spill_terms / 2**15` is.  One pair of int16
+    codes always is unless both are -2**15, for then 2 * 2**15 * (2**15 - 1) = 2**31 - 2**CARRY_BITS.
+    """
+    return max(1, (spill_terms - 1 - (spill_terms >> 15)) // 2)
+
+
+@contextlib.contextmanager
+def _while_positive(builder, counter):
+    """Repeat the body while the int64 at `counter` is above zero."""
+    test, body, done = (builder.append_basic_block(f"while.{name}") for name in ("test", "body", "done"))
+    builder.branch(test)
+    builder.position_at_end(test)
+    builder.cbranch(builder.icmp_signed(">", builder.load(counter), _I64(0)), body, done)
+    builder.position_at_end(body)
+    yield
+    builder.branch(test)
+    builder.position_at_end(done)
+
+
+def _variable(builder, value):
+    """A stack slot, later a register, that holds `value` from here on."""
+    slot = cgutils.alloca_once(builder, value.type)
+    builder.store(value, slot)
+    return slot
+
+
+def _advance(builder, slot, step):
+    builder.store(builder.add(builder.load(slot), step), slot)
+
+
+def _vnni_step(builder, total, left, right):
+    """total + left . right per lane; the intrinsic takes int16 pairs."""
+    pairs = ir.VectorType(_I16, 32)
+    kind = ir.FunctionType(total.type, [total.type, pairs, pairs])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpwssd.512")
+    return builder.call(function, [total, builder.bitcast(left, pairs), builder.bitcast(right, pairs)])
+
+
+def _avx2_step(builder, total, left, right):
+    pairs = ir.VectorType(_I16, 16)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(total.type, [pairs, pairs]), "llvm.x86.avx2.pmadd.wd")
+    products = builder.call(function, [builder.bitcast(left, pairs), builder.bitcast(right, pairs)])
+    return builder.add(total, products)
+
+
+class _Emitter:
+    """Emits one tile: ROWS x `vectors` registers of `lanes` int32 sums, all kept in registers."""
+
+    def __init__(self, builder, step, lanes, vectors):
+        self.builder, self.step, self.lanes, self.vectors = builder, step, lanes, vectors
+        self.vector = ir.VectorType(_I32, lanes)
+        zero = ir.Constant(self.vector, None)
+        self.sums = [[_variable(builder, zero) for _ in range(vectors)] for _ in range(ROWS)]
+
+    def broadcast(self, pointer):
+        pair = self.builder.load(self.builder.bitcast(pointer, _I32.as_pointer()), align=2)
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, pair, _I32(0))
+        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, self.lanes), None))
+
+    def vector_at(self, pointer, offset):
+        return self.builder.bitcast(self.builder.gep(pointer, [offset]), self.vector.as_pointer())
+
+    def add_pair(self, left_rows, left_offset, right):
+        """Add one pair of terms to every sum."""
+        builder = self.builder
+        columns = [builder.load(self.vector_at(right, _I64(2 * self.lanes * v)), align=2) for v in range(self.vectors)]
+        for row, pointer in enumerate(left_rows):
+            left = self.broadcast(builder.gep(pointer, [left_offset]))
+            for total, column in zip(self.sums[row], columns):
+                builder.store(self.step(builder, builder.load(total), left, column), total)
+
+    def _for_each_sum(self, tile, column):
+        for row, totals in enumerate(self.sums):
+            for v, total in enumerate(totals):
+                offset = self.builder.add(column, _I64(row * COLUMNS + v * self.lanes))
+                yield total, self.vector_at(tile, offset)
+
+    def spill(self, high, column):
+        """high += sum >> CARRY_BITS; sum &= 2**CARRY_BITS - 1."""
+        builder = self.builder
+        shift, mask = (ir.Constant(self.vector, [value] * self.lanes) for value in (CARRY_BITS, 2**CARRY_BITS - 1))
+        for total, pointer in self._for_each_sum(high, column):
+            value = builder.load(total)
+            builder.store(builder.add(builder.load(pointer, align=4), builder.ashr(value, shift)), pointer, align=4)
+            builder.store(builder.and_(value, mask), total)
+
+    def store(self, low, column):
+        for total, pointer in self._for_each_sum(low, column):
+            self.builder.store(self.builder.load(total), pointer, align=4)
+
+
+def _emit_reduction(builder, emitter, left_rows, right, table, spill_pairs, high, column):
+    """The three loops; the inner one is cut wherever a spill is due."""
+    remaining = _variable(builder, spill_pairs)
+    outer, middle, inner = table
+    with cgutils.for_range(builder, outer[0]) as i:
+        with cgutils.for_range(builder, middle[0]) as j:
+            left, right_at = (
+                _variable(builder, builder.add(builder.mul(i.index, outer[k]), builder.mul(j.index, middle[k])))
+                for k in (1, 2))
+            pending = _variable(builder, inner[0])
+            with _while_positive(builder, pending):
+                count, room = builder.load(pending), builder.load(remaining)
+                count = builder.select(builder.icmp_signed("<", count, room), count, room)
+                with cgutils.for_range(builder, count):
+                    emitter.add_pair(left_rows, builder.load(left), builder.gep(right, [builder.load(right_at)]))
+                    _advance(builder, left, inner[1])
+                    _advance(builder, right_at, inner[2])
+                _advance(builder, pending, builder.neg(count))
+                _advance(builder, remaining, builder.neg(count))
+                with builder.if_then(builder.icmp_signed("==", builder.load(remaining), _I64(0)), likely=False):
+                    builder.store(spill_pairs, remaining)
+                    emitter.spill(high, column)
+
+
+def _make_tile(path, step, lanes, vectors):
+    """The intrinsic `tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_pairs, low, high)`."""
+
+    def codegen(context, builder, signature, args):
+        if not processor_has(path):  # never called here; the IR would not compile
+            return context.get_dummy_value()
+        pointers = {k: context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 1, 2, 6, 8, 9)}
+        first_row, a_origin, b_origin, spill_pairs = (args[k] for k in (3, 4, 5, 7))
+        table = [[builder.load(builder.gep(pointers[6], [_I64(3 * i + k)])) for k in range(3)] for i in range(3)]
+        left_rows = []
+        for row in range(ROWS):
+            offset = builder.load(builder.gep(pointers[2], [builder.add(first_row, _I64(row))]))
+            left_rows.append(builder.gep(pointers[0], [builder.add(offset, a_origin)]))
+        with cgutils.for_range(builder, _I64(COLUMNS // (lanes * vectors))) as part:
+            column = builder.mul(part.index, _I64(lanes * vectors))
+            right = builder.gep(pointers[1], [builder.add(b_origin, builder.mul(column, _I64(2)))])
+            emitter = _Emitter(builder, step, lanes, vectors)
+            _emit_reduction(builder, emitter, left_rows, right, table, spill_pairs, pointers[9], column)
+            emitter.store(pointers[8], column)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def tile(typing_context, a, b, rows, first_row, a_origin, b_origin, loops, spill_pairs, low, high):
+        arguments = (a, b, rows, types.int64, types.int64, types.int64, loops, types.int64, low, high)
+        return types.void(*arguments), codegen
+
+    return tile
+
+
+vnni_tile = _make_tile("vnni", _vnni_step, lanes=16, vectors=4)
+"""24 zmm sums, 4 zmm columns, 1 broadcast: one `vpdpwssd` per cycle hides its latency of 4."""
+avx2_tile = _make_tile("avx2", _avx2_step, lanes=8, vectors=2)
+"""12 ymm sums, 2 ymm columns, 1 broadcast and 1 product fill the 16 registers."""
+
+
+@jit
+def plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, valid_columns, total):
+    """total[TILE] int64 = the same tile in ordinary loops, for operands of any integer type."""
+    for row in range(valid_rows):
+        start = rows[first_row + row] + a_origin
+        sums = total[row * COLUMNS:row * COLUMNS + valid_columns]
+        sums[:] = 0
+        for i in range(loops[0, 0]):
+            for j in range(loops[1, 0]):
+                at = start + i * loops[0, 1] + j * loops[1, 1]
+                column = b_origin + i * loops[0, 2] + j * loops[1, 2]
+                for _ in range(loops[2, 0]):
+                    first, second = np.int64(a[at]), np.int64(a[at + 1])
+                    for o in range(valid_columns):
+                        sums[o] += first * b[column + 2 * o] + second * b[column + 2 * o + 1]
+                    at += loops[2, 1]
+                    column += loops[2, 2]
+
+
+@jit
+def multiply_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_pairs, valid_rows, valid_columns,
+                  low, high, total):
+    """One tile by `path`.  Returns whether all sums fit int32: they are in `low`, else in `total` (int64)."""
+    if path == PLAIN:
+        plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, valid_columns, total)
+        return False
+    fits = spill_pairs == NEVER
+    if not fits:
+        high[:] = 0
+    if path == VNNI:
+        vnni_tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_pairs, low, high)
+    else:
+        avx2_tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_pairs, low, high)
+    if not fits:
+        for k in range(TILE):
+            total[k] = (np.int64(high[k]) << CARRY_BITS) + low[k]
+    return fits

@@ -1,0 +1,62 @@
+"""The weight update with internal accumulator.
+
+The running weight is one exact number, W at its step D_W and below it the accumulator at D_W * 2**-below
+(`below` is the accumulator's width):
+
+    u    = round(gamma * G^W)                   at the accumulator's step, gamma = mantissa * 2**exponent
+    t    = W * 2**below + acc - u               exact
+    W'   = floor(t / 2**below + 1/2)            so that t - W' lies in [-D_W/2, D_W/2); then saturated
+    acc' = t - W' * 2**below                    saturated to the accumulator's format
+"""
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from fxsim.kernels.jit import jit
+from fxsim.kernels.rounding import round_shift
+
+BLOCK = 8192
+WEIGHT_CLIPPED, ACCUMULATOR_CLIPPED, UPDATE_FLUSHED, UPDATE_STOPPED = 0, 1, 2, 3
+"""Columns of the counts: saturated weights, saturated accumulators, non-zero gradients whose update is 0,
+and non-zero updates that left the weight's code as it was."""
+
+
+@jit(parallel=True)
+def update(weights, accumulators, grads, bases, mantissa, left, shift, base, neg, odd, jam,
+           below, weight_low, weight_high, accumulator_low, accumulator_high, counts):
+    """One SGD step in place on 1-D arrays; counts is (ceil(size / BLOCK), 4) int64 and is overwritten.
+
+    u = round(grads * mantissa * 2**left / 2**shift), one of left and shift being 0; bases: int64 bases of
+    a stochastic mode, or empty.
+    """
+    for block in numba.prange(counts.shape[0]):
+        part = slice(block * BLOCK, (block + 1) * BLOCK)
+        _update_block(weights[part], accumulators[part], grads[part], bases[part], mantissa, left, shift,
+                      base, neg, odd, jam, below, weight_low, weight_high, accumulator_low, accumulator_high,
+                      counts[block])
+
+
+@jit
+def _update_block(weights, accumulators, grads, bases, mantissa, left, shift, base, neg, odd, jam,
+                  below, weight_low, weight_high, accumulator_low, accumulator_high, counts):
+    half = np.int64(1) << below >> 1
+    weight_clipped = accumulator_clipped = flushed = stopped = 0
+    for i in range(weights.size):
+        scaled = np.int64(grads[i]) * mantissa << left
+        step = round_shift(scaled, shift, bases[i] if bases.size else base, neg, odd, jam)
+        total = (np.int64(weights[i]) << below) + accumulators[i] - step
+        rounded = (total + half) >> below
+        weight = min(max(rounded, weight_low), weight_high)
+        rest = total - (weight << below)
+        kept = min(max(rest, accumulator_low), accumulator_high)
+        weight_clipped += weight != rounded
+        accumulator_clipped += kept != rest
+        flushed += (grads[i] != 0) & (step == 0)
+        stopped += (step != 0) & (weight == weights[i])
+        weights[i] = weight
+        accumulators[i] = kept
+    counts[WEIGHT_CLIPPED] = weight_clipped
+    counts[ACCUMULATOR_CLIPPED] = accumulator_clipped
+    counts[UPDATE_FLUSHED] = flushed
+    counts[UPDATE_STOPPED] = stopped

@@ -1,0 +1,58 @@
+"""Parameter: codes with the accumulator that keeps what lies below their step."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fxsim.errors import InputError
+from fxsim.formats import Format
+from fxsim.kernels import update as kernel
+from fxsim.kernels.rounding import MAX_SHIFT
+from fxsim.nn.codes import MANTISSA_BITS, LearningRate, storage
+from fxsim.requantizer import Requantizer
+from fxsim.rng import Stream
+from fxsim.tensor import quantize
+
+
+@dataclass(frozen=True)
+class UpdateTally:
+    """Elements whose code or accumulator saturated, gradients whose update rounded to 0, updates that left the
+    code as it was."""
+
+    weights_clipped: int
+    accumulators_clipped: int
+    flushed: int
+    stopped: int
+
+
+@dataclass
+class Parameter:
+    """Weights or biases in training: `codes` in `format`, `accumulators` below its step."""
+
+    codes: np.ndarray
+    accumulators: np.ndarray
+    format: Format
+    accumulator_format: Format
+
+    @classmethod
+    def quantized(cls, real: np.ndarray, format: Format, accumulator_format: Format) -> Parameter:
+        """`real` rounded to nearest, saturated; the accumulators hold 0."""
+        codes = quantize(real, format).codes.astype(storage(format))
+        return cls(codes, np.zeros(codes.shape, storage(accumulator_format)), format, accumulator_format)
+
+    def update(self, grads: np.ndarray, grads_step_exp: int, learning_rate: LearningRate, rounding: str,
+               stream: Stream | None) -> UpdateTally:
+        """One SGD step in place: the running parameter minus learning_rate * grads (kernels/update.py)."""
+        step_exp = grads_step_exp + learning_rate.exponent
+        requantizer = Requantizer(step_exp, self.accumulator_format, rounding)
+        left, shift = max(-requantizer.shift, 0), max(requantizer.shift, 0)
+        if shift > MAX_SHIFT or 8 * grads.itemsize + MANTISSA_BITS + left > MAX_SHIFT:
+            raise InputError(f"learning rate {learning_rate.real:g} times a gradient step of 2^{grads_step_exp} is too far "
+                             f"from the accumulator's step 2^{self.accumulator_format.step_exp}; change its format")
+        counts = np.empty((-(-grads.size // kernel.BLOCK), 4), np.int64)
+        kernel.update(self.codes.reshape(-1), self.accumulators.reshape(-1), grads.reshape(-1),
+                      requantizer.bases(stream, grads.shape, shift).reshape(-1), learning_rate.mantissa, left, shift,
+                      *requantizer.terms(shift), self.accumulator_format.bits, self.format.min_code,
+                      self.format.max_code, self.accumulator_format.min_code, self.accumulator_format.max_code, counts)
+        return UpdateTally(*(int(n) for n in counts.sum(axis=0)))

@@ -1,0 +1,165 @@
+"""The exact products of one layer: which kernel path each takes, and with which proof."""
+from __future__ import annotations
+
+import numpy as np
+
+from fxsim.formats import Format
+from fxsim.kernels import conv as kernel
+from fxsim.kernels.epilogue import NO_FLOOR, Epilogue
+from fxsim.kernels.gemm import PATHS, Operand, Plan, plan
+from fxsim.kernels.packing import pack_forward_weights, pack_input_grad_weights, place
+from fxsim.kernels.tile import processor_has
+from fxsim.nn.codes import storage
+from fxsim.nn.spec import RELU_RANGE_EXP, Dense, Layer, LayerShape
+from fxsim.precision import LayerPrecision
+from fxsim.requantizer import Requantizer
+from fxsim.rng import Stream
+
+MAX_SUM_BITS = 62
+_TILE_PATH = {"int16_vnni": "vnni", "int16_avx2": "avx2", "plain": "plain"}
+
+
+def available_paths() -> tuple[str, ...]:
+    """The kernel paths of this processor, fastest first."""
+    return tuple(path for path in PATHS if path in _TILE_PATH and processor_has(_TILE_PATH[path]))
+
+
+class Products:
+    """Forward product, input gradient and weight gradient of one layer, on arrays of codes.
+
+    Sums are exact; each method quantizes them once, in the kernel where the Requantizer allows, else
+    afterwards, to the same bits.  gradient_format: of the gradient at the pre-activations (N, OH, OW, O).
+    sum_format: of the pre-activations Z = conv(A, W) + b at full width.
+    Raises ValueError where the widths allow no exact path.
+    """
+
+    def __init__(self, layer: Layer, shape: LayerShape, formats: LayerPrecision, gradient_format: Format,
+                 kernel_name: str = "auto"):
+        self.layer, self.shape, self.formats, self.gradient_format = layer, shape, formats, gradient_format
+        self._kernel_name = kernel_name
+        activations, weights, grads = (Operand(format.bits, format.signed)
+                                       for format in (formats.activations, formats.weights, gradient_format))
+        self._operands = activations, grads
+        self.forward_plan = self._plan(activations, weights, shape.dot_length)
+        outputs = shape.weight[-1]
+        taps = 1 if isinstance(layer, Dense) else layer.kernel**2
+        self.input_grad_plan = self._plan(grads, weights, taps * outputs)
+        self.input_grad_step_exp = gradient_format.step_exp + formats.weights.step_exp
+        self.sum_format, self._sum_shift, self._bias_shift = self._align_bias()
+
+    def _plan(self, a: Operand, b: Operand, terms: int) -> Plan:
+        return plan(a, b, terms, available_paths(), self._kernel_name)
+
+    def _align_bias(self) -> tuple[Format, int, int]:
+        """Format of Z, and the left shifts that bring the products and the bias to its step."""
+        product_exp = self.formats.activations.step_exp + self.formats.weights.step_exp
+        step_exp = min(product_exp, self.formats.bias.step_exp)
+        sum_shift, bias_shift = product_exp - step_exp, self.formats.bias.step_exp - step_exp
+        bits = 1 + max(self.forward_plan.accumulator_bits + sum_shift, self.formats.bias.bits + bias_shift)
+        if bits > MAX_SUM_BITS:
+            raise ValueError(f"pre-activations with bias need {bits} bits, at most {MAX_SUM_BITS} are exact here; bring "
+                             f"the bias step 2^{self.formats.bias.step_exp} and the product step 2^{product_exp} together")
+        return Format(bits, step_exp + bits - 1), sum_shift, bias_shift
+
+    def weight_grad_plan(self, samples: int) -> Plan:
+        """The plan of the weight gradient, whose terms are all positions of all samples."""
+        rows, columns, _ = self.shape.pre
+        return self._plan(*self._operands, samples * rows * columns)
+
+    def _as_conv(self, source: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, int]:
+        """(source, weight, stride, padding), a Dense layer told as a 1x1 convolution of one position."""
+        if isinstance(self.layer, Dense):
+            return source.reshape(len(source), 1, 1, -1), weight.reshape(1, 1, *weight.shape), 1, 0
+        return source, weight, self.layer.stride, self.layer.padding
+
+    def _forward(self, source, weight, out, **options) -> None:
+        source, weight, stride, padding = self._as_conv(source, weight)
+        if padding:
+            height, width = source.shape[1] + 2 * padding, source.shape[2] + 2 * padding
+            source = place(source, height, width, padding, padding)
+        kernel.conv_forward(source, pack_forward_weights(weight), stride, out,
+                            spill_terms=self.forward_plan.spill_terms, path=_TILE_PATH[self.forward_plan.path], **options)
+
+    def forward(self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray, requantizer: Requantizer,
+                stream: Stream | None = None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """(codes (N, OH, OW, O), ReLU mask uint8 or None, counts) of Z brought to requantizer.format.
+
+        source: (N, H, W, C) codes of A_l.  With a ReLU, Z below 0 becomes 0 before it is rounded, and the mask
+        is 1 where 0 < Z < 2.
+        """
+        out = np.empty((len(source), *self.shape.pre), storage(requantizer.format))
+        mask = np.empty(out.shape, np.uint8) if self.layer.relu else None
+        bound = 1 << (RELU_RANGE_EXP - self.sum_format.step_exp)
+        if _fused(requantizer):
+            counts = np.zeros(3, np.int64)
+            epilogue = _epilogue(requantizer)._replace(acc_shift=self._sum_shift, relu_bound=bound,
+                                                       floor=0 if self.layer.relu else NO_FLOOR)
+            self._forward(source, weight, out, epilogue=epilogue, bias=bias.astype(np.int64) << self._bias_shift,
+                          mask=kernel.NO_MASK if mask is None else mask, counts=counts)
+            return out, mask, counts
+        sums = self.forward_exact(source, weight, bias)
+        if self.layer.relu:
+            mask[:] = (sums > 0) & (sums < bound)
+            np.maximum(sums, 0, out=sums)
+        return out, mask, requantizer.apply(sums, out, stream)
+
+    def forward_exact(self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Z = conv(A, W) + b in sum_format, int64 (N, OH, OW, O)."""
+        out = np.empty((len(source), *self.shape.pre), np.int64)
+        self._forward(source, weight, out)
+        return (out << self._sum_shift) + (bias.astype(np.int64) << self._bias_shift)
+
+    def _input_grad(self, grad, weight, out, **options) -> None:
+        source, weight, stride, padding = self._as_conv(out, weight)
+        kernel.conv_input_grad(grad, pack_input_grad_weights(weight), stride, padding, source,
+                               spill_terms=self.input_grad_plan.spill_terms, path=_TILE_PATH[self.input_grad_plan.path],
+                               **options)
+
+    def input_grad(self, grad: np.ndarray, weight: np.ndarray, shape: tuple[int, ...], requantizer: Requantizer,
+                   stream: Stream | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(codes, counts) of the gradient at the layer's input of `shape` (N, H, W, C)."""
+        out = np.empty(shape, storage(requantizer.format))
+        if _fused(requantizer):
+            counts = np.zeros(3, np.int64)
+            self._input_grad(grad, weight, out, epilogue=_epilogue(requantizer), counts=counts)
+            return out, counts
+        return out, requantizer.apply(self.input_grad_exact(grad, weight, shape), out, stream)
+
+    def input_grad_exact(self, grad: np.ndarray, weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The exact sums, int64, with step 2**input_grad_step_exp."""
+        out = np.empty(shape, np.int64)
+        self._input_grad(grad, weight, out)
+        return out
+
+    def _weight_grad(self, source, grad, out, **options) -> None:
+        source, out, stride, padding = self._as_conv(source, out)
+        chosen = self.weight_grad_plan(len(source))
+        kernel.conv_weight_grad(source, grad, stride, padding, out, spill_terms=chosen.spill_terms,
+                                path=_TILE_PATH[chosen.path], **options)
+
+    def weight_grad(self, source: np.ndarray, grad: np.ndarray, requantizer: Requantizer,
+                    stream: Stream | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(codes, counts) of the weight gradient, summed over batch and positions."""
+        out = np.empty(self.shape.weight, storage(requantizer.format))
+        if _fused(requantizer):
+            counts = np.zeros(3, np.int64)
+            self._weight_grad(source, grad, out, epilogue=_epilogue(requantizer), counts=counts)
+            return out, counts
+        return out, requantizer.apply(self.weight_grad_exact(source, grad), out, stream)
+
+    def weight_grad_exact(self, source: np.ndarray, grad: np.ndarray) -> np.ndarray:
+        """The exact sums, int64, with the step of A times that of the gradient."""
+        out = np.empty(self.shape.weight, np.int64)
+        self._weight_grad(source, grad, out)
+        return out
+
+
+def _fused(requantizer: Requantizer) -> bool:
+    """Whether a kernel's epilogue can do it: no random words, no left shift, plain saturation."""
+    return requantizer.fusable and requantizer.overflow in ("saturate", "saturate_symmetric")
+
+
+def _epilogue(requantizer: Requantizer) -> Epilogue:
+    low, high, *_ = requantizer.bounds()
+    base, neg, odd, jam = requantizer.terms(requantizer.shift)
+    return Epilogue(shift=requantizer.shift, base=base, neg=neg, odd=odd, jam=jam, low=low, high=high)

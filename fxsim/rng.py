@@ -1,0 +1,46 @@
+"""Named streams of random words that depend on nothing but (seed, step, name, position)."""
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fxsim.errors import InputError
+from fxsim.kernels.philox import fill_words
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Random words for one tensor at one step, from Philox4x32-10 (Salmon et al., SC 2011).
+
+    Word i is lane i % 4 of the block with counter (i // 4, step, id) and key `seed`, where id is the first
+    four bytes, little-endian, of SHA-256(name).  Words do not depend on order, threads or processor.
+    seed: 0 .. 2**64-1.  step: 0 .. 2**32-1.
+    """
+
+    seed: int
+    step: int
+    name: str
+
+    def __post_init__(self):
+        if not 0 <= self.seed < 2**64:
+            raise InputError(f"seed must be 0 to 2**64 - 1, got {self.seed}")
+        if not 0 <= self.step < 2**32:
+            raise InputError(f"step must be 0 to 2**32 - 1, got {self.step}")
+
+    @property
+    def name_id(self) -> int:
+        return int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "little")
+
+    def words(self, shape: int | tuple[int, ...], start: int = 0) -> np.ndarray:
+        """uint32 words at positions start, start + 1, ... in row-major order of `shape`."""
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        out = np.empty(math.prod(shape), np.uint32)
+        fill_words(self.seed & 0xFFFFFFFF, self.seed >> 32, self.step, self.name_id, start, out)
+        return out.reshape(shape)
+
+    def permutation(self, size: int) -> np.ndarray:
+        """A permutation of range(size) (int64): positions sorted by (word, position)."""
+        return np.argsort(self.words(size), kind="stable")

@@ -1,0 +1,94 @@
+"""Formats, rounding by case distinction on exact fractions, overflow."""
+from fractions import Fraction
+from functools import lru_cache
+from math import floor
+
+DETERMINISTIC = ("floor", "ceil", "zero", "away", "nearest_even", "nearest_odd", "nearest_away", "nearest_zero",
+                 "nearest_up", "nearest_down", "jam")
+STOCHASTIC = ("stochastic", "stochastic_equal")
+OVERFLOWS = ("saturate", "saturate_symmetric", "saturate_zero", "wrap")
+
+
+def step(fmt):
+    """The weight of the last bit, exactly."""
+    bits, range_exp, signed = fmt
+    return Fraction(2) ** (range_exp - bits + (1 if signed else 0))
+
+
+def code_range(fmt):
+    bits, _, signed = fmt
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+@lru_cache(maxsize=None)
+def round_exact(x, mode, word=0):
+    """The integer to which the Fraction `x` rounds; `word` is a 32-bit random word."""
+    below = floor(x)
+    fraction = x - below
+    if mode == "jam":
+        return below if below % 2 == 1 else below + 1
+    if fraction == 0:
+        return below
+    if mode == "stochastic":
+        return below + 1 if floor(fraction * 2**32) + word >= 2**32 else below
+    if mode == "stochastic_equal":
+        return below + 1 if word >= 2**31 else below
+    if mode in ("floor", "ceil", "zero", "away"):
+        up = {"floor": False, "ceil": True, "zero": x < 0, "away": x > 0}[mode]
+        return below + 1 if up else below
+    if fraction != Fraction(1, 2):
+        return below if fraction < Fraction(1, 2) else below + 1
+    return _tie(below, mode)
+
+
+def _tie(below, mode):
+    """The neighbour that takes a value half-way between `below` and `below + 1`."""
+    pair = (below, below + 1)
+    if mode == "nearest_even":
+        return next(code for code in pair if code % 2 == 0)
+    if mode == "nearest_odd":
+        return next(code for code in pair if code % 2 == 1)
+    chosen = {"nearest_away": lambda: max(pair, key=abs), "nearest_zero": lambda: min(pair, key=abs),
+              "nearest_up": lambda: max(pair), "nearest_down": lambda: min(pair)}[mode]
+    return chosen()
+
+
+def wrap(code, bits, signed):
+    """The number congruent to `code` modulo 2**bits that has `bits` bits."""
+    low = code % 2**bits
+    return low - 2**bits if signed and low >= 2 ** (bits - 1) else low
+
+
+@lru_cache(maxsize=None)
+def bound(code, fmt, overflow):
+    """(code within the format, below, above)."""
+    low, high = code_range(fmt)
+    if overflow == "saturate_symmetric" and fmt[2]:
+        low = -high
+    below, above = code < low, code > high
+    if overflow == "wrap":
+        return wrap(code, fmt[0], fmt[2]), below, above
+    if not (below or above):
+        return code, below, above
+    if overflow == "saturate_zero":
+        return 0, below, above
+    return (low if below else high), below, above
+
+
+@lru_cache(maxsize=None)
+def quantize(value, fmt, rounding="nearest_away", overflow="saturate", word=0):
+    """(code, below, above, flushed) of the Fraction `value` in format `fmt`."""
+    rounded = round_exact(value / step(fmt), rounding, word)
+    code, below, above = bound(rounded, fmt, overflow)
+    return code, below, above, value != 0 and rounded == 0
+
+
+def quantize_all(values, fmt, rounding="nearest_away", overflow="saturate", words=None):
+    """Codes of a flat list of Fractions, and (below, above, flushed) counted."""
+    words = words or [0] * len(values)
+    rows = [quantize(value, fmt, rounding, overflow, word) for value, word in zip(values, words)]
+    return [row[0] for row in rows], tuple(sum(row[k] for row in rows) for k in (1, 2, 3))
+
+
+def divide_nearest_away(numerator, denominator):
+    return round_exact(Fraction(numerator, denominator), "nearest_away")

@@ -1,0 +1,103 @@
+"""Softmax cross-entropy on logit codes, each constant from its definition in exact arithmetic."""
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from fractions import Fraction
+from functools import lru_cache
+
+from oracle.rounding import bound, quantize, round_exact, step
+
+EXP_BITS, FRACTION_BITS, TABLE_BITS = 30, 24, 8
+
+
+def _half_up(x):
+    return round_exact(Fraction(x), "nearest_up")
+
+
+@lru_cache(maxsize=None)
+def constants():
+    """(log2(e) with 29 fraction bits, ln 2 with 24), rounded to nearest."""
+    with localcontext() as context:
+        context.prec = 60
+        ln_2 = Decimal(2).ln()
+        return tuple(int((value * 2**bits).to_integral_value(ROUND_HALF_EVEN))
+                     for value, bits in ((1 / ln_2, 29), (ln_2, 24)))
+
+
+@lru_cache(maxsize=None)
+def table_entry(j):
+    """2**30 * 2**(-j/256) to nearest: (2n - 1)**256 <= 2**(31 * 256 - j) < (2n + 1)**256."""
+    power = 2 ** (31 * 256 - j)
+    low, high = 0, 2**32
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if middle**256 <= power else (low, middle)
+    return (low + 1) // 2
+
+
+@lru_cache(maxsize=None)
+def exp2_negative(v):
+    """2**-v with 30 fraction bits of v with 24: table, linear in the next 16 bits, shift."""
+    whole, part = divmod(v, 2**FRACTION_BITS)
+    if whole > 31:
+        return 0
+    index, rest = divmod(part, 2 ** (FRACTION_BITS - TABLE_BITS))
+    drop = table_entry(index) - table_entry(index + 1)
+    mantissa = table_entry(index) - _half_up(Fraction(drop * rest, 2 ** (FRACTION_BITS - TABLE_BITS)))
+    return _half_up(Fraction(mantissa, 2**whole))
+
+
+def log2_fixed(value):
+    """log2 of an integer with 24 fraction bits, by squaring a 30-bit mantissa in [1, 2), truncated each time."""
+    whole = value.bit_length() - 1
+    mantissa = value * 2**EXP_BITS // 2**whole
+    result = whole
+    for _ in range(FRACTION_BITS):
+        mantissa = mantissa * mantissa // 2**EXP_BITS
+        bit = int(mantissa >= 2 ** (EXP_BITS + 1))
+        mantissa //= 2**bit
+        result = 2 * result + bit
+    return result
+
+
+def exponents(logits, step_exp):
+    """v_k of one row: (max z - z_k) log2(e), 24 fraction bits."""
+    log2_e = constants()[0]
+    scale = Fraction(2) ** (step_exp + FRACTION_BITS - 29)
+    return [_half_up((max(logits) - z) * log2_e * scale) for z in logits]
+
+
+def probabilities(logits, step_exp):
+    """(p_k with 16 fraction bits, the sum s) of one row."""
+    e = [exp2_negative(v) for v in exponents(logits, step_exp)]
+    total = sum(e)
+    return [min(_half_up(Fraction(value * 2**16, total)), 2**16 - 1) for value in e], total
+
+
+def loss(logits, label, step_exp):
+    """Cross-entropy of one row, 24 fraction bits."""
+    _, total = probabilities(logits, step_exp)
+    bits = log2_fixed(total) - EXP_BITS * 2**FRACTION_BITS + exponents(logits, step_exp)[label]
+    return _half_up(Fraction(bits * constants()[1], 2**24))
+
+
+def gradient(logits, label, step_exp, samples, fmt, rounding="nearest_away", overflow="saturate", words=None):
+    """[(code, below, above, flushed)] of (p - onehot) / samples for one row.
+
+    A stochastic mode sees the quotient with 16 bits below the step, the last one sticky.
+    """
+    row = []
+    for k, p in enumerate(probabilities(logits, step_exp)[0]):
+        exact = Fraction(p - (2**16 if k == label else 0), 2**16 * samples)
+        if words is None:
+            row.append(quantize(exact, fmt, rounding, overflow))
+            continue
+        guarded = exact / step(fmt) * 2**16
+        kept = guarded.numerator // guarded.denominator
+        kept += int(kept != guarded and kept % 2 == 0)
+        rounded = round_exact(Fraction(kept, 2**16), rounding, words[k])
+        row.append((*bound(rounded, fmt, overflow), exact != 0 and rounded == 0))
+    return row
+
+
+def wrong(logits, label):
+    """Whether the first greatest logit is not at the label."""
+    return logits.index(max(logits)) != label
