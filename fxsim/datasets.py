@@ -211,7 +211,7 @@ def _load_mat(path: Path) -> dict:
     try:
         with path.open("rb") as stream, warnings.catch_warnings():
             _check_mat(path, stream)
-            warnings.simplefilter("error")  # scipy only warns about a variable that it cannot read
+            warnings.simplefilter("ignore")  # a variable that scipy cannot read arrives as a string, refused later
             return scipy.io.loadmat(stream, variable_names=("X", "y"))
     except InputError:
         raise

@@ -87,8 +87,8 @@ def accumulator_format(weights: Format, step_exp: int) -> Format:
 
 def _check_accumulator(name: str, parameter: Format, accumulator: Format) -> None:
     if not accumulator.signed or accumulator.range_exp != parameter.step_exp - 1:
-        raise InputError(f"the accumulator of {name} must be signed with range_exp {parameter.step_exp - 1} (half the "
-                         f"step of {parameter}), got {accumulator}; use fxsim.precision.accumulator_format")
+        raise InputError(f"the accumulator of {name} must be signed with range_exp {parameter.step_exp - 1} (half "
+                         f"the step of {parameter}), got {accumulator}; use fxsim.precision.accumulator_format")
     if parameter.bits + accumulator.bits > UPDATE_BITS:
         raise InputError(f"{name} and its accumulator have {parameter.bits} + {accumulator.bits} bits; "
                          f"together at most {UPDATE_BITS}")
@@ -161,17 +161,13 @@ class PrecisionAssignment:
         if not isinstance(data, dict) or data.get("kind") != "fxsim precision assignment":
             raise InputError("this is no precision assignment (no kind 'fxsim precision assignment')")
         try:
-            layers, reasons = {}, {}
-            for name, row in data["layers"].items():
-                unknown = set(row) - {*TENSORS, *AUXILIARY}
-                if unknown:
-                    choice(f"layer {name!r}: tensor", unknown.pop(), (*TENSORS, *AUXILIARY))
-                layers[name] = LayerPrecision(**{tensor: _read_format(name, tensor, cell) for tensor, cell in row.items()})
-                reasons.update({(name, tensor): Reason(**cell["reason"]) for tensor, cell in row.items() if "reason" in cell})
+            layers = {name: _read_layer(name, row) for name, row in data["layers"].items()}
+            reasons = {(name, tensor): Reason(**cell["reason"])
+                       for name, row in data["layers"].items() for tensor, cell in row.items() if "reason" in cell}
             return cls(data["network"], layers, _read_format("", "logits", data["logits"]),
                        data.get("rounding", {}), data.get("overflow", {}), reasons)
         except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"the precision assignment is damaged: {error!r}; write it anew with `fxsim assign`") from None
+            raise InputError(f"the precision assignment is damaged: {error!r}; make it anew with `fxsim assign`") from None
 
     def save(self, path: str | Path) -> None:
         write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
@@ -210,6 +206,12 @@ def _perturb_layer(name, layer: LayerPrecision, bits: int, tensors) -> LayerPrec
 
 def _format_dict(format: Format) -> dict:
     return {**dataclasses.asdict(format), "step_exp": format.step_exp, "q": format.q("ti")}
+
+
+def _read_layer(name: str, row: dict) -> LayerPrecision:
+    for tensor in row:
+        choice(f"layer {name!r}: tensor", tensor, (*TENSORS, *AUXILIARY))
+    return LayerPrecision(**{tensor: _read_format(name, tensor, cell) for tensor, cell in row.items()})
 
 
 def _read_format(layer: str, tensor: str, cell: dict) -> Format:

@@ -214,9 +214,18 @@ def test_idx_refuses_damaged_gzip(tmp_path):
         assert f"{path}: damaged gzip file" in refusal(datasets.read_idx, path, 3)
 
 
+def test_idx_checks_the_end_of_a_file_that_fills_whole_chunks(tmp_path):
+    path, content = tmp_path / "a.gz", idx_bytes(np.zeros(datasets._CHUNK_BYTES, np.uint8))
+    packed = gzip.compress(content)
+    path.write_bytes(gzip.compress(content + b"\0"))
+    assert "oversized" in refusal(datasets.read_idx, path, 1)
+    path.write_bytes(packed[:-8] + bytes([packed[-8] ^ 1]) + packed[-7:])
+    assert "damaged gzip file" in refusal(datasets.read_idx, path, 1)
+
+
 def test_idx_reads_little_more_of_an_archive_than_its_header_says():
-    stream = gzip.open(io.BytesIO(gzip.compress(bytes(50_000_000))))
-    assert 24 < len(datasets._read_past(stream, 24)) <= 24 + datasets._CHUNK_BYTES
+    with gzip.open(io.BytesIO(gzip.compress(bytes(50_000_000)))) as stream:
+        assert 24 < len(datasets._read_past(stream, 24)) <= 24 + datasets._CHUNK_BYTES
 
 
 @pytest.mark.parametrize("child", ["", "cifar-10-batches-bin"])

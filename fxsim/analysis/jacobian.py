@@ -15,6 +15,7 @@ from fxsim.nn import floating_products as products
 from fxsim.nn.floating import FloatNetwork, Tape
 
 _TOLERANCE = 1e-5
+_SMALL = 32
 
 
 def largest_singular_values(network: FloatNetwork, images: np.ndarray) -> np.ndarray:
@@ -36,17 +37,23 @@ def lambda_max(network: FloatNetwork, tape: Tape, name: str) -> float:
     Raises InputError for a layer that lets no gradient through.
     """
     operator = square_jacobian(network, tape, name)
-    if min(operator.shape) == 1:
-        vector = operator.matvec(np.ones(1)) if operator.shape[1] == 1 else operator.rmatvec(np.ones(1))
-        found = np.linalg.norm(vector)
+    if not operator.rmatvec(np.ones(operator.shape[0], operator.dtype)).any():
+        raise InputError(f"layer {name!r} lets no gradient through to its weights on these images; "
+                         "train the network, or give more images")
+    if min(operator.shape) <= _SMALL:
+        found = _largest_of_small(operator)
     else:
         # Entries are not negative, so neither is the wanted vector: the start cannot be orthogonal to it.
         start = np.ones(min(operator.shape), operator.dtype)
-        if not operator.rmatvec(np.ones(operator.shape[0], operator.dtype)).any():
-            raise InputError(f"layer {name!r} lets no gradient through to its weights on these images; "
-                             "train the network, or give more images")
         found = svds(operator, k=1, v0=start, tol=_TOLERANCE, return_singular_vectors=False)[0]
     return float(found) / (1.0 - network.network.layer(name).dropout)
+
+
+def _largest_of_small(operator: LinearOperator) -> float:
+    """Where one side has so few dimensions that Lanczos' method would run out of them: their Gram matrix."""
+    narrow = operator if operator.shape[1] <= operator.shape[0] else operator.H
+    image = narrow.matmat(np.eye(narrow.shape[1], dtype=operator.dtype))
+    return math.sqrt(np.linalg.eigvalsh(image.T @ image)[-1])
 
 
 def square_jacobian(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
@@ -115,4 +122,4 @@ def _windows(positions: np.ndarray, pre: tuple[int, int, int], size: int) -> np.
     rows, columns = height // size, width // size
     grid = positions.reshape(count, height, width, last)[:, :rows * size, :columns * size]
     grid = grid.reshape(count, rows, size, columns, size, last).transpose(0, 1, 3, 2, 4, 5)
-    return grid.reshape(count, math.prod((rows, columns)), size * size, last)
+    return grid.reshape(count, rows * columns, size * size, last)

@@ -152,7 +152,7 @@ class GradientStatistics:
             return
         variance = _variance(array)
         if not math.isfinite(variance):
-            raise InputError(f"layer {layer!r}: {tensor} are not finite: the float run diverges; lower the learning rate")
+            raise InputError(f"layer {layer!r}: {tensor} are not finite, the run diverges; lower the learning rate")
         place = self.TENSORS.index(tensor), self.network.names.index(layer)
         average, largest, smallest = self.state[(slice(None), *place)]
         if math.isnan(average):

@@ -9,21 +9,20 @@ Outputs are independent of each other, so the inner loop runs across them.
 """
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from fxsim.kernels.jit import jit
 from fxsim.kernels.rounding import round_shift, wrap_code
 
 
-@jit(parallel=True)
-def gemm_saturating(a, b, shift, base, neg, odd, jam, low, high, out, overflows):
-    """out (M, N) int64 = a (M, K) times b (K, N), saturated to [low, high] after every addition.
+@jit
+def gemm_saturating(start, stop, a, b, shift, base, neg, odd, jam, low, high, out, overflows):
+    """Rows start .. stop of out (M, N) int64 = a (M, K) times b (K, N), saturated to [low, high] after every addition.
 
     overflows (M, N) int64 counts the additions that saturated.  a, b: integer codes whose products
     fit 62 bits.  shift 0 to 62, base .. jam: rounding of the addend.
     """
-    for m in numba.prange(a.shape[0]):
+    for m in range(start, stop):
         out[m] = 0
         overflows[m] = 0
         for k in range(a.shape[1]):
@@ -35,10 +34,10 @@ def gemm_saturating(a, b, shift, base, neg, odd, jam, low, high, out, overflows)
                 out[m, n] = kept
 
 
-@jit(parallel=True)
-def gemm_wrapping(a, b, shift, base, neg, odd, jam, bits, out, overflows):
+@jit
+def gemm_wrapping(start, stop, a, b, shift, base, neg, odd, jam, bits, out, overflows):
     """As gemm_saturating, modulo 2**bits (at most 62) as signed numbers; counts additions that wrapped."""
-    for m in numba.prange(a.shape[0]):
+    for m in range(start, stop):
         out[m] = 0
         overflows[m] = 0
         for k in range(a.shape[1]):

@@ -14,7 +14,7 @@ import numpy as np
 
 from fxsim.kernels.jit import jit
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
-from fxsim.kernels.tile import COLUMNS, ROWS
+from fxsim.kernels.tile import COLUMNS, ROWS, TILE
 
 NO_FLOOR = -(2**62)
 
@@ -77,27 +77,19 @@ def requantize_sums(sums, bias, epilogue, codes, mask, counts):
 
 
 @jit
-def finish_tile(sums, bias, epilogue, rows, columns, codes, tile_mask, counts, out, places, first, mask, mask_at,
-                mask_step):
-    """Requantize and store the valid `rows` x `columns` of a tile, row r at out[places[first + r]:].
+def requantize_tile(sums, bias, epilogue, rows, columns, codes, mask, counts):
+    """`requantize_sums` of the valid `rows` x `columns` of a tile: in one run if that is all of it."""
+    whole = rows == ROWS and columns == COLUMNS
+    size = TILE if whole else columns
+    for row in range(1 if whole else rows):
+        part = slice(row * COLUMNS, row * COLUMNS + size)
+        requantize_sums(sums[part], bias[part], epilogue, codes[part], mask[part], counts)
 
-    mask: empty for none; row r goes to mask[mask_at + r * mask_step:].
-    """
-    if not epilogue.raw:
-        if rows == ROWS and columns == COLUMNS:
-            requantize_sums(sums, bias, epilogue, codes, tile_mask, counts)
-        else:
-            for row in range(rows):
-                part = slice(row * COLUMNS, row * COLUMNS + columns)
-                requantize_sums(sums[part], bias[part], epilogue, codes[part], tile_mask[part], counts)
+
+@jit
+def store_tile(tile, rows, columns, out, places, first):
+    """out[places[first + row]:] = the valid columns of each valid row of a tile."""
     for row in range(rows):
         at, part = places[first + row], row * COLUMNS
-        if epilogue.raw:
-            for o in range(columns):
-                out[at + o] = sums[part + o]
-        else:
-            for o in range(columns):
-                out[at + o] = codes[part + o]
-        if mask.size:
-            for o in range(columns):
-                mask[mask_at + row * mask_step + o] = tile_mask[part + o]
+        for o in range(columns):
+            out[at + o] = tile[part + o]

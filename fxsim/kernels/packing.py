@@ -1,10 +1,9 @@
 """Operands in the order in which the tiles of `tile.py` read them: pairs of terms, padded with zeros."""
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from fxsim.kernels.jit import jit
+from fxsim.kernels.jit import GRAIN, jit, parallel_for
 from fxsim.kernels.tile import COLUMNS
 
 PAIR = 2
@@ -13,6 +12,11 @@ PAIR = 2
 def blocks_of(size: int, block: int) -> int:
     """Blocks of `block` that cover `size`."""
     return -(-size // block)
+
+
+def _grain(packed: np.ndarray, jobs: int) -> int:
+    """Least jobs per thread where `jobs` write all of `packed`."""
+    return GRAIN * jobs // packed.size + 1
 
 
 def pack_forward_weights(codes: np.ndarray) -> np.ndarray:
@@ -33,14 +37,16 @@ def pack_input_grad_weights(codes: np.ndarray) -> np.ndarray:
 def _pack_rows(codes, starts, step, columns):
     pairs = blocks_of(starts.shape[1], PAIR)
     packed = np.empty((blocks_of(columns, COLUMNS), len(starts), pairs, COLUMNS, PAIR), codes.dtype)
-    _pack_weights(np.ascontiguousarray(codes).reshape(-1), starts, step, columns, packed)
+    jobs = packed.shape[0] * packed.shape[1]
+    parallel_for(_pack_weights, jobs, _grain(packed, jobs), np.ascontiguousarray(codes).reshape(-1), starts, step,
+                 columns, packed)
     return packed
 
 
-@jit(parallel=True)
-def _pack_weights(codes, starts, step, columns, packed):
+@jit
+def _pack_weights(start, stop, codes, starts, step, columns, packed):
     """packed[block, row, k // 2, o, k % 2] = codes[starts[row, k] + (COLUMNS * block + o) * step], zeros beyond."""
-    for job in numba.prange(packed.shape[0] * packed.shape[1]):
+    for job in range(start, stop):
         block, row = job // packed.shape[1], job % packed.shape[1]
         _pack_weight_row(codes, starts[row], step, block * COLUMNS, columns, packed[block, row])
 
@@ -63,13 +69,13 @@ def place(codes: np.ndarray, height: int, width: int, top: int, left: int, step:
     """
     images, channels = codes.shape[0], codes.shape[3]
     placed = np.empty((images, height, width, channels), codes.dtype)
-    _place(codes, top, left, step, placed)
+    parallel_for(_place, images, _grain(placed, images), codes, top, left, step, placed)
     return placed
 
 
-@jit(parallel=True)
-def _place(codes, top, left, step, placed):
-    for n in numba.prange(codes.shape[0]):
+@jit
+def _place(start, stop, codes, top, left, step, placed):
+    for n in range(start, stop):
         _place_image(codes[n], top, left, step, placed[n])
 
 
@@ -96,15 +102,16 @@ def pair_images(codes: np.ndarray, block: int, padding: int = 0) -> np.ndarray:
     images, height, width, channels = codes.shape
     shape = (blocks_of(channels, block), blocks_of(images, PAIR), height + 2 * padding, width + 2 * padding)
     paired = np.empty((*shape, block, PAIR), codes.dtype)
-    _pair_images(codes, padding, paired)
+    jobs = shape[0] * shape[1]
+    parallel_for(_pair_images, jobs, _grain(paired, jobs), codes, padding, paired)
     return paired
 
 
-@jit(parallel=True)
-def _pair_images(codes, padding, paired):
-    blocks, pairs, _, _, block, _ = paired.shape
+@jit
+def _pair_images(start, stop, codes, padding, paired):
+    blocks, _, _, _, block, _ = paired.shape
     last = codes.shape[0] - 1
-    for job in numba.prange(blocks * pairs):
+    for job in range(start, stop):
         part, pair = job % blocks, job // blocks
         first, valid = part * block, min(block, codes.shape[3] - part * block)
         target = paired[part, pair]

@@ -1,65 +1,75 @@
 """Max and average pooling of codes over non-overlapping windows, and their backward passes.
 
-Arrays are `(N, H, W, C)`; a remainder of rows or columns at the edge belongs to no window and gets
-no gradient.
+Arrays are C-contiguous `(N, H, W, C)`; a remainder of rows or columns at the edge belongs to no window
+and gets no gradient.
 """
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from fxsim.kernels.jit import jit
+from fxsim.kernels.jit import GRAIN, jit, parallel_for
 from fxsim.kernels.rounding import round_divide
 
 
-@jit(parallel=True)
-def max_pool(codes, size, out, winner):
-    """out = the greatest code of each window; winner (uint8) = its row-major place, the first on a tie."""
-    for n in numba.prange(codes.shape[0]):
-        _max_pool_image(codes[n], size, out[n], winner[n])
+def _grain(images: np.ndarray) -> int:
+    return 1 + GRAIN * len(images) // images.size
+
+
+def max_pool(codes: np.ndarray, size: int, out: np.ndarray, winner: np.ndarray, mask: np.ndarray) -> None:
+    """out = the greatest code of each window; winner (uint8) = its row-major place, the first on a tie.
+
+    mask: uint8 of the shape of codes; where it is 0 at the winner's place, winner is size**2, no place, so
+    that `max_pool_backward` lets nothing pass there.
+    """
+    parallel_for(_max_pool, len(codes), _grain(codes), codes, size, out, winner, mask)
 
 
 @jit
-def _max_pool_image(codes, size, out, winner):
-    rows, columns, channels = out.shape
-    for y in range(rows):
-        for x in range(columns):
-            for c in range(channels):
-                out[y, x, c] = codes[y * size, x * size, c]
-                winner[y, x, c] = 0
-            for place in range(1, size * size):
-                source = codes[y * size + place // size, x * size + place % size]
-                for c in range(channels):
-                    greater = source[c] > out[y, x, c]
-                    out[y, x, c] = source[c] if greater else out[y, x, c]
-                    winner[y, x, c] = place if greater else winner[y, x, c]
-
-
-@jit(parallel=True)
-def max_pool_backward(grads, winner, size, out):
-    """out = each window's gradient at the place of its winner, 0 elsewhere."""
-    for n in numba.prange(grads.shape[0]):
-        _max_pool_backward_image(grads[n], winner[n], size, out[n])
-
-
-@jit
-def _max_pool_backward_image(grads, winner, size, out):
-    rows, columns, channels = grads.shape
-    if out.shape[0] != rows * size or out.shape[1] != columns * size:
-        out[:] = 0
-    for y in range(rows):
-        for x in range(columns):
-            for place in range(size * size):
-                target = out[y * size + place // size, x * size + place % size]
-                for c in range(channels):
-                    target[c] = grads[y, x, c] if winner[y, x, c] == place else 0
-
-
-@jit(parallel=True)
-def average_pool(codes, size, out):
-    """out = the exact sum of each window divided by size**2, nearest, ties away from zero."""
+def _max_pool(start, stop, codes, size, out, winner, mask):
     rows, columns, channels = out.shape[1:]
-    for n in numba.prange(codes.shape[0]):
+    for n in range(start, stop):
+        for y in range(rows):
+            for x in range(columns):
+                best, place_of_best = out[n, y, x], winner[n, y, x]
+                for place in range(size * size):
+                    source = codes[n, y * size + place // size, x * size + place % size]
+                    open_ = mask[n, y * size + place // size, x * size + place % size]
+                    for c in range(channels):
+                        greater = place == 0 or source[c] > best[c]
+                        best[c] = source[c] if greater else best[c]
+                        target = place if open_[c] else size * size
+                        place_of_best[c] = target if greater else place_of_best[c]
+
+
+def max_pool_backward(grads: np.ndarray, winner: np.ndarray, size: int, out: np.ndarray) -> None:
+    """out = each window's gradient at the place of its winner, 0 elsewhere."""
+    parallel_for(_max_pool_backward, len(grads), _grain(out), grads, winner, size, out)
+
+
+@jit
+def _max_pool_backward(start, stop, grads, winner, size, out):
+    rows, columns, channels = grads.shape[1:]
+    if out.shape[1] != rows * size or out.shape[2] != columns * size:
+        out[start:stop] = 0
+    for n in range(start, stop):
+        for y in range(rows):
+            for x in range(columns):
+                grad, chosen = grads[n, y, x], winner[n, y, x]
+                for place in range(size * size):
+                    target = out[n, y * size + place // size, x * size + place % size]
+                    for c in range(channels):
+                        target[c] = grad[c] if chosen[c] == place else 0
+
+
+def average_pool(codes: np.ndarray, size: int, out: np.ndarray) -> None:
+    """out = the exact sum of each window divided by size**2, nearest, ties away from zero."""
+    parallel_for(_average_pool, len(codes), _grain(codes), codes, size, out)
+
+
+@jit
+def _average_pool(start, stop, codes, size, out):
+    rows, columns, channels = out.shape[1:]
+    for n in range(start, stop):
         for y in range(rows):
             for x in range(columns):
                 for c in range(channels):
@@ -74,15 +84,19 @@ def average_pool_gradient_bits(size: int) -> int:
     return (size * size - 1).bit_length()
 
 
-@jit(parallel=True)
-def average_pool_backward(grads, size, finer, out):
+def average_pool_backward(grads: np.ndarray, size: int, finer: int, out: np.ndarray) -> None:
     """out = grads * 2**finer / size**2 over each window, nearest, ties away from zero.
 
     With finer = average_pool_gradient_bits(size) this is exact where size**2 is a power of two.
     """
+    parallel_for(_average_pool_backward, len(grads), _grain(out), grads, size, finer, out)
+
+
+@jit
+def _average_pool_backward(start, stop, grads, size, finer, out):
     rows, columns, channels = grads.shape[1:]
-    for n in numba.prange(grads.shape[0]):
-        out[n] = 0
+    out[start:stop] = 0
+    for n in range(start, stop):
         for y in range(rows * size):
             for x in range(columns * size):
                 for c in range(channels):
@@ -90,17 +104,12 @@ def average_pool_backward(grads, size, finer, out):
                     out[n, y, x, c] = round_divide(share, size * size)
 
 
-@jit(parallel=True)
-def close_masked_windows(mask, size, winner):
-    """Set winner to size**2, no place, where the mask (N, H, W, C) is 0 at the winner's place.
+def close(grads: np.ndarray, mask: np.ndarray, out: np.ndarray) -> None:
+    """out = grads where the mask (uint8, same shape) is 1, else 0."""
+    parallel_for(_close, grads.size, GRAIN, grads.reshape(-1), mask.reshape(-1), out.reshape(-1))
 
-    Only winners get a gradient, so that afterwards `max_pool_backward` needs no mask.
-    """
-    rows, columns, channels = winner.shape[1:]
-    for n in numba.prange(mask.shape[0]):
-        for y in range(rows):
-            for x in range(columns):
-                for c in range(channels):
-                    place = winner[n, y, x, c]
-                    if mask[n, y * size + place // size, x * size + place % size, c] == 0:
-                        winner[n, y, x, c] = size * size
+
+@jit
+def _close(start, stop, grads, mask, out):
+    for i in range(start, stop):
+        out[i] = grads[i] if mask[i] else 0

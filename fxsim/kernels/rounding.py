@@ -27,10 +27,9 @@ overflow an int64 (up to 30 an int32), whatever the value.
 """
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from fxsim.kernels.jit import jit
+from fxsim.kernels.jit import jit, parallel_for
 
 ROUNDINGS = (
     "floor", "ceil", "zero", "away",
@@ -125,9 +124,10 @@ def requantize_codes(values, bases, shift, base, neg, odd, jam, low, high, rule,
     counts[FLUSHED] += flushed
 
 
-@jit(parallel=True)
-def _requantize_blocks(values, bases, shift, base, neg, odd, jam, low, high, rule, bits, signed, out, counts):
-    for block in numba.prange(counts.shape[0]):
+@jit
+def _requantize_blocks(start, stop, values, bases, shift, base, neg, odd, jam, low, high, rule, bits, signed, out,
+                       counts):
+    for block in range(start, stop):
         part = slice(block * BLOCK, (block + 1) * BLOCK)
         requantize_codes(values[part], bases[part], shift, base, neg, odd, jam, low, high, rule, bits, signed,
                          out[part], counts[block])
@@ -136,7 +136,7 @@ def _requantize_blocks(values, bases, shift, base, neg, odd, jam, low, high, rul
 def requantize_array(values, bases, shift, terms, bounds, out) -> np.ndarray:
     """requantize_codes over blocks in parallel; returns the counts (below, above, flushed)."""
     counts = np.zeros((-(-values.size // BLOCK), 3), np.int64)
-    _requantize_blocks(values, bases, shift, *terms, *bounds, out, counts)
+    parallel_for(_requantize_blocks, len(counts), 1, values, bases, shift, *terms, *bounds, out, counts)
     return counts.sum(axis=0)
 
 

@@ -225,6 +225,14 @@ def plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, val
 
 
 @jit
+def widen(narrow, low, total):
+    """total = low, if `narrow` says that the sums of a tile are in `low`."""
+    if narrow:
+        for k in range(TILE):
+            total[k] = low[k]
+
+
+@jit
 def multiply_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_pairs, valid_rows, valid_columns,
                   low, high, total):
     """One tile by `path`.  Returns whether all sums fit int32: they are in `low`, else in `total` (int64)."""

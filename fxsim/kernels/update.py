@@ -10,10 +10,9 @@ The running weight is one exact number, W at its step D_W and below it the accum
 """
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from fxsim.kernels.jit import jit
+from fxsim.kernels.jit import jit, parallel_for
 from fxsim.kernels.rounding import round_shift
 
 BLOCK = 8192
@@ -22,15 +21,23 @@ WEIGHT_CLIPPED, ACCUMULATOR_CLIPPED, UPDATE_FLUSHED, UPDATE_STOPPED = 0, 1, 2, 3
 and non-zero updates that left the weight's code as it was."""
 
 
-@jit(parallel=True)
-def update(weights, accumulators, grads, bases, mantissa, left, shift, base, neg, odd, jam,
-           below, weight_low, weight_high, accumulator_low, accumulator_high, counts):
-    """One SGD step in place on 1-D arrays; counts is (ceil(size / BLOCK), 4) int64 and is overwritten.
+def update(weights, accumulators, grads, bases, mantissa, left, shift, terms, below, weight_bounds,
+           accumulator_bounds) -> np.ndarray:
+    """One SGD step in place on 1-D arrays; returns the counts (4,).
 
-    u = round(grads * mantissa * 2**left / 2**shift), one of left and shift being 0; bases: int64 bases of
-    a stochastic mode, or empty.
+    u = round(grads * mantissa * 2**left / 2**shift), one of left and shift being 0.  bases: int64 bases of a
+    stochastic mode, or empty.  terms: `rounding_terms`.  bounds: (low, high).
     """
-    for block in numba.prange(counts.shape[0]):
+    counts = np.empty((-(-weights.size // BLOCK), 4), np.int64)
+    parallel_for(_update_blocks, len(counts), 2, weights, accumulators, grads, bases, mantissa, left, shift, *terms,
+                 below, *weight_bounds, *accumulator_bounds, counts)
+    return counts.sum(axis=0)
+
+
+@jit
+def _update_blocks(start, stop, weights, accumulators, grads, bases, mantissa, left, shift, base, neg, odd, jam,
+                   below, weight_low, weight_high, accumulator_low, accumulator_high, counts):
+    for block in range(start, stop):
         part = slice(block * BLOCK, (block + 1) * BLOCK)
         _update_block(weights[part], accumulators[part], grads[part], bases[part], mantissa, left, shift,
                       base, neg, odd, jam, below, weight_low, weight_high, accumulator_low, accumulator_high,

@@ -26,7 +26,7 @@ from fxsim.kernels import softmax as softmax_kernel
 from fxsim.nn.codes import LearningRate, storage, tensor_stream
 from fxsim.nn.parameters import Parameter
 from fxsim.nn.products import Products
-from fxsim.nn.spec import Layer, Network
+from fxsim.nn.spec import Layer, Network, Pool, Shape
 from fxsim.precision import PrecisionAssignment
 from fxsim.requantizer import Requantizer
 from fxsim.tensor import Counts, Tensor
@@ -187,10 +187,7 @@ class FixedNetwork:
         run.count(owner, tensor, codes.size, tally)
         winner = None
         if layer.pool:
-            codes, winner = _pool(codes, layer.pool, self.network.shape(layer.name).output)
-            if winner is not None and mask is not None:
-                pool_kernel.close_masked_windows(mask, layer.pool.size, winner)
-                mask = None
+            codes, mask, winner = _pool(codes, mask, layer.pool, products.shape.output)
         if tensor == "logits":
             run.see("logits", layer.name, codes, format)
         return codes, _Record(source, mask, winner)
@@ -329,29 +326,31 @@ def _gradient_format(layer: Layer, formats) -> Format:
     return format
 
 
-def _pool(codes: np.ndarray, pool, shape) -> tuple[np.ndarray, np.ndarray | None]:
+def _pool(codes: np.ndarray, mask: np.ndarray | None, pool: Pool, shape: Shape):
+    """(pooled codes, mask, winner) of pre-pooling codes; max pooling folds the mask into the winner."""
     out = np.empty((len(codes), *shape), codes.dtype)
     if pool.kind == "average":
         pool_kernel.average_pool(codes, pool.size, out)
-        return out, None
+        return out, mask, None
     winner = np.empty(out.shape, np.uint8)
-    pool_kernel.max_pool(codes, pool.size, out, winner)
-    return out, winner
+    pool_kernel.max_pool(codes, pool.size, out, winner, np.ones(codes.shape, np.uint8) if mask is None else mask)
+    return out, None, winner
 
 
 def _before_pool_and_relu(grads: np.ndarray, layer: Layer, record: _Record, products: Products) -> np.ndarray:
     """Gradient codes at the pre-activations (N, H, W, O), in products.gradient_format."""
-    inner = grads
-    if layer.pool:
-        inner = np.empty((len(grads), *products.shape.pre), storage(products.gradient_format))
-        if layer.pool.kind == "max":
-            pool_kernel.max_pool_backward(grads, record.winner, layer.pool.size, inner)
-        else:
-            finer = pool_kernel.average_pool_gradient_bits(layer.pool.size)
-            pool_kernel.average_pool_backward(grads, layer.pool.size, finer, inner)
-    if record.mask is None:
+    inner = np.empty((len(grads), *products.shape.pre), storage(products.gradient_format))
+    if layer.pool and layer.pool.kind == "max":
+        pool_kernel.max_pool_backward(grads, record.winner, layer.pool.size, inner)
         return inner
-    return inner * record.mask
+    if layer.pool:
+        finer = pool_kernel.average_pool_gradient_bits(layer.pool.size)
+        pool_kernel.average_pool_backward(grads, layer.pool.size, finer, inner)
+        grads = inner
+    if record.mask is None:
+        return grads
+    pool_kernel.close(grads, record.mask, inner)
+    return inner
 
 
 def _check_supported(network: Network, assignment: PrecisionAssignment) -> None:

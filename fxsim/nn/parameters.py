@@ -50,9 +50,9 @@ class Parameter:
         if shift > MAX_SHIFT or 8 * grads.itemsize + MANTISSA_BITS + left > MAX_SHIFT:
             raise InputError(f"learning rate {learning_rate.real:g} times a gradient step of 2^{grads_step_exp} is too far "
                              f"from the accumulator's step 2^{self.accumulator_format.step_exp}; change its format")
-        counts = np.empty((-(-grads.size // kernel.BLOCK), 4), np.int64)
-        kernel.update(self.codes.reshape(-1), self.accumulators.reshape(-1), grads.reshape(-1),
-                      requantizer.bases(stream, grads.shape, shift).reshape(-1), learning_rate.mantissa, left, shift,
-                      *requantizer.terms(shift), self.accumulator_format.bits, self.format.min_code,
-                      self.format.max_code, self.accumulator_format.min_code, self.accumulator_format.max_code, counts)
-        return UpdateTally(*(int(n) for n in counts.sum(axis=0)))
+        counts = kernel.update(
+            self.codes.reshape(-1), self.accumulators.reshape(-1), grads.reshape(-1),
+            requantizer.bases(stream, grads.shape, shift).reshape(-1), learning_rate.mantissa, left, shift,
+            requantizer.terms(shift), self.accumulator_format.bits, (self.format.min_code, self.format.max_code),
+            (self.accumulator_format.min_code, self.accumulator_format.max_code))
+        return UpdateTally(*(int(n) for n in counts))

@@ -186,7 +186,7 @@ class Network:
 
     def source(self, name: str) -> str | None:
         """The layer that `name` reads; None for the network's input."""
-        return dict((layer.name, source) for layer, source in self.edges())[name]
+        return {layer.name: source for layer, source in self.edges()}[name]
 
 
 def _layer_shape(layer: Layer, input_shape: Shape) -> LayerShape:

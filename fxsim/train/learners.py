@@ -1,0 +1,78 @@
+"""One face for both executors: pixels in, losses and errors out."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fxsim.datasets import Dataset
+from fxsim.errors import InputError
+from fxsim.nn.codes import LearningRate, pixel_codes
+from fxsim.nn.fixed import FixedNetwork
+from fxsim.nn.floating import FloatNetwork
+from fxsim.tensor import Counts
+
+
+class FloatLearner:
+    """Trains a FloatNetwork; `observer(step)` may give a probe for a training step."""
+
+    def __init__(self, network: FloatNetwork, pixel_max: int, seed: int = 0, observer=None):
+        self.network, self.pixel_max, self.seed, self.observer = network, pixel_max, seed, observer
+
+    def images(self, pixels: np.ndarray) -> np.ndarray:
+        """Reals in [0, 1] of uint8 pixels."""
+        return pixels.astype(self.network.dtype) / self.network.dtype.type(self.pixel_max)
+
+    def step(self, pixels: np.ndarray, labels: np.ndarray, rate: LearningRate, step: int) -> float:
+        """One SGD step; returns the batch's mean loss."""
+        probe = self.observer(step) if self.observer else None
+        return self.network.train_step(self.images(pixels), labels, rate.real, step=step, seed=self.seed, probe=probe)
+
+    def evaluate(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+        """(mean loss, share of errors)."""
+        losses = errors = 0.0
+        for start in range(0, len(pixels), 256):
+            part = slice(start, start + 256)
+            loss, error = self.network.evaluate(self.images(pixels[part]), labels[part])
+            losses += loss * len(labels[part])
+            errors += error * len(labels[part])
+        return losses / len(labels), errors / len(labels)
+
+
+class FixedLearner:
+    """Trains a FixedNetwork and sums up its quantization counts."""
+
+    def __init__(self, network: FixedNetwork, pixel_max: int):
+        self.network = network
+        self.codes = pixel_codes(pixel_max, network.input_format)
+        self.counts: dict[tuple[str, str], Counts] = {}
+        self.stopped: dict[str, int] = {}
+
+    def images(self, pixels: np.ndarray) -> np.ndarray:
+        """Codes of A_1 of uint8 pixels."""
+        return self.codes[pixels]
+
+    def step(self, pixels: np.ndarray, labels: np.ndarray, rate: LearningRate, step: int) -> float:
+        """One SGD step; returns the batch's mean loss."""
+        result = self.network.train_step(self.images(pixels), labels, rate, step)
+        _add(self.counts, result.counts)
+        for layer, stopped in result.stopped.items():
+            self.stopped[layer] = self.stopped.get(layer, 0) + stopped
+        return result.loss
+
+    def evaluate(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+        """(mean loss, share of errors)."""
+        result = self.network.evaluate(self.images(pixels), labels)
+        return result.loss, result.error
+
+
+def _add(total: dict, more: Mapping) -> None:
+    for key, counts in more.items():
+        total[key] = total[key] + counts if key in total else counts
+
+
+def check_dataset(dataset: Dataset, network) -> None:
+    """InputError unless the pictures fit the network."""
+    if dataset.image_shape != network.input_shape or dataset.classes != network.classes:
+        raise InputError(f"dataset {dataset.name!r} has pictures {dataset.image_shape} in {dataset.classes} classes; network "
+                         f"{network.name!r} takes {network.input_shape} in {network.classes}; choose another --network")

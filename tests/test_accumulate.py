@@ -1,0 +1,123 @@
+"""Ordered accumulators: bounded after every addition, in the stated order."""
+import itertools
+
+import numpy as np
+import pytest
+from bits import assert_same_codes
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import products as oracle
+from oracle import rounding as rounding_oracle
+
+from fxsim.kernels import accumulate as kernel
+from fxsim.kernels import rounding
+
+
+def gemm(a, b, bits, overflow, shift=0, mode="floor"):
+    """(sums, overflowing additions), both (M, N) int64."""
+    out, overflows = (np.full((a.shape[0], b.shape[1]), 77, np.int64) for _ in range(2))
+    terms = rounding.rounding_terms(mode, shift)
+    if overflow == "wrap":
+        kernel.gemm_wrapping(0, len(a), a, b, shift, *terms, bits, out, overflows)
+    else:
+        low, high = rounding.code_range(bits, True, "saturate")
+        kernel.gemm_saturating(0, len(a), a, b, shift, *terms, low, high, out, overflows)
+    return out, overflows
+
+
+def check(a, b, bits, overflow, shift=0, mode="floor"):
+    rows, columns = a.tolist(), b.T.tolist()
+    wanted = [[oracle.accumulate([x * y for x, y in zip(row, column)], bits, overflow, shift, mode)
+               for column in columns] for row in rows]
+    got, overflows = gemm(a, b, bits, overflow, shift, mode)
+    inputs = np.array([[f"{row} . {column}" for column in columns] for row in rows], dtype=object)
+    what = f"{bits} bits, {overflow}, addend shifted by {shift}, {mode}"
+    assert_same_codes(got, [[cell[0] for cell in row] for row in wanted], inputs, what)
+    assert_same_codes(overflows, [[cell[1] for cell in row] for row in wanted], inputs, f"overflows, {what}")
+
+
+def every_row(bits, terms):
+    return np.array(list(itertools.product(range(-(2 ** (bits - 1)), 2 ** (bits - 1)), repeat=terms)), np.int16)
+
+
+@pytest.mark.parametrize("overflow", ["saturate", "wrap"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5])
+def test_every_sum_of_three_products_of_2_bit_codes(bits, overflow):
+    rows = every_row(2, 3)
+    for shift, mode in ((0, "floor"), (1, "nearest_away"), (2, "nearest_even")):
+        check(rows, np.ascontiguousarray(rows.T), bits, overflow, shift, mode)
+
+
+@pytest.mark.parametrize("overflow", ["saturate", "wrap"])
+@pytest.mark.parametrize("mode", rounding_oracle.DETERMINISTIC)
+def test_every_pair_of_4_bit_codes_in_every_rounding_of_the_addend(mode, overflow):
+    rows = np.repeat(every_row(4, 1), 4, axis=1)
+    columns = np.ascontiguousarray(np.array([[1], [1], [-1], [1]], np.int16) * every_row(4, 1).T)
+    for shift in (0, 1, 3, 5):
+        check(rows, columns, 6, overflow, shift, mode)
+
+
+def test_order_matters_where_it_saturates_and_not_where_it_wraps():
+    """7 + 7 - 7 - 7 in 4 bits: 0 exactly, -7 saturated (7, then 0, then -7); 14 wraps to -2 and comes back."""
+    ones = np.ones((1, 4), np.int16)
+    up_first, mixed = (np.array([column], np.int16).T for column in ([7, 7, -7, -7], [7, -7, 7, -7]))
+    assert gemm(ones, up_first, 4, "saturate")[0].item() == -7
+    assert gemm(ones, mixed, 4, "saturate")[0].item() == 0
+    assert gemm(ones, up_first, 4, "wrap")[0].item() == gemm(ones, mixed, 4, "wrap")[0].item() == 0
+    assert gemm(ones, up_first, 4, "saturate")[1].item() == 1
+    assert gemm(ones, up_first, 4, "wrap")[1].item() == 2
+
+
+@pytest.mark.parametrize("bits, terms", [(9, 3), (16, 9), (31, 5), (32, 17)])
+def test_both_sides_of_the_width_that_cannot_overflow(bits, terms):
+    """terms * 2**(2 bits - 2) just fits the exact width; one bit less saturates at the extremes."""
+    a = np.full((1, terms), -(2 ** (bits - 1)), np.int32)
+    total = terms * 2 ** (2 * bits - 2)
+    exact_bits = total.bit_length() + 1
+    if exact_bits <= 63:
+        sums, overflows = gemm(a, a.T.copy(), exact_bits, "saturate")
+        assert (sums.item(), overflows.item()) == (total, 0)
+    narrow = min(exact_bits - 1, 62)
+    for overflow in ("saturate", "wrap"):
+        check(a, a.T.copy(), narrow, overflow)
+        check(a, -(a.T + 1), narrow, overflow)
+    assert gemm(a, a.T.copy(), narrow, "saturate")[1].item() > 0
+
+
+@given(st.tuples(st.integers(1, 4), st.integers(0, 12), st.integers(1, 9)), st.integers(1, 31), st.integers(1, 31),
+       st.integers(1, 62), st.integers(0, 62), st.sampled_from(["saturate", "wrap"]),
+       st.sampled_from(rounding_oracle.DETERMINISTIC), st.integers(0, 2**32 - 1))
+def test_random_products(shape, a_bits, b_bits, bits, shift, overflow, mode, seed):
+    random = np.random.default_rng(seed)
+    m, k, n = shape
+    a = random.integers(-(2 ** (a_bits - 1)), 2 ** (a_bits - 1), (m, k)).astype(np.int32)
+    b = random.integers(-(2 ** (b_bits - 1)), 2 ** (b_bits - 1), (k, n)).astype(np.int32)
+    check(a, b, bits, overflow, min(shift, a_bits + b_bits), mode)
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_an_ample_accumulator_is_the_exact_product(terms, seed):
+    random = np.random.default_rng(seed)
+    a, b = random.integers(-128, 128, (3, terms)).astype(np.int16), random.integers(-128, 128, (terms, 5)).astype(np.int16)
+    for overflow in ("saturate", "wrap"):
+        sums, overflows = gemm(a, b, 40, overflow)
+        assert_same_codes(sums, oracle.matmul(a.tolist(), b.tolist()))
+        assert not overflows.any()
+
+
+def test_rows_can_be_computed_in_parts():
+    random = np.random.default_rng(5)
+    a, b = random.integers(-99, 99, (9, 6)).astype(np.int16), random.integers(-99, 99, (6, 4)).astype(np.int16)
+    whole, _ = gemm(a, b, 15, "saturate")
+    parts = [gemm(a[i:i + 2], b, 15, "saturate")[0] for i in range(0, 9, 2)]
+    assert np.array_equal(whole, np.concatenate(parts))
+
+
+def test_a_dropped_term_and_another_order_are_caught():
+    rows = every_row(2, 3)
+    columns = np.ascontiguousarray(rows.T)
+    wanted = [[oracle.accumulate([x * y for x, y in zip(row, column)], 3, "saturate")[0] for column in rows.tolist()]
+              for row in rows.tolist()]
+    for wrong in ((rows[:, 1:].copy(), columns[1:].copy()), (rows[:, ::-1].copy(), columns[::-1].copy())):
+        with pytest.raises(AssertionError, match="differ, first at"):
+            assert_same_codes(gemm(*wrong, 3, "saturate")[0], wanted)
