@@ -1,5 +1,41 @@
-"""fxsim"""
-from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
-from fxsim.rng import Stream
-from fxsim.tensor import Counts, Tensor, quantize, requantize
+"""Bit-accurate simulation of neural-network training in fixed point: the public names.
 
+Each is imported when it is first used: Numba alone takes half a second, which `import fxsim` does not pay.
+"""
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "fxsim.errors": ("InputError",),
+    "fxsim.formats": ("Format", "OVERFLOWS", "ROUNDINGS"),
+    "fxsim.tensor": ("Counts", "Tensor", "quantize", "requantize"),
+    "fxsim.rng": ("Stream",),
+    "fxsim.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
+    "fxsim.nn.spec": ("Conv", "Dense", "Network", "Pool"),
+    "fxsim.nn.codes": ("LearningRate",),
+    "fxsim.nn.floating": ("FloatNetwork",),
+    "fxsim.nn.fixed": ("FixedNetwork",),
+    "fxsim.datasets": ("Dataset",),
+    "fxsim.analysis.statistics": ("Statistics",),
+    "fxsim.analysis.complexity": ("assignment_complexity", "design_complexity"),
+    "fxsim.settings": ("Settings",),
+    "fxsim.stages": ("Experiment",),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'fxsim' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

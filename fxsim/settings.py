@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,18 +19,19 @@ DEFAULTS: dict[str, dict] = {
     "cifar10-resnet": {"dataset": "cifar10", "epochs": 20, "batch": 250, "learning_rate": 0.01},
     "cifar100-resnet": {"dataset": "cifar100", "epochs": 20, "batch": 250, "learning_rate": 0.01},
 }
-"""What a network is trained with where the user says nothing."""
+"""What a network is trained with where the user says nothing; the first with a data set is its default network."""
 
 QUICK_EPOCHS, QUICK_PICTURES = 3, 512
+MAX_WIDTH = 64
 
 
 @dataclass(frozen=True)
 class Settings:
     """One experiment.
 
-    network: name of a built-in network; layers: a network of the user's own (TOML), else None.
+    network: name of a built-in network; layers: a network of one's own as plain data (spec.from_dict), else None.
     width: multiplier of the built-in's filters.  data: folder of the data set (digits need none).
-    drops: epochs at which the learning rate is divided by 10; None for one, after 3/4 of the epochs.
+    drops: epochs (from 0) at whose start the learning rate is divided by 10; None for one, after 3/4 of the epochs.
     target: bound on the mismatch probability p_m that B_min must meet.  perturb: bits to add to C_o.
     gain_samples: training pictures from which noise gains are estimated.  quick: few epochs and pictures.
     """
@@ -51,15 +53,15 @@ class Settings:
 
     @classmethod
     def make(cls, **given) -> Settings:
-        """Settings with `given` values, all others by the network's defaults; None counts as not given."""
+        """Settings with `given` values, all others by the network's defaults; None counts as not given.
+
+        Raises InputError for an unknown name, a value of the wrong type or out of range.
+        """
         given = {name: value for name, value in given.items() if value is not None}
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in given:
-            choice("setting", name, names)
-        network = given.get("network", cls.network)
-        if "layers" not in given:
-            choice("network", network, networks.BUILDERS)
-        settings = cls(**_typed(DEFAULTS.get(network, {}) | given))
+        for name, value in given.items():
+            given[name] = _checked(choice("setting", name, NAMES), value)
+        network = _network_name(given)
+        settings = cls(**DEFAULTS.get(network, {}) | given | {"network": network})
         if settings.quick:
             settings = dataclasses.replace(settings, epochs=min(settings.epochs, QUICK_EPOCHS), drops=())
         settings.schedule()
@@ -73,59 +75,84 @@ class Settings:
         return Schedule(self.epochs, self.learning_rate, drops)
 
     def build_network(self) -> Network:
-        return spec.from_dict(self.layers) if self.layers else networks.build(self.network, self.width)
+        if self.layers is None:
+            return networks.build(self.network, self.width)
+        try:
+            return spec.from_dict(self.layers)
+        except (TypeError, AttributeError) as error:  # a value of a type that no field takes
+            raise InputError(f"[layers] does not describe a network: {error}") from None
 
     def to_dict(self) -> dict:
+        """Plain data for JSON; Settings.make(**data) gives the settings back."""
         return dataclasses.asdict(self)
 
 
-def _typed(values: dict) -> dict:
-    """Values with the types of Settings' fields (TOML lists become tuples); InputError where one does not fit."""
-    kinds = {"width": float, "learning_rate": float, "target": float, "epochs": int, "batch": int, "seed": int,
-             "gain_samples": int, "quick": bool, "network": str, "dataset": str, "data": str}
-    typed = dict(values)
-    for name, value in values.items():
-        if name in ("drops", "perturb"):
-            if not isinstance(value, (list, tuple)) or not all(type(item) is int for item in value):
-                raise InputError(f"{name} must be a list of integers, got {value!r}")
-            typed[name] = tuple(value)
-        elif name in kinds:
-            kind = kinds[name]
-            fits = isinstance(value, (int, float) if kind is float else kind) and (kind is bool or value is not True)
-            if not fits or (kind is not bool and isinstance(value, bool)):
-                raise InputError(f"{name} must be of type {kind.__name__}, got {value!r}")
-            typed[name] = kind(value)
-    for name, least in (("epochs", 1), ("batch", 1), ("seed", 0), ("gain_samples", 1)):
-        if name in typed and typed[name] < least:
-            raise InputError(f"{name} must be at least {least}, got {typed[name]}")
-    if "target" in typed and not 0 < typed["target"] < 1:
-        raise InputError(f"target must lie between 0 and 1, got {typed['target']}")
-    return typed
+NAMES = tuple(field.name for field in dataclasses.fields(Settings))
+_TYPES = {"int": int, "float": float, "bool": bool, "str": str, "str | None": str, "dict | None": dict,
+          "tuple[int, ...]": tuple, "tuple[int, ...] | None": tuple}
+_KINDS = {field.name: _TYPES[field.type] for field in dataclasses.fields(Settings)}
+_NOUN = {int: "an integer", float: "a number", bool: "true or false", str: "a text", dict: "a table"}
+_LEAST = {"epochs": 1, "batch": 1, "seed": 0, "gain_samples": 1}
+
+
+def _network_name(given: dict) -> str:
+    if "layers" in given:
+        name = given["layers"].get("name", "custom")
+        if given.get("network", name) != name:
+            raise InputError(f"network {given['network']!r} and [layers] are both given; leave one out")
+        return name
+    if "network" in given:
+        return choice("network", given["network"], networks.BUILDERS)
+    fitting = (name for name, values in DEFAULTS.items() if values["dataset"] == given.get("dataset"))
+    return next(fitting, Settings.network)
+
+
+def _checked(name: str, value):
+    """`value` with the type of the field `name`; InputError where it is of another or out of range."""
+    kind = _KINDS[name]
+    if kind is tuple:
+        if not isinstance(value, (list, tuple)) or not all(type(item) is int for item in value):
+            raise InputError(f"{name} must be a list of integers, got {value!r}")
+        return tuple(value)
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
+        raise InputError(f"{name} must be {_NOUN[kind]}, got {value!r}")
+    if name in _LEAST and value < _LEAST[name]:
+        raise InputError(f"{name} must be at least {_LEAST[name]}, got {value}")
+    if name == "target" and not 0 < value < 1:
+        raise InputError(f"target must lie between 0 and 1, got {value}")
+    if name == "width" and not (math.isfinite(value) and 0 < value <= MAX_WIDTH):
+        raise InputError(f"width must be above 0 and at most {MAX_WIDTH}, got {value}")
+    return kind(value)
+
 
 
 def read_toml(path: str | Path) -> dict:
     """Settings from a TOML file: the fields of Settings as keys, a network of one's own as table [layers].
 
-    Unknown keys are an InputError that names the nearest valid one.
+    Raises InputError for what is no TOML, and for unknown keys, naming the nearest valid one.
     """
+    toml = _toml_reader(path)
+    try:
+        with open(path, "rb") as file:
+            table = toml.load(file)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from None
+    try:
+        return {choice("key", key, NAMES): value for key, value in table.items()}
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _toml_reader(path):
     try:
         import tomllib
     except ModuleNotFoundError:
         try:
             import tomli as tomllib
         except ModuleNotFoundError:
-            raise InputError(f"{path}: TOML files need Python 3.11 or the package tomli; pip install 'fxsim[toml]'") from None
-    try:
-        with open(path, "rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from None
-    names = [field.name for field in dataclasses.fields(Settings)]
-    for key in table:
-        try:
-            choice("key", key, names)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-    return table
+            raise InputError(f"{path}: TOML files need Python 3.11 or the package tomli; "
+                             "python -m pip install tomli") from None
+    return tomllib

@@ -98,7 +98,7 @@ def test_random_products(shape, a_bits, b_bits, bits, shift, overflow, mode, see
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_an_ample_accumulator_is_the_exact_product(terms, seed):
     random = np.random.default_rng(seed)
-    a, b = random.integers(-128, 128, (3, terms)).astype(np.int16), random.integers(-128, 128, (terms, 5)).astype(np.int16)
+    a, b = (random.integers(-128, 128, shape).astype(np.int16) for shape in ((3, terms), (terms, 5)))
     for overflow in ("saturate", "wrap"):
         sums, overflows = gemm(a, b, 40, overflow)
         assert_same_codes(sums, oracle.matmul(a.tolist(), b.tolist()))

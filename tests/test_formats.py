@@ -59,7 +59,8 @@ def test_a_q_text_without_a_convention_takes_the_argument():
     assert Format.parse("Q1.7 (ti)", "arm") == Format(9, 1)
 
 
-@pytest.mark.parametrize("text", ["", "Q7", "Q1,7", "fixed<8,1>", "ap_fixed<8>", "ap_fixed<8,1,AP_RND>", "8.7", "Q0.7 (x)"])
+@pytest.mark.parametrize("text", ["", "Q7", "Q1,7", "fixed<8,1>", "ap_fixed<8>", "ap_fixed<8,1,AP_RND>", "8.7",
+                                  "Q0.7 (x)"])
 def test_an_unknown_notation_is_refused_with_examples(text):
     with pytest.raises(InputError, match="in no known notation; write Q0.7"):
         Format.parse(text)

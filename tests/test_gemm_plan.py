@@ -13,8 +13,8 @@ def product_of(a, b):
 
 def test_magnitude_is_the_greatest_code():
     for operand in EVERY:
-        codes = (-(2 ** (operand.bits - 1)), 2 ** (operand.bits - 1) - 1) if operand.signed else (0, 2**operand.bits - 1)
-        assert operand.magnitude == max(map(abs, codes))
+        low = -(2 ** (operand.bits - 1)) if operand.signed else 0
+        assert operand.magnitude == max(-low, 2 ** (operand.bits - operand.signed) - 1)
 
 
 def test_an_operand_fits_where_all_its_codes_do():

@@ -50,7 +50,8 @@ def test_every_quarter_step_of_floats_into_every_format_of_at_most_4_bits(roundi
                     check_quantize(values, (bits, step_exp + bits - signed, signed), rounding, overflow)
 
 
-EXTREMES = [0.0, -0.0, TINY, -TINY, 3 * TINY, -3 * TINY, 2.0**-1022, 1e-310, -1e-310, 0.1, -0.1, 1 / 3, 0.5, -0.5, 1.5, -1.5,
+EXTREMES = [0.0, -0.0, TINY, -TINY, 3 * TINY, -3 * TINY, 2.0**-1022, 1e-310, -1e-310,
+            0.1, -0.1, 1 / 3, 0.5, -0.5, 1.5, -1.5,
             math.nextafter(0.5, 0), math.nextafter(0.5, 1), math.nextafter(-0.5, 0), math.nextafter(-0.5, -1),
             2.0**31, -(2.0**31), 2.0**32 - 0.5, 2.0**53 + 2, -(2.0**63), 2.0**64, 1e300, -1e300, HUGE, -HUGE]
 
@@ -96,7 +97,8 @@ def values_near(draw, fmt):
     low, high = oracle.code_range(fmt)
     code = draw(st.one_of(st.integers(low - 2, high + 2), st.sampled_from([low, high, 0])))
     value = math.ldexp(code + draw(st.sampled_from([0.0, 0.25, 0.5, 0.75])), fmt[1] - fmt[0] + fmt[2])
-    return draw(st.sampled_from([value, math.nextafter(value, math.inf), math.nextafter(value, -math.inf), draw(floats)]))
+    neighbours = math.nextafter(value, math.inf), math.nextafter(value, -math.inf)
+    return draw(st.sampled_from([value, *neighbours, draw(floats)]))
 
 
 @given(st.data(), formats, st.sampled_from(oracle.DETERMINISTIC), st.sampled_from(OVERFLOWS))
@@ -294,7 +296,7 @@ def test_stochastic_rounding_needs_a_stream(rounding):
 
 @pytest.mark.parametrize("values", [[1 + 2j], ["1"], [True], [None], [2**70]])
 def test_values_that_are_no_reals_are_a_type_error(values):
-    with pytest.raises(TypeError, match="values must be real numbers, got dtype"):
+    with pytest.raises(TypeError, match="values must be real numbers.*got dtype"):
         quantize(values, Format(8, 0))
 
 

@@ -39,8 +39,9 @@ def check_targets(tensor, targets, shifts, roundings, overflows=OVERFLOWS):
             step_exp = tensor.format.step_exp + shift
             rounded = round_all(tensor, step_exp, rounding)
             for bits, signed in targets:
+                target = Format(bits, step_exp + bits - signed, signed)
                 for overflow in overflows:
-                    check_requantize(tensor, Format(bits, step_exp + bits - signed, signed), rounding, overflow, rounded)
+                    check_requantize(tensor, target, rounding, overflow, rounded)
 
 
 def sweep(roundings, shifts, targets=SMALL):
@@ -159,7 +160,8 @@ def plant_terms(monkeypatch, change):
 
 TERM_BUGS = {
     "half a step low": (lambda base, neg, odd, jam, shift: (base // 2, neg, odd, jam), ["nearest_up", "ceil"]),
-    "base one too low": (lambda base, neg, odd, jam, shift: (max(base - 1, 0), neg, odd, jam), ["nearest_away", "away"]),
+    "base one too low": (lambda base, neg, odd, jam, shift: (max(base - 1, 0), neg, odd, jam),
+                         ["nearest_away", "away"]),
     "base one too high": (lambda base, neg, odd, jam, shift: (base + 1, neg, odd, jam), ["nearest_zero", "floor"]),
     "ties of negatives up": (lambda base, neg, odd, jam, shift: (base, 0, odd, jam), ["nearest_away", "nearest_zero"]),
     "ties to even lost": (lambda base, neg, odd, jam, shift: (base, neg, 0, jam), ["nearest_even", "nearest_odd"]),
@@ -174,7 +176,7 @@ def test_a_planted_rounding_bug_is_caught(monkeypatch, bug):
     plant_terms(monkeypatch, change)
     for rounding in roundings:
         with pytest.raises(AssertionError, match="differ, first at"):
-            sweep([rounding], range(0, 4), [(6, True)])
+            sweep([rounding], range(4), [(6, True)])
 
 
 RANGE_BUGS = {

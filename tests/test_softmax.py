@@ -32,9 +32,9 @@ def gradient(logits, labels, step_exp, samples, fmt, mode="nearest_away", overfl
     else:
         bases = rounding.stochastic_base(np.array(words, np.uint32), mode, kernel.GUARD_BITS)
     out, counts = np.empty(logits.shape, np.int32), np.zeros(3, np.int64)
-    kernel.softmax_gradient(logits, labels, kernel.softmax_scale_shift(step_exp), kernel.EXP2_TABLE, left, divisor, bases,
-                            *terms, *rounding.code_range(fmt[0], True, overflow), rounding.OVERFLOW_RULE[overflow],
-                            fmt[0], out, counts)
+    kernel.softmax_gradient(logits, labels, kernel.softmax_scale_shift(step_exp), kernel.EXP2_TABLE, left, divisor,
+                            bases, *terms, *rounding.code_range(fmt[0], True, overflow),
+                            rounding.OVERFLOW_RULE[overflow], fmt[0], out, counts)
     return out, counts
 
 
@@ -56,7 +56,7 @@ def check_gradient(logits, labels, step_exp, samples, fmt, mode="nearest_away", 
 
 
 def test_constants_are_the_nearest():
-    assert (kernel.LOG2_E, kernel.LN_2) == oracle.constants()
+    assert oracle.constants() == (kernel.LOG2_E, kernel.LN_2)
 
 
 def test_every_table_entry_is_the_nearest():

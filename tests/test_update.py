@@ -69,7 +69,8 @@ def edges(bits):
                    if -(2 ** (bits - 1)) <= (code := s * 2**i + d) < 2 ** (bits - 1)})
 
 
-@pytest.mark.parametrize("weight_bits, below, exponent", [(16, 16, -10), (30, 32, -4), (32, 30, 0), (8, 24, -30), (16, 32, 9)])
+@pytest.mark.parametrize("weight_bits, below, exponent", [(16, 16, -10), (30, 32, -4), (32, 30, 0), (8, 24, -30),
+                                                          (16, 32, 9)])
 def test_extremes_powers_of_two_and_neighbours(weight_bits, below, exponent):
     columns = list(itertools.product(edges(weight_bits)[::7], edges(below)[::8], edges(32)[::9]))
     check(*map(list, zip(*columns)), weight_bits, below, 2**16 - 1, exponent)

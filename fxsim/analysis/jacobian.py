@@ -77,11 +77,12 @@ def _routed(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
     activations = entry.input**2
 
     def matvec(vector):
-        return (factors * products.product(activations, vector.reshape(entry.shape.weight), entry.layer)).ravel()
+        weight = np.ascontiguousarray(vector.reshape(entry.shape.weight))
+        return (factors * products.product(activations, weight, entry.layer, entry.shape)).ravel()
 
     def rmatvec(vector):
         gradient = factors * vector.reshape(factors.shape)
-        return products.weight_gradient(activations, gradient, entry.shape.weight, entry.layer).ravel()
+        return products.weight_gradient(activations, gradient, entry.layer, entry.shape).ravel()
 
     return LinearOperator((factors.size, entry.shape.weights), matvec, rmatvec, dtype=factors.dtype)
 
@@ -91,16 +92,15 @@ def _averaged(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
     entry = tape.layers[name]
     size, outputs = entry.layer.pool.size, entry.shape.pre[2]
     factors = _windows(_position_factors(network, tape, name), entry.shape.pre, size)
+    columns = _windows(tape.columns(name), entry.shape.pre, size)
     count, windows = factors.shape[:2]
 
     def rows(sample):  # (Q, O, K)
-        columns = products.columns(entry.input[sample:sample + 1], entry.layer)
-        columns = _windows(columns, entry.shape.pre, size)[0]
-        return (factors[sample].transpose(0, 2, 1) @ columns)**2
+        return (factors[sample].transpose(0, 2, 1) @ columns[sample])**2
 
     def matvec(vector):
-        weights = vector.reshape(-1, outputs).T
-        return np.concatenate([np.einsum("qok,ok->qo", rows(sample), weights) for sample in range(count)]).ravel()
+        weights = vector.reshape(-1, outputs)
+        return np.concatenate([np.einsum("qok,ko->qo", rows(sample), weights) for sample in range(count)]).ravel()
 
     def rmatvec(vector):
         gradient = vector.reshape(count, windows, outputs)

@@ -3,7 +3,7 @@
 Activations are (N, H, W, C), weights (KH, KW, C, O).  A convolution's row of taps is KW * C
 consecutive codes of the padded input, so an output position is one row of the left operand, read in
 place: KH runs of KW * C codes.  The input gradient is the same product on the dilated gradient with
-flipped weights.  A weight gradient sums over images and positions: its left operand is the input, one
+flipped weights (see `taps.py`).  A weight gradient sums over images and positions: its left operand is the input, one
 row per (tap, input channel), its right operand the output gradient, both with images 2i and 2i + 1
 side by side.  Sums are exact whatever the path, the tiling and the number of threads.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from fxsim.kernels.epilogue import Epilogue, requantize_tile, store_tile
 from fxsim.kernels.jit import jit, parallel_for
 from fxsim.kernels.packing import blocks_of, pair_images, place
+from fxsim.kernels.taps import forward_axis, geometry, input_grad_axis
 from fxsim.kernels.tile import COLUMNS, NEVER, PATHS, ROWS, TILE, multiply_tile, pairs_before_spill, widen
 
 GROUP_TILES = 32
@@ -29,75 +30,58 @@ NO_MASK = np.empty(0, np.uint8)
 
 
 class _Product(NamedTuple):
-    """One product: tile path, loops of `tile.py`, and how its tiles are shared among jobs.
+    """How the tiles of a product are made: path, pairs between spills, valid columns and their blocks.
 
-    A job is `group` tiles of rows by one of `blocks` column blocks.  rows, columns: valid size of the
-    result.  fits_int32: the epilogue's arithmetic does.
+    fits_int32: the whole arithmetic of the epilogue does.
     """
 
     path: int
-    loops: np.ndarray
     spill_pairs: int
-    rows: int
     columns: int
-    group: int
     blocks: int
     fits_int32: bool
 
-    @property
-    def jobs(self) -> int:
-        return blocks_of(self.rows, self.group * ROWS) * self.blocks
 
+def conv_forward(x: np.ndarray, packed: np.ndarray, stride: int, out: np.ndarray, *, padding: int = 0, **options) -> None:
+    """out (N, OH, OW, O) = epilogue(convolution of x with zero `padding` + bias).
 
-class _Positions(NamedTuple):
-    """Output positions of a convolution; (image, row, column) steps through its input and output."""
-
-    height: int
-    width: int
-    read: tuple[int, int, int]
-    write: tuple[int, int, int]
-    origin: int
-
-
-def conv_forward(x: np.ndarray, packed: np.ndarray, stride: int, out: np.ndarray, *, spill_terms: int,
-                 path: str, epilogue: Epilogue = RAW, bias: np.ndarray | None = None, out_border: int = 0,
-                 mask: np.ndarray = NO_MASK, counts: np.ndarray | None = None) -> None:
-    """out = epilogue(convolution of the padded input x with `packed` weights + bias), without further padding.
-
-    x: (N, H, W, C) codes, already padded.  packed: `pack_forward_weights` of (KH, KW, C, O) weights (or
-    `pack_input_grad_weights`).  out: C-contiguous (N, OH + 2b, OW + 2b, O) with a border b = out_border
-    that is left as it is; raw sums need int32 or int64 by the bound of the sums.  bias: (O,) integers.
-    mask: (N, OH, OW, O) uint8.  counts: (3,) int64, added to.  spill_terms: terms that int32 holds.
+    x: (N, H, W, C) codes.  packed: `pack_forward_weights` of the (KH, KW, C, O) weights.  Keywords:
+    spill_terms: product terms that int32 provably holds.  path: a key of `tile.PATHS`.
+    epilogue, bias: without an epilogue `out` gets the sums as they are and no bias, and must be int32 or
+    int64 as they need; bias is (O,) integers.  mask: (N, OH, OW, O) uint8.  counts: (3,) int64, added to.
     """
-    images, height, width, channels = x.shape
-    _, taps, pairs, _, _ = packed.shape
-    out_row = out.shape[2] * out.shape[3]
-    out_height, out_width, outputs = out.shape[1] - 2 * out_border, out.shape[2] - 2 * out_border, out.shape[3]
-    positions = _Positions(
-        out_height, out_width, read=(height * width * channels, stride * width * channels, stride * channels),
-        write=(out.shape[1] * out_row, out_row, outputs), origin=out_border * (out_row + outputs))
-    loops = np.array([[1, 0, 0], [taps, width * channels, pairs * 2 * COLUMNS], [pairs, 2, 2 * COLUMNS]])
-    bias = np.zeros(outputs, np.int64) if bias is None else bias.astype(np.int64)
-    fits_int32 = _fits_int32(epilogue, 2 * taps * pairs, spill_terms, bias)
-    product = _product(path, loops, spill_terms, images * out_height * out_width, outputs, fits_int32)
-    job_counts = np.zeros((product.jobs, 3), np.int64)
-    parallel_for(_forward, product.jobs, 1, _with_spare(x), packed.reshape(-1), positions, product, bias,
-                 epilogue.in_int32() if fits_int32 else epilogue, out.reshape(-1), mask.reshape(-1), job_counts)
-    if counts is not None:
-        counts += job_counts.sum(axis=0)
+    if padding and x.shape[3] % 2:  # rows of taps are packed as one, so that the border must be there
+        height, width = x.shape[1] + 2 * padding, x.shape[2] + 2 * padding
+        x, padding = place(x, height, width, padding, padding), 0
+    _convolve(forward_axis, x, packed, stride, padding, out, **options)
 
 
 def conv_input_grad(grad: np.ndarray, packed: np.ndarray, stride: int, padding: int, out: np.ndarray,
                     **options) -> None:
-    """out (N, H, W, C) = epilogue(gradient of the convolution's input); options of `conv_forward`.
+    """out (N, H, W, C) = epilogue(gradient of the convolution's input); keywords of `conv_forward`.
 
     grad: (N, OH, OW, O) codes.  packed: `pack_input_grad_weights` of the (KH, KW, C, O) weights.
     """
-    kernel = packed.shape[1]
-    border = 2 * options.get("out_border", 0)
-    height, width = out.shape[1] - border + kernel - 1, out.shape[2] - border + kernel - 1
-    margin = kernel - 1 - padding
-    conv_forward(place(grad, height, width, margin, margin, stride), packed, 1, out, **options)
+    _convolve(input_grad_axis, grad, packed, stride, padding, out, **options)
+
+
+def _convolve(axis, source, packed, stride, padding, out, *, spill_terms, path, epilogue=RAW, bias=None, mask=NO_MASK,
+              counts=None):
+    blocks, *taps, pairs, _, _ = packed.shape
+    images, outputs = len(out), out.shape[3]
+    group = _group_tiles(out.size // outputs, blocks)
+    tables = geometry(axis, images, source.shape[1:], out.shape[1:], tuple(taps), stride, padding, pairs, group)
+    bias = np.zeros(outputs, np.int64) if bias is None else bias.astype(np.int64)
+    terms = 2 * int(tables.loops[:, :, 0].prod(axis=1).max())
+    fits_int32 = _fits_int32(epilogue, terms, spill_terms, bias)
+    product = _Product(PATHS[path], _spill_pairs(terms, spill_terms), outputs, blocks, fits_int32)
+    jobs = len(tables.groups) * blocks
+    job_counts = np.zeros((jobs, 3), np.int64)
+    parallel_for(_convolve_jobs, jobs, 1, _with_spare(source), source[0].size,
+                 packed.reshape(blocks, -1), tables, product, bias,
+                 epilogue.in_int32() if fits_int32 else epilogue, out.reshape(images, -1), mask.reshape(-1), job_counts)
+    if counts is not None:
+        counts += job_counts.sum(axis=0)
 
 
 def conv_weight_grad(x: np.ndarray, grad: np.ndarray, stride: int, padding: int, out: np.ndarray, *,
@@ -116,19 +100,21 @@ def conv_weight_grad(x: np.ndarray, grad: np.ndarray, stride: int, padding: int,
     loops = np.array([[chunk, left.shape[1] * row, image_panel], [height, stride * row, width * panel],
                       [width, stride * pixel, panel]])
     order = np.argsort(loops[:, 0], kind="stable")  # the innermost loop should be long
-    product = _product(path, loops[order], spill_terms, rows.size, outputs, fits_int32=False)
-    job_counts = np.zeros((product.jobs, 3), np.int64)
-    padded_rows = np.append(rows, np.repeat(rows[-1:], ROWS - 1))
-    parallel_for(_weight_grad, product.jobs, 1, left.reshape(-1), right.reshape(-1), padded_rows, images,
-                 int(np.argmin(order)), product, epilogue, out.reshape(-1), job_counts)
+    terms = 2 * int(loops[:, 0].prod())
+    product = _Product(PATHS[path], _spill_pairs(terms, spill_terms), outputs, len(right), fits_int32=False)
+    group = _group_tiles(rows.size, len(right))
+    jobs = blocks_of(rows.size, group * ROWS) * len(right)
+    job_counts = np.zeros((jobs, 3), np.int64)
+    parallel_for(_weight_grad_jobs, jobs, 1, left.reshape(-1), right.reshape(len(right), -1), rows, images,
+                 loops[order], int(np.argmin(order)), group, product, epilogue, out.reshape(-1), job_counts)
     if counts is not None:
         counts += job_counts.sum(axis=0)
 
 
-def _with_spare(x: np.ndarray) -> np.ndarray:
-    """x flat; where a run of odd length reads one code past its end (times a zero weight), with a spare code."""
-    flat = np.ascontiguousarray(x).reshape(-1)
-    return flat if x.shape[3] % 2 == 0 else np.append(flat, flat[-1:])
+def _with_spare(codes: np.ndarray) -> np.ndarray:
+    """Flat codes; with odd channels the last pair reads one code past the end (times zero), hence a spare one."""
+    flat = np.ascontiguousarray(codes).reshape(-1)
+    return flat if codes.shape[3] % 2 == 0 else np.append(flat, flat[-1:])
 
 
 def _fits_int32(epilogue: Epilogue, terms: int, spill_terms: int, bias: np.ndarray) -> bool:
@@ -137,26 +123,13 @@ def _fits_int32(epilogue: Epilogue, terms: int, spill_terms: int, bias: np.ndarr
     return terms <= spill_terms and epilogue.fits_int32(bound, int(np.abs(bias).max(initial=0)))
 
 
-def _product(path: str, loops: np.ndarray, spill_terms: int, rows: int, columns: int, fits_int32: bool) -> _Product:
-    spill_pairs = NEVER if 2 * np.prod(loops[:, 0]) <= spill_terms else pairs_before_spill(spill_terms)
-    tiles, blocks = blocks_of(rows, ROWS), blocks_of(columns, COLUMNS)
-    group = max(1, min(GROUP_TILES, tiles * blocks // JOBS))
-    return _Product(PATHS[path], loops, spill_pairs, rows, columns, group, blocks, fits_int32)
+def _spill_pairs(terms: int, spill_terms: int) -> int:
+    return NEVER if terms <= spill_terms else pairs_before_spill(spill_terms)
 
 
-@jit
-def _offsets(first, size, positions, steps, origin, offsets):
-    """offsets[i] = where position first + i lies, i < size; the last is repeated to the end."""
-    image, pixel = divmod(first, positions.height * positions.width)
-    y, x = divmod(pixel, positions.width)
-    for i in range(offsets.size):
-        offsets[i] = origin + image * steps[0] + y * steps[1] + x * steps[2]
-        if i < size - 1:
-            x += 1
-            if x == positions.width:
-                x, y = 0, y + 1
-                if y == positions.height:
-                    y, image = 0, image + 1
+def _group_tiles(rows: int, blocks: int) -> int:
+    """Tiles per job."""
+    return max(1, min(GROUP_TILES, blocks_of(rows, ROWS) * blocks // JOBS))
 
 
 @jit
@@ -169,66 +142,80 @@ def _bias_tile(bias, first, columns):
 
 
 @jit
-def _forward(start, stop, x, weights, positions, product, bias, epilogue, out, mask, counts):
+def _fill_offsets(tables, group, source_image, out_image, first_channel, rows, places):
+    """Where each position of a group lies in the source and in the output; the last is repeated to the end."""
+    _, first_pixel, pixels, first, size = tables.groups[group]
+    image, pixel = divmod(first, pixels)
+    for i in range(rows.size):
+        rows[i] = image * source_image + tables.read[first_pixel + pixel]
+        places[i] = image * out_image + tables.write[first_pixel + pixel] + first_channel
+        if i < size - 1:
+            pixel += 1
+            if pixel == pixels:
+                pixel, image = 0, image + 1
+
+
+@jit
+def _convolve_jobs(start, stop, source, source_image, weights, tables, product, bias, epilogue, out, mask, counts):
     """Each job: a group of positions by one block of output channels."""
     low, high, total = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.int64)
     codes, tile_mask = np.empty(TILE, np.int32), np.empty(TILE, np.uint8)
-    group = product.group * ROWS
-    rows, places, mask_places = np.empty(group, np.int64), np.empty(group, np.int64), np.empty(group, np.int64)
+    flat_weights, flat_out = weights.reshape(-1), out.reshape(-1)
     for job in range(start, stop):
-        first, block = job // product.blocks * group, job % product.blocks
-        size, column = min(group, product.rows - first), block * COLUMNS
+        group, block = divmod(job, product.blocks)
+        kind, size, column = tables.groups[group, 0], tables.groups[group, 4], block * COLUMNS
         columns = min(COLUMNS, product.columns - column)
-        _offsets(first, size, positions, positions.read, 0, rows)
-        _offsets(first, size, positions, positions.write, positions.origin + column, places)
-        for i in range(group):
-            mask_places[i] = (first + i) * product.columns + column
+        rows, places = np.empty(size + ROWS, np.int64), np.empty(size + ROWS, np.int64)
+        _fill_offsets(tables, group, source_image, out.shape[1], column, rows, places)
         wide_bias = _bias_tile(bias, column, columns)
         narrow_bias = wide_bias.astype(np.int32)
         for at in range(0, size, ROWS):
             valid = min(ROWS, size - at)
-            fits = multiply_tile(product.path, x, weights, rows, at, 0, block * product.loops[1, 0] * product.loops[1, 2],
-                                 product.loops, product.spill_pairs, valid, columns, low, high, total)
+            fits = multiply_tile(product.path, source, flat_weights, rows, at, 0, block * weights.shape[1] +
+                                 tables.weights_at[kind], tables.loops[kind], product.spill_pairs, valid, columns,
+                                 low, high, total)
             if fits and product.fits_int32:
                 requantize_tile(low, narrow_bias, epilogue, valid, columns, codes, tile_mask, counts[job])
             else:
                 widen(fits, low, total)
                 if epilogue.raw:
-                    store_tile(total, valid, columns, out, places, at)
+                    store_tile(total, valid, columns, flat_out, places, at)
                     continue
                 requantize_tile(total, wide_bias, epilogue, valid, columns, codes, tile_mask, counts[job])
-            store_tile(codes, valid, columns, out, places, at)
+            store_tile(codes, valid, columns, flat_out, places, at)
             if mask.size:
-                store_tile(tile_mask, valid, columns, mask, mask_places, at)
+                store_tile(tile_mask, valid, columns, mask, places, at)
 
 
 @jit
-def _weight_grad(start, stop, left, right, rows, images, image_loop, product, epilogue, out, counts):
+def _weight_grad_jobs(start, stop, left, right, rows, images, loops, image_loop, group, product, epilogue, out, counts):
     """Each job: a group of (tap, input channel) rows by one block of output channels; images in chunks."""
     low, high, total = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.int64)
-    sums, no_bias = np.empty((product.group, TILE), np.int64), np.zeros(TILE, np.int64)
-    codes, unused_mask = np.empty(TILE, np.int32), np.empty(TILE, np.uint8)
-    loops = product.loops.copy()
-    chunk, image_left, image_right = product.loops[image_loop]
+    codes, no_mask, no_bias = np.empty(TILE, np.int32), np.empty(TILE, np.uint8), np.zeros(TILE, np.int64)
+    sums, offsets = np.empty((group, TILE), np.int64), np.empty(group * ROWS, np.int64)
+    chunk, image_left, image_right = loops[image_loop]
+    loops, flat_right = loops.copy(), right.reshape(-1)
     for job in range(start, stop):
-        first, block = job // product.blocks * product.group * ROWS, job % product.blocks
-        stop_row, columns = min(first + product.group * ROWS, product.rows), min(COLUMNS, product.columns - block * COLUMNS)
+        first, block = job // product.blocks * group * ROWS, job % product.blocks
+        size, columns = min(group * ROWS, rows.size - first), min(COLUMNS, product.columns - block * COLUMNS)
+        for i in range(group * ROWS):
+            offsets[i] = rows[first + min(i, size - 1)]
         sums[:] = 0
         for image in range(0, images, chunk):
             loops[image_loop, 0] = min(chunk, images - image)
-            for row in range(first, stop_row, ROWS):
-                fits = multiply_tile(product.path, left, right, rows, row, image * image_left,
-                                     (block * images + image) * image_right, loops, product.spill_pairs,
-                                     min(ROWS, stop_row - row), columns, low, high, total)
+            for at in range(0, size, ROWS):
+                fits = multiply_tile(product.path, left, flat_right, offsets, at, image * image_left,
+                                     block * right.shape[1] + image * image_right, loops, product.spill_pairs,
+                                     min(ROWS, size - at), columns, low, high, total)
                 widen(fits, low, total)
-                part = sums[(row - first) // ROWS]
+                part = sums[at // ROWS]
                 for k in range(TILE):
                     part[k] += total[k]
-        places = np.arange(first, first + product.group * ROWS) * product.columns + block * COLUMNS
-        for row in range(first, stop_row, ROWS):
-            part, valid = sums[(row - first) // ROWS], min(ROWS, stop_row - row)
+        places = (first + np.arange(group * ROWS)) * product.columns + block * COLUMNS
+        for at in range(0, size, ROWS):
+            part, valid = sums[at // ROWS], min(ROWS, size - at)
             if epilogue.raw:
-                store_tile(part, valid, columns, out, places, row - first)
+                store_tile(part, valid, columns, out, places, at)
                 continue
-            requantize_tile(part, no_bias, epilogue, valid, columns, codes, unused_mask, counts[job])
-            store_tile(codes, valid, columns, out, places, row - first)
+            requantize_tile(part, no_bias, epilogue, valid, columns, codes, no_mask, counts[job])
+            store_tile(codes, valid, columns, out, places, at)

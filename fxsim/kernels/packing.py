@@ -20,39 +20,42 @@ def _grain(packed: np.ndarray, jobs: int) -> int:
 
 
 def pack_forward_weights(codes: np.ndarray) -> np.ndarray:
-    """(KH, KW, C, O) codes as (O blocks, KH, pairs of KW * C, COLUMNS, 2), the right operand of a convolution."""
+    """(KH, KW, C, O) codes as (O blocks, KH, KW, pairs of C, COLUMNS, 2), the right operand of a convolution.
+
+    With odd C, a whole row of taps is packed as one: (O blocks, KH, 1, pairs of KW * C, COLUMNS, 2).
+    """
     height, width, channels, outputs = codes.shape
-    starts = np.arange(height * width * channels, dtype=np.int64).reshape(height, width * channels) * outputs
+    merged = (height, 1, width * channels) if channels % PAIR else (height, width, channels)
+    starts = np.arange(height * width * channels, dtype=np.int64).reshape(merged) * outputs
     return _pack_rows(codes, starts, 1, outputs)
 
 
 def pack_input_grad_weights(codes: np.ndarray) -> np.ndarray:
-    """(KH, KW, C, O) codes, taps flipped and C and O swapped, packed as for a convolution from O to C channels."""
+    """(KH, KW, C, O) codes as (C blocks, KH, KW, pairs of O, COLUMNS, 2), taps flipped, for an input gradient."""
     height, width, channels, outputs = codes.shape
     taps = np.arange(height * width, dtype=np.int64)[::-1].reshape(height, width, 1) * channels * outputs
-    starts = (taps + np.arange(outputs)).reshape(height, width * outputs)
-    return _pack_rows(codes, starts, outputs, channels)
+    return _pack_rows(codes, taps + np.arange(outputs), outputs, channels)
 
 
 def _pack_rows(codes, starts, step, columns):
-    pairs = blocks_of(starts.shape[1], PAIR)
-    packed = np.empty((blocks_of(columns, COLUMNS), len(starts), pairs, COLUMNS, PAIR), codes.dtype)
-    jobs = packed.shape[0] * packed.shape[1]
-    parallel_for(_pack_weights, jobs, _grain(packed, jobs), np.ascontiguousarray(codes).reshape(-1), starts, step,
-                 columns, packed)
+    height, width, terms = starts.shape
+    packed = np.empty((blocks_of(columns, COLUMNS), height, width, blocks_of(terms, PAIR), COLUMNS, PAIR), codes.dtype)
+    jobs = packed.shape[0] * height * width
+    parallel_for(_pack_weights, jobs, _grain(packed, jobs), np.ascontiguousarray(codes).reshape(-1),
+                 starts.reshape(-1, terms), step, columns, packed.reshape(packed.shape[0], -1, *packed.shape[3:]))
     return packed
 
 
 @jit
 def _pack_weights(start, stop, codes, starts, step, columns, packed):
-    """packed[block, row, k // 2, o, k % 2] = codes[starts[row, k] + (COLUMNS * block + o) * step], zeros beyond."""
+    """packed[block, tap, k // 2, o, k % 2] = codes[starts[tap, k] + (COLUMNS * block + o) * step], zeros beyond."""
     for job in range(start, stop):
-        block, row = job // packed.shape[1], job % packed.shape[1]
-        _pack_weight_row(codes, starts[row], step, block * COLUMNS, columns, packed[block, row])
+        block, tap = job // packed.shape[1], job % packed.shape[1]
+        _pack_tap(codes, starts[tap], step, block * COLUMNS, columns, packed[block, tap])
 
 
 @jit
-def _pack_weight_row(codes, starts, step, first, columns, packed):
+def _pack_tap(codes, starts, step, first, columns, packed):
     valid = min(COLUMNS, columns - first)
     if valid < COLUMNS or starts.size % PAIR:
         packed[:] = 0
@@ -62,36 +65,12 @@ def _pack_weight_row(codes, starts, step, first, columns, packed):
             column[o] = codes[start + o * step]
 
 
-def place(codes: np.ndarray, height: int, width: int, top: int, left: int, step: int = 1) -> np.ndarray:
-    """(N, height, width, C) zeros with codes[n, y, x] at (top + step * y, left + step * x); what falls outside is cut.
-
-    Zero padding and, with a step, the dilation that a strided convolution's input gradient needs.
-    """
-    images, channels = codes.shape[0], codes.shape[3]
-    placed = np.empty((images, height, width, channels), codes.dtype)
-    parallel_for(_place, images, _grain(placed, images), codes, top, left, step, placed)
+def place(codes: np.ndarray, height: int, width: int, top: int, left: int) -> np.ndarray:
+    """(N, height, width, C) zeros with codes[n, y, x] at (top + y, left + x): zero padding as a copy."""
+    images, rows, columns, channels = codes.shape
+    placed = np.zeros((images, height, width, channels), codes.dtype)
+    placed[:, top:top + rows, left:left + columns] = codes
     return placed
-
-
-@jit
-def _place(start, stop, codes, top, left, step, placed):
-    for n in range(start, stop):
-        _place_image(codes[n], top, left, step, placed[n])
-
-
-@jit
-def _place_image(codes, top, left, step, placed):
-    height, width, channels = placed.shape
-    if step > 1 or top > 0 or left > 0 or height > codes.shape[0] + top or width > codes.shape[1] + left:
-        placed[:] = 0
-    for y in range(codes.shape[0]):
-        row = top + step * y
-        if 0 <= row < height:
-            for x in range(codes.shape[1]):
-                column = left + step * x
-                if 0 <= column < width:
-                    for c in range(channels):
-                        placed[row, column, c] = codes[y, x, c]
 
 
 def pair_images(codes: np.ndarray, block: int, padding: int = 0) -> np.ndarray:

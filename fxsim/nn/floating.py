@@ -14,6 +14,7 @@ import numpy as np
 from fxsim.errors import InputError
 from fxsim.nn import floating_products as products
 from fxsim.nn.floating_activation import ActivationGradients, LayerTape, activate, activate_backward, dropout_factor
+from fxsim.nn.floating_columns import columns
 from fxsim.nn.init import WEIGHT_MAX, Parameters, parameter_shapes
 from fxsim.nn.norm import AFFINE_RANGE_EXP
 from fxsim.nn.spec import Network
@@ -35,7 +36,7 @@ class Tape:
 
     def columns(self, name: str) -> np.ndarray:
         """The im2col matrix `(N, P, K)` of A_l; per-sample weight gradients are columns^T @ operation gradient."""
-        return products.columns(self.layers[name].input, self.layers[name].layer)
+        return columns(self.layers[name].input, self.layers[name].layer)
 
 
 @dataclass
@@ -91,21 +92,24 @@ class FloatNetwork:
         probe: called with 'activations' (A_l), 'preactivations' and 'scores'.
         """
         images = self._checked_images(images)
-        probe = probe or _no_probe
         tapes: dict[str, LayerTape] = {}
         for layer, source in self.network.edges():
             parameters, shape = self.parameters[layer.name], self.network.shape(layer.name)
             activations = images if source is None else tapes[source].output
-            probe("activations", layer.name, activations)
-            tape = LayerTape(layer, shape, training, activations,
-                             products.product(activations, parameters["weight"], layer))
+            if probe:
+                probe("activations", layer.name, activations)
+            operation = products.product(activations, parameters["weight"], layer, shape)
+            tape = LayerTape(layer, shape, training, activations, operation.reshape(len(images), *shape.pre),
+                             tapes[layer.add].output if layer.add else None)
             if training and layer.dropout:
                 tape.keep = dropout_factor(layer, (len(images), *shape.output), step, seed, self.dtype)
-            activate(tape, parameters, tapes[layer.add].output if layer.add else None)
-            probe("preactivations", layer.name, tape.preactivation)
+            activate(tape, parameters)
+            if probe:
+                probe("preactivations", layer.name, tape.preactivation)
             tapes[layer.name] = tape
         scores = tapes[self.network.layers[-1].name].output.reshape(len(images), -1)
-        probe("scores", self.network.layers[-1].name, scores)
+        if probe:
+            probe("scores", self.network.layers[-1].name, scores)
         return Tape(scores, tapes)
 
     def walk_back(self, tape: Tape, score_gradients: np.ndarray, images: bool = False) -> Iterator[LayerGradients]:
@@ -125,7 +129,7 @@ class FloatNetwork:
             below = None
             if images or source is not None:
                 weight = self.parameters[layer.name]["weight"]
-                below = products.input_gradient(local.operation, weight, entry.shape.input, layer)
+                below = products.input_gradient(local.operation, weight, layer, entry.shape)
             yield LayerGradients(layer.name, output, local.operation, below, local.parameters)
             for reader_of, share in ((source, below), (layer.add, local.branch)):
                 if reader_of is not None:
@@ -139,20 +143,20 @@ class FloatNetwork:
     def weight_gradient(self, tape: Tape, name: str, operation_gradient: np.ndarray) -> np.ndarray:
         """G^W_l, summed over the batch, from the gradient `(N, P, O)` of the layer's weighted operation."""
         entry = tape.layers[name]
-        return products.weight_gradient(entry.input, operation_gradient, entry.shape.weight, entry.layer)
+        return products.weight_gradient(entry.input, operation_gradient, entry.layer, entry.shape)
 
     def backward(self, tape: Tape, score_gradients: np.ndarray, probe: Probe | None = None) -> Parameters:
         """Gradients of all trained parameters for the gradient `(N, classes)` of any scalar by the scores.
 
         probe: called with 'activation_grads' (G^A_{l+1}), 'weight_grads', 'bias_grads', 'gamma_grads', 'beta_grads'.
         """
-        probe = probe or _no_probe
         gradients: Parameters = {}
         for local in self.walk_back(tape, score_gradients):
-            probe("activation_grads", local.name, local.output)
             own = {"weight": self.weight_gradient(tape, local.name, local.operation)} | local.parameters
-            for name, gradient in own.items():
-                probe(f"{name}_grads", local.name, gradient)
+            if probe:
+                probe("activation_grads", local.name, local.output)
+                for name, gradient in own.items():
+                    probe(f"{name}_grads", local.name, gradient)
             gradients[local.name] = own
         return gradients
 
@@ -222,6 +226,3 @@ def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.nda
     gradients[rows, labels] -= 1.0
     return loss, gradients / len(labels)
 
-
-def _no_probe(tensor: str, layer: str, array: np.ndarray) -> None:
-    """For passes that nobody watches."""

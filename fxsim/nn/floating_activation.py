@@ -1,8 +1,8 @@
 """What follows the weighted operation of a layer, in floating point, and its way back.
 
 Forward, in this order: + bias or batch norm, + residual branch, clipped ReLU, pooling, dropout.  Batch
-norm follows S. Ioffe and C. Szegedy, "Batch Normalization" (ICML 2015), the variance being the mean square
-both in the batch and in the running statistics.
+norm follows S. Ioffe and C. Szegedy, "Batch Normalization" (ICML 2015), the variance being the mean squared
+deviation both in the batch and in the running statistics.
 """
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fxsim.kernels import float_activation as kernels
 from fxsim.nn.norm import BATCH_NORM_EPSILON_EXP, RUNNING_RATE_EXP
-from fxsim.nn.spec import RELU_RANGE_EXP, Layer, LayerShape, Pool
+from fxsim.nn.spec import RELU_RANGE_EXP, Layer, LayerShape
 from fxsim.rng import Stream
 
 RELU_MAX = 2.0**RELU_RANGE_EXP
@@ -21,10 +22,12 @@ RELU_MAX = 2.0**RELU_RANGE_EXP
 class LayerTape:
     """What one layer keeps of a forward pass.
 
-    input: A_l `(N, H, W, C)`.  operation: the weighted operation `(N, P, O)` before bias or batch norm.
-    preactivation: `(N, H, W, O)`, what the ReLU reads.  output: A_{l+1}.  winner: the row-major place of
-    each max pooling window's first maximum.  keep: dropout's factor per output, 0 or 1 / (1 - rate).
-    mean, inverse: batch norm's per-channel mean and 1 / sqrt(variance + epsilon).
+    input: A_l `(N, H, W, C)`.  operation: the weighted operation `(N, H, W, O)` before bias or batch norm.
+    branch: the output `(N, H, W, O)` that joins before the ReLU, None without one.  output: A_{l+1}.
+    scale, shift `(O,)`: the pre-activation is scale * operation + shift + branch.
+    mean, inverse `(O,)` float64: batch norm's mean and 1 / sqrt(variance + epsilon).
+    winner: the row-major place of each max pooling window's first maximum.
+    keep: dropout's factor for each output, 0 or 1 / (1 - rate); None where nothing is dropped.
     """
 
     layer: Layer
@@ -32,88 +35,52 @@ class LayerTape:
     training: bool
     input: np.ndarray
     operation: np.ndarray
-    preactivation: np.ndarray | None = None
+    branch: np.ndarray | None = None
     output: np.ndarray | None = None
-    winner: np.ndarray | None = None
-    keep: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    shift: np.ndarray | None = None
     mean: np.ndarray | None = None
     inverse: np.ndarray | None = None
+    winner: np.ndarray | None = None
+    keep: np.ndarray | None = None
+
+    @property
+    def preactivation(self) -> np.ndarray:
+        """`(N, H, W, O)`, what the ReLU reads; computed anew."""
+        value = self.operation * self.scale + self.shift
+        return value if self.branch is None else value + self.branch
 
 
 @dataclass
 class ActivationGradients:
-    """operation: gradient `(N, P, O)` of the weighted operation.  branch: of the residual branch, the shape of
-    the pre-activation.  parameters: of bias, or of gamma and beta."""
+    """operation: gradient `(N, P, O)` of the weighted operation.  branch: of the residual branch `(N, H, W, O)`, None
+    without one.  parameters: of bias, or of gamma and beta, summed over the batch."""
 
     operation: np.ndarray
-    branch: np.ndarray
+    branch: np.ndarray | None
     parameters: dict[str, np.ndarray]
 
 
-def dropout_factor(layer: Layer, shape: tuple[int, ...], step: int, seed: int, dtype) -> np.ndarray:
+def dropout_factor(layer: Layer, shape: tuple[int, ...], step: int, seed: int, dtype: np.dtype) -> np.ndarray:
     """0 where the word of Stream(seed, step, "<layer>.dropout") is below round(rate * 2**32), else 1 / (1 - rate)."""
     words = Stream(seed, step, f"{layer.name}.dropout").words(shape)
-    kept = words >= round(layer.dropout * 2**32)
+    kept = words >= np.uint32(min(round(layer.dropout * 2**32), 2**32 - 1))
     return kept * dtype.type(1.0 / (1.0 - layer.dropout))
 
 
-def activate(tape: LayerTape, parameters: dict[str, np.ndarray], branch: np.ndarray | None) -> None:
-    """Fills the tape from its `operation` on; in training batch norm's running statistics move."""
-    count = len(tape.operation)
+def activate(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
+    """Fills the tape's scale, shift and output; in training batch norm's running statistics move."""
     if tape.layer.batch_norm:
-        _set_statistics(tape, parameters)
-        scale = parameters["gamma"] * tape.inverse
-        pre = tape.operation * scale + (parameters["beta"] - tape.mean * scale)
+        _set_norm(tape, parameters)
     else:
-        pre = tape.operation + parameters["bias"]
-    tape.preactivation = pre.reshape(count, *tape.shape.pre)
-    if branch is not None:
-        tape.preactivation += branch
-    output = np.clip(tape.preactivation, 0.0, RELU_MAX) if tape.layer.relu else tape.preactivation
-    if tape.layer.pool:
-        output = _pool(tape, output)
-    tape.output = output if tape.keep is None else output * tape.keep
-
-
-def _set_statistics(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
-    mean, variance = parameters["running_mean"], parameters["running_var"]
-    if tape.training:
-        batch_mean = tape.operation.mean(axis=(0, 1), dtype=np.float64)
-        batch_variance = np.square(tape.operation - batch_mean).mean(axis=(0, 1))
-        mean += 2.0**RUNNING_RATE_EXP * (batch_mean - mean)
-        variance += 2.0**RUNNING_RATE_EXP * (batch_variance - variance)
-        mean, variance = batch_mean.astype(mean.dtype), batch_variance.astype(mean.dtype)
-    tape.mean = mean.copy()
-    tape.inverse = 1.0 / np.sqrt(variance + mean.dtype.type(2.0**BATCH_NORM_EPSILON_EXP))
-
-
-def _windows(maps: np.ndarray, size: int) -> np.ndarray:
-    """Maps `(N, H, W, C)` as windows `(N, H // size, W // size, size * size, C)`, the remainder dropped."""
-    count, height, width, channels = maps.shape
-    rows, columns = height // size, width // size
-    maps = maps[:, :rows * size, :columns * size].reshape(count, rows, size, columns, size, channels)
-    return maps.transpose(0, 1, 3, 2, 4, 5).reshape(count, rows, columns, size * size, channels)
-
-
-def _pool(tape: LayerTape, maps: np.ndarray) -> np.ndarray:
-    windows = _windows(maps, tape.layer.pool.size)
-    if tape.layer.pool.kind == "average":
-        return windows.mean(axis=3)
-    tape.winner = windows.argmax(axis=3).astype(np.uint8)
-    return windows.max(axis=3)
-
-
-def _unpool(gradient: np.ndarray, pool: Pool, winner: np.ndarray | None, shape: tuple) -> np.ndarray:
-    size, (count, rows, columns, channels) = pool.size, gradient.shape
-    if pool.kind == "average":
-        spread = np.repeat(gradient[:, :, :, None] / size**2, size * size, axis=3)
-    else:
-        places = np.arange(size * size)[:, None]
-        spread = np.where(winner[:, :, :, None] == places, gradient[:, :, :, None], 0.0)
-    spread = spread.reshape(count, rows, columns, size, size, channels).transpose(0, 1, 3, 2, 4, 5)
-    full = np.zeros((count, *shape), gradient.dtype)
-    full[:, :rows * size, :columns * size] = spread.reshape(count, rows * size, columns * size, channels)
-    return full
+        tape.scale, tape.shift = np.ones_like(parameters["bias"]), parameters["bias"].copy()
+    tape.output = np.empty((len(tape.operation), *tape.shape.output), tape.operation.dtype)
+    if _maximum(tape.layer):
+        tape.winner = np.empty(tape.output.shape, np.uint8)
+    kernels.activate(*_preactivation_terms(tape), _pool_size(tape.layer), _maximum(tape.layer), tape.output,
+                     _winner(tape))
+    if tape.keep is not None:
+        tape.output *= tape.keep
 
 
 def activate_backward(tape: LayerTape, parameters: dict[str, np.ndarray], gradient: np.ndarray) -> ActivationGradients:
@@ -121,19 +88,76 @@ def activate_backward(tape: LayerTape, parameters: dict[str, np.ndarray], gradie
 
     Straight-through: the gradient passes where 0 < pre-activation < 2, both excluded.
     """
-    if tape.keep is not None:
-        gradient = gradient * tape.keep
-    if tape.layer.pool:
-        gradient = _unpool(gradient, tape.layer.pool, tape.winner, tape.shape.pre)
-    if tape.layer.relu:
-        gradient = gradient * ((tape.preactivation > 0.0) & (tape.preactivation < RELU_MAX))
-    flat = gradient.reshape(tape.operation.shape)
-    if not tape.layer.batch_norm:
-        return ActivationGradients(flat, gradient, {"bias": flat.sum(axis=(0, 1))})
-    normalized = (tape.operation - tape.mean) * tape.inverse
-    sums = {"gamma": (flat * normalized).sum(axis=(0, 1)), "beta": flat.sum(axis=(0, 1))}
-    operation = flat
+    gradient = np.ascontiguousarray(gradient if tape.keep is None else gradient * tape.keep)
+    arguments = (*_preactivation_terms(tape), gradient, _winner(tape), _pool_size(tape.layer), _maximum(tape.layer))
+    sums = np.empty((len(gradient), 2, tape.scale.size))
+    kernels.gradient_sums(*arguments, sums)
+    total, product_total = sums.sum(axis=0)
+    constant, slope, parameter_gradients = np.zeros_like(total), np.zeros_like(total), {"bias": total}
+    if tape.layer.batch_norm:
+        gamma_total = tape.inverse * (product_total - tape.mean * total)
+        parameter_gradients = {"gamma": gamma_total, "beta": total}
+        if tape.training:
+            constant, slope = _norm_backward(tape, total, gamma_total)
+    dtype = tape.operation.dtype
+    operation = np.empty_like(tape.operation)
+    branch = np.empty_like(tape.operation) if tape.branch is not None else _stand_in(tape, dtype)
+    kernels.activate_backward(*arguments, constant.astype(dtype), slope.astype(dtype), operation, branch)
+    return ActivationGradients(operation.reshape(len(gradient), -1, tape.scale.size),
+                               None if tape.branch is None else branch,
+                               {name: value.astype(dtype) for name, value in parameter_gradients.items()})
+
+
+def _set_norm(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
+    running_mean, running_variance = parameters["running_mean"], parameters["running_var"]
+    mean, variance = running_mean.astype(np.float64), running_variance.astype(np.float64)
     if tape.training:
-        terms = flat.shape[0] * flat.shape[1]
-        operation = flat - sums["beta"] / terms - normalized * (sums["gamma"] / terms)
-    return ActivationGradients(operation * (parameters["gamma"] * tape.inverse), gradient, sums)
+        mean, variance = _batch_statistics(tape.operation)
+        running_mean += 2.0**RUNNING_RATE_EXP * (mean - running_mean)
+        running_variance += 2.0**RUNNING_RATE_EXP * (variance - running_variance)
+    tape.mean, tape.inverse = mean, 1.0 / np.sqrt(variance + 2.0**BATCH_NORM_EPSILON_EXP)
+    scale = parameters["gamma"] * tape.inverse
+    dtype = tape.operation.dtype
+    tape.scale, tape.shift = scale.astype(dtype), (parameters["beta"] - mean * scale).astype(dtype)
+
+
+def _batch_statistics(operation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance `(O,)` over images and positions, float64."""
+    sums = np.empty((len(operation), 2, operation.shape[-1]))
+    kernels.channel_sums(operation, sums)
+    mean, square = sums.sum(axis=0) / (operation.size // operation.shape[-1])
+    return mean, np.maximum(square - mean**2, 0.0)
+
+
+def _norm_backward(tape: LayerTape, total: np.ndarray, gamma_total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(constant, slope) of the gradient of z, scale * g + constant + slope * z.
+
+    With M terms per channel and x = (z - mean) * inverse it is scale * (g - sum(g) / M - x * sum(g * x) / M).
+    """
+    terms = tape.operation.size // tape.scale.size
+    slope = -tape.scale * tape.inverse * gamma_total / terms
+    return -tape.scale * total / terms - slope * tape.mean, slope
+
+
+def _preactivation_terms(tape: LayerTape) -> tuple:
+    """What the kernels compute the pre-activation from, and the range that the ReLU clips it to."""
+    dtype = tape.operation.dtype
+    low, high = (0.0, RELU_MAX) if tape.layer.relu else (-np.inf, np.inf)
+    branch = _stand_in(tape, dtype) if tape.branch is None else tape.branch
+    return tape.operation, tape.scale, tape.shift, branch, dtype.type(low), dtype.type(high)
+
+
+def _stand_in(tape: LayerTape, dtype: np.dtype) -> np.ndarray:
+    return np.zeros((1, 1, 1, tape.scale.size), dtype)
+
+
+def _winner(tape: LayerTape) -> np.ndarray:
+    return _stand_in(tape, np.dtype(np.uint8)) if tape.winner is None else tape.winner
+
+
+def _pool_size(layer: Layer) -> int:
+    return layer.pool.size if layer.pool else 1
+
+
+def _maximum(layer: Layer) -> bool:
+    return layer.pool is not None and layer.pool.kind == "max"

@@ -1,81 +1,86 @@
-"""The weighted operations in floating point: matrix products of im2col matrices.
-
-Here every weighted operation is a matrix product over P output positions: activations `(N, H, W, C)`
-give columns `(N, P, K)`, K in the order (KH, KW, C) of the weights `(K, O)`, and results `(N, P, O)`.  A fully
-connected layer is the case P = 1.
-"""
+"""The weighted operations in floating point: register tiles where the processor has them, else im2col and BLAS."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 
+import numba
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
-from fxsim.nn.spec import Conv, Dense, Layer
+from fxsim.kernels import float_products as kernels
+from fxsim.kernels.float_tile import COLUMNS, PATHS, best_path
+from fxsim.nn import floating_columns as plain
+from fxsim.nn.spec import Conv, Layer, LayerShape
 
-_CHUNK_BYTES = 8 << 20
+PATH = best_path()
+"""'avx512', 'avx2', or None for im2col and NumPy's matrix product; the first two give the same bits."""
 
-
-def columns(activations: np.ndarray, layer: Layer) -> np.ndarray:
-    """im2col: activations `(N, H, W, C)` -> `(N, P, K)`, zeros where the kernel covers padding."""
-    count = len(activations)
-    if isinstance(layer, Dense):
-        return activations.reshape(count, 1, -1)
-    windows = sliding_window_view(_padded(activations, layer), (layer.kernel, layer.kernel), axis=(1, 2))
-    windows = windows[:, ::layer.stride, ::layer.stride].transpose(0, 1, 2, 4, 5, 3)
-    return windows.reshape(count, windows.shape[1] * windows.shape[2], -1)
+_BLOCK_POSITIONS = 400
+"""Output positions that one thread takes at once: enough to fill tiles, few enough to stay in its cache."""
 
 
-def product(activations: np.ndarray, weight: np.ndarray, layer: Layer) -> np.ndarray:
-    """The weighted operation without bias: `(N, P, O)`."""
-    matrix = _matrix(weight)
-    return np.concatenate([columns(activations[rows], layer) @ matrix for rows in _chunks(activations, layer)])
+def product(activations: np.ndarray, weight: np.ndarray, layer: Layer, shape: LayerShape) -> np.ndarray:
+    """The weighted operation without bias: activations `(N, H, W, C)` -> `(N, P, O)`."""
+    if PATH is None:
+        return plain.product(activations, weight, layer)
+    geometry = _geometry(layer, shape)
+    packed = _packed(weight.reshape(1, -1, weight.shape[-1]), transpose=False)
+    out = np.empty((len(activations), geometry.rows * geometry.columns, geometry.filters), activations.dtype)
+    kernels.conv_forward(PATHS[PATH], geometry, _images(activations, geometry), packed, _block(geometry, out), out)
+    return out
 
 
-def weight_gradient(activations: np.ndarray, gradient: np.ndarray, weight_shape: tuple, layer: Layer) -> np.ndarray:
-    """The gradient of the weights, summed over the batch, from the gradient `(N, P, O)` of the operation."""
-    total = np.zeros((int(np.prod(weight_shape[:-1])), weight_shape[-1]), gradient.dtype)
-    for rows in _chunks(activations, layer):
-        chunk = columns(activations[rows], layer)
-        total += chunk.reshape(-1, chunk.shape[-1]).T @ gradient[rows].reshape(-1, weight_shape[-1])
-    return total.reshape(weight_shape)
+def input_gradient(gradient: np.ndarray, weight: np.ndarray, layer: Layer, shape: LayerShape) -> np.ndarray:
+    """The gradient `(N, H, W, C)` of the layer's input from that of the operation `(N, P, O)`."""
+    if PATH is None:
+        return plain.input_gradient(gradient, weight, shape.input, layer)
+    geometry = _geometry(layer, shape)
+    packed = _packed(weight.reshape(geometry.kernel, -1, weight.shape[-1]), transpose=True)
+    out = np.empty((len(gradient), *shape.input), gradient.dtype)
+    kernels.conv_input_gradient(PATHS[PATH], geometry, np.ascontiguousarray(gradient), packed,
+                                _block(geometry, gradient), _images(out, geometry))
+    return out
 
 
-def input_gradient(gradient: np.ndarray, weight: np.ndarray, input_shape: tuple, layer: Layer) -> np.ndarray:
-    """The gradient `(N, H, W, C)` of the layer's input from the gradient `(N, P, O)` of the operation."""
-    count = len(gradient)
-    spread = gradient @ _matrix(weight).T
-    if isinstance(layer, Dense):
-        return spread.reshape(count, *input_shape)
-    return _col2im(spread, input_shape, layer)
+def weight_gradient(activations: np.ndarray, gradient: np.ndarray, layer: Layer, shape: LayerShape) -> np.ndarray:
+    """The gradient of the weights, summed over the batch, from that of the operation `(N, P, O)`."""
+    if PATH is None:
+        return plain.weight_gradient(activations, gradient, layer).reshape(shape.weight)
+    geometry = _geometry(layer, shape)
+    out = np.empty((shape.dot_length, geometry.filters), gradient.dtype)
+    block = max(1, _BLOCK_POSITIONS // (geometry.rows * geometry.columns))
+    kernels.conv_weight_gradient(PATHS[PATH], geometry, _images(activations, geometry), _whole_columns(gradient), block,
+                                 numba.get_num_threads(), out)
+    return out.reshape(shape.weight)
 
 
-def _col2im(spread: np.ndarray, input_shape: tuple, layer: Conv) -> np.ndarray:
-    """Adds columns `(N, P, K)` back into the positions that they were read from."""
-    height, width, channels = input_shape
-    padding, stride, kernel = layer.padding, layer.stride, layer.kernel
-    rows, cols = ((size + 2 * padding - kernel) // stride + 1 for size in (height, width))
-    spread = spread.reshape(-1, rows, cols, kernel, kernel, channels)
-    total = np.zeros((len(spread), height + 2 * padding, width + 2 * padding, channels), spread.dtype)
-    for i in range(kernel):
-        for j in range(kernel):
-            total[:, i:i + stride * rows:stride, j:j + stride * cols:stride] += spread[:, :, :, i, j]
-    return np.ascontiguousarray(total[:, padding:padding + height, padding:padding + width])
+def _geometry(layer: Layer, shape: LayerShape) -> kernels.Geometry:
+    rows, columns, filters = shape.pre
+    if isinstance(layer, Conv):
+        return kernels.Geometry(*shape.input, filters, layer.kernel, layer.stride, layer.padding, rows, columns)
+    return kernels.Geometry(1, 1, shape.dot_length, filters, 1, 1, 0, 1, 1)
 
 
-def _matrix(weight: np.ndarray) -> np.ndarray:
-    return weight.reshape(-1, weight.shape[-1])
+def _images(activations: np.ndarray, geometry: kernels.Geometry) -> np.ndarray:
+    return activations.reshape(-1, geometry.height, geometry.width, geometry.channels)
 
 
-def _padded(activations: np.ndarray, layer: Conv) -> np.ndarray:
-    if not layer.padding:
-        return activations
-    edge = (layer.padding, layer.padding)
-    return np.pad(activations, ((0, 0), edge, edge, (0, 0)))
+def _packed(matrices: np.ndarray, transpose: bool) -> np.ndarray:
+    count, terms, width = matrices.shape
+    if transpose:
+        terms, width = width, terms
+    out = np.empty((count, math.ceil(width / COLUMNS), terms, COLUMNS), matrices.dtype)
+    kernels.pack_columns(matrices, transpose, out)
+    return out
 
 
-def _chunks(activations: np.ndarray, layer: Layer) -> Iterator[slice]:
-    """Slices of the batch whose im2col matrix stays in the cache."""
-    taps = layer.kernel**2 if isinstance(layer, Conv) else 1
-    size = max(1, _CHUNK_BYTES // (activations[:1].nbytes * taps))
-    return (slice(start, start + size) for start in range(0, len(activations), size))
+def _block(geometry: kernels.Geometry, result: np.ndarray) -> int:
+    """Images per block, so that every thread gets as many blocks as the others."""
+    images, threads = len(result), numba.get_num_threads()
+    rounds = max(1, round(images * geometry.rows * geometry.columns / (_BLOCK_POSITIONS * threads)))
+    return math.ceil(images / (rounds * threads))
+
+
+def _whole_columns(gradient: np.ndarray) -> np.ndarray:
+    """The gradient `(N, P, O)`, its last axis filled up with zeros to a multiple of COLUMNS."""
+    missing = -gradient.shape[-1] % COLUMNS
+    return np.pad(gradient, ((0, 0), (0, 0), (0, missing))) if missing else np.ascontiguousarray(gradient)

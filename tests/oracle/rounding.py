@@ -1,6 +1,6 @@
 """Formats, rounding by case distinction on exact fractions, overflow."""
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 from math import floor
 
 DETERMINISTIC = ("floor", "ceil", "zero", "away", "nearest_even", "nearest_odd", "nearest_away", "nearest_zero",
@@ -20,7 +20,7 @@ def code_range(fmt):
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
-@lru_cache(maxsize=None)
+@cache
 def round_exact(x, mode, word=0):
     """The integer to which the Fraction `x` rounds; `word` is a 32-bit random word."""
     below = floor(x)
@@ -59,7 +59,7 @@ def wrap(code, bits, signed):
     return low - 2**bits if signed and low >= 2 ** (bits - 1) else low
 
 
-@lru_cache(maxsize=None)
+@cache
 def bound(code, fmt, overflow):
     """(code within the format, below, above)."""
     low, high = code_range(fmt)
@@ -75,7 +75,7 @@ def bound(code, fmt, overflow):
     return (low if below else high), below, above
 
 
-@lru_cache(maxsize=None)
+@cache
 def quantize(value, fmt, rounding="nearest_away", overflow="saturate", word=0):
     """(code, below, above, flushed) of the Fraction `value` in format `fmt`."""
     rounded = round_exact(value / step(fmt), rounding, word)

@@ -1,7 +1,7 @@
 """Softmax cross-entropy on logit codes, each constant from its definition in exact arithmetic."""
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 
 from oracle.rounding import bound, quantize, round_exact, step
 
@@ -12,7 +12,7 @@ def _half_up(x):
     return round_exact(Fraction(x), "nearest_up")
 
 
-@lru_cache(maxsize=None)
+@cache
 def constants():
     """(log2(e) with 29 fraction bits, ln 2 with 24), rounded to nearest."""
     with localcontext() as context:
@@ -22,7 +22,7 @@ def constants():
                      for value, bits in ((1 / ln_2, 29), (ln_2, 24)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def table_entry(j):
     """2**30 * 2**(-j/256) to nearest: (2n - 1)**256 <= 2**(31 * 256 - j) < (2n + 1)**256."""
     power = 2 ** (31 * 256 - j)
@@ -33,7 +33,7 @@ def table_entry(j):
     return (low + 1) // 2
 
 
-@lru_cache(maxsize=None)
+@cache
 def exp2_negative(v):
     """2**-v with 30 fraction bits of v with 24: table, linear in the next 16 bits, shift."""
     whole, part = divmod(v, 2**FRACTION_BITS)

@@ -1,0 +1,91 @@
+"""Puts the method's claim to the test: FL against fixed point with C_o and its perturbations, several seeds.
+
+    python benchmarks/claim.py --network digits-convnet --seeds 0,1,2 --perturb -2,-1,1 --per-class
+
+Writes benchmarks/results/claim-NETWORK.json: every run with its epochs, costs, counts and fingerprint, then means
+and standard deviations over the seeds.  Prints the table.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from fxsim.errors import InputError
+from fxsim.files import write_text
+from fxsim.precision import PERTURBATION_CLASSES
+from fxsim.settings import Settings
+from fxsim.stages import Experiment
+from machine import machine
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def runs_of_seed(settings: Settings, folder: str, perturb: list[int], per_class: bool) -> list[dict]:
+    experiment = Experiment(settings, folder)
+    outcomes = [experiment.train_float()]
+    experiment.analyze()
+    chosen = experiment.assign()
+    outcomes.append(experiment.train_fixed(chosen))
+    for bits in perturb:
+        for only in [None, *(PERTURBATION_CLASSES if per_class else ())]:
+            name = f"FX C_{bits:+d}" + (f" {only}" if only else "")
+            try:
+                outcomes.append(experiment.train_fixed(chosen.perturbed(bits, only), name))
+            except InputError as error:
+                print(f"  {name}: {error}", file=sys.stderr)
+            else:
+                last = outcomes[-1].epochs[-1]
+                print(f"  {name}: loss {last.train_loss:.4f} error {100 * last.test_error:.2f} %", file=sys.stderr)
+    rows = [outcome.to_dict() for outcome in outcomes]
+    for row in rows[2:]:
+        row["assignment"] = None  # C_o's bits say it all
+    return [{"seed": settings.seed, **row} for row in rows]
+
+
+def summary(runs: list[dict]) -> list[dict]:
+    rows = []
+    for design in dict.fromkeys(run["design"] for run in runs):
+        chosen = [run for run in runs if run["design"] == design]
+        row = {"design": design, "seeds": len(chosen)}
+        for key in ("train_loss", "test_error"):
+            values = [run[key] for run in chosen]
+            row[key] = {"mean": statistics.fmean(values), "stdev": statistics.stdev(values) if len(values) > 1 else 0.0,
+                        "values": values}
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="digits-convnet")
+    parser.add_argument("--data", help="folder of the data set")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--perturb", default="-2,-1,1")
+    parser.add_argument("--per-class", action="store_true", help="perturb each class of tensors by itself, too")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--width", type=float)
+    arguments = parser.parse_args()
+    perturb = [int(bits) for bits in arguments.perturb.split(",")]
+    runs = []
+    for seed in map(int, arguments.seeds.split(",")):
+        print(f"seed {seed}", file=sys.stderr)
+        settings = Settings.make(network=arguments.network, data=arguments.data, seed=seed, epochs=arguments.epochs,
+                                 width=arguments.width)
+        with tempfile.TemporaryDirectory() as folder:
+            runs += runs_of_seed(settings, folder, perturb, arguments.per_class)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS).stdout.strip()
+    result = {"command": "python " + " ".join(["benchmarks/claim.py", *sys.argv[1:]]), "commit": commit,
+              "machine": machine(), "settings": settings.to_dict(), "summary": summary(runs), "runs": runs}
+    write_text(RESULTS / f"claim-{arguments.network}.json", json.dumps(result, indent=1) + "\n")
+    for row in result["summary"]:
+        print(f"{row['design']:28} train loss {row['train_loss']['mean']:.4f} +- {row['train_loss']['stdev']:.4f}   "
+              f"test error {100 * row['test_error']['mean']:.2f} +- {100 * row['test_error']['stdev']:.2f} %")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The bound on the decision mismatch p_m against what is measured, for B_min from 2 to 8.
+
+    python benchmarks/mismatch.py --network digits-convnet --seed 0
+
+Trains the float network, assigns weights and activations for each B_min, quantizes them, and counts the test
+pictures that float and fixed-point feed-forward decide differently.  Writes benchmarks/results/mismatch-NETWORK.json.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from fxsim.analysis.assign import assign_bits, assignment_mismatch_bound
+from fxsim.files import read_arrays, write_text
+from fxsim.nn.fixed import FixedNetwork
+from fxsim.nn.floating import FloatNetwork
+from fxsim.settings import Settings
+from fxsim.stages import Experiment, nested
+from fxsim.train.learners import FixedLearner, FloatLearner
+from machine import machine
+
+RESULTS = Path(__file__).parent / "results"
+MIN_BITS = range(2, 9)
+
+
+def decisions(learner, pixels: np.ndarray) -> np.ndarray:
+    """The class that a learner's network decides for, the first of the greatest scores."""
+    network = learner.network
+    scores = network.logits if isinstance(network, FixedNetwork) else network.forward
+    return np.concatenate([np.argmax(scores(learner.images(part)), axis=1)
+                           for part in np.array_split(pixels, -(-len(pixels) // 256))])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="digits-convnet")
+    parser.add_argument("--data", help="folder of the data set")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int)
+    arguments = parser.parse_args()
+    settings = Settings.make(network=arguments.network, data=arguments.data, seed=arguments.seed,
+                             epochs=arguments.epochs)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        experiment = Experiment(settings, folder)
+        experiment.train_float()
+        measured = experiment.analyze()
+        parameters = nested(read_arrays(experiment.path("float.npz")))
+        network, dataset = experiment.network, experiment.dataset
+        exact = FloatLearner(FloatNetwork(network, parameters, np.float64), dataset.pixel_max)
+        wanted = decisions(exact, dataset.test_images)
+        for bits in MIN_BITS:
+            assignment = assign_bits(network, measured, bits)
+            fixed = FixedLearner(FixedNetwork(network, assignment, parameters), dataset.pixel_max)
+            mismatch = float(np.mean(decisions(fixed, dataset.test_images) != wanted))
+            rows.append({"min_bits": bits, "bound": float(assignment_mismatch_bound(network, measured, assignment)),
+                         "measured": mismatch, "pictures": len(wanted)})
+            print(f"B_min {bits}: bound {rows[-1]['bound']:.4g}  measured {mismatch:.4g}")
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS).stdout.strip()
+    result = {"command": "python " + " ".join(["benchmarks/mismatch.py", *sys.argv[1:]]), "commit": commit,
+              "machine": machine(), "settings": settings.to_dict(), "rows": rows}
+    write_text(RESULTS / f"mismatch-{arguments.network}.json", json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

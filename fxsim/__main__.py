@@ -1,0 +1,7 @@
+"""`python -m fxsim` is the command `fxsim`."""
+import sys
+
+from fxsim.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

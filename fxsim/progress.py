@@ -1,0 +1,86 @@
+"""Progress of an experiment on a text stream: one line that is rewritten on a terminal, one per epoch elsewhere."""
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TextIO
+
+from numba.core import event
+
+from fxsim.results import Outcome
+from fxsim.settings import Settings
+from fxsim.stages import Observer
+
+REFRESH_SECONDS = 0.1
+COMPILE_SECONDS = 30
+"""Roughly what compiling all kernels of a run takes on two cores."""
+
+
+class Progress(Observer):
+    """Writes design, epoch, loss, speed and time left to `stream`; designs: how many trainings there will be."""
+
+    def __init__(self, stream: TextIO, designs: int = 1):
+        self.stream, self.designs, self.started = stream, designs, 0
+        self.terminal = stream.isatty()
+        self._drawn = 0.0
+
+    def note(self, text: str) -> None:
+        self._print(text)
+
+    def begin(self, design: str, settings: Settings) -> None:
+        self.started += 1
+        self.design = f"{design} ({self.started}/{self.designs})" if self.designs > 1 else design
+        self.epochs, self.batch = settings.epochs, settings.batch
+        self._clock = None
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        done = epoch * steps + step
+        now = time.perf_counter()
+        if self._clock is None:
+            self._clock = now, done  # the first step compiles kernels; speed counts from its end
+        last_of_epoch = step == steps
+        if last_of_epoch if not self.terminal else now - self._drawn >= REFRESH_SECONDS:
+            self._drawn = now
+            text = f"{self.design}  epoch {epoch + 1}/{self.epochs}  loss {loss:.4f}{self._speed(now, done, steps)}"
+            self._draw(text) if self.terminal else self._print(text)
+
+    def end(self, outcome: Outcome) -> None:
+        last = outcome.epochs[-1]
+        self._print(f"{self.design}  test error {last.test_error:.2%}, training loss {last.train_loss:.4f}, "
+                    f"{outcome.seconds:.1f} s")
+
+    def _speed(self, now: float, done: int, steps: int) -> str:
+        start, first = self._clock
+        if done == first:
+            return ""
+        seconds = (now - start) / (done - first)
+        left = round(seconds * (self.epochs * steps - done))
+        return f"  {self.batch / seconds:,.0f} images/s  {left // 60}:{left % 60:02d} left"
+
+    def _draw(self, text: str) -> None:
+        self.stream.write(f"\r{text}\x1b[K")
+        self.stream.flush()
+
+    def _print(self, text: str) -> None:
+        self.stream.write(f"\r{text}\x1b[K\n" if self.terminal else f"{text}\n")
+        self.stream.flush()
+
+    @contextlib.contextmanager
+    def compilation_announced(self) -> Iterator[None]:
+        """While it lasts, the first kernel that Numba has to compile is announced; cached ones are not."""
+        with event.install_listener("numba:compile", _FirstCompilation(self)):
+            yield
+
+
+class _FirstCompilation(event.Listener):
+    def __init__(self, progress: Progress):
+        self.progress, self.announced = progress, False
+
+    def on_start(self, event) -> None:
+        if not self.announced:
+            self.announced = True
+            self.progress.note(f"compiling kernels, once: about {COMPILE_SECONDS} s in all")
+
+    def on_end(self, event) -> None:
+        pass

@@ -1,0 +1,201 @@
+"""A whole training step of a sequential network, following the numerical contract line by line.
+
+A network is a list of layers, each a dict: `name`; `kind` 'conv' (with `stride` and `padding`) or 'dense';
+`relu`; `pool` None or (kind, size).  `formats` maps a layer's name to its formats by tensor; `modes` maps
+(what, tensor) to a rounding or overflow mode.  The state maps a layer's name to a dict of `weight`, `bias`
+and their accumulators `weight_acc`, `bias_acc`.
+"""
+from fractions import Fraction
+
+from oracle import philox, pooling, products, softmax
+from oracle.rounding import quantize_all, step
+from oracle.update import update
+
+
+def flatten(array):
+    return [item for part in array for item in flatten(part)] if isinstance(array, list) else [array]
+
+
+def reshape(flat, shape):
+    """Nested lists of `shape` from a flat list in row-major order."""
+    if not shape:
+        return flat[0]
+    size = len(flat) // shape[0]
+    return [reshape(flat[i * size:(i + 1) * size], shape[1:]) for i in range(shape[0])]
+
+
+def map_nested(function, *arrays):
+    if isinstance(arrays[0], list):
+        return [map_nested(function, *parts) for parts in zip(*arrays)]
+    return function(*arrays)
+
+
+class Run:
+    """One step: the modes, the random words, and a record of every tensor and count."""
+
+    def __init__(self, modes, seed, number):
+        self.modes, self.seed, self.number = modes, seed, number
+        self.tensors, self.counts, self.stopped = {}, {}, {}
+
+    def mode(self, what, tensor):
+        return self.modes.get((what, tensor), {"rounding": "nearest_away", "overflow": "saturate"}[what])
+
+    def words(self, layer, tensor, count):
+        """Words of a stochastic rounding in row-major order, else None."""
+        if not self.mode("rounding", tensor).startswith("stochastic"):
+            return None
+        return philox.words(self.seed, self.number, f"{layer}.{tensor}", 0, count)
+
+    def quantize(self, values, layer, tensor, fmt):
+        """Nested Fractions to nested codes, counted as (layer, tensor)."""
+        flat = flatten(values)
+        modes = self.mode("rounding", tensor), self.mode("overflow", tensor)
+        codes, self.counts[layer, tensor] = quantize_all(flat, fmt, *modes, self.words(layer, tensor, len(flat)))
+        return reshape(codes, products.shape_of(values))
+
+    def see(self, tensor, layer, codes):
+        self.tensors[tensor, layer] = codes
+
+
+def as_conv(layer, source, weight):
+    """(source, weight, stride, padding); a dense layer is a 1x1 convolution of its flattened input."""
+    if layer["kind"] == "conv":
+        return source, weight, layer["stride"], layer["padding"]
+    return [[[flatten(sample)]] for sample in source], [[weight]], 1, 0
+
+
+def forward(layers, formats, logits_fmt, state, images, run):
+    """(logits, records): the codes of the class scores, and what the backward pass needs of each layer."""
+    records, source = [], images
+    for layer, following in zip(layers, [*layers[1:], None]):
+        name, own = layer["name"], formats[layer["name"]]
+        run.see("activations", name, source)
+        run.see("weights", name, state[name]["weight"])
+        run.see("bias", name, state[name]["bias"])
+        x, w, stride, padding = as_conv(layer, source, state[name]["weight"])
+        product, bias = step(own["activations"]) * step(own["weights"]), step(own["bias"])
+        sums = products.conv_forward(x, w, stride, padding)
+        z = [[[[total * product + b * bias for total, b in zip(outputs, state[name]["bias"])]
+               for outputs in row] for row in sample] for sample in sums]
+        finest = min(product, bias)
+        run.see("preactivations", name, map_nested(lambda value, finest=finest: value / finest, z))
+        owner, tensor, fmt = (name, "logits", logits_fmt) if following is None else \
+            (following["name"], "activations", formats[following["name"]]["activations"])
+        clipped = map_nested(lambda value: max(value, Fraction(0)), z) if layer["relu"] else z
+        codes, winner = run.quantize(clipped, owner, tensor, fmt), None
+        full_shape = products.shape_of(codes)
+        if layer["pool"] and layer["pool"][0] == "max":
+            codes, winner = pooling.max_pool(codes, layer["pool"][1])
+        elif layer["pool"]:
+            codes = pooling.average_pool(codes, layer["pool"][1])
+        records.append((layer, source, z, winner, full_shape))
+        source = codes
+    logits = [flatten(sample) for sample in source]
+    run.see("logits", layers[-1]["name"], source)
+    return logits, records
+
+
+def loss_gradient(layers, formats, logits_fmt, logits, labels, run):
+    """G^A of the last layer, (N, 1, 1, classes) codes."""
+    name = layers[-1]["name"]
+    words = run.words(name, "activation_grads", len(flatten(logits)))
+    modes = run.mode("rounding", "activation_grads"), run.mode("overflow", "activation_grads")
+    unit, rows = exponent(step(logits_fmt)), []
+    for n, (row, label) in enumerate(zip(logits, labels)):
+        own = words and words[n * len(row):(n + 1) * len(row)]
+        rows.append(softmax.gradient(row, label, unit, len(logits), formats[name]["activation_grads"], *modes, own))
+    cells = [cell for row in rows for cell in row]
+    run.counts[name, "activation_grads"] = tuple(sum(cell[k] for cell in cells) for k in (1, 2, 3))
+    return [[[[cell[0] for cell in row]]] for row in rows]
+
+
+def exponent(unit):
+    """e of a Fraction that is 2**e."""
+    return unit.numerator.bit_length() - unit.denominator.bit_length()
+
+
+def through_pool_and_relu(layer, grads, z, winner, shape):
+    """(codes, by how many bits their step is finer) of the gradient at the pre-activations."""
+    finer = 0
+    if layer["pool"] and layer["pool"][0] == "max":
+        grads = pooling.max_pool_backward(grads, winner, layer["pool"][1], shape)
+    elif layer["pool"]:
+        finer = pooling.finer_bits(layer["pool"][1])
+        grads = pooling.average_pool_backward(grads, layer["pool"][1], shape)
+    if layer["relu"]:
+        grads = map_nested(lambda grad, value: grad if pooling.relu_passes(value) else 0, grads, z)
+    return grads, finer
+
+
+def backward(formats, state, grads, records, run):
+    """Layer -> (weight gradient codes, bias gradient codes)."""
+    result = {}
+    for position in reversed(range(len(records))):
+        layer, source, z, winner, shape = records[position]
+        name, own = layer["name"], formats[layer["name"]]
+        run.see("activation_grads", name, grads)
+        inner, finer = through_pool_and_relu(layer, grads, z, winner, shape)
+        unit = step(own["activation_grads"]) / 2**finer
+        x, w, stride, padding = as_conv(layer, source, state[name]["weight"])
+        sums = products.conv_weight_grad(x, inner, products.shape_of(w), stride, padding)
+        scale = unit * step(own["activations"])
+        weight_grads = run.quantize(map_nested(lambda total, scale=scale: total * scale, sums), name, "weight_grads",
+                                    own["weight_grads"])
+        weight_grads = weight_grads if layer["kind"] == "conv" else weight_grads[0][0]
+        per_filter = list(zip(*(outputs for sample in inner for row in sample for outputs in row)))
+        bias_grads = run.quantize([sum(column) * unit for column in per_filter], name, "bias_grads", own["bias_grads"])
+        run.see("weight_grads", name, weight_grads)
+        run.see("bias_grads", name, bias_grads)
+        result[name] = weight_grads, bias_grads
+        if position:
+            below = records[position - 1][0]["name"]
+            sums = products.conv_input_grad(inner, w, products.shape_of(x), stride, padding)
+            sums = reshape(flatten(sums), products.shape_of(source))
+            scale = unit * step(own["weights"])
+            grads = run.quantize(map_nested(lambda total, scale=scale: total * scale, sums), below, "activation_grads",
+                                 formats[below]["activation_grads"])
+    return result
+
+
+def update_parameter(codes, accumulators, grads, rate, fmts, run, layer, tensor):
+    """(codes, accumulators, events summed) of one parameter."""
+    flat = [flatten(array) for array in (codes, accumulators, grads)]
+    words = run.words(layer, tensor, len(flat[0])) or [0] * len(flat[0])
+    rows = [update(*own, rate, *fmts, run.mode("rounding", tensor), word) for *own, word in zip(*flat, words)]
+    shape = products.shape_of(codes)
+    events = [sum(row[2][k] for row in rows) for k in range(4)]
+    return reshape([row[0] for row in rows], shape), reshape([row[1] for row in rows], shape), events
+
+
+def update_all(formats, state, grads, rate, run):
+    for name, (weight_grads, bias_grads) in grads.items():
+        own, parameters = formats[name], state[name]
+        fmts = own["weights"], own["accumulators"], own["weight_grads"]
+        parameters["weight"], parameters["weight_acc"], events = update_parameter(
+            parameters["weight"], parameters["weight_acc"], weight_grads, rate, fmts, run, name, "accumulators")
+        run.counts[name, "weights"] = (0, events[0], 0)
+        run.counts[name, "accumulators"] = (0, events[1], events[2])
+        run.stopped[name] = events[3]
+        fmts = own["bias"], own["bias_accumulators"], own["bias_grads"]
+        parameters["bias"], parameters["bias_acc"], events = update_parameter(
+            parameters["bias"], parameters["bias_acc"], bias_grads, rate, fmts, run, name, "bias_accumulators")
+        run.counts[name, "bias_accumulators"] = (0, events[1], events[2])
+        run.see("updated_weights", name, parameters["weight"])
+        run.see("accumulators", name, parameters["weight_acc"])
+        run.see("updated_bias", name, parameters["bias"])
+        run.see("bias_accumulators", name, parameters["bias_acc"])
+
+
+def train_step(layers, formats, logits_fmt, state, images, labels, rate, modes=None, seed=0, number=0):
+    """One SGD step; `state` is changed in place.
+
+    Returns (run, loss_sum, wrong): run.tensors[tensor, layer], run.counts[layer, tensor], run.stopped[layer].
+    """
+    run = Run(modes or {}, seed, number)
+    logits, records = forward(layers, formats, logits_fmt, state, images, run)
+    unit = exponent(step(logits_fmt))
+    losses = sum(softmax.loss(row, label, unit) for row, label in zip(logits, labels))
+    wrong = sum(softmax.wrong(row, label) for row, label in zip(logits, labels))
+    grads = backward(formats, state, loss_gradient(layers, formats, logits_fmt, logits, labels, run), records, run)
+    update_all(formats, state, grads, rate, run)
+    return run, losses, wrong

@@ -1,0 +1,239 @@
+"""A whole training step in fixed point equals the twin, tensor for tensor."""
+import copy
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from bits import assert_same_codes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import rounding as rounding_oracle
+from oracle import step as oracle
+
+from fxsim.formats import Format
+from fxsim.nn.codes import LearningRate, pixel_codes
+from fxsim.nn.fixed import FixedNetwork
+from fxsim.nn.products import available_paths
+from fxsim.nn.spec import Conv, Dense, Network, Pool
+from fxsim.precision import AUXILIARY, TENSORS, LayerPrecision, PrecisionAssignment, accumulator_format
+
+NETWORKS = {
+    "max pool": Network("max-pool", (5, 5, 2), (
+        Conv(name="c1", filters=3, padding=1, pool=Pool("max", 2)),
+        Conv(name="c2", filters=4, kernel=2),
+        Dense(name="d", units=3, relu=False))),
+    "average pool": Network("average-pool", (7, 6, 1), (
+        Conv(name="c1", filters=3, stride=2, padding=2, pool=Pool("average", 3)),
+        Dense(name="d1", units=5),
+        Dense(name="d2", units=4, relu=False))),
+    "halves and no relu": Network("halves", (4, 6, 1), (
+        Conv(name="c1", filters=2, kernel=1, pool=Pool("average", 2)),
+        Conv(name="c2", filters=3, kernel=2, relu=False, pool=Pool("max", 1)),
+        Dense(name="d", units=3, relu=False))),
+}
+
+
+LOGITS = Format(12, 3)
+
+
+def precision(weights=8, activations=6, activation_grads=8, weight_grads=10, below=8, bias=12):
+    w, b = Format(weights, 0), Format(bias, 0)
+    return LayerPrecision(
+        weights=w, activations=Format(activations, 1, False), activation_grads=Format(activation_grads, -1),
+        weight_grads=Format(weight_grads, 0), accumulators=accumulator_format(w, w.step_exp - below),
+        bias=b, bias_grads=Format(min(weight_grads + 1, 32), 1),
+        bias_accumulators=accumulator_format(b, b.step_exp - 5))
+
+
+def assignment(network, widths, logits=LOGITS, rounding=None, overflow=None):
+    """`widths`: keyword arguments of `precision`, one dict for all layers or one for each."""
+    widths = widths if isinstance(widths, list) else [widths] * len(network.layers)
+    layers = {name: precision(**row) for name, row in zip(network.names, widths)}
+    return PrecisionAssignment(network.name, layers, logits, rounding or {}, overflow or {})
+
+
+def tuple_of(format):
+    return format.bits, format.range_exp, format.signed
+
+
+def describe(network):
+    """The twin's plain form of a network."""
+    return [{"name": layer.name, "kind": type(layer).__name__.lower(), "relu": layer.relu,
+             "pool": layer.pool and (layer.pool.kind, layer.pool.size),
+             "stride": getattr(layer, "stride", None), "padding": getattr(layer, "padding", None)}
+            for layer in network.layers]
+
+
+def start(network, assigned, seed):
+    """(real parameters, the twin's formats, the twin's state)."""
+    random = np.random.default_rng(seed)
+    real = {}
+    for name in network.names:
+        shape = network.shape(name)
+        weight = random.normal(0, 1.5 / shape.dot_length**0.5, shape.weight)
+        weight.reshape(-1)[:2] = 1.1, -1.1
+        real[name] = {"weight": weight, "bias": random.uniform(-0.3, 0.3, shape.weight[-1])}
+    formats = {name: {tensor: tuple_of(getattr(row, tensor)) for tensor in (*TENSORS, *AUXILIARY)}
+               for name, row in assigned.layers.items()}
+    state = {}
+    for name in network.names:
+        own = {"weight": formats[name]["weights"], "bias": formats[name]["bias"]}
+        state[name] = {kind: oracle.map_nested(lambda value, fmt=fmt: rounding_oracle.quantize(Fraction(value), fmt)[0],
+                                               real[name][kind].tolist()) for kind, fmt in own.items()}
+        for kind in own:
+            state[name][f"{kind}_acc"] = oracle.map_nested(lambda _: 0, state[name][kind])
+    return real, formats, state
+
+
+def check_steps(network, assigned, steps=2, batch=4, rate=0.4, seed=0, kernel="auto"):
+    """Every tensor, count, loss and error of the first steps; returns the tensors that were 0 throughout."""
+    real, formats, state = start(network, assigned, seed)
+    fixed = FixedNetwork(network, assigned, real, kernel, seed)
+    modes = {("rounding", tensor): mode for tensor, mode in assigned.rounding.items()}
+    modes |= {("overflow", tensor): mode for tensor, mode in assigned.overflow.items()}
+    learning_rate = LearningRate.of(rate)
+    gamma = learning_rate.mantissa * Fraction(2) ** learning_rate.exponent
+    random, dead = np.random.default_rng(seed + 1), None
+    for number in range(steps):
+        images = random.integers(0, fixed.input_format.max_code + 1, (batch, *network.input_shape))
+        labels = random.integers(0, network.classes, batch)
+        seen = {}
+
+        def probe(tensor, layer, value, seen=seen):
+            seen[tensor, layer] = value.codes.copy()
+
+        result = fixed.train_step(images, labels, learning_rate, number, probe)
+        run, loss_sum, wrong = oracle.train_step(
+            describe(network), formats, tuple_of(assigned.logits), state, images.tolist(), labels.tolist(), gamma,
+            modes, seed, number)
+        assert set(seen) == set(run.tensors)
+        for (tensor, layer), wanted in run.tensors.items():
+            assert_same_codes(seen[tensor, layer], wanted, what=f"step {number}, {layer}, {tensor}")
+        assert (result.loss_sum, result.wrong) == (loss_sum, wrong)
+        assert {key: (c.below, c.above, c.flushed) for key, c in result.counts.items()} == run.counts
+        assert result.stopped == run.stopped
+        zero = {key for key, codes in seen.items() if not codes.any()}
+        dead = zero if dead is None else dead & zero
+    return dead
+
+
+ASSIGNMENTS = {
+    "even widths": {"widths": {}},
+    "odd widths": {"widths": {
+        "weights": 5, "activations": 3, "activation_grads": 7, "weight_grads": 9, "below": 11, "bias": 7}},
+    "one bit where it can be": {"widths": {
+        "weights": 2, "activations": 1, "activation_grads": 3, "weight_grads": 2, "below": 1, "bias": 3}},
+    "wide": {"logits": Format(20, 4), "widths": {
+        "weights": 17, "activations": 18, "activation_grads": 21, "weight_grads": 24, "below": 20, "bias": 20}},
+    "another width in every layer": {"widths": [
+        {"weights": 9, "activations": 8}, {"weights": 6, "activations": 4, "activation_grads": 12, "bias": 6},
+        {"weights": 11, "activations": 9, "weight_grads": 15, "below": 3}]},
+    "other roundings": {"widths": {}, "rounding": {
+        "activations": "zero", "activation_grads": "nearest_even", "weight_grads": "floor", "accumulators": "jam",
+        "bias_grads": "away", "bias_accumulators": "nearest_odd", "logits": "ceil"}},
+    "jam": {"widths": {}, "rounding": dict.fromkeys(
+        ("activations", "activation_grads", "weight_grads", "logits"), "jam")},
+    "other overflows": {"widths": {"weight_grads": 4, "activation_grads": 4}, "logits": Format(6, 0), "overflow": {
+        "activations": "wrap", "activation_grads": "saturate_symmetric", "weight_grads": "saturate_zero",
+        "logits": "wrap"}},
+    "stochastic": {"widths": {}, "rounding": {
+        "activations": "stochastic", "activation_grads": "stochastic", "weight_grads": "stochastic",
+        "accumulators": "stochastic", "bias_grads": "stochastic_equal", "logits": "stochastic"}},
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", ASSIGNMENTS)
+def test_two_steps_of_a_small_network(network, name):
+    network = NETWORKS[network]
+    dead = check_steps(network, assignment(network, **ASSIGNMENTS[name]))
+    assert not dead or name in ("one bit where it can be", "other roundings", "other overflows")
+
+
+@pytest.mark.parametrize("kernel", available_paths())
+def test_every_path_gives_the_same_steps(kernel):
+    network = NETWORKS["max pool"]
+    check_steps(network, assignment(network, {}), kernel=kernel)
+
+
+@pytest.mark.parametrize("tensor, bits", [("activations", 31), ("activations", 32), ("weights", 30),
+                                          ("activation_grads", 30), ("activation_grads", 32), ("weight_grads", 32)])
+def test_a_tensor_as_wide_as_tensors_can_be(tensor, bits):
+    network = NETWORKS["halves and no relu"]
+    check_steps(network, assignment(network, {tensor: bits}))
+
+
+@given(st.sampled_from(sorted(NETWORKS)), st.lists(st.integers(2, 14), min_size=6, max_size=6), st.integers(1, 4),
+       st.floats(2.0**-8, 2.0), st.integers(0, 2**32 - 1))
+@settings(max_examples=40)
+def test_random_assignments(network, widths, batch, rate, seed):
+    network = NETWORKS[network]
+    names = ("weights", "activations", "activation_grads", "weight_grads", "below", "bias")
+    check_steps(network, assignment(network, dict(zip(names, widths))), 1, batch, rate, seed)
+
+
+def test_a_step_does_not_depend_on_the_probe_or_on_other_runs():
+    network = NETWORKS["max pool"]
+    assigned = assignment(network, **ASSIGNMENTS["stochastic"])
+    real, _, _ = start(network, assigned, 5)
+    images, labels = np.random.default_rng(2).integers(0, 64, (3, 5, 5, 2)), np.array([0, 1, 2])
+    one, other = (FixedNetwork(network, copy.deepcopy(assigned), real) for _ in range(2))
+    one.train_step(images, labels, LearningRate.of(0.4), 3)
+    other.logits(images)
+    other.train_step(images, labels, LearningRate.of(0.4), 3, probe=lambda *_: None)
+    assert one.fingerprint() == other.fingerprint()
+
+
+PLANTED = {
+    "another learning rate": {"rate": 0.401},
+    "another seed of the words": {"seed_of_words": 1},
+    "another step number": {"first": 1},
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_difference_is_caught(monkeypatch, bug):
+    network, planted = NETWORKS["max pool"], PLANTED[bug]
+    right = oracle.train_step
+
+    def wrong(layers, formats, logits, state, images, labels, rate, modes, seed, number):
+        value = LearningRate.of(planted.get("rate", 0.4))
+        rate = value.mantissa * Fraction(2) ** value.exponent
+        return right(layers, formats, logits, state, images, labels, rate, modes, planted.get("seed_of_words", seed),
+                     number + planted.get("first", 0))
+
+    monkeypatch.setattr(oracle, "train_step", wrong)
+    with pytest.raises(AssertionError, match="differ, first at"):
+        check_steps(network, assignment(network, **ASSIGNMENTS["stochastic"]))
+
+
+def test_an_input_gradient_of_unflipped_weights_is_caught(monkeypatch):
+    right = oracle.products.conv_input_grad
+    monkeypatch.setattr(oracle.products, "conv_input_grad",
+                        lambda g, w, *rest: right(g, [row[::-1] for row in w[::-1]], *rest))
+    network = NETWORKS["max pool"]
+    with pytest.raises(AssertionError, match="step 0, c1, activation_grads: .* differ, first at"):
+        check_steps(network, assignment(network, {}))
+
+
+@given(st.floats(2.0**-100, 2.0**100))
+def test_a_learning_rate_is_the_nearest_with_a_16_bit_mantissa(value):
+    rate = LearningRate.of(value)
+    assert 2**15 <= rate.mantissa < 2**16
+    unit = Fraction(2) ** rate.exponent
+    assert abs(rate.mantissa * unit - Fraction(value)) <= unit / 2
+
+
+@pytest.mark.parametrize("value, wanted", [(1.0, (2**15, -15)), (0.5, (2**15, -16)), (2.0 - 2.0**-15, (2**16 - 1, -15)),
+                                           (2.0 - 2.0**-16, (2**15, -14)), (1 + 2.0**-16, (2**15 + 1, -15))])
+def test_a_learning_rate_at_a_tie_goes_up(value, wanted):
+    rate = LearningRate.of(value)
+    assert (rate.mantissa, rate.exponent) == wanted
+
+
+@pytest.mark.parametrize("fmt", [(8, 0, False), (8, 1, False), (4, 0, False), (1, 0, False), (12, 1, False),
+                                 (7, -1, False)])
+@pytest.mark.parametrize("pixel_max", [255, 16, 1])
+def test_every_pixel_is_the_nearest_code(fmt, pixel_max):
+    wanted = [rounding_oracle.quantize(Fraction(pixel, pixel_max), fmt)[0] for pixel in range(pixel_max + 1)]
+    assert_same_codes(pixel_codes(pixel_max, Format(*fmt)), wanted, range(pixel_max + 1))
