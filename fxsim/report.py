@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from fxsim.analysis.complexity import Complexity
+from fxsim.analysis.statistics import Statistics
 from fxsim.errors import InputError
 from fxsim.files import write_atomically
 from fxsim.formats import Format
@@ -17,6 +19,10 @@ METRICS = {"weight_storage": ("C_W", "b"), "activation_storage": ("C_A", "b"), "
 
 NOTABLE_CLIPPING, NOTABLE_FLUSHING = 0.05, 0.5
 """Shares of a tensor's elements above which its clipping or flushing is told; 5 % is criterion GC's bound."""
+
+COLOURS = ("black", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Colours that the colour-blind can tell apart (Okabe and Ito)."""
+MARKERS, DASHES = "oosD^vX", ("-", "--", ":")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
@@ -68,6 +74,16 @@ def designs_table(designs: Sequence[dict]) -> str:
     return table(header, rows)
 
 
+def statistics_table(statistics: Statistics) -> str:
+    """What was measured of every layer, in the symbols of the method."""
+    columns = {"E_W": statistics.weights_gain, "E_A": statistics.activations_gain,
+               "max sigma G^W": statistics.weight_grads_sigma_max, "min sigma G^W": statistics.weight_grads_sigma_min,
+               "max sigma G^A": statistics.activation_grads_sigma_max, "lambda_max": statistics.lambda_max}
+    rows = [[layer, *(f"{values[row]:.3g}" for values in columns.values())]
+            for row, layer in enumerate(statistics.layers)]
+    return table(("layer", *columns), rows)
+
+
 def _cost(value: int, unit: float, reference: int | None) -> str:
     return f"{value / unit:,.3g}" + (f" ({value / reference:.2f})" if reference else "")
 
@@ -113,3 +129,77 @@ def info_text(machine: dict, cache: dict) -> str:
         **{name: version or "not installed" for name, version in machine["versions"].items()},
     }
     return "\n".join(f"{name:<14}{value}" for name, value in rows.items())
+
+
+def write_plots(folder: Path, designs: Sequence[dict]) -> list[str]:
+    """Draw the designs of results.json into `folder`; returns the names of the files.
+
+    curves.png: training loss and test error along the epochs.  bits.png: the bits of the first design that
+    has a precision assignment.  Raises InputError where matplotlib is not installed.
+    """
+    assigned = next((row["assignment"] for row in designs if row["assignment"]), None)
+    figures = {"curves.png": curves_figure(designs)}
+    if assigned:
+        figures["bits.png"] = bits_figure(PrecisionAssignment.from_dict(assigned))
+    for name, figure in figures.items():
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=150)
+        write_atomically(folder / name, lambda file, image=image: file.write(image.getvalue()))
+    return list(figures)
+
+
+def _figure(width: float, height: float):
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise InputError("they need matplotlib; python -m pip install matplotlib") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def curves_figure(designs: Sequence[dict]):
+    """A matplotlib Figure: training loss and test error of each design along the epochs."""
+    figure = _figure(9, 3.6)
+    axes = figure.subplots(1, 2)
+    for index, row in enumerate(designs):
+        epochs = [epoch["epoch"] for epoch in row["epochs"]]
+        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
+                 "marker": MARKERS[index % len(MARKERS)], "markersize": 4, "linewidth": 1.5, "label": re.sub(r"C_(\S+)", r"$C_{\1}$", row["design"])}
+        axes[0].plot(epochs, [epoch["train_loss"] for epoch in row["epochs"]], **style)
+        axes[1].plot(epochs, [100 * epoch["test_error"] for epoch in row["epochs"]], **style)
+    axes[0].set(ylabel="training loss (nats)", yscale="log")
+    axes[0].set_title(designs[0]["costs"]["network"], loc="left", fontsize=10)
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[1].set(ylabel="test error (%)", ylim=(0, None))
+    for axis in axes:
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        _tidy(axis)
+    axes[1].legend(frameon=False)
+    return figure
+
+
+def bits_figure(assignment: PrecisionAssignment):
+    """A matplotlib Figure: the bits of every layer's five tensors as grouped bars."""
+    layers = list(assignment.layers)
+    figure = _figure(max(6.0, 1.5 + 1.3 * len(layers)), 3.6)
+    axis = figure.subplots()
+    width = 0.8 / len(TENSORS)
+    for index, tensor in enumerate(TENSORS):
+        bits = [getattr(layer, tensor).bits for layer in assignment.layers.values()]
+        places = [at + (index - (len(TENSORS) - 1) / 2) * width for at in range(len(layers))]
+        label = f"${SYMBOLS[tensor].replace('acc', '{acc}')}$ {tensor.replace('_', ' ')}"
+        bars = axis.bar(places, bits, width * 0.92, color=COLOURS[1 + index], label=label)
+        axis.bar_label(bars, fontsize=7, padding=1)
+    axis.set(ylabel="bits", xlabel=f"layers of {assignment.network}", xlim=(-0.6, len(layers) - 0.4))
+    axis.set_xticks(range(len(layers)), layers, rotation=0 if len(layers) <= 12 else 45)
+    axis.tick_params(axis="x", length=0)
+    axis.grid(visible=False, axis="x")
+    _tidy(axis)
+    figure.legend(loc="outside upper center", ncols=len(TENSORS), frameon=False, fontsize=8)
+    return figure
+
+
+def _tidy(axis) -> None:
+    axis.grid(color="0.9", linewidth=0.8, axis="y")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)

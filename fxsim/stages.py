@@ -112,13 +112,16 @@ class Experiment:
         """Noise gains, singular values and ranges of the trained float network; writes statistics.npz."""
         self.observer.note("measuring noise gains and singular values")
         parameters = nested(read_arrays(self.path("float.npz")))
-        images = self.dataset.train_images[:max(self.settings.gain_samples, self.settings.batch)]
-        images = images / self.dataset.pixel_max
-        statistics = measure(FloatNetwork(self.network, parameters, np.float64), self._gradients(),
-                             images[:self.settings.gain_samples], images[:self.settings.batch],
-                             self.settings.schedule().smallest_rate)
+        statistics = self.measure(parameters, self.dataset.train_images[:self.settings.gain_samples])
         statistics.save(self.path("statistics.npz"))
         return statistics
+
+    def measure(self, parameters: dict, pictures: np.ndarray) -> Statistics:
+        """The Statistics of the network with trained `parameters`, noise gains over `pictures` (pixels)."""
+        batch = self.dataset.train_images[:self.settings.batch]
+        return measure(FloatNetwork(self.network, parameters, np.float64), self._gradients(),
+                       pictures / self.dataset.pixel_max, batch / self.dataset.pixel_max,
+                       self.settings.schedule().smallest_rate)
 
     def _gradients(self) -> GradientStatistics:
         gradients, path = GradientStatistics(self.network), self.path("gradients.npz")

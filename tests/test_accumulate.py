@@ -105,6 +105,22 @@ def test_an_ample_accumulator_is_the_exact_product(terms, seed):
         assert not overflows.any()
 
 
+@pytest.mark.parametrize("mode", ["floor", "nearest_away", "jam"])
+def test_a_convolution_adds_by_input_channel_then_kernel_row_then_column(mode):
+    """Patches laid out in the stated order; padding gives zero terms, which jam makes one."""
+    random = np.random.default_rng(4)
+    x, w = random.integers(-8, 8, (1, 4, 4, 2)), random.integers(-8, 8, (3, 3, 2, 3))
+    padded = np.pad(x[0], ((1, 1), (1, 1), (0, 0)))
+    patches = np.array([padded[y:y + 3, z:z + 3].transpose(2, 0, 1).reshape(-1) for y in range(4) for z in range(4)])
+    weights = np.ascontiguousarray(w.transpose(2, 0, 1, 3).reshape(-1, 3))
+    x, w = x.tolist(), w.tolist()
+    wanted = [[oracle.accumulate(oracle.ordered_terms(x, w, 0, y, z, o, 1, 1), 6, "saturate", 2, mode)[0]
+               for o in range(3)] for y in range(4) for z in range(4)]
+    got, overflows = gemm(patches.astype(np.int16), weights.astype(np.int16), 6, "saturate", 2, mode)
+    assert_same_codes(got, wanted)
+    assert overflows.any()
+
+
 def test_rows_can_be_computed_in_parts():
     random = np.random.default_rng(5)
     a, b = random.integers(-99, 99, (9, 6)).astype(np.int16), random.integers(-99, 99, (6, 4)).astype(np.int16)

@@ -96,15 +96,15 @@ def extremes(format, shape, pattern):
 
 
 WIDTHS = [(unit(15, False), unit(16)), (unit(16), unit(15)), (unit(14, False), unit(14)), (unit(8, False), unit(14)),
-          (unit(16), unit(16)), (unit(8), unit(8)), (unit(20), unit(12)), (unit(1, False), unit(1))]
+          (unit(16), unit(16)), (unit(8), unit(8)), (unit(20), unit(18)), (unit(1, False), unit(1))]
 
 
 @pytest.mark.parametrize("a, b", WIDTHS, ids=str)
 def test_extremes_on_both_sides_of_the_spill_bound(a, b):
     """Forward, input gradient and weight gradient of as many terms as int32 holds, one less, one and two more."""
     most = INT32_MAX // (Operand(a.bits, a.signed).magnitude * Operand(b.bits, b.signed).magnitude)
-    bounds = [most - 1, most, most + 1, most + 2, 2 * most, 2 * most + 1, 3 * most + 2]
-    for terms in sorted({terms for terms in bounds if 1 <= terms <= 2**11} | {7}):
+    bounds = [most - 1, most, most + 1, most + 2, 3 * most + 2]
+    for terms in sorted({terms for terms in bounds if 1 <= terms <= 2**11} | {5}):
         for left, right in itertools.product(("high", "low", "alternate"), repeat=2):
             check_dense(extremes(a, (3, terms), left), extremes(b, (2, terms), right).T, a, b)
 
@@ -144,7 +144,8 @@ def convolutions(draw):
     least = max(1, kernel - 2 * padding)
     height, width = (draw(st.integers(least, least + 5)) for _ in range(2))
     batch, channels, filters = draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(1, 5))
-    signed, widths = draw(st.booleans()), draw(st.tuples(*[st.integers(1, 17)] * 3))
+    least_bits, most_bits = draw(st.sampled_from([(1, 15), (1, 9), (18, 20)]))  # kept in int16, and in int32
+    signed, widths = draw(st.booleans()), draw(st.tuples(*[st.integers(least_bits, most_bits)] * 3))
     formats = unit(widths[0], signed), unit(widths[1]), unit(widths[2])
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     rows, columns = (oracle.output_size(size, kernel, stride, padding) for size in (height, width))
@@ -203,9 +204,9 @@ def test_fused_rounding_of_every_product_of_4_bit_codes(rounding, relu):
     x, w = every_tuple(unit(4), 1).reshape(1, 1, 16, 1), every_tuple(unit(4), 1).reshape(1, 1, 1, 16)
     for scale, width in ((1, 4), (2**14, 18)):
         layer = Conv(name="c", filters=16, kernel=1, relu=relu)
-        x_format = Format(width, width - 1 - 4)
-        run = products(layer, (1, 16, 1), x_format, unit(4), unit(4))
-        codes = (x * scale).astype(storage(x_format))
+        x_format, w_format = Format(width, width - 1 - 4), unit(width)
+        run = products(layer, (1, 16, 1), x_format, w_format, w_format)
+        codes, w = (x * scale).astype(storage(x_format)), w.astype(storage(w_format))
         z = oracle.conv_forward(codes.tolist(), w.tolist(), 1, 0)
         z = [value for column in z[0][0] for value in column]
         step_exp = run.sum_format.step_exp
@@ -217,7 +218,7 @@ def test_fused_rounding_of_every_product_of_4_bit_codes(rounding, relu):
 
 def check_fused(run, x, w, z, target, rounding, overflow, relu, step_exp):
     requantizer = Requantizer(step_exp, Format(*target), rounding, overflow)
-    got, mask, counts = run.forward(x, w.astype(np.int16), np.zeros(w.shape[-1], np.int16), requantizer)
+    got, mask, counts = run.forward(x, w, np.zeros(w.shape[-1], np.int16), requantizer)
     codes, wanted_mask, wanted_counts = wanted_output(z, target, rounding, overflow, relu, step_exp)
     what = f"{target} {rounding} {overflow} relu {relu}"
     assert_same_codes(got.reshape(-1), codes, z, f"codes, {what}")
@@ -231,10 +232,10 @@ def check_fused(run, x, w, z, target, rounding, overflow, relu, step_exp):
 @pytest.mark.parametrize("bits, signed", [(31, True), (32, True), (31, False), (32, False)])
 def test_fused_outputs_as_wide_as_tensors_can_be(bits, signed):
     """Sums at both ends of 32-bit formats, through the kernel's epilogue."""
-    w = np.array([-(2**15), -1, 0, 1, 2**15 - 1, 2**14], np.int64).reshape(1, 1, 1, -1)
+    w = np.array([-(2**15), -1, 0, 1, 2**15 - 1, 2**14], np.int32).reshape(1, 1, 1, -1)
     x = np.array([-(2**19), -1, 0, 1, 2**19 - 1, 2**17, 2**16 - 1]).reshape(1, 1, -1, 1)
     layer = Conv(name="c", filters=w.shape[-1], kernel=1, relu=False)
-    run = products(layer, (1, x.shape[2], 1), unit(20), unit(16), unit(8))
+    run = products(layer, (1, x.shape[2], 1), unit(20), unit(17), unit(17))
     z = [int(a) * int(b) for a in x.reshape(-1) for b in w.reshape(-1)]
     for rounding in ("nearest_away", "floor", "jam"):
         for shift in (0, 1, 4):
@@ -250,10 +251,10 @@ def test_the_mask_is_open_strictly_between_0_and_2(relu):
     step_exp = run.sum_format.step_exp
     two = 2 ** (1 - step_exp)
     z = [-two, -1, 0, 1, two // 2, two - 1, two, two + 1, 3 * two]
-    x, w = np.array(z, np.int16).reshape(1, 1, -1, 1), np.ones((1, 1, 1, 1))
+    x, w = np.array(z, np.int16).reshape(1, 1, -1, 1), np.ones((1, 1, 1, 1), np.int16)
     for rounding in ("nearest_away", "ceil", "floor"):
         check_fused(run, x, w, z, (4, 1, False), rounding, "saturate", relu, step_exp)
-    mask = run.forward(x, w.astype(np.int16), np.zeros(1, np.int16), Requantizer(step_exp, Format(4, 1, False)))[1]
+    mask = run.forward(x, w, np.zeros(1, np.int16), Requantizer(step_exp, Format(4, 1, False)))[1]
     assert (None if mask is None else mask.reshape(-1).tolist()) == ([0, 0, 0, 1, 1, 1, 0, 0, 0] if relu else None)
 
 

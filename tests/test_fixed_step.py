@@ -117,14 +117,14 @@ def check_steps(network, assigned, steps=2, batch=4, rate=0.4, seed=0, kernel="a
     return dead
 
 
+WIDE = {"weights": 17, "activations": 18, "activation_grads": 21, "weight_grads": 24, "below": 20, "bias": 20}
 ASSIGNMENTS = {
     "even widths": {"widths": {}},
     "odd widths": {"widths": {
         "weights": 5, "activations": 3, "activation_grads": 7, "weight_grads": 9, "below": 11, "bias": 7}},
     "one bit where it can be": {"widths": {
         "weights": 2, "activations": 1, "activation_grads": 3, "weight_grads": 2, "below": 1, "bias": 3}},
-    "wide": {"logits": Format(20, 4), "widths": {
-        "weights": 17, "activations": 18, "activation_grads": 21, "weight_grads": 24, "below": 20, "bias": 20}},
+    "wide": {"widths": WIDE, "logits": Format(20, 4)},
     "another width in every layer": {"widths": [
         {"weights": 9, "activations": 8}, {"weights": 6, "activations": 4, "activation_grads": 12, "bias": 6},
         {"weights": 11, "activations": 9, "weight_grads": 15, "below": 3}]},
@@ -160,7 +160,7 @@ def test_every_path_gives_the_same_steps(kernel):
                                           ("activation_grads", 30), ("activation_grads", 32), ("weight_grads", 32)])
 def test_a_tensor_as_wide_as_tensors_can_be(tensor, bits):
     network = NETWORKS["halves and no relu"]
-    check_steps(network, assignment(network, {tensor: bits}))
+    check_steps(network, assignment(network, {**WIDE, tensor: bits}))
 
 
 @given(st.sampled_from(sorted(NETWORKS)), st.lists(st.integers(2, 14), min_size=6, max_size=6), st.integers(1, 4),

@@ -1,6 +1,7 @@
 """lambda_max against a dense SVD of the square-Jacobian, built by definition one gradient element at a time."""
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pytest
 
@@ -34,6 +35,15 @@ def executor(dtype=np.float64) -> FloatNetwork:
 IMAGES = np.random.default_rng(12).random((3, 9, 9, 2))
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Arrays this small gain nothing from threads, and thousands of passes would wait for them on a busy machine."""
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(threads)
+
+
 def dense_square_jacobian(network: FloatNetwork, tape, name: str) -> np.ndarray:
     """(|G^W|, |G^A|): the layer's weight gradient for each unit gradient of its output, squared."""
     output = np.zeros_like(tape.layers[name].output)
@@ -52,7 +62,8 @@ def test_lambda_max_equals_the_dense_svd(name):
     tape = network.forward_tape(IMAGES)
     wanted = np.linalg.svd(dense_square_jacobian(network, tape, name), compute_uv=False)[0]
     assert wanted > 0
-    assert lambda_max(network, tape, name) == pytest.approx(wanted, rel=1e-8)
+    assert lambda_max(network, tape, name) == pytest.approx(wanted, rel=5e-5)
+    assert lambda_max(network, tape, name, tolerance=1e-9) == pytest.approx(wanted, rel=1e-8)
 
 
 def test_average_pooling_that_drops_an_edge():
@@ -61,12 +72,13 @@ def test_average_pooling_that_drops_an_edge():
     float_network = FloatNetwork(network, initial_parameters(network, 1), np.float64)
     tape = float_network.forward_tape(IMAGES[:, :5, :5, :1])
     wanted = np.linalg.norm(dense_square_jacobian(float_network, tape, "conv"), 2)
-    assert lambda_max(float_network, tape, "conv") == pytest.approx(wanted, rel=1e-8)
+    assert lambda_max(float_network, tape, "conv", tolerance=1e-9) == pytest.approx(wanted, rel=1e-8)
 
 
 def test_float32_is_close_and_repeats_itself():
     found = largest_singular_values(executor(np.float32), IMAGES)
-    assert found == pytest.approx(largest_singular_values(executor(), IMAGES), rel=1e-4)
+    assert found == pytest.approx(largest_singular_values(executor(), IMAGES), rel=2e-4)
+    # Not to the last bit: ARPACK may restart from a random vector.
     assert found == pytest.approx(largest_singular_values(executor(np.float32), IMAGES), rel=1e-6)
 
 

@@ -14,7 +14,6 @@ from fxsim.errors import InputError
 from fxsim.nn import floating_products as products
 from fxsim.nn.floating import FloatNetwork, Tape
 
-_TOLERANCE = 1e-5
 _SMALL = 32
 
 
@@ -24,14 +23,16 @@ def largest_singular_values(network: FloatNetwork, images: np.ndarray) -> np.nda
     return np.array([lambda_max(network, tape, layer.name) for layer in network.network.layers])
 
 
-def lambda_max(network: FloatNetwork, tape: Tape, name: str) -> float:
+def lambda_max(network: FloatNetwork, tape: Tape, name: str, tolerance: float = 5e-5) -> float:
     """The largest singular value of the squared Jacobian of G^W_l with respect to G^A_{l+1}, of layer `name`.
 
-    tape: a forward pass of one batch with training=False.  The Jacobian goes through pooling, ReLU mask and
-    batch norm to the weighted operation, and through the im2col matrix of A_l to the weights.  The loss
-    is the mean over the batch, so G^A carries the factor 1/N and the Jacobian has none.  Batch norm's
-    backward pass counts as its scale alone, gamma / sqrt(running variance + epsilon), for the batch's means
-    would make the Jacobian dense; dropout as the mean over its masks.
+    tape: a forward pass of one batch with training=False.  tolerance: the relative error, at most.
+
+    The Jacobian goes through pooling, ReLU mask and batch norm to the weighted operation, and through the
+    im2col matrix of A_l to the weights.  The loss is the mean over the batch, so that G^A carries the factor
+    1/N and the Jacobian none.  Batch norm's backward pass counts as its scale alone, gamma / sqrt(running
+    variance + epsilon), for the batch's means would make the Jacobian dense; dropout as the mean over
+    its masks.
 
     The matrix is block diagonal over output channels; neither it nor a block is formed.
     Raises InputError for a layer that lets no gradient through.
@@ -45,7 +46,8 @@ def lambda_max(network: FloatNetwork, tape: Tape, name: str) -> float:
     else:
         # Entries are not negative, so neither is the wanted vector: the start cannot be orthogonal to it.
         start = np.ones(min(operator.shape), operator.dtype)
-        found = svds(operator, k=1, v0=start, tol=_TOLERANCE, return_singular_vectors=False)[0]
+        # svds stops at a residual of tol^2 on the square of the singular value, which halves in its root.
+        found = svds(operator, k=1, v0=start, tol=math.sqrt(2 * tolerance), return_singular_vectors=False)[0]
     return float(found) / (1.0 - network.network.layer(name).dropout)
 
 

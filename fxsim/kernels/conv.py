@@ -42,10 +42,12 @@ class _Product(NamedTuple):
     fits_int32: bool
 
 
-def conv_forward(x: np.ndarray, packed: np.ndarray, stride: int, out: np.ndarray, *, padding: int = 0, **options) -> None:
+def conv_forward(x: np.ndarray, packed: np.ndarray, stride: int, out: np.ndarray, *, padding: int = 0,
+                 **options) -> None:
     """out (N, OH, OW, O) = epilogue(convolution of x with zero `padding` + bias).
 
-    x: (N, H, W, C) codes.  packed: `pack_forward_weights` of the (KH, KW, C, O) weights.  Keywords:
+    x: (N, H, W, C) codes.  packed: `pack_forward_weights` of the (KH, KW, C, O) weights.  out is
+    C-contiguous.  Paths other than 'plain' take int16 operands.  Keywords:
     spill_terms: product terms that int32 provably holds.  path: a key of `tile.PATHS`.
     epilogue, bias: without an epilogue `out` gets the sums as they are and no bias, and must be int32 or
     int64 as they need; bias is (O,) integers.  mask: (N, OH, OW, O) uint8.  counts: (3,) int64, added to.
@@ -159,7 +161,7 @@ def _fill_offsets(tables, group, source_image, out_image, first_channel, rows, p
 def _convolve_jobs(start, stop, source, source_image, weights, tables, product, bias, epilogue, out, mask, counts):
     """Each job: a group of positions by one block of output channels."""
     low, high, total = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.int64)
-    codes, tile_mask = np.empty(TILE, np.int32), np.empty(TILE, np.uint8)
+    codes, wide_codes, tile_mask = np.empty(TILE, np.int32), np.empty(TILE, np.int64), np.empty(TILE, np.uint8)
     flat_weights, flat_out = weights.reshape(-1), out.reshape(-1)
     for job in range(start, stop):
         group, block = divmod(job, product.blocks)
@@ -169,20 +171,20 @@ def _convolve_jobs(start, stop, source, source_image, weights, tables, product, 
         _fill_offsets(tables, group, source_image, out.shape[1], column, rows, places)
         wide_bias = _bias_tile(bias, column, columns)
         narrow_bias = wide_bias.astype(np.int32)
+        weights_at = block * weights.shape[1] + tables.weights_at[kind]
+        loops, job_counts = tables.loops[kind], counts[job]
         for at in range(0, size, ROWS):
             valid = min(ROWS, size - at)
-            fits = multiply_tile(product.path, source, flat_weights, rows, at, 0, block * weights.shape[1] +
-                                 tables.weights_at[kind], tables.loops[kind], product.spill_pairs, valid, columns,
-                                 low, high, total)
+            fits = multiply_tile(product.path, source, flat_weights, rows, at, 0, weights_at, loops,
+                                 product.spill_pairs, valid, columns, low, high, total)
             if fits and product.fits_int32:
-                requantize_tile(low, narrow_bias, epilogue, valid, columns, codes, tile_mask, counts[job])
+                requantize_tile(low, narrow_bias, epilogue, valid, columns, codes, tile_mask, job_counts)
+                store_tile(codes, valid, columns, flat_out, places, at)
             else:
                 widen(fits, low, total)
-                if epilogue.raw:
-                    store_tile(total, valid, columns, flat_out, places, at)
-                    continue
-                requantize_tile(total, wide_bias, epilogue, valid, columns, codes, tile_mask, counts[job])
-            store_tile(codes, valid, columns, flat_out, places, at)
+                if not epilogue.raw:
+                    requantize_tile(total, wide_bias, epilogue, valid, columns, wide_codes, tile_mask, job_counts)
+                store_tile(total if epilogue.raw else wide_codes, valid, columns, flat_out, places, at)
             if mask.size:
                 store_tile(tile_mask, valid, columns, mask, places, at)
 
@@ -191,7 +193,7 @@ def _convolve_jobs(start, stop, source, source_image, weights, tables, product, 
 def _weight_grad_jobs(start, stop, left, right, rows, images, loops, image_loop, group, product, epilogue, out, counts):
     """Each job: a group of (tap, input channel) rows by one block of output channels; images in chunks."""
     low, high, total = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.int64)
-    codes, no_mask, no_bias = np.empty(TILE, np.int32), np.empty(TILE, np.uint8), np.zeros(TILE, np.int64)
+    codes, no_mask, no_bias = np.empty(TILE, np.int64), np.empty(TILE, np.uint8), np.zeros(TILE, np.int64)
     sums, offsets = np.empty((group, TILE), np.int64), np.empty(group * ROWS, np.int64)
     chunk, image_left, image_right = loops[image_loop]
     loops, flat_right = loops.copy(), right.reshape(-1)
@@ -214,8 +216,6 @@ def _weight_grad_jobs(start, stop, left, right, rows, images, loops, image_loop,
         places = (first + np.arange(group * ROWS)) * product.columns + block * COLUMNS
         for at in range(0, size, ROWS):
             part, valid = sums[at // ROWS], min(ROWS, size - at)
-            if epilogue.raw:
-                store_tile(part, valid, columns, out, places, at)
-                continue
-            requantize_tile(part, no_bias, epilogue, valid, columns, codes, no_mask, counts[job])
-            store_tile(codes, valid, columns, out, places, at)
+            if not epilogue.raw:
+                requantize_tile(part, no_bias, epilogue, valid, columns, codes, no_mask, counts[job])
+            store_tile(part if epilogue.raw else codes, valid, columns, out, places, at)

@@ -44,13 +44,13 @@ class Epilogue(NamedTuple):
 
     def in_int32(self) -> Epilogue:
         """The same with bounds that int32 holds; equal in effect where `fits_int32`."""
-        low, high = -(2**31), 2**31 - 1
-        return self._replace(relu_bound=min(max(self.relu_bound, low), high), floor=max(self.floor, low))
+        return self._replace(**{field: min(max(getattr(self, field), -(2**31)), 2**31 - 1)
+                                for field in ("relu_bound", "floor", "low", "high")})
 
 
 @jit
 def requantize_sums(sums, bias, epilogue, codes, mask, counts):
-    """Codes (int32) and ReLU mask of 1-D `sums`, in the integer type of `sums` and `bias`; adds to counts.
+    """Codes and ReLU mask of 1-D `sums`, in the integer type of `sums` and `bias`; adds to counts.
 
     NumPy's scalar functions keep int32 operands int32, so that the loop runs on 16 lanes.
     """
@@ -90,6 +90,7 @@ def requantize_tile(sums, bias, epilogue, rows, columns, codes, mask, counts):
 def store_tile(tile, rows, columns, out, places, first):
     """out[places[first + row]:] = the valid columns of each valid row of a tile."""
     for row in range(rows):
-        at, part = places[first + row], row * COLUMNS
-        for o in range(columns):
-            out[at + o] = tile[part + o]
+        at = places[first + row]
+        source, target = tile[row * COLUMNS:row * COLUMNS + columns], out[at:at + columns]
+        for o in range(columns):  # on slices: an index that may be negative is not vectorized
+            target[o] = source[o]

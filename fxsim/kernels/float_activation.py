@@ -152,7 +152,8 @@ def _backward_image(operation, scale, shift, branch, low, high, gradient, winner
             _pixel_gradient(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, y, x, row)
             _combine(row, scale, constant, slope, operation[y, x], out[y, x])
             if branch_gradient.size == operation.size:
-                branch_gradient[y, x] = row
+                for c in range(row.size):
+                    branch_gradient[y, x, c] = row[c]
 
 
 @jit

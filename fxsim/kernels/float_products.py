@@ -42,17 +42,31 @@ def _line(g):
 
 
 @jit
+def _filled_up(offsets, count):
+    """The first `count` offsets, the last repeated up to whole tiles: a tile reads it again, nobody its result."""
+    for k in range(count, offsets.size):
+        offsets[k] = offsets[count - 1]
+    return offsets
+
+
+@jit
 def _whole_tiles(count):
     """The least multiple of ROWS that is at least `count`."""
     return (count + ROWS - 1) // ROWS * ROWS
 
 
 @jit
-def _window_offsets(g, images):
-    """Where the window of each output position starts in padded images, flat.
+def _row_offsets(count, size):
+    """Where each of `count` rows of `size` elements starts."""
+    offsets = np.empty(_whole_tiles(count), np.int64)
+    for k in range(count):
+        offsets[k] = k * size
+    return _filled_up(offsets, count)
 
-    Filled up to whole tiles with the last offset: the tile reads that row again, and nobody reads its result.
-    """
+
+@jit
+def _window_offsets(g, images):
+    """Where the window of each output position starts in padded images, flat."""
     count = images * g.rows * g.columns
     offsets = np.empty(_whole_tiles(count), np.int64)
     at = 0
@@ -61,167 +75,157 @@ def _window_offsets(g, images):
             for x in range(g.columns):
                 offsets[at] = n * _image_size(g) + g.stride * (y * _line(g) + x * g.channels)
                 at += 1
-    offsets[count:] = offsets[count - 1]
-    return offsets
+    return _filled_up(offsets, count)
 
 
 @jit
 def _weight_offsets(g):
-    """Where each row (line, column, channel) of the weight matrix meets the first window; filled up alike."""
+    """Where each row (line, column, channel) of the weight matrix meets the first window."""
     run = g.kernel * g.channels
     offsets = np.empty(_whole_tiles(g.kernel * run), np.int64)
     for line in range(g.kernel):
-        offsets[line * run:(line + 1) * run] = np.arange(run) + line * _line(g)
-    offsets[g.kernel * run:] = offsets[g.kernel * run - 1]
-    return offsets
+        for k in range(run):
+            offsets[line * run + k] = line * _line(g) + k
+    return _filled_up(offsets, g.kernel * run)
 
 
 @jit
-def _loops(outer, outer_left, outer_right, middle, middle_left, middle_right, inner, inner_left, inner_right):
-    """The loop table of multiply_tile, row by row."""
-    return np.array([[outer, outer_left, outer_right], [middle, middle_left, middle_right],
-                     [inner, inner_left, inner_right]])
+def _loops(outer, middle, inner):
+    """The loop table of multiply_tile from a (count, left step, right step) for each loop."""
+    return np.array((*outer, *middle, *inner))
 
 
 @jit
-def _padded(g, images):
-    """The images, flat, with zeros around them."""
+def _padded(g, images, first, last):
+    """Images first .. last - 1 of all, flat, with zeros around each."""
+    size, run = g.height * g.width * g.channels, g.width * g.channels
     if g.padding == 0:
-        return images.reshape(-1)
-    out = np.zeros(images.shape[0] * _image_size(g), images.dtype)
-    for n in range(images.shape[0]):
+        return images[first * size:last * size]
+    out = np.zeros((last - first) * _image_size(g), images.dtype)
+    for n in range(last - first):
         for y in range(g.height):
             start = n * _image_size(g) + (y + g.padding) * _line(g) + g.padding * g.channels
-            out[start:start + g.width * g.channels] = images[n, y].reshape(-1)
+            _put(images[(first + n) * size + y * run:], out[start:start + run])
     return out
 
 
 @jit
-def _crop(g, padded, images):
-    """images = the padded images, flat, without what is around them."""
-    for n in range(images.shape[0]):
+def _crop(g, padded, first, last, images):
+    """Images first .. last - 1 of all = the padded ones, flat, without what is around them."""
+    size, run = g.height * g.width * g.channels, g.width * g.channels
+    for n in range(last - first):
         for y in range(g.height):
             start = n * _image_size(g) + (y + g.padding) * _line(g) + g.padding * g.channels
-            images[n, y] = padded[start:start + g.width * g.channels].reshape(g.width, g.channels)
+            at = (first + n) * size + y * run
+            _put(padded[start:], images[at:at + run])
 
 
 @jit
-def _put(values, add, out):
-    """out = values, or out += values; values beyond the end of `out` are dropped."""
-    if add:
-        for c in range(out.size):
-            out[c] += values[c]
-    else:
-        for c in range(out.size):
-            out[c] = values[c]
+def _put(values, out):
+    """out = values; values beyond the end of `out` are dropped."""
+    for c in range(out.size):
+        out[c] = values[c]
+
+
+@jit
+def _add(values, out):
+    """out += values, alike."""
+    for c in range(out.size):
+        out[c] += values[c]
 
 
 @jit(parallel=True)
-def pack_columns(matrices, transpose, out):
-    """out[(matrix, panel, k, column)] = matrices[matrix, k, panel * COLUMNS + column], 0 beyond the last column.
+def conv_forward(g, count, images, weights, block, out):
+    """out `(N P, O)` = the convolution of `count` = N images `(N, H, W, C)`, flat.
 
-    matrices: `(S, K, M)`, or `(S, M, K)` with transpose; out: `(S, ceil(M / COLUMNS), K, COLUMNS)`.
+    weights: the matrix `(KH KW C, O)` in panels of COLUMNS columns, `(ceil(O / COLUMNS), KH KW C, COLUMNS)`.  block: images that one thread takes at once.
     """
-    for panel in numba.prange(out.shape[1]):
-        for s in range(out.shape[0]):
-            _pack_panel(matrices[s], transpose, panel * COLUMNS, out[s, panel])
+    for b in numba.prange((count + block - 1) // block):
+        _forward_block(g, images, b * block, min(np.int64(b) * block + block, count), weights, out)
 
 
 @jit
-def _pack_panel(matrix, transpose, first, out):
-    width = min(COLUMNS, matrix.shape[0 if transpose else 1] - first)
-    out[:, width:] = 0
-    for k in range(out.shape[0]):
-        for column in range(width):
-            out[k, column] = matrix[first + column, k] if transpose else matrix[k, first + column]
-
-
-@jit(parallel=True)
-def conv_forward(path, g, images, weights, block, out):
-    """out `(N, P, O)` = the convolution of images `(N, H, W, C)`.
-
-    weights: the matrix `(KH KW C, O)` through pack_columns.  block: images that one thread takes at once.
-    """
-    for b in numba.prange((out.shape[0] + block - 1) // block):
-        first = b * block
-        _forward_block(path, g, images[first:first + block], weights, out[first:first + block].reshape(-1, g.filters))
-
-
-@jit
-def _forward_block(path, g, images, weights, out):
+def _forward_block(g, images, first, last, weights, out):
     run = g.kernel * g.channels
-    loops = _loops(1, 0, 0, g.kernel, _line(g), run * COLUMNS, run, 1, COLUMNS)
-    left, windows = _padded(g, images), _window_offsets(g, images.shape[0])
+    loops = _loops((1, 0, 0), (g.kernel, _line(g), run * COLUMNS), (run, 1, COLUMNS))
+    left, windows = _padded(g, images, first, last), _window_offsets(g, last - first)
     tile = np.empty((ROWS, COLUMNS), out.dtype)
-    for panel in range(weights.shape[1]):
-        origin, column = panel * g.kernel * run * COLUMNS, panel * COLUMNS
+    out = out[first * g.rows * g.columns:last * g.rows * g.columns]
+    for column in range(0, g.filters, COLUMNS):
+        origin = column * g.kernel * run
         for row in range(0, out.shape[0], ROWS):
-            multiply_tile(path, left, windows[row:], 0, weights, origin, loops, tile)
+            multiply_tile(left, windows[row:], weights, origin, loops, tile)
             for r in range(min(ROWS, out.shape[0] - row)):
-                _put(tile[r], False, out[row + r, column:column + COLUMNS])
+                _put(tile[r], out[row + r, column:column + COLUMNS])
 
 
 @jit(parallel=True)
-def conv_input_gradient(path, g, gradient, weights, block, out):
-    """out `(N, H, W, C)` = the gradient of the images from the gradient `(N, P, O)` of their convolution.
+def conv_input_gradient(g, count, gradient, weights, block, out):
+    """out `(N, H, W, C)` = the gradient of `count` = N images from that of their convolution `(N P, O)`, all flat.
 
     For each line of the kernel the product with the line's transposed weights is added to the windows.
-    weights: `(KH, KW C, O)` through pack_columns with transpose.  block: images that one thread takes at once.
+    weights: transposed, `(KH, O, KW C)`, each line in panels of COLUMNS columns as above.  block: images that one thread takes at once.
     """
-    for b in numba.prange((out.shape[0] + block - 1) // block):
-        first = b * block
-        part = gradient[first:first + block]
-        _input_gradient_block(path, g, part.reshape(-1, g.filters), weights, out[first:first + block])
+    for b in numba.prange((count + block - 1) // block):
+        _input_gradient_block(g, gradient, b * block, min(np.int64(b) * block + block, count), weights, out)
 
 
 @jit
-def _input_gradient_block(path, g, gradient, weights, out):
-    total, loops = np.zeros(out.shape[0] * _image_size(g), out.dtype), _loops(1, 0, 0, 1, 0, 0, g.filters, 1, COLUMNS)
-    windows, tile = _window_offsets(g, out.shape[0]), np.empty((ROWS, COLUMNS), out.dtype)
-    count = gradient.shape[0]
-    rows = np.minimum(np.arange(windows.size), count - 1) * g.filters
+def _input_gradient_block(g, gradient, first, last, weights, out):
+    count, run = (last - first) * g.rows * g.columns, g.kernel * g.channels
+    left = gradient[first * g.rows * g.columns * g.filters:]
+    rows, windows = _row_offsets(count, g.filters), _window_offsets(g, last - first)
+    loops = _loops((1, 0, 0), (1, 0, 0), (g.filters, 1, COLUMNS))
+    total, tile = np.zeros((last - first) * _image_size(g), out.dtype), np.empty((ROWS, COLUMNS), out.dtype)
+    origin = 0
     for line in range(g.kernel):
-        for panel in range(weights.shape[1]):
-            origin, column = (line * weights.shape[1] + panel) * g.filters * COLUMNS, panel * COLUMNS
-            width = min(COLUMNS, g.kernel * g.channels - column)
+        for column in range(0, run, COLUMNS):
             for row in range(0, count, ROWS):
-                multiply_tile(path, gradient, rows[row:], 0, weights, origin, loops, tile)
+                multiply_tile(left, rows[row:], weights, origin, loops, tile)
                 for r in range(min(ROWS, count - row)):
                     at = windows[row + r] + line * _line(g) + column
-                    _put(tile[r], True, total[at:at + width])
-    _crop(g, total, out)
+                    _add(tile[r], total[at:at + min(COLUMNS, run - column)])
+            origin += g.filters * COLUMNS
+    _crop(g, total, first, last, out)
 
 
 @jit(parallel=True)
-def conv_weight_gradient(path, g, images, gradient, block, slices, out):
-    """out `(KH KW C, O)` = the gradient of the weights, summed over images and positions.
+def conv_weight_gradient(g, count, images, gradient, width, block, slices, out):
+    """out `(KH KW C, O)` = the gradient of the weights, summed over `count` images and their positions.
 
-    gradient: `(N, P, width)`, its last axis filled up to whole COLUMNS.  block: images whose sum is added at once.
-    slices: parts of `out` that threads take; it does not change the result.
+    gradient: `(N P, width)`, each row filled up with zeros to `width`, a multiple of COLUMNS.
+    block: images whose sum is added at once.  slices: parts of `out` that threads take; it does not change the result.
     """
-    tasks = (out.shape[0] + ROWS - 1) // ROWS * (gradient.shape[2] // COLUMNS)
+    tasks = _whole_tiles(out.shape[0]) // ROWS * (width // COLUMNS)
     for s in numba.prange(slices):
-        _weight_gradient_slice(path, g, images, gradient, block, tasks * s // slices, tasks * (s + 1) // slices, out)
+        first_task = np.int64(s) * tasks // slices
+        last_task = (np.int64(s) + 1) * tasks // slices
+        _weight_gradient_slice(g, count, images, gradient, width, block, first_task, last_task, out)
 
 
 @jit
-def _weight_gradient_slice(path, g, images, gradient, block, first_task, last_task, out):
+def _weight_gradient_slice(g, count, images, gradient, width, block, first_task, last_task, out):
     offsets, tile = _weight_offsets(g), np.empty((ROWS, COLUMNS), out.dtype)
-    panels = gradient.shape[2] // COLUMNS
-    for first in range(0, images.shape[0], block):
-        left, right = _padded(g, images[first:first + block]), gradient[first:first + block]
-        loops = _weight_gradient_loops(g, right.shape[0], gradient.shape[2])
+    panels = width // COLUMNS
+    for first in range(0, count, block):
+        last = min(first + block, count)
+        left, loops = _padded(g, images, first, last), _weight_gradient_loops(g, last - first, width)
+        origin = first * g.rows * g.columns * width
         for task in range(first_task, last_task):
             row, column = task // panels * ROWS, task % panels * COLUMNS
-            multiply_tile(path, left, offsets[row:], 0, right, column, loops, tile)
+            multiply_tile(left, offsets[row:], gradient, origin + column, loops, tile)
             for r in range(min(ROWS, out.shape[0] - row)):
-                _put(tile[r], first > 0, out[row + r, column:column + COLUMNS])
+                if first:
+                    _add(tile[r], out[row + r, column:column + COLUMNS])
+                else:
+                    _put(tile[r], out[row + r, column:column + COLUMNS])
 
 
 @jit
 def _weight_gradient_loops(g, images, width):
     """Images, rows and columns of positions; where there is one position the images are the inner loop."""
     if g.rows * g.columns == 1:
-        return _loops(1, 0, 0, 1, 0, 0, images, _image_size(g), width)
-    return _loops(images, _image_size(g), g.rows * g.columns * width, g.rows, g.stride * _line(g), g.columns * width,
-                  g.columns, g.stride * g.channels, width)
+        return _loops((1, 0, 0), (1, 0, 0), (images, _image_size(g), width))
+    return _loops((images, _image_size(g), g.rows * g.columns * width),
+                  (g.rows, g.stride * _line(g), g.columns * width),
+                  (g.columns, g.stride * g.channels, width))

@@ -4,8 +4,8 @@ A tile is ROWS x COLUMNS dot products of float32 or float64: one value of each l
 to all lanes and multiplied with COLUMNS values that the right operand holds next to each other, by fused
 multiply-adds in ascending order of the terms, so that every processor that has them gets the same bits.
 
-The reduction is three nested loops, given as `loops[3, 3]` int64: for the outer, middle and inner loop
-its count, and what it adds to the offsets into the left and right operand.
+The reduction is three nested loops, given as `loops[9]` int64: for the outer, middle and inner loop its
+count, and what it adds to the offsets into the left and right operand.
 """
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fxsim.kernels.jit import JIT_DISABLED, jit
+from fxsim.kernels.jit import JIT_DISABLED
 
 ROWS, COLUMNS = 12, 32
-
-AVX512, AVX2 = 0, 1
-PATHS = {"avx512": AVX512, "avx2": AVX2}
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _FEATURES = {"avx512": ("avx512f",), "avx2": ("avx2", "fma")}
@@ -94,20 +91,25 @@ def _emit_reduction(builder, sums, left_rows, right, loops):
 
 
 def _make_tile(path):
-    """The intrinsic `tile(left, rows, left_origin, right, right_origin, loops, out)`: see multiply_tile."""
+    """The intrinsic `tile(left, rows, right, right_origin, loops, out)`.
+
+    out `(ROWS, COLUMNS)` = dot products of ROWS rows of `left` with COLUMNS columns of `right`.
+    rows[ROWS]: where the rows start in `left`.  right_origin: where the columns start in `right`.  left and right are
+    flat, all offsets count elements.
+    """
     register_bytes, rows_at_once, vectors = _REGISTERS[path]
 
     def codegen(context, builder, signature, args):
         if not processor_has(path):  # never called here; the IR would not compile
             return context.get_dummy_value()
         left, rows, right, loops, out = (
-            context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 1, 3, 5, 6))
-        left_origin, right_origin = args[2], args[4]
+            context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 1, 2, 4, 5))
+        right_origin = args[3]
         lanes = register_bytes // (signature.args[0].dtype.bitwidth // 8)
         element = context.get_value_type(signature.args[0].dtype)
         for row in range(0, ROWS, rows_at_once):
             starts = [builder.load(builder.gep(rows, [_I64(row + r)])) for r in range(rows_at_once)]
-            left_rows = [builder.gep(left, [builder.add(start, left_origin)]) for start in starts]
+            left_rows = [builder.gep(left, [start]) for start in starts]
             for column in range(0, COLUMNS, lanes * vectors):
                 sums = _Sums(builder, element, lanes, rows_at_once, vectors)
                 _emit_reduction(builder, sums, left_rows,
@@ -116,22 +118,12 @@ def _make_tile(path):
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(typing_context, left, rows, left_origin, right, right_origin, loops, out):
-        return types.void(left, rows, types.int64, right, types.int64, loops, out), codegen
+    def tile(typing_context, left, rows, right, right_origin, loops, out):
+        return types.void(left, rows, right, types.int64, loops, out), codegen
 
     return tile
 
 
-_avx512_tile, _avx2_tile = _make_tile("avx512"), _make_tile("avx2")
-
-
-@jit
-def multiply_tile(path, left, rows, left_origin, right, right_origin, loops, out):
-    """out[ROWS * COLUMNS] = dot products of ROWS rows of `left` with COLUMNS columns of `right`.
-
-    path: AVX512 or AVX2.  rows[ROWS]: where the rows start, after left_origin.  All offsets count elements.
-    """
-    if path == AVX512:
-        _avx512_tile(left, rows, left_origin, right, right_origin, loops, out)
-    else:
-        _avx2_tile(left, rows, left_origin, right, right_origin, loops, out)
+tiles = {path: _make_tile(path) for path in _FEATURES}
+multiply_tile = tiles[best_path() or "avx2"]
+"""The tile of this processor; a kernel that is compiled for another one picks anew."""

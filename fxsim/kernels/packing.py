@@ -60,9 +60,9 @@ def _pack_tap(codes, starts, step, first, columns, packed):
     if valid < COLUMNS or starts.size % PAIR:
         packed[:] = 0
     for k in range(starts.size):
-        start, column = starts[k] + first * step, packed[k // PAIR, :, k % PAIR]
+        source, column = codes[starts[k] + first * step::step], packed[k // PAIR, :, k % PAIR]
         for o in range(valid):
-            column[o] = codes[start + o * step]
+            column[o] = source[o]
 
 
 def place(codes: np.ndarray, height: int, width: int, top: int, left: int) -> np.ndarray:
@@ -107,6 +107,7 @@ def _pair_two(even, odd, first, valid, single, padding, paired):
     for y in range(height):
         for x in range(width):
             target = paired[y + padding, x + padding]
+            one, two = even[y, x, first:first + valid], odd[y, x, first:first + valid]
             for c in range(valid):
-                target[c, 0] = even[y, x, first + c]
-                target[c, 1] = odd[y, x, first + c] * keep
+                target[c, 0] = one[c]
+                target[c, 1] = two[c] * keep

@@ -89,7 +89,8 @@ def geometry(axis, images: int, source_shape: tuple[int, int, int], out_shape: t
         read.append(np.add.outer(rows.source[ys] * width, columns.source[xs]).reshape(-1) * channels)
         write.append(np.add.outer(ys * out_shape[1], xs).reshape(-1) * out_shape[2])
         count, step = images * len(read[-1]), group_tiles * ROWS
-        groups += [(len(loops), pixels, len(read[-1]), first, min(step, count - first)) for first in range(0, count, step)]
+        groups += [(len(loops), pixels, len(read[-1]), first, min(step, count - first))
+                   for first in range(0, count, step)]
         loops.append(_class_loops(rows, columns, taps_high, taps_wide, width * channels, channels, pairs))
         weights_at.append((tap_y * taps[1] + tap_x) * pairs * PANEL)
         pixels += len(read[-1])

@@ -150,24 +150,23 @@ def _emit_reduction(builder, emitter, left_rows, right, table, spill_pairs, high
     """The three loops; the inner one is cut wherever a spill is due."""
     remaining = _variable(builder, spill_pairs)
     outer, middle, inner = table
-    with cgutils.for_range(builder, outer[0]) as i:
-        with cgutils.for_range(builder, middle[0]) as j:
-            left, right_at = (
-                _variable(builder, builder.add(builder.mul(i.index, outer[k]), builder.mul(j.index, middle[k])))
-                for k in (1, 2))
-            pending = _variable(builder, inner[0])
-            with _while_positive(builder, pending):
-                count, room = builder.load(pending), builder.load(remaining)
-                count = builder.select(builder.icmp_signed("<", count, room), count, room)
-                with cgutils.for_range(builder, count):
-                    emitter.add_pair(left_rows, builder.load(left), builder.gep(right, [builder.load(right_at)]))
-                    _advance(builder, left, inner[1])
-                    _advance(builder, right_at, inner[2])
-                _advance(builder, pending, builder.neg(count))
-                _advance(builder, remaining, builder.neg(count))
-                with builder.if_then(builder.icmp_signed("==", builder.load(remaining), _I64(0)), likely=False):
-                    builder.store(spill_pairs, remaining)
-                    emitter.spill(high, column)
+    with cgutils.for_range(builder, outer[0]) as i, cgutils.for_range(builder, middle[0]) as j:
+        left, right_at = (
+            _variable(builder, builder.add(builder.mul(i.index, outer[k]), builder.mul(j.index, middle[k])))
+            for k in (1, 2))
+        pending = _variable(builder, inner[0])
+        with _while_positive(builder, pending):
+            count, room = builder.load(pending), builder.load(remaining)
+            count = builder.select(builder.icmp_signed("<", count, room), count, room)
+            with cgutils.for_range(builder, count):
+                emitter.add_pair(left_rows, builder.load(left), builder.gep(right, [builder.load(right_at)]))
+                _advance(builder, left, inner[1])
+                _advance(builder, right_at, inner[2])
+            _advance(builder, pending, builder.neg(count))
+            _advance(builder, remaining, builder.neg(count))
+            with builder.if_then(builder.icmp_signed("==", builder.load(remaining), _I64(0)), likely=False):
+                builder.store(spill_pairs, remaining)
+                emitter.spill(high, column)
 
 
 def _make_tile(path, step, lanes, vectors):
@@ -176,7 +175,8 @@ def _make_tile(path, step, lanes, vectors):
     def codegen(context, builder, signature, args):
         if not processor_has(path):  # never called here; the IR would not compile
             return context.get_dummy_value()
-        pointers = {k: context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 1, 2, 6, 8, 9)}
+        pointers = {k: context.make_array(signature.args[k])(context, builder, args[k]).data
+                    for k in (0, 1, 2, 6, 8, 9)}
         first_row, a_origin, b_origin, spill_pairs = (args[k] for k in (3, 4, 5, 7))
         table = [[builder.load(builder.gep(pointers[6], [_I64(3 * i + k)])) for k in range(3)] for i in range(3)]
         left_rows = []
@@ -218,8 +218,9 @@ def plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, val
                 column = b_origin + i * loops[0, 2] + j * loops[1, 2]
                 for _ in range(loops[2, 0]):
                     first, second = np.int64(a[at]), np.int64(a[at + 1])
+                    right = b[column:column + 2 * valid_columns]
                     for o in range(valid_columns):
-                        sums[o] += first * b[column + 2 * o] + second * b[column + 2 * o + 1]
+                        sums[o] += first * right[2 * o] + second * right[2 * o + 1]
                     at += loops[2, 1]
                     column += loops[2, 2]
 

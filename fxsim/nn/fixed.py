@@ -232,6 +232,7 @@ class FixedNetwork:
             record, arriving = records.pop(name), output_grads.pop(name)
             run.see("activation_grads", name, arriving, products.formats.activation_grads)
             inner = _before_pool_and_relu(arriving, layer, record, products)
+            run.see("preactivation_grads", name, inner, products.gradient_format)
             grads[name] = self._parameter_grads(name, record.source, inner, run)
             if source is None:
                 continue

@@ -7,7 +7,7 @@ import numba
 import numpy as np
 
 from fxsim.kernels import float_products as kernels
-from fxsim.kernels.float_tile import COLUMNS, PATHS, best_path
+from fxsim.kernels.float_tile import COLUMNS, best_path
 from fxsim.nn import floating_columns as plain
 from fxsim.nn.spec import Conv, Layer, LayerShape
 
@@ -23,10 +23,11 @@ def product(activations: np.ndarray, weight: np.ndarray, layer: Layer, shape: La
     if PATH is None:
         return plain.product(activations, weight, layer)
     geometry = _geometry(layer, shape)
-    packed = _packed(weight.reshape(1, -1, weight.shape[-1]), transpose=False)
-    out = np.empty((len(activations), geometry.rows * geometry.columns, geometry.filters), activations.dtype)
-    kernels.conv_forward(PATHS[PATH], geometry, _images(activations, geometry), packed, _block(geometry, out), out)
-    return out
+    panels = _panels(weight.reshape(1, -1, weight.shape[-1]))
+    count = len(activations)
+    out = np.empty((count * geometry.rows * geometry.columns, geometry.filters), activations.dtype)
+    kernels.conv_forward(geometry, count, activations.reshape(-1), panels, _block(geometry, count), out)
+    return out.reshape(count, -1, geometry.filters)
 
 
 def input_gradient(gradient: np.ndarray, weight: np.ndarray, layer: Layer, shape: LayerShape) -> np.ndarray:
@@ -34,10 +35,10 @@ def input_gradient(gradient: np.ndarray, weight: np.ndarray, layer: Layer, shape
     if PATH is None:
         return plain.input_gradient(gradient, weight, shape.input, layer)
     geometry = _geometry(layer, shape)
-    packed = _packed(weight.reshape(geometry.kernel, -1, weight.shape[-1]), transpose=True)
+    panels = _panels(weight.reshape(geometry.kernel, -1, weight.shape[-1]).transpose(0, 2, 1))
     out = np.empty((len(gradient), *shape.input), gradient.dtype)
-    kernels.conv_input_gradient(PATHS[PATH], geometry, np.ascontiguousarray(gradient), packed,
-                                _block(geometry, gradient), _images(out, geometry))
+    kernels.conv_input_gradient(geometry, len(out), gradient.reshape(-1), panels,
+                                _block(geometry, len(out)), out.reshape(-1))
     return out
 
 
@@ -48,8 +49,9 @@ def weight_gradient(activations: np.ndarray, gradient: np.ndarray, layer: Layer,
     geometry = _geometry(layer, shape)
     out = np.empty((shape.dot_length, geometry.filters), gradient.dtype)
     block = max(1, _BLOCK_POSITIONS // (geometry.rows * geometry.columns))
-    kernels.conv_weight_gradient(PATHS[PATH], geometry, _images(activations, geometry), _whole_columns(gradient), block,
-                                 numba.get_num_threads(), out)
+    filled = _whole_columns(gradient)
+    kernels.conv_weight_gradient(geometry, len(activations), activations.reshape(-1), filled.reshape(-1),
+                                 filled.shape[-1], block, numba.get_num_threads(), out)
     return out.reshape(shape.weight)
 
 
@@ -60,27 +62,21 @@ def _geometry(layer: Layer, shape: LayerShape) -> kernels.Geometry:
     return kernels.Geometry(1, 1, shape.dot_length, filters, 1, 1, 0, 1, 1)
 
 
-def _images(activations: np.ndarray, geometry: kernels.Geometry) -> np.ndarray:
-    return activations.reshape(-1, geometry.height, geometry.width, geometry.channels)
+def _panels(matrices: np.ndarray) -> np.ndarray:
+    """Matrices `(S, K, M)` in panels of COLUMNS columns, `(S, ceil(M / COLUMNS), K, COLUMNS)`, flat."""
+    filled = _whole_columns(matrices)
+    panels = filled.reshape(*filled.shape[:2], -1, COLUMNS).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(panels).reshape(-1)
 
 
-def _packed(matrices: np.ndarray, transpose: bool) -> np.ndarray:
-    count, terms, width = matrices.shape
-    if transpose:
-        terms, width = width, terms
-    out = np.empty((count, math.ceil(width / COLUMNS), terms, COLUMNS), matrices.dtype)
-    kernels.pack_columns(matrices, transpose, out)
-    return out
-
-
-def _block(geometry: kernels.Geometry, result: np.ndarray) -> int:
+def _block(geometry: kernels.Geometry, images: int) -> int:
     """Images per block, so that every thread gets as many blocks as the others."""
-    images, threads = len(result), numba.get_num_threads()
+    threads = numba.get_num_threads()
     rounds = max(1, round(images * geometry.rows * geometry.columns / (_BLOCK_POSITIONS * threads)))
     return math.ceil(images / (rounds * threads))
 
 
-def _whole_columns(gradient: np.ndarray) -> np.ndarray:
-    """The gradient `(N, P, O)`, its last axis filled up with zeros to a multiple of COLUMNS."""
-    missing = -gradient.shape[-1] % COLUMNS
-    return np.pad(gradient, ((0, 0), (0, 0), (0, missing))) if missing else np.ascontiguousarray(gradient)
+def _whole_columns(array: np.ndarray) -> np.ndarray:
+    """The array, its last axis filled up with zeros to a multiple of COLUMNS."""
+    missing = -array.shape[-1] % COLUMNS
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)]) if missing else array

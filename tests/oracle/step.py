@@ -135,6 +135,7 @@ def backward(formats, state, grads, records, run):
         name, own = layer["name"], formats[layer["name"]]
         run.see("activation_grads", name, grads)
         inner, finer = through_pool_and_relu(layer, grads, z, winner, shape)
+        run.see("preactivation_grads", name, inner)
         unit = step(own["activation_grads"]) / 2**finer
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])
         sums = products.conv_weight_grad(x, inner, products.shape_of(w), stride, padding)
