@@ -32,6 +32,8 @@ class Format:
     def __post_init__(self):
         object.__setattr__(self, "bits", _integer("bits", self.bits))
         object.__setattr__(self, "range_exp", _integer("range_exp", self.range_exp))
+        if not isinstance(self.signed, (bool, np.bool_)):
+            raise TypeError(f"signed must be True or False, got {self.signed!r}")
         object.__setattr__(self, "signed", bool(self.signed))
         most = 64 if self.signed else 63
         if not 1 <= self.bits <= most:

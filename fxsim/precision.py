@@ -76,6 +76,8 @@ class LayerPrecision:
             bits = getattr(self, name).bits
             if not 1 <= bits <= MAX_TENSOR_BITS:
                 raise InputError(f"{name} bits must be 1 to {MAX_TENSOR_BITS}, got {bits}")
+            if name != "activations" and not getattr(self, name).signed:
+                raise InputError(f"{name} must be signed, got {getattr(self, name)}; only activations may be unsigned")
         _check_accumulator("weights", self.weights, self.accumulators)
         _check_accumulator("bias", self.bias, self.bias_accumulators)
 

@@ -25,6 +25,9 @@ class Stream:
     name: str
 
     def __post_init__(self):
+        for name, value, kind in (("seed", self.seed, int), ("step", self.step, int), ("name", self.name, str)):
+            if not isinstance(value, kind):
+                raise TypeError(f"{name} must be of type {kind.__name__}, got {value!r}")
         if not 0 <= self.seed < 2**64:
             raise InputError(f"seed must be 0 to 2**64 - 1, got {self.seed}")
         if not 0 <= self.step < 2**32:

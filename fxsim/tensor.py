@@ -9,8 +9,12 @@ import numpy as np
 from fxsim.errors import InputError
 from fxsim.formats import Format
 from fxsim.kernels import rounding as kernel
-from fxsim.requantizer import Requantizer
+from fxsim.requantizer import Requantizer, check_modes
 from fxsim.rng import Stream
+
+
+FRACTION_BITS = 33
+"""One more than a random word has, so that the sticky bit lies below all of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,7 @@ class Tensor:
         if codes.size and not (self.format.min_code <= int(codes.min()) and int(codes.max()) <= self.format.max_code):
             raise InputError(f"codes must be in [{self.format.min_code}, {self.format.max_code}] for {self.format}, "
                              f"got [{codes.min()}, {codes.max()}]; requantize to a wider format")
-        object.__setattr__(self, "codes", np.ascontiguousarray(codes, self.format.dtype))
+        object.__setattr__(self, "codes", np.asarray(codes, self.format.dtype, order="C"))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -78,17 +82,18 @@ def quantize(values, format: Format, rounding: str = "nearest_away", overflow: s
     Raises InputError for NaN or infinity, an unknown mode, or a format of more than 32 bits.
     """
     values = np.asarray(values)
+    check_modes(format, rounding, overflow)
     if values.dtype.kind in "iu":
         return _requantize(values, 0, format, rounding, overflow, stream, counts)
-    if values.dtype.kind != "f":
-        raise TypeError(f"values must be real numbers, got dtype {values.dtype}")
+    if values.dtype.kind != "f" or values.dtype.itemsize > 8:
+        raise TypeError(f"values must be real numbers of at most 64 bits, got dtype {values.dtype}")
     _check_finite(values)
-    requantizer = Requantizer(format.step_exp - 32, format, rounding, overflow)
+    requantizer = Requantizer(format.step_exp - FRACTION_BITS, format, rounding, overflow)
     floor, fraction = _split(values.astype(np.float64), format, overflow)
-    base, neg, odd, jam = requantizer.terms(32)
+    base, neg, odd, jam = requantizer.terms(FRACTION_BITS)
     if requantizer.stochastic:
-        base = requantizer.bases(stream, values.shape, 32)
-    rounded = (floor + ((fraction + base + neg * (floor < 0) + odd * (floor & 1)) >> 32)) | jam
+        base = requantizer.bases(stream, values.shape, FRACTION_BITS)
+    rounded = (floor + ((fraction + base + neg * (floor < 0) + odd * (floor & 1)) >> FRACTION_BITS)) | jam
     return _bounded(rounded, values != 0, format, overflow, counts)
 
 
@@ -113,26 +118,24 @@ def _requantize(codes, step_exp, format, rounding, overflow, stream, want_counts
 
 
 def _split(values: np.ndarray, format: Format, overflow: str) -> tuple[np.ndarray, np.ndarray]:
-    """Floor (int64) in steps of the format and the first 32 bits below it, last one sticky.
+    """Floor (int64) in steps of the format and the first FRACTION_BITS bits below it, last one sticky.
 
-    Every operation is exact in float64: scaling by a power of two, fmod, trunc, and x - trunc(x).
-    What lies far outside the format is replaced by a value that is outside too (saturation), or is
-    reduced modulo 2**(bits + 1) first (wrap).
+    Every operation is exact in float64: fmod, clipping, scaling by a power of two (an underflow leaves the
+    sticky bit), trunc, and x - trunc(x).  What lies far outside the format is replaced by a value that is
+    outside too (saturation), or is reduced modulo a multiple of its range first (wrap).
     """
-    scaled = np.ldexp(values, -format.step_exp)
-    lost = (scaled == 0) & (values != 0)
-    limit = 2.0 ** (format.bits + 1)
+    limit = math.ldexp(1.0, format.bits + 1 + format.step_exp)
     if overflow == "wrap":
-        far = np.abs(scaled) >= limit
-        scaled = np.where(far, np.fmod(scaled, limit) + np.copysign(limit, scaled), scaled)
-    scaled = np.clip(scaled, -2 * limit, 2 * limit)
+        far = np.abs(values) >= limit
+        values = np.where(far, np.fmod(values, limit) + np.copysign(limit, values), values)
+    scaled = np.ldexp(np.clip(values, -2 * limit, 2 * limit), -format.step_exp)
+    lost = (scaled == 0) & (values != 0)
     whole = np.trunc(scaled)
-    fraction = np.ldexp(scaled - whole, 32)
-    floor32 = np.floor(fraction)
-    sticky = (floor32 != fraction).astype(np.int64)
-    bits = floor32.astype(np.int64)
-    bits = np.where(lost, np.where(values < 0, -1, 1), bits | sticky)
-    return whole.astype(np.int64) + (bits >> 32), bits & 0xFFFFFFFF
+    fraction = np.ldexp(scaled - whole, FRACTION_BITS)
+    floor = np.floor(fraction)
+    sticky = (floor != fraction).astype(np.int64)
+    bits = np.where(lost, np.where(values < 0, -1, 1), floor.astype(np.int64) | sticky)
+    return whole.astype(np.int64) + (bits >> FRACTION_BITS), bits & (2**FRACTION_BITS - 1)
 
 
 def _bounded(codes, nonzero, format, overflow, want_counts):

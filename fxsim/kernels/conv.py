@@ -121,8 +121,10 @@ def _with_spare(codes: np.ndarray) -> np.ndarray:
 
 def _fits_int32(epilogue: Epilogue, terms: int, spill_terms: int, bias: np.ndarray) -> bool:
     """Whether sums, bias and rounding stay in int32; |sum| <= terms * (2**31 - 1) / spill_terms."""
+    if terms > spill_terms:
+        return False
     bound = terms * (2**31 - 1) // spill_terms
-    return terms <= spill_terms and epilogue.fits_int32(bound, int(np.abs(bias).max(initial=0)))
+    return epilogue.fits_int32(bound, int(np.abs(bias).max(initial=0)))
 
 
 def _spill_pairs(terms: int, spill_terms: int) -> int:

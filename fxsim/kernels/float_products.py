@@ -138,7 +138,8 @@ def _add(values, out):
 def conv_forward(g, count, images, weights, block, out):
     """out `(N P, O)` = the convolution of `count` = N images `(N, H, W, C)`, flat.
 
-    weights: the matrix `(KH KW C, O)` in panels of COLUMNS columns, `(ceil(O / COLUMNS), KH KW C, COLUMNS)`.  block: images that one thread takes at once.
+    weights: the matrix `(KH KW C, O)` in panels of COLUMNS columns, `(ceil(O / COLUMNS), KH KW C, COLUMNS)`, flat.
+    block: images that one thread takes at once.
     """
     for b in numba.prange((count + block - 1) // block):
         _forward_block(g, images, b * block, min(np.int64(b) * block + block, count), weights, out)
@@ -164,7 +165,7 @@ def conv_input_gradient(g, count, gradient, weights, block, out):
     """out `(N, H, W, C)` = the gradient of `count` = N images from that of their convolution `(N P, O)`, all flat.
 
     For each line of the kernel the product with the line's transposed weights is added to the windows.
-    weights: transposed, `(KH, O, KW C)`, each line in panels of COLUMNS columns as above.  block: images that one thread takes at once.
+    weights: transposed, `(KH, O, KW C)`, each line in panels as above.  block: images that one thread takes at once.
     """
     for b in numba.prange((count + block - 1) // block):
         _input_gradient_block(g, gradient, b * block, min(np.int64(b) * block + block, count), weights, out)

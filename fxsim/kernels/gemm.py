@@ -33,7 +33,8 @@ class Plan:
     """An exact product: path, proof, and how many terms an int32 partial sum provably holds.
 
     accumulator_bits: signed width that holds every partial sum of all `terms` (what hardware must provide).
-    spill_terms: terms after which int32 partial sums go to int64; at least `terms` where none is needed.
+    spill_terms: terms that an int32 partial sum provably holds (0 where one product does not fit); after
+    as many, partial sums go to int64.
     """
 
     path: str
@@ -82,7 +83,7 @@ def plan(a: Operand, b: Operand, terms: int, available: tuple[str, ...] = PATHS,
         wanted = [path for path in wanted if path == kernel]
     if not wanted:
         raise ValueError(_why_not(a, b, terms, bits, available, kernel, allowed))
-    spill = max(1, INT32_MAX // (a.magnitude * b.magnitude))
+    spill = INT32_MAX // (a.magnitude * b.magnitude)
     return Plan(wanted[0], allowed[wanted[0]], terms, spill, bits)
 
 

@@ -34,7 +34,7 @@ from fxsim.tensor import Counts, Tensor
 Probe = Callable[[str, str, Tensor], None]
 """probe(tensor, layer, value): called with every tensor of a step, in data-flow order."""
 
-MAX_LOGIT_RANGE_EXP = 14
+MAX_LOGIT_RANGE_EXP = 13
 """Up to here the loss in steps of 2**-24 fits an int64 (kernels/softmax.py)."""
 
 

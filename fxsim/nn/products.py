@@ -7,7 +7,7 @@ from fxsim.formats import Format
 from fxsim.kernels import conv as kernel
 from fxsim.kernels.epilogue import NO_FLOOR, Epilogue
 from fxsim.kernels.gemm import PATHS, Operand, Plan, plan
-from fxsim.kernels.packing import pack_forward_weights, pack_input_grad_weights, place
+from fxsim.kernels.packing import pack_forward_weights, pack_input_grad_weights
 from fxsim.kernels.tile import processor_has
 from fxsim.nn.codes import storage
 from fxsim.nn.spec import RELU_RANGE_EXP, Dense, Layer, LayerShape
@@ -44,6 +44,7 @@ class Products:
         outputs = shape.weight[-1]
         taps = 1 if isinstance(layer, Dense) else layer.kernel**2
         self.input_grad_plan = self._plan(grads, weights, taps * outputs)
+        self.weight_grad_plan(1)
         self.input_grad_step_exp = gradient_format.step_exp + formats.weights.step_exp
         self.sum_format, self._sum_shift, self._bias_shift = self._align_bias()
 
@@ -74,10 +75,7 @@ class Products:
 
     def _forward(self, source, weight, out, **options) -> None:
         source, weight, stride, padding = self._as_conv(source, weight)
-        if padding:
-            height, width = source.shape[1] + 2 * padding, source.shape[2] + 2 * padding
-            source = place(source, height, width, padding, padding)
-        kernel.conv_forward(source, pack_forward_weights(weight), stride, out,
+        kernel.conv_forward(source, pack_forward_weights(weight), stride, out, padding=padding,
                             spill_terms=self.forward_plan.spill_terms, path=_TILE_PATH[self.forward_plan.path], **options)
 
     def forward(self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray, requantizer: Requantizer,
@@ -89,7 +87,7 @@ class Products:
         """
         out = np.empty((len(source), *self.shape.pre), storage(requantizer.format))
         mask = np.empty(out.shape, np.uint8) if self.layer.relu else None
-        bound = 1 << (RELU_RANGE_EXP - self.sum_format.step_exp)
+        bound = 1 << max(RELU_RANGE_EXP - self.sum_format.step_exp, 0)  # 1: no multiple of a coarse step is inside
         if _fused(requantizer):
             counts = np.zeros(3, np.int64)
             epilogue = _epilogue(requantizer)._replace(acc_shift=self._sum_shift, relu_bound=bound,

@@ -1,0 +1,139 @@
+"""Write the tensors of a training step as vectors; read them back."""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fxsim.errors import InputError, choice
+from fxsim.files import make_folder, write_atomically
+from fxsim.golden.capture import GoldenStep
+from fxsim.golden.header import to_header
+from fxsim.golden.manifest import FILE, Entry, File, Manifest
+from fxsim.golden.memfile import from_hex, to_hex
+
+SUFFIXES = {"mem": ".mem", "hex": ".hex", "npy": ".npy", "c": ".h"}
+READABLE = ("npy", "mem", "hex")
+"""Kinds of files that codes are read from, the fastest first."""
+DEFAULT_KINDS = ("mem", "npy", "c")
+
+
+def write_vectors(golden: GoldenStep, folder: str | Path, kinds: Iterable[str] = DEFAULT_KINDS) -> Manifest:
+    """Write every tensor of `golden` in every kind ('mem', 'hex', 'npy', 'c'), then manifest.json.
+
+    The same step gives the same bytes.  folder: new, empty, or with an earlier export, which is replaced.
+    Returns the manifest with names and SHA-256 of the files.
+    """
+    kinds = [choice("kind of file", kind, SUFFIXES) for kind in kinds]
+    if not set(kinds) & set(READABLE):
+        raise InputError(f"kinds of files must include one of {', '.join(READABLE)}: `check` cannot read C headers")
+    folder = _emptied(make_folder(folder))
+    entries = tuple(_write_entry(entry, golden.codes[entry.name], folder, kinds) for entry in golden.manifest.tensors)
+    manifest = dataclasses.replace(golden.manifest, tensors=entries)
+    manifest.save(folder)
+    return manifest
+
+
+def _emptied(folder: Path) -> Path:
+    """`folder` without an earlier export; InputError where it holds anything else and no manifest."""
+    if not (folder / FILE).exists():
+        if any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty and holds no vectors; name a new folder")
+        return folder
+    earlier = Manifest.load(folder)
+    (folder / FILE).unlink()
+    for entry in earlier.tensors:
+        for file in entry.files.values():
+            with contextlib.suppress(FileNotFoundError):
+                (folder / file.name).unlink()
+    return folder
+
+
+def _write_entry(entry: Entry, codes: np.ndarray, folder: Path, kinds: Iterable[str]) -> Entry:
+    files = {}
+    for kind in kinds:
+        data = encode(kind, entry.name, codes, entry)
+        name = entry.name + SUFFIXES[kind]
+        write_atomically(folder / name, lambda file, data=data: file.write(data))
+        files[kind] = File(name, hashlib.sha256(data).hexdigest())
+    return dataclasses.replace(entry, files=files)
+
+
+def encode(kind: str, name: str, codes: np.ndarray, entry: Entry) -> bytes:
+    """The file of kind 'mem', 'hex', 'npy' or 'c' with the codes of one tensor."""
+    if kind == "npy":
+        file = io.BytesIO()
+        little_endian = entry.format.dtype.newbyteorder("<")
+        np.lib.format.write_array(file, np.ascontiguousarray(codes, little_endian), version=(1, 0))
+        return file.getvalue()
+    if kind == "c":
+        return to_header(name, codes, entry.format)
+    return to_hex(codes, entry.format.bits)
+
+
+def decode(kind: str, data: bytes, entry: Entry, where: str) -> np.ndarray:
+    """The codes (of entry.shape) that a 'mem', 'hex' or 'npy' file holds; InputError unless they fit the entry."""
+    if kind == "npy":
+        return _decode_npy(data, entry, where)
+    count = int(np.prod(entry.shape))
+    return from_hex(data, entry.format, count, where).reshape(entry.shape)
+
+
+def _decode_npy(data: bytes, entry: Entry, where: str) -> np.ndarray:
+    try:
+        codes = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{where} is not an .npy of integers: {error}") from None
+    format = entry.format
+    if codes.dtype.kind not in "iu":
+        raise InputError(f"{where} holds {codes.dtype}; dump integer codes, not real values")
+    if codes.shape != entry.shape:
+        raise InputError(f"{where} has shape {codes.shape}, the manifest says {entry.shape}")
+    if codes.size and not (format.min_code <= int(codes.min()) and int(codes.max()) <= format.max_code):
+        raise InputError(f"{where} holds codes in [{codes.min()}, {codes.max()}], outside the {format.bits} bits of "
+                         f"the format, [{format.min_code}, {format.max_code}]")
+    return codes.astype(format.dtype)
+
+
+class Vectors:
+    """A folder of vectors, read tensor by tensor and checked against the manifest's SHA-256."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self._codes: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return Manifest.load(self.folder)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.manifest.entries
+
+    def codes(self, name: str) -> np.ndarray:
+        """The codes of tensor 'layer.tensor', in its shape and format.dtype."""
+        if name not in self._codes:
+            self._codes[name] = self._read(self.manifest.entry(name))
+        return self._codes[name]
+
+    def _read(self, entry: Entry) -> np.ndarray:
+        kind = next((kind for kind in READABLE if kind in entry.files), None)
+        if kind is None:
+            raise InputError(f"{self.folder / FILE} names no .mem, .hex or .npy of {entry.name}; export the vectors again")
+        path = self.folder / entry.files[kind].name
+        data = read_bytes(path)
+        if hashlib.sha256(data).hexdigest() != entry.files[kind].sha256:
+            raise InputError(f"{path} is not the file that was exported (its SHA-256 differs); export the vectors again")
+        return decode(kind, data, entry, str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
