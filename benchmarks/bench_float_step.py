@@ -14,6 +14,7 @@ import time
 import numba
 import numpy as np
 import torch
+from machine import machine
 from torch import nn
 
 from fxsim.nn import floating_products
@@ -22,7 +23,6 @@ from fxsim.nn.init import WEIGHT_MAX, initial_parameters
 from fxsim.nn.networks import build
 from fxsim.nn.norm import BATCH_NORM_EPSILON_EXP, RUNNING_RATE_EXP
 from fxsim.nn.spec import RELU_RANGE_EXP, Conv, Network
-from machine import machine
 
 RATE = 0.01
 
@@ -74,16 +74,21 @@ class TorchStep:
         return float(loss.detach())
 
 
-def check_same(ours: FloatNetwork, our_loss: float, step: TorchStep, torch_loss: float) -> None:
-    """One step's losses and every weight agree; a SystemExit says which do not."""
+def check_same(parameters: dict, ours: FloatNetwork, our_loss: float, step: TorchStep, torch_loss: float) -> None:
+    """After one step the losses agree, and for every layer the change of the weights; a SystemExit says which do not.
+
+    A pre-activation beside a clip boundary may fall on either side, which changes a gradient here and there.
+    """
+    if not np.isclose(our_loss, torch_loss, rtol=1e-5):
+        raise SystemExit(f"loss {our_loss} differs from PyTorch's {torch_loss}")
     weighted = [module for module in step.model if isinstance(module, (nn.Conv2d, nn.Linear))]
-    pairs = {"loss": (np.float64(our_loss), np.float64(torch_loss))}
     for (name, own), module in zip(ours.parameters.items(), weighted):
-        weight = module.weight.detach().numpy()
-        pairs[name] = own["weight"], weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
-    for name, (got, wanted) in pairs.items():
-        if not np.allclose(got, wanted, rtol=1e-4, atol=1e-5):
-            raise SystemExit(f"{name} differs from PyTorch's by {np.abs(got - wanted).max():.3g} after one step")
+        weight, before = module.weight.detach().numpy(), parameters[name]["weight"].astype(np.float32)
+        wanted = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
+        error = np.linalg.norm(own["weight"] - wanted) / np.linalg.norm(wanted - before)
+        print(name,error)
+        if error > 0.005:
+            raise SystemExit(f"{name}: the change of the weights differs from PyTorch's by {100 * error:.2g} %")
 
 
 def measure(batch: int, threads: int, repeats: int) -> dict:
@@ -97,7 +102,7 @@ def measure(batch: int, threads: int, repeats: int) -> dict:
     torch_labels = torch.tensor(labels)
     first = ours.train_step(images, labels, RATE, step=0, seed=0)
     for step in peers.values():
-        check_same(ours, first, step, step(torch_labels))
+        check_same(parameters, ours, first, step, step(torch_labels))
     works = {"fxsim": lambda: ours.train_step(images, labels, RATE, step=0, seed=0)}
     works |= {name: lambda step=step: step(torch_labels) for name, step in peers.items()}
     seconds = {name: [] for name in works}

@@ -1,6 +1,6 @@
 """Puts the method's claim to the test: FL against fixed point with C_o and its perturbations, several seeds.
 
-    python benchmarks/claim.py --network digits-convnet --seeds 0,1,2 --perturb -2,-1,1 --per-class
+    python benchmarks/claim.py --network digits-convnet --seeds 0,1,2 --perturb=-2,-1,1 --per-class
 
 Writes benchmarks/results/claim-NETWORK.json: every run with its epochs, costs, counts and fingerprint, then means
 and standard deviations over the seeds.  Prints the table.

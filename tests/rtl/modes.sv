@@ -1,5 +1,6 @@
 // Codes of the rounding and overflow modes: their positions in fxsim.ROUNDINGS and fxsim.OVERFLOWS.
 package modes;
+    // verilator lint_off UNUSEDPARAM
     localparam logic [3:0] FLOOR = 0;
     localparam logic [3:0] CEIL = 1;
     localparam logic [3:0] ZERO = 2;

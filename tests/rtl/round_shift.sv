@@ -14,11 +14,12 @@ module round_shift #(
     localparam logic [WIDE-1:0] HALF = WIDE'(1) << SHIFT >> 1;
     localparam logic [WIDE-1:0] BELOW_HALF = SHIFT > 1 ? HALF - 1 : 0;
 
-    logic signed [WIDE-1:0] wide, lower;
+    logic signed [WIDE-1:0] wide;
+    logic signed [BITS:0] lower;
     logic negative, odd, half, rest, up;
 
     assign wide = WIDE'(value);
-    assign lower = wide >>> SHIFT;
+    assign lower = (BITS + 1)'(wide >>> SHIFT);
     assign negative = value < 0;
     assign odd = lower[0];
     assign half = (wide & HALF) != 0;
@@ -40,5 +41,5 @@ module round_shift #(
         endcase
     end
 
-    assign rounded = (BITS + 1)'(lower) + (BITS + 1)'({1'b0, up});
+    assign rounded = lower + (BITS + 1)'({1'b0, up});
 endmodule

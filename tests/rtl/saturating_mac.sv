@@ -28,7 +28,8 @@ module saturating_mac #(
 
     logic signed [PRODUCT_BITS-1:0] wide_a, wide_b, product;
     logic signed [PRODUCT_BITS:0] addend;
-    logic signed [WIDE-1:0] start, total, wrapped, bound, next;
+    logic signed [WIDE-1:0] start, total, wrapped, bound;
+    logic signed [ACC_BITS-1:0] next;
     logic outside;
 
     assign wide_a = PRODUCT_BITS'($signed({A_SIGNED & a[A_BITS-1], a}));
@@ -44,11 +45,11 @@ module saturating_mac #(
     assign outside = total < LOW || total > HIGH;
     assign wrapped = WIDE'($signed(total[KEPT_BITS-1:0]));
     assign bound = total < 0 ? LOW : HIGH;
-    assign next = !outside ? total : wrap || BUG == 2 ? wrapped : bound;
+    assign next = ACC_BITS'(!outside ? total : wrap || BUG == 2 ? wrapped : bound);
 
     always_ff @(posedge clk) begin
         if (clear || valid) begin
-            acc <= valid ? ACC_BITS'(next) : '0;
+            acc <= valid ? next : '0;
             overflows <= (clear ? '0 : overflows) + COUNT_BITS'(valid && outside);
         end
     end

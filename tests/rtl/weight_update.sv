@@ -36,11 +36,12 @@ module weight_update #(
     localparam logic signed [WIDE-1:0] ACC_LOW = -ACC_HIGH - WIDE'(1);
     localparam logic signed [WIDE-1:0] HALF = WIDE'(1) << (ACC_BITS - 1);
 
-    logic signed [PRODUCT_BITS-1:0] product;
+    logic signed [PRODUCT_BITS-1:0] rate, product;
     logic signed [PRODUCT_BITS:0] update;
     logic signed [WIDE-1:0] total, nearest, bounded, chosen, rest;
 
-    assign product = ((PRODUCT_BITS'(grad) * PRODUCT_BITS'($signed({1'b0, mantissa}))) & ~PRODUCT_BITS'(BUG == 4)) <<< LEFT;
+    assign rate = PRODUCT_BITS'($signed({1'b0, mantissa}));
+    assign product = ((PRODUCT_BITS'(grad) * rate) & ~PRODUCT_BITS'(BUG == 4)) <<< LEFT;
 
     round_shift #(.BITS(PRODUCT_BITS), .SHIFT(DROPPED), .BUG(BUG)) round (
         .value(product), .rounding, .rounded(update)

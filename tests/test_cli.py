@@ -1,0 +1,258 @@
+"""The command line, from arguments to files; float runs may differ between machines, so no test pins their numbers."""
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fxsim
+from fxsim import cli
+from fxsim.analysis.complexity import design_complexity
+from fxsim.files import read_arrays
+from fxsim.nn.networks import BUILDERS, build
+from fxsim.precision import PrecisionAssignment
+from fxsim.settings import Settings
+
+QUICK = ("--quick", "--width", "0.25")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(fxsim.__file__).parent.parent)}
+
+
+def start(*arguments, **options):
+    """`fxsim` in a process of its own."""
+    return subprocess.Popen([sys.executable, "-m", "fxsim", *map(str, arguments)], env=ENVIRONMENT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A whole quick run."""
+    path = tmp_path_factory.mktemp("run") / "out"
+    assert cli.main(["run", *QUICK, "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def designs(folder):
+    return json.loads((folder / "results.json").read_text())["designs"]
+
+
+def test_a_run_writes_its_files_and_no_others(folder):
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "assignment.json", "bits.png", "curves.csv", "curves.png", "experiment.json", "float.npz", "gradients.npz",
+        "results.json", "statistics.npz"]
+
+
+def test_results_hold_everything_of_every_design(designs):
+    assert [row["design"] for row in designs] == ["FL", "FX C_o", "FX C_-1", "FX C_+1"]
+    for row in designs:
+        assert [epoch["epoch"] for epoch in row["epochs"]] == [1, 2, 3]
+        assert row["train_loss"] == row["epochs"][-1]["train_loss"] > 0
+        assert 0 < row["test_error"] < 1
+        assert set(row["costs"]["total"]) == {"weight_storage", "activation_storage", "training_macs", "communication"}
+        assert row["command"].startswith("fxsim run --quick --width 0.25 --out ")
+        assert row["machine"]["versions"]["numpy"] == np.__version__
+    for row in designs[1:]:
+        assert len(row["fingerprint"]) == 64
+        assert row["counts"]["conv2.weight_grads"].keys() == {"elements", "below", "above", "flushed"}
+        assert row["sums"]["conv1"].keys() == {"forward", "weight_grad"}
+        assert row["sums"]["conv2"]["input_grad"]["bits"] > 8
+
+
+def test_the_perturbed_designs_are_perturbed(designs):
+    by_name = {row["design"]: PrecisionAssignment.from_dict(row["assignment"]) for row in designs[1:]}
+    for bits in (-1, 1):
+        assert by_name[f"FX C_{bits:+d}"].layers == by_name["FX C_o"].perturbed(bits).layers
+
+
+def test_the_assignment_file_is_c_o(folder, designs):
+    assert json.loads((folder / "assignment.json").read_text()) == designs[1]["assignment"]
+    assert PrecisionAssignment.load(folder / "assignment.json").reasons["conv1", "weights"].criterion == "EFQN"
+
+
+def test_curves_have_a_row_for_each_design_and_epoch(folder, designs):
+    with open(folder / "curves.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    assert [float(row["train_loss"]) for row in rows] == [
+        epoch["train_loss"] for row in designs for epoch in row["epochs"]]
+
+
+def test_the_stages_one_by_one_give_the_bits_of_a_run(folder, designs, tmp_path, capsys):
+    out = str(tmp_path / "stages")
+    assert cli.main(["train", *QUICK, "--out", out]) == 0
+    assert cli.main(["analyze", "--out", out]) == 0
+    assert "lambda_max" in capsys.readouterr().out
+    assert cli.main(["assign", "--out", out]) == 0
+    assert (tmp_path / "stages/assignment.json").read_text() == (folder / "assignment.json").read_text()
+    assert cli.main(["train", "--out", out, "--assignment", f"{out}/assignment.json"]) == 0
+    assert cli.main(["train", "--out", out, "--perturb", "-1"]) == 0
+    assert cli.main(["train", "--out", out, "--perturb", "-1", "--only", "weight_grads"]) == 0
+    rows = json.loads((tmp_path / "stages/results.json").read_text())["designs"]
+    assert [row["design"] for row in rows] == ["FL", "FX C_o", "FX C_-1", "FX C_-1 weight_grads"]
+    assert [row["fingerprint"] for row in rows[:3]] == [row["fingerprint"] for row in designs[:3]]
+    assert rows[3]["fingerprint"] != rows[2]["fingerprint"]
+
+
+def test_a_new_float_run_makes_the_old_ones_void(folder, tmp_path):
+    out = tmp_path / "again"
+    assert cli.main(["run", *QUICK, "--out", str(out), "--perturb", "1"]) == 0
+    assert cli.main(["train", *QUICK, "--seed", "1", "--out", str(out)]) == 0
+    assert [row["design"] for row in json.loads((out / "results.json").read_text())["designs"]] == ["FL"]
+    assert not (out / "assignment.json").exists()
+    assert not (out / "curves.png").exists()
+
+
+def test_an_assignment_trains_without_a_float_run(folder, designs, tmp_path):
+    """... and an assignment from elsewhere gives its name to its design."""
+    file = folder / "assignment.json"
+    assert cli.main(["train", *QUICK, "--out", str(tmp_path), "--assignment", str(file)]) == 0
+    row = json.loads((tmp_path / "results.json").read_text())["designs"][0]
+    assert row["design"] == "FX C_o of assignment"
+    assert row["fingerprint"] == designs[1]["fingerprint"]
+
+
+def test_a_toml_file_gives_settings_and_a_network_and_options_override_it(tmp_path):
+    file = tmp_path / "experiment.toml"
+    file.write_text("""
+        quick = true
+        seed = 3
+        perturb = [1]
+        [layers]
+        name = "mine"
+        input_shape = [8, 8, 1]
+        layer = [
+            {type = "conv", name = "conv1", filters = 4, padding = 1, pool = {kind = "average", size = 4}},
+            {type = "dense", name = "fc1", units = 10, relu = false},
+        ]
+    """)
+    assert cli.main(["run", str(file), "--seed", "4", "--epochs", "1", "--out", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["settings"]["seed"] == 4
+    assert results["settings"]["perturb"] == [1]
+    assert [row["costs"]["network"] for row in results["designs"]] == ["mine"] * 3
+
+
+def test_settings_come_back_from_json():
+    settings = Settings.make(network="mnist-convnet", width=2, drops=[3], quick=True)
+    assert Settings.make(**json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+@pytest.mark.parametrize(("dataset", "network"), [("digits", "digits-convnet"), ("mnist", "mnist-convnet"),
+                                                  ("cifar10", "cifar10-convnet"), ("cifar100", "cifar100-resnet")])
+def test_a_data_set_has_a_default_network(dataset, network):
+    assert Settings.make(dataset=dataset).network == network
+
+
+def test_every_built_in_network_has_costs(capsys):
+    for name in BUILDERS:
+        for design in ("FL", "BN", "TG"):
+            assert cli.main(["cost", name, "--design", design, "--json"]) == 0
+            costs = json.loads(capsys.readouterr().out)
+            assert costs == design_complexity(build(name), design).to_dict()
+
+
+def test_costs_of_an_assignment_are_those_of_the_run(folder, designs, capsys):
+    assert cli.main(["cost", "digits-convnet", "--width", "0.25", "--json", "--assignment",
+                     str(folder / "assignment.json")]) == 0
+    assert json.loads(capsys.readouterr().out) == designs[1]["costs"]
+
+
+def test_the_cost_table_ends_with_the_total(capsys):
+    assert cli.main(["cost", "cifar10-convnet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "cifar10-convnet, design FL"
+    assert lines[-1].split() == ["total", "148.1", "9.225", "94.37", "49.37"]
+
+
+def test_info_tells_paths_threads_versions_and_cache(capsys):
+    assert cli.main(["info", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["kernels"]["chosen"] == told["kernels"]["available"][0]
+    assert told["kernels"]["available"][-1] == "plain"
+    assert told["versions"]["numpy"] == np.__version__
+    assert told["cache"].keys() == {"folder", "writable"}
+    assert cli.main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert told["processor"] in text
+    assert told["kernels"]["chosen"] in text
+
+
+def test_a_package_that_is_missing_is_told(monkeypatch, capsys):
+    monkeypatch.setattr("fxsim.machine.PACKAGES", ("numpy", "no-such-package"))
+    assert cli.main(["info"]) == 0
+    assert "no-such-package  not installed" in " ".join(capsys.readouterr().out.split("  "))
+
+
+@pytest.mark.parametrize("command", [(), ("run",), ("train",), ("analyze",), ("assign",), ("cost",), ("info",)])
+def test_help_teaches(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([*command, "--help"])
+    assert end.value.code == 0
+    assert "fxsim run" in (text := capsys.readouterr().out) or "example" in text or "NUMBA_NUM_THREADS" in text
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert (end.value.code, capsys.readouterr().out) == (0, f"fxsim {fxsim.__version__}\n")
+
+
+def test_fxsim_can_be_run_as_a_module():
+    process = start("cost", "digits-convnet", "--json")
+    assert json.loads(process.communicate(timeout=60)[0])["network"] == "digits-convnet"
+    assert process.returncode == 0
+
+
+def wait_for(path, process):
+    for _ in range(600):
+        if path.exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    assert path.exists(), process.communicate()[1]
+
+
+@pytest.mark.parametrize(("blow", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_an_interrupted_run_leaves_whole_files_only(blow, code, tmp_path):
+    process = start("run", "--epochs", 200, "--width", 0.25, "--out", tmp_path)
+    wait_for(tmp_path, process)
+    time.sleep(1.0)
+    process.send_signal(blow)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_keeps_what_was_finished(blow, folder, tmp_path):
+    process = start("run", *QUICK, "--perturb", *range(1, 9), "--out", tmp_path)
+    wait_for(tmp_path / "assignment.json", process)
+    process.send_signal(blow)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    for path in tmp_path.glob("[!.]*"):
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".npz":
+            read_arrays(path)
+    assert json.loads((tmp_path / "results.json").read_text())["designs"][0]["design"] == "FL"
+
+
+def test_importing_fxsim_is_quick():
+    """The names come when they are used; Numba and NumPy are not imported before."""
+    code = "import sys, fxsim; print(sorted({'numba', 'numpy', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_every_public_name_is_there():
+    assert [name for name in fxsim.__all__ if getattr(fxsim, name, None) is None] == []
+    assert set(fxsim.__all__) <= set(dir(fxsim))
+    with pytest.raises(AttributeError, match="no attribute 'quantise'"):
+        fxsim.quantise  # noqa: B018
