@@ -69,7 +69,9 @@ def assign(arguments: Namespace) -> None:
 def cost(arguments: Namespace) -> None:
     """The four metrics of a network."""
     given = read_toml(arguments.network) if arguments.network.endswith(".toml") else {"network": arguments.network}
-    network = Settings.make(**given | {"width": arguments.width or given.get("width")}).build_network()
+    if arguments.width is not None:
+        given["width"] = arguments.width
+    network = Settings.make(**given).build_network()
     if arguments.assignment:
         costs = assignment_complexity(network, PrecisionAssignment.load(arguments.assignment))
     else:

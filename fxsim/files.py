@@ -51,7 +51,7 @@ def read_json(path: str | Path):
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz; pickled objects are refused."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None

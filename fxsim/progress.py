@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from typing import TextIO
@@ -23,7 +24,7 @@ class Progress(Observer):
     def __init__(self, stream: TextIO, designs: int = 1):
         self.stream, self.designs, self.started = stream, designs, 0
         self.terminal = stream.isatty()
-        self._drawn = 0.0
+        self._drawn = -math.inf
 
     def note(self, text: str) -> None:
         self._print(text)

@@ -162,8 +162,9 @@ def curves_figure(designs: Sequence[dict]):
     axes = figure.subplots(1, 2)
     for index, row in enumerate(designs):
         epochs = [epoch["epoch"] for epoch in row["epochs"]]
+        label = re.sub(r"C_(\S+)", r"$C_{\1}$", row["design"])
         style = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
-                 "marker": MARKERS[index % len(MARKERS)], "markersize": 4, "linewidth": 1.5, "label": re.sub(r"C_(\S+)", r"$C_{\1}$", row["design"])}
+                 "marker": MARKERS[index % len(MARKERS)], "markersize": 4, "linewidth": 1.5, "label": label}
         axes[0].plot(epochs, [epoch["train_loss"] for epoch in row["epochs"]], **style)
         axes[1].plot(epochs, [100 * epoch["test_error"] for epoch in row["epochs"]], **style)
     axes[0].set(ylabel="training loss (nats)", yscale="log")

@@ -33,7 +33,8 @@ class Settings:
     width: multiplier of the built-in's filters.  data: folder of the data set (digits need none).
     drops: epochs (from 0) at whose start the learning rate is divided by 10; None for one, after 3/4 of the epochs.
     target: bound on the mismatch probability p_m that B_min must meet.  perturb: bits to add to C_o.
-    gain_samples: test pictures (not their labels) from which noise gains are estimated.  quick: few epochs and pictures.
+    gain_samples: test pictures (not their labels) from which noise gains are estimated.
+    quick: few epochs and pictures.
     """
 
     network: str = "digits-convnet"

@@ -37,7 +37,7 @@ from fxsim.train.learners import FixedLearner, FloatLearner, check_dataset
 from fxsim.train.loop import train
 
 SETTINGS_FILE = "experiment.json"
-DERIVED = ("statistics.npz", "assignment.json", results.FILE, "curves.csv")
+DERIVED = ("statistics.npz", "assignment.json", results.FILE, "curves.csv", "curves.png", "bits.png")
 """What later stages make of a float run; a new float run makes it void."""
 
 
@@ -167,13 +167,21 @@ class Experiment:
         return outcome
 
     def run(self) -> list[Outcome]:
-        """Everything: FL, statistics, C_o, then fixed-point training with C_o and its perturbations."""
+        """Everything: FL, statistics, C_o, then fixed-point training with C_o and its perturbations.
+
+        A perturbation that leaves a tensor without bits, or gives it too many, is left out with a note.
+        """
         outcomes = [self.train_float()]
         self.analyze()
         assignment = self.assign()
         outcomes.append(self.train_fixed(assignment))
         for bits in self.settings.perturb:
-            outcomes.append(self.train_fixed(assignment.perturbed(bits), perturbed_name(bits)))
+            try:
+                perturbed = assignment.perturbed(bits)
+            except InputError as error:
+                self.observer.note(f"{perturbed_name(bits)} is left out: {error}")
+            else:
+                outcomes.append(self.train_fixed(perturbed, perturbed_name(bits)))
         return outcomes
 
 

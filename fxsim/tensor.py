@@ -12,7 +12,6 @@ from fxsim.kernels import rounding as kernel
 from fxsim.requantizer import Requantizer, check_modes
 from fxsim.rng import Stream
 
-
 FRACTION_BITS = 33
 """One more than a random word has, so that the sticky bit lies below all of them."""
 

@@ -19,7 +19,7 @@ from fxsim.nn.networks import BUILDERS, build
 from fxsim.precision import PrecisionAssignment
 from fxsim.settings import Settings
 
-QUICK = ("--quick", "--width", "0.25")
+SMALL = ("--epochs", "4", "--width", "0.5")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(fxsim.__file__).parent.parent)}
 
 
@@ -31,9 +31,9 @@ def start(*arguments, **options):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A whole quick run."""
+    """A whole run."""
     path = tmp_path_factory.mktemp("run") / "out"
-    assert cli.main(["run", *QUICK, "--out", str(path)]) == 0
+    assert cli.main(["run", *SMALL, "--out", str(path)]) == 0
     return path
 
 
@@ -51,11 +51,11 @@ def test_a_run_writes_its_files_and_no_others(folder):
 def test_results_hold_everything_of_every_design(designs):
     assert [row["design"] for row in designs] == ["FL", "FX C_o", "FX C_-1", "FX C_+1"]
     for row in designs:
-        assert [epoch["epoch"] for epoch in row["epochs"]] == [1, 2, 3]
+        assert [epoch["epoch"] for epoch in row["epochs"]] == [1, 2, 3, 4]
         assert row["train_loss"] == row["epochs"][-1]["train_loss"] > 0
         assert 0 < row["test_error"] < 1
         assert set(row["costs"]["total"]) == {"weight_storage", "activation_storage", "training_macs", "communication"}
-        assert row["command"].startswith("fxsim run --quick --width 0.25 --out ")
+        assert row["command"].startswith("fxsim run --epochs 4 --width 0.5 --out ")
         assert row["machine"]["versions"]["numpy"] == np.__version__
     for row in designs[1:]:
         assert len(row["fingerprint"]) == 64
@@ -78,14 +78,14 @@ def test_the_assignment_file_is_c_o(folder, designs):
 def test_curves_have_a_row_for_each_design_and_epoch(folder, designs):
     with open(folder / "curves.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 12
+    assert len(rows) == 16
     assert [float(row["train_loss"]) for row in rows] == [
         epoch["train_loss"] for row in designs for epoch in row["epochs"]]
 
 
 def test_the_stages_one_by_one_give_the_bits_of_a_run(folder, designs, tmp_path, capsys):
     out = str(tmp_path / "stages")
-    assert cli.main(["train", *QUICK, "--out", out]) == 0
+    assert cli.main(["train", *SMALL, "--out", out]) == 0
     assert cli.main(["analyze", "--out", out]) == 0
     assert "lambda_max" in capsys.readouterr().out
     assert cli.main(["assign", "--out", out]) == 0
@@ -101,17 +101,24 @@ def test_the_stages_one_by_one_give_the_bits_of_a_run(folder, designs, tmp_path,
 
 def test_a_new_float_run_makes_the_old_ones_void(folder, tmp_path):
     out = tmp_path / "again"
-    assert cli.main(["run", *QUICK, "--out", str(out), "--perturb", "1"]) == 0
-    assert cli.main(["train", *QUICK, "--seed", "1", "--out", str(out)]) == 0
+    assert cli.main(["run", *SMALL, "--out", str(out), "--perturb", "1"]) == 0
+    assert cli.main(["train", *SMALL, "--seed", "1", "--out", str(out)]) == 0
     assert [row["design"] for row in json.loads((out / "results.json").read_text())["designs"]] == ["FL"]
     assert not (out / "assignment.json").exists()
     assert not (out / "curves.png").exists()
 
 
+def test_a_perturbation_that_cannot_be_is_left_out(tmp_path, capsys):
+    assert cli.main(["run", *SMALL, "--out", str(tmp_path), "--perturb", "-12", "1"]) == 0
+    assert "FX C_-12 is left out: layer 'conv1': " in capsys.readouterr().err
+    assert [row["design"] for row in json.loads((tmp_path / "results.json").read_text())["designs"]] == [
+        "FL", "FX C_o", "FX C_+1"]
+
+
 def test_an_assignment_trains_without_a_float_run(folder, designs, tmp_path):
     """... and an assignment from elsewhere gives its name to its design."""
     file = folder / "assignment.json"
-    assert cli.main(["train", *QUICK, "--out", str(tmp_path), "--assignment", str(file)]) == 0
+    assert cli.main(["train", *SMALL, "--out", str(tmp_path), "--assignment", str(file)]) == 0
     row = json.loads((tmp_path / "results.json").read_text())["designs"][0]
     assert row["design"] == "FX C_o of assignment"
     assert row["fingerprint"] == designs[1]["fingerprint"]
@@ -158,7 +165,7 @@ def test_every_built_in_network_has_costs(capsys):
 
 
 def test_costs_of_an_assignment_are_those_of_the_run(folder, designs, capsys):
-    assert cli.main(["cost", "digits-convnet", "--width", "0.25", "--json", "--assignment",
+    assert cli.main(["cost", "digits-convnet", "--width", "0.5", "--json", "--assignment",
                      str(folder / "assignment.json")]) == 0
     assert json.loads(capsys.readouterr().out) == designs[1]["costs"]
 
@@ -184,9 +191,9 @@ def test_info_tells_paths_threads_versions_and_cache(capsys):
 
 
 def test_a_package_that_is_missing_is_told(monkeypatch, capsys):
-    monkeypatch.setattr("fxsim.machine.PACKAGES", ("numpy", "no-such-package"))
+    monkeypatch.setattr("fxsim.machine.PACKAGES", ("numpy", "nosuch"))
     assert cli.main(["info"]) == 0
-    assert "no-such-package  not installed" in " ".join(capsys.readouterr().out.split("  "))
+    assert ["nosuch", "not", "installed"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 @pytest.mark.parametrize("command", [(), ("run",), ("train",), ("analyze",), ("assign",), ("cost",), ("info",)])
@@ -219,19 +226,20 @@ def wait_for(path, process):
 
 @pytest.mark.parametrize(("blow", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_an_interrupted_run_leaves_whole_files_only(blow, code, tmp_path):
-    process = start("run", "--epochs", 200, "--width", 0.25, "--out", tmp_path)
-    wait_for(tmp_path, process)
+    out = tmp_path / "out"
+    process = start("run", "--epochs", 500, "--width", 0.5, "--out", out)
+    wait_for(out, process)
     time.sleep(1.0)
     process.send_signal(blow)
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == code
     assert "Traceback" not in errors
-    assert list(tmp_path.iterdir()) == []
+    assert list(out.iterdir()) == []
 
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_keeps_what_was_finished(blow, folder, tmp_path):
-    process = start("run", *QUICK, "--perturb", *range(1, 9), "--out", tmp_path)
+    process = start("run", *SMALL, "--perturb", *range(1, 9), "--out", tmp_path)
     wait_for(tmp_path / "assignment.json", process)
     process.send_signal(blow)
     process.communicate(timeout=60)

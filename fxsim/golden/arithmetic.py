@@ -9,8 +9,6 @@ from fxsim.kernels import rounding as kernel
 from fxsim.nn.codes import MANTISSA_BITS, LearningRate
 from fxsim.requantizer import Requantizer
 
-_UNBOUNDED = (-(2**62), 2**62, kernel.SATURATE, 63, 1)
-
 
 def quantized(values: np.ndarray, step_exp: int, format: Format, rounding: str, overflow: str,
               words: np.ndarray | None = None) -> np.ndarray:
@@ -20,7 +18,17 @@ def quantized(values: np.ndarray, step_exp: int, format: Format, rounding: str, 
     """
     requantizer = Requantizer(step_exp, format, rounding, overflow)
     values, shift = kernel.align(values, requantizer.shift)
-    return _requantize(values, shift, requantizer, requantizer.bounds(), words)
+    return _requantize(values, shift, rounding, requantizer.bounds(), words)
+
+
+def rounded(values: np.ndarray, shift: int, rounding: str, words: np.ndarray | None = None) -> np.ndarray:
+    """values / 2**shift (int64), 0 <= shift <= 62, without any bounds."""
+    return _requantize(values, shift, rounding, (-(2**62), 2**62, kernel.SATURATE, 63, 1), words)
+
+
+def bounded(codes: np.ndarray, format: Format, overflow: str) -> np.ndarray:
+    """Codes (int64) brought into a format of at most 32 bits."""
+    return quantized(codes, format.step_exp, format, "floor", overflow)
 
 
 def update_shifts(grads: Format, accumulators: Format, rate: LearningRate) -> tuple[int, int]:
@@ -28,7 +36,8 @@ def update_shifts(grads: Format, accumulators: Format, rate: LearningRate) -> tu
     shift = accumulators.step_exp - grads.step_exp - rate.exponent
     left, right = max(-shift, 0), max(shift, 0)
     if right > kernel.MAX_SHIFT or grads.bits + MANTISSA_BITS + left > kernel.MAX_SHIFT:
-        raise InputError(f"updates of {grads} times learning rate {rate.real:g} do not fit 62 bits above {accumulators}")
+        raise InputError(f"updates of {grads} times learning rate {rate.real:g} do not fit 62 bits above {accumulators}; "
+                         "change the accumulators' format")
     return left, right
 
 
@@ -36,9 +45,7 @@ def updates(grads: np.ndarray, format: Format, accumulators: Format, rate: Learn
             words: np.ndarray | None = None) -> np.ndarray:
     """u = round(rate * grads) in accumulator steps (int64), as kernels/update.py defines it."""
     left, right = update_shifts(format, accumulators, rate)
-    scaled = grads.astype(np.int64) * rate.mantissa << left
-    requantizer = Requantizer(accumulators.step_exp - right, accumulators, rounding)
-    return _requantize(scaled, right, requantizer, _UNBOUNDED, words)
+    return rounded(grads.astype(np.int64) * rate.mantissa << left, right, rounding, words)
 
 
 def update_format(grads: Format, accumulators: Format, rate: LearningRate) -> Format:
@@ -49,11 +56,12 @@ def update_format(grads: Format, accumulators: Format, rate: LearningRate) -> Fo
     return Format(bits, accumulators.step_exp + bits - 1)
 
 
-def _requantize(values, shift, requantizer: Requantizer, bounds, words) -> np.ndarray:
-    bases = np.empty(0, np.int64)
-    if requantizer.stochastic:
-        bases = kernel.stochastic_base(words, requantizer.rounding, shift).reshape(-1)
+def _requantize(values, shift: int, rounding: str, bounds, words) -> np.ndarray:
+    bases, terms = np.empty(0, np.int64), (0, 0, 0, 0)
+    if rounding in kernel.STOCHASTIC:
+        bases = kernel.stochastic_base(words, rounding, shift).reshape(-1)
+    else:
+        terms = kernel.rounding_terms(rounding, shift)
     out = np.empty(values.shape, np.int64)
-    kernel.requantize_array(np.ascontiguousarray(values).reshape(-1), bases, shift, requantizer.terms(shift), bounds,
-                            out.reshape(-1))
+    kernel.requantize_array(np.ascontiguousarray(values).reshape(-1), bases, shift, terms, bounds, out.reshape(-1))
     return out

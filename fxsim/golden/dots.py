@@ -5,7 +5,6 @@ row-major array with the last axis as N.  Rows are gathered on demand, so that a
 """
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -160,7 +159,7 @@ def input_grad_dot(layer: Layer, grads: np.ndarray, weights: np.ndarray, shape: 
     weights = weights.reshape(1, 1, *weights.shape) if isinstance(layer, Dense) else weights
     size, stride, padding = _window(layer)
     margin = size - 1
-    spread = np.zeros((samples, height + 2 * margin + padding, width + 2 * margin + padding, grads.shape[3]), np.int64)
+    spread = np.zeros((samples, height + 2 * (margin + padding), width + 2 * (margin + padding), grads.shape[3]), np.int64)
     _, rows_out, columns_out, _ = grads.shape
     spread[:, margin:margin + rows_out * stride:stride, margin:margin + columns_out * stride:stride] = grads
     output, row, column = _grid(grads.shape[3], size, size)
@@ -205,4 +204,4 @@ def rows_per_block(dot: Dot, products: int = 2**25) -> int:
 
 def row_blocks(rows: int, size: int):
     """The numbers of all rows, in blocks of `size`."""
-    return (np.arange(start, min(start + size, rows)) for start in itertools.count(0, size) if start < rows)
+    return (np.arange(start, min(start + size, rows)) for start in range(0, rows, size))

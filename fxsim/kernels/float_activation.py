@@ -4,6 +4,8 @@ The pre-activation is `scale * operation + shift + branch`, scale and shift bein
 bias.  It is computed again wherever it is needed, never stored.  Arrays are `(N, H, W, C)`, per-channel ones `(C,)`;
 a branch or winner that a layer does not have is given as zeros of shape `(1, 1, 1, C)`.  Sums are taken per image, in
 float64, so that they do not depend on the number of threads.
+
+The loops index whole arrays: a slice per pixel would cost more, in reference counts, than the work on its channels.
 """
 from __future__ import annotations
 
@@ -13,18 +15,6 @@ import numpy as np
 from fxsim.kernels.jit import jit
 
 
-@jit
-def _image(maps, n):
-    """The maps of image n, or the zeros that stand for them."""
-    return maps[min(np.int64(n), maps.shape[0] - 1)]
-
-
-@jit
-def _pixel(maps, y, x):
-    """The channels at a pixel, or the zeros that stand for them."""
-    return maps[min(y, maps.shape[0] - 1), min(x, maps.shape[1] - 1)]
-
-
 @jit(parallel=True)
 def channel_sums(maps, sums):
     """sums[n, :, c] (float64) = sum and sum of squares of image n's channel c."""
@@ -32,15 +22,28 @@ def channel_sums(maps, sums):
         sums[n] = 0
         for y in range(maps.shape[1]):
             for x in range(maps.shape[2]):
-                _add_products(maps[n, y, x], maps[n, y, x], sums[n, 0], sums[n, 1])
+                for c in range(maps.shape[3]):
+                    value = np.float64(maps[n, y, x, c])
+                    sums[n, 0, c] += value
+                    sums[n, 1, c] += value * value
 
 
 @jit
-def _add_products(values, factors, sums, product_sums):
-    for c in range(values.size):
-        value = np.float64(values[c])
-        sums[c] += value
-        product_sums[c] += value * np.float64(factors[c])
+def _value_at(maps, n, y, x, c):
+    """An element of the maps, or the zero that stands for it."""
+    return maps[min(n, maps.shape[0] - 1), min(y, maps.shape[1] - 1), min(x, maps.shape[2] - 1), c]
+
+
+@jit
+def _preactivation(operation, scale, shift, branch, n, y, x, c):
+    return scale[c] * operation[n, y, x, c] + shift[c] + _value_at(branch, n, y, x, c)
+
+
+@jit
+def _clip(value, low, high):
+    """The nearest of [low, high]; NaN stays NaN, so that a run that diverges shows it."""
+    value = low if value < low else value
+    return high if value > high else value
 
 
 @jit(parallel=True)
@@ -51,63 +54,55 @@ def activate(operation, scale, shift, branch, low, high, size, maximum, out, win
     a tie; else take the mean, which for size 1 is the value itself.
     """
     for n in numba.prange(out.shape[0]):
-        _activate_image(operation[n], scale, shift, _image(branch, n), low, high, size, maximum, out[n],
-                        _image(winner, n))
+        if maximum:
+            _activate_maximum(operation, scale, shift, branch, low, high, size, np.int64(n), out, winner)
+        else:
+            _activate_mean(operation, scale, shift, branch, low, high, size, np.int64(n), out)
 
 
 @jit
-def _activate_image(operation, scale, shift, branch, low, high, size, maximum, out, winner):
-    share = scale.dtype.type(1 / (size * size))
-    for y in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            target = out[y, x]
-            target[:] = -np.inf if maximum else 0
+def _activate_maximum(operation, scale, shift, branch, low, high, size, n, out, winner):
+    for y in range(out.shape[1]):
+        for x in range(out.shape[2]):
             for place in range(size * size):
                 v, u = y * size + place // size, x * size + place % size
-                source, extra = operation[v, u], _pixel(branch, v, u)
-                if maximum:
-                    _keep_greatest(source, scale, shift, extra, low, high, place, target, winner[y, x])
-                else:
-                    _add_share(source, scale, shift, extra, low, high, share, target)
+                for c in range(out.shape[3]):
+                    value = _clip(_preactivation(operation, scale, shift, branch, n, v, u, c), low, high)
+                    greatest = place == 0 or value > out[n, y, x, c]
+                    out[n, y, x, c] = value if greatest else out[n, y, x, c]
+                    winner[n, y, x, c] = place if greatest else winner[n, y, x, c]
 
 
 @jit
-def _clip(value, low, high):
-    """The nearest of [low, high]; NaN stays NaN, so that a run that diverges shows it."""
-    value = low if value < low else value
-    return high if value > high else value
+def _activate_mean(operation, scale, shift, branch, low, high, size, n, out):
+    share = scale.dtype.type(1 / (size * size))
+    for y in range(out.shape[1]):
+        for x in range(out.shape[2]):
+            for place in range(size * size):
+                v, u = y * size + place // size, x * size + place % size
+                for c in range(out.shape[3]):
+                    value = share * _clip(_preactivation(operation, scale, shift, branch, n, v, u, c), low, high)
+                    out[n, y, x, c] = out[n, y, x, c] + value if place else value
 
 
 @jit
-def _keep_greatest(operation, scale, shift, extra, low, high, place, best, winner):
-    for c in range(best.size):
-        value = _clip(scale[c] * operation[c] + shift[c] + extra[c], low, high)
-        greater = value > best[c]
-        best[c] = value if greater else best[c]
-        winner[c] = place if greater else winner[c]
+def _routing(size, maximum, gradient, y, x):
+    """(row, column) of the window around a pixel, the pixel's place in it, and the pixel's share of its gradient.
 
-
-@jit
-def _add_share(operation, scale, shift, extra, low, high, share, total):
-    for c in range(total.size):
-        total[c] += share * _clip(scale[c] * operation[c] + shift[c] + extra[c], low, high)
-
-
-@jit
-def _pixel_gradient(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, y, x, out):
-    """out `(C,)` = the gradient of one pre-activation: its share of the pooled one where low < value < high."""
+    Without max pooling every place is 0, as is every stand-in for a winner.  A pixel beyond the last window has no
+    share of any.
+    """
     row, column = y // size, x // size
-    if row >= gradient.shape[0] or column >= gradient.shape[1]:
-        out[:] = 0
-        return
-    place = y % size * size + x % size if maximum else 0
-    share = scale.dtype.type(1 if maximum else 1 / (size * size))
-    source, extra = operation[y, x], _pixel(branch, y, x)
-    pooled, first = gradient[row, column], _pixel(winner, row, column)
-    for c in range(out.size):
-        value = scale[c] * source[c] + shift[c] + extra[c]
-        passes = (value > low) & (value < high) & (first[c] == place)
-        out[c] = share * pooled[c] if passes else 0
+    place = (y - row * size) * size + x - column * size if maximum else 0
+    inside = row < gradient.shape[1] and column < gradient.shape[2]
+    share = (1.0 if maximum else 1 / (size * size)) if inside else 0.0
+    return min(row, gradient.shape[1] - 1), min(column, gradient.shape[2] - 1), np.uint8(place), share
+
+
+@jit
+def _passed(value, low, high, gradient, winner, place):
+    """The gradient where low < value < high and the value won its window, else 0."""
+    return gradient if (value > low) & (value < high) & (winner == place) else gradient * 0
 
 
 @jit(parallel=True)
@@ -117,18 +112,23 @@ def gradient_sums(operation, scale, shift, branch, low, high, gradient, winner, 
     gradient: of the pooled output.  The other arguments are those of `activate`.
     """
     for n in numba.prange(operation.shape[0]):
-        _gradient_sums_image(operation[n], scale, shift, _image(branch, n), low, high, gradient[n], _image(winner, n),
-                             size, maximum, sums[n])
+        sums[n] = 0
+        _gradient_sums_image(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, np.int64(n),
+                             sums)
 
 
 @jit
-def _gradient_sums_image(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, sums):
-    row = np.empty(operation.shape[2], operation.dtype)
-    sums[:] = 0
-    for y in range(operation.shape[0]):
-        for x in range(operation.shape[1]):
-            _pixel_gradient(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, y, x, row)
-            _add_products(row, operation[y, x], sums[0], sums[1])
+def _gradient_sums_image(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, n, sums):
+    for y in range(operation.shape[1]):
+        for x in range(operation.shape[2]):
+            row, column, place, share = _routing(size, maximum, gradient, y, x)
+            share = scale.dtype.type(share)
+            for c in range(operation.shape[3]):
+                value = _preactivation(operation, scale, shift, branch, n, y, x, c)
+                first = _value_at(winner, n, row, column, c)
+                passed = np.float64(_passed(value, low, high, share * gradient[n, row, column, c], first, place))
+                sums[n, 0, c] += passed
+                sums[n, 1, c] += passed * operation[n, y, x, c]
 
 
 @jit(parallel=True)
@@ -139,24 +139,22 @@ def activate_backward(operation, scale, shift, branch, low, high, gradient, winn
     branch_gradient = g, unless it is the stand-in of a layer without branch.  See `gradient_sums`.
     """
     for n in numba.prange(operation.shape[0]):
-        _backward_image(operation[n], scale, shift, _image(branch, n), low, high, gradient[n], _image(winner, n), size,
-                        maximum, constant, slope, out[n], _image(branch_gradient, n))
+        _backward_image(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, constant, slope,
+                        np.int64(n), out, branch_gradient)
 
 
 @jit
-def _backward_image(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, constant, slope,
+def _backward_image(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, constant, slope, n,
                     out, branch_gradient):
-    row = np.empty(operation.shape[2], operation.dtype)
-    for y in range(operation.shape[0]):
-        for x in range(operation.shape[1]):
-            _pixel_gradient(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, y, x, row)
-            _combine(row, scale, constant, slope, operation[y, x], out[y, x])
-            if branch_gradient.size == operation.size:
-                for c in range(row.size):
-                    branch_gradient[y, x, c] = row[c]
-
-
-@jit
-def _combine(gradient, scale, constant, slope, operation, out):
-    for c in range(out.size):
-        out[c] = scale[c] * gradient[c] + constant[c] + slope[c] * operation[c]
+    has_branch = branch_gradient.size == operation.size
+    for y in range(operation.shape[1]):
+        for x in range(operation.shape[2]):
+            row, column, place, share = _routing(size, maximum, gradient, y, x)
+            share = scale.dtype.type(share)
+            for c in range(operation.shape[3]):
+                value = _preactivation(operation, scale, shift, branch, n, y, x, c)
+                first = _value_at(winner, n, row, column, c)
+                passed = _passed(value, low, high, share * gradient[n, row, column, c], first, place)
+                out[n, y, x, c] = scale[c] * passed + constant[c] + slope[c] * operation[n, y, x, c]
+                if has_branch:
+                    branch_gradient[n, y, x, c] = passed

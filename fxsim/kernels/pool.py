@@ -102,14 +102,3 @@ def _average_pool_backward(start, stop, grads, size, finer, out):
                 for c in range(channels):
                     share = np.int64(grads[n, y // size, x // size, c]) << finer
                     out[n, y, x, c] = round_divide(share, size * size)
-
-
-def close(grads: np.ndarray, mask: np.ndarray, out: np.ndarray) -> None:
-    """out = grads where the mask (uint8, same shape) is 1, else 0."""
-    parallel_for(_close, grads.size, GRAIN, grads.reshape(-1), mask.reshape(-1), out.reshape(-1))
-
-
-@jit
-def _close(start, stop, grads, mask, out):
-    for i in range(start, stop):
-        out[i] = grads[i] if mask[i] else 0

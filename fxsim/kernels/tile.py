@@ -12,6 +12,7 @@ weight gradients and matrix products differ only in this table and in the row of
 from __future__ import annotations
 
 import contextlib
+import functools
 
 import llvmlite.binding
 import numpy as np
@@ -36,6 +37,7 @@ _FEATURES = {"plain": (), "avx2": ("avx2",), "vnni": ("avx512f", "avx512bw", "av
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
 
+@functools.lru_cache
 def processor_has(path: str) -> bool:
     """Whether this processor can run `path`; with NUMBA_DISABLE_JIT=1 only 'plain' runs."""
     if path == "plain" or JIT_DISABLED:

@@ -23,6 +23,7 @@ from fxsim.errors import InputError
 from fxsim.formats import Format
 from fxsim.kernels import pool as pool_kernel
 from fxsim.kernels import softmax as softmax_kernel
+from fxsim.kernels.gate import channel_sums, gate
 from fxsim.nn.codes import LearningRate, storage, tensor_stream
 from fxsim.nn.parameters import Parameter
 from fxsim.nn.products import Products
@@ -269,7 +270,7 @@ class FixedNetwork:
         stream = tensor_stream(self.seed, run.step, name, "weight_grads")
         weight_grads, tally = products.weight_grad(source, inner, requantizer, stream)
         run.count(name, "weight_grads", weight_grads.size, tally)
-        sums = inner.reshape(-1, inner.shape[-1]).sum(axis=0, dtype=np.int64)
+        sums = channel_sums(inner)
         bias_grads = np.empty(sums.shape, storage(formats.bias_grads))
         requantizer = self._requantizer(step_exp, "bias_grads", formats.bias_grads)
         stream = tensor_stream(self.seed, run.step, name, "bias_grads")
@@ -350,7 +351,7 @@ def _before_pool_and_relu(grads: np.ndarray, layer: Layer, record: _Record, prod
         grads = inner
     if record.mask is None:
         return grads
-    pool_kernel.close(grads, record.mask, inner)
+    gate(grads, record.mask, inner)
     return inner
 
 

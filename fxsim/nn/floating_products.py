@@ -79,4 +79,8 @@ def _block(geometry: kernels.Geometry, images: int) -> int:
 def _whole_columns(array: np.ndarray) -> np.ndarray:
     """The array, its last axis filled up with zeros to a multiple of COLUMNS."""
     missing = -array.shape[-1] % COLUMNS
-    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)]) if missing else array
+    if not missing:
+        return array
+    filled = np.zeros((*array.shape[:-1], array.shape[-1] + missing), array.dtype)
+    filled[..., :array.shape[-1]] = array
+    return filled

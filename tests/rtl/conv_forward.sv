@@ -11,7 +11,7 @@ module conv_forward #(
     parameter int STRIDE        = 1,
     parameter int PADDING       = 0,
     parameter int A_BITS        = 8,   // activations
-    parameter bit A_SIGNED      = 0,
+    parameter int A_SIGNED      = 0,
     parameter int W_BITS        = 8,
     parameter int BIAS_BITS     = 16,
     parameter int PRODUCT_SHIFT = 0,   // bits of each product below the accumulator's step
@@ -19,10 +19,10 @@ module conv_forward #(
     parameter int SUM_SHIFT     = 0,   // left shifts that bring the sum and the bias to the step of Z
     parameter int BIAS_SHIFT    = 0,
     parameter int Z_BITS        = 26,
-    parameter bit RELU          = 1,
+    parameter int RELU          = 1,
     parameter int RELU_BITS     = 16,  // the ReLU's range is 0 to 2**RELU_BITS steps of Z
     parameter int OUT_BITS      = 8,
-    parameter bit OUT_SIGNED    = 0,
+    parameter int OUT_SIGNED    = 0,
     parameter int SHIFT         = 8,   // from the step of Z to the output's
     // 1 and 2: see requantize; 3 and 4: see saturating_mac; 5: terms in the order kernel row, kernel column, channel
     parameter int BUG           = 0
@@ -49,7 +49,7 @@ module conv_forward #(
     output logic        [31:0]          overflows,  // additions of this output that left the accumulator's range
     output logic                        busy
 );
-    // verilator lint_off WIDTHCONCAT  (an int is 32 bits wide)
+    // verilator lint_off WIDTHCONCAT
     localparam int ROWS = (HEIGHT + 2 * PADDING - KERNEL) / STRIDE + 1;
     localparam int COLUMNS = (WIDTH + 2 * PADDING - KERNEL) / STRIDE + 1;
     localparam int WIDE = (Z_BITS > RELU_BITS ? Z_BITS : RELU_BITS) + 2;
@@ -81,8 +81,8 @@ module conv_forward #(
     always_ff @(posedge clk) finished <= o;
 
     assign preactivation = (Z_BITS'(sum) <<< SUM_SHIFT) + (Z_BITS'(bias) <<< BIAS_SHIFT);
-    assign mask = !RELU || (preactivation > 0 && WIDE'(preactivation) < (WIDE'(1) << RELU_BITS));
-    assign clipped = RELU && preactivation < 0 ? '0 : preactivation;
+    assign mask = RELU == 0 || (preactivation > 0 && WIDE'(preactivation) < (WIDE'(1) << RELU_BITS));
+    assign clipped = RELU != 0 && preactivation < 0 ? '0 : preactivation;
 
     requantize #(
         .IN_BITS(Z_BITS), .OUT_BITS(OUT_BITS), .IN_SIGNED(1), .OUT_SIGNED(OUT_SIGNED), .SHIFT(SHIFT),

@@ -12,20 +12,20 @@ module conv_forward_tb;
     parameter int STRIDE           = 1;
     parameter int PADDING          = 0;
     parameter int A_BITS           = 8;
-    parameter bit A_SIGNED         = 0;
+    parameter int A_SIGNED         = 0;
     parameter int W_BITS           = 8;
     parameter int BIAS_BITS        = 16;
     parameter int PRODUCT_SHIFT    = 0;
     parameter int PRODUCT_ROUNDING = 0;
     parameter int ACC_BITS         = 24;
-    parameter bit ACC_WRAP         = 0;
+    parameter int ACC_WRAP         = 0;
     parameter int SUM_SHIFT        = 0;
     parameter int BIAS_SHIFT       = 0;
     parameter int Z_BITS           = 26;
-    parameter bit RELU             = 1;
+    parameter int RELU             = 1;
     parameter int RELU_BITS        = 16;
     parameter int OUT_BITS         = 8;
-    parameter bit OUT_SIGNED       = 0;
+    parameter int OUT_SIGNED       = 0;
     parameter int SHIFT            = 8;
     parameter int ROUNDING         = 6;
     parameter int OVERFLOW         = 0;
@@ -47,7 +47,7 @@ module conv_forward_tb;
         .BIAS_SHIFT(BIAS_SHIFT), .Z_BITS(Z_BITS), .RELU(RELU), .RELU_BITS(RELU_BITS), .OUT_BITS(OUT_BITS),
         .OUT_SIGNED(OUT_SIGNED), .SHIFT(SHIFT), .BUG(BUG)
     ) layer (
-        .clk, .start, .product_rounding(4'(PRODUCT_ROUNDING)), .wrap(1'(ACC_WRAP)), .rounding(4'(ROUNDING)),
+        .clk, .start, .product_rounding(4'(PRODUCT_ROUNDING)), .wrap(ACC_WRAP != 0), .rounding(4'(ROUNDING)),
         .overflow(2'(OVERFLOW)), .activation_address, .activation(activations[activation_address]),
         .weight_address, .weight(weights[weight_address]), .bias_address, .bias(biases[bias_address]),
         .out_valid, .preactivation, .mask, .code, .below, .above, .flushed,

@@ -38,7 +38,7 @@ module conv_input_grad #(
     output logic        [31:0]         overflows,
     output logic                       busy
 );
-    // verilator lint_off WIDTHCONCAT  (an int is 32 bits wide)
+    // verilator lint_off WIDTHCONCAT
     localparam int ROWS = (HEIGHT + 2 * PADDING - KERNEL) / STRIDE + 1;
     localparam int COLUMNS = (WIDTH + 2 * PADDING - KERNEL) / STRIDE + 1;
 

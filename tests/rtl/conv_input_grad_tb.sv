@@ -1,5 +1,6 @@
 // conv_input_grad on the files +grads, +mask and +weights; writes +sums, +codes, +flags ({flushed, above, below}) and
 // +overflows, one element a line.
+`include "bench.svh"
 
 module conv_input_grad_tb;
     parameter int BATCH            = 1;
@@ -15,7 +16,7 @@ module conv_input_grad_tb;
     parameter int PRODUCT_SHIFT    = 0;
     parameter int PRODUCT_ROUNDING = 0;
     parameter int ACC_BITS         = 24;
-    parameter bit ACC_WRAP         = 0;
+    parameter int ACC_WRAP         = 0;
     parameter int OUT_BITS         = 8;
     parameter int SHIFT            = 8;
     parameter int ROUNDING         = 6;
@@ -39,7 +40,7 @@ module conv_input_grad_tb;
         .STRIDE(STRIDE), .PADDING(PADDING), .G_BITS(G_BITS), .W_BITS(W_BITS), .PRODUCT_SHIFT(PRODUCT_SHIFT),
         .ACC_BITS(ACC_BITS), .OUT_BITS(OUT_BITS), .SHIFT(SHIFT), .BUG(BUG)
     ) layer (
-        .clk, .start, .product_rounding(4'(PRODUCT_ROUNDING)), .wrap(1'(ACC_WRAP)), .rounding(4'(ROUNDING)),
+        .clk, .start, .product_rounding(4'(PRODUCT_ROUNDING)), .wrap(ACC_WRAP != 0), .rounding(4'(ROUNDING)),
         .overflow(2'(OVERFLOW)), .grad_address, .grad(grads[grad_address]), .mask(masks[grad_address]),
         .weight_address, .weight(weights[weight_address]), .out_valid, .sum, .code, .below, .above, .flushed,
         .overflows, .busy

@@ -11,7 +11,7 @@ module conv_weight_grad #(
     parameter int STRIDE        = 1,
     parameter int PADDING       = 0,
     parameter int A_BITS        = 8,   // activations
-    parameter bit A_SIGNED      = 0,
+    parameter int A_SIGNED      = 0,
     parameter int G_BITS        = 8,   // activation gradients at the layer's output
     parameter int PRODUCT_SHIFT = 0,
     parameter int ACC_BITS      = 24,
@@ -39,7 +39,7 @@ module conv_weight_grad #(
     output logic        [31:0]         overflows,
     output logic                       busy
 );
-    // verilator lint_off WIDTHCONCAT  (an int is 32 bits wide)
+    // verilator lint_off WIDTHCONCAT
     localparam int ROWS = (HEIGHT + 2 * PADDING - KERNEL) / STRIDE + 1;
     localparam int COLUMNS = (WIDTH + 2 * PADDING - KERNEL) / STRIDE + 1;
 

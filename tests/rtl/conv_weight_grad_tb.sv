@@ -12,12 +12,12 @@ module conv_weight_grad_tb;
     parameter int STRIDE           = 1;
     parameter int PADDING          = 0;
     parameter int A_BITS           = 8;
-    parameter bit A_SIGNED         = 0;
+    parameter int A_SIGNED         = 0;
     parameter int G_BITS           = 8;
     parameter int PRODUCT_SHIFT    = 0;
     parameter int PRODUCT_ROUNDING = 0;
     parameter int ACC_BITS         = 24;
-    parameter bit ACC_WRAP         = 0;
+    parameter int ACC_WRAP         = 0;
     parameter int OUT_BITS         = 8;
     parameter int SHIFT            = 8;
     parameter int ROUNDING         = 6;
@@ -41,7 +41,7 @@ module conv_weight_grad_tb;
         .STRIDE(STRIDE), .PADDING(PADDING), .A_BITS(A_BITS), .A_SIGNED(A_SIGNED), .G_BITS(G_BITS),
         .PRODUCT_SHIFT(PRODUCT_SHIFT), .ACC_BITS(ACC_BITS), .OUT_BITS(OUT_BITS), .SHIFT(SHIFT), .BUG(BUG)
     ) layer (
-        .clk, .start, .product_rounding(4'(PRODUCT_ROUNDING)), .wrap(1'(ACC_WRAP)), .rounding(4'(ROUNDING)),
+        .clk, .start, .product_rounding(4'(PRODUCT_ROUNDING)), .wrap(ACC_WRAP != 0), .rounding(4'(ROUNDING)),
         .overflow(2'(OVERFLOW)), .activation_address, .activation(activations[activation_address]),
         .grad_address, .grad(grads[grad_address]), .mask(masks[grad_address]),
         .out_valid, .sum, .code, .below, .above, .flushed,

@@ -6,8 +6,8 @@ module dot_products #(
     parameter logic [LEVELS*32-1:0] LIMITS = '0,  // {outermost, ..., innermost}, each at least 1
     parameter int A_BITS                   = 8,
     parameter int B_BITS                   = 8,
-    parameter bit A_SIGNED                 = 1,
-    parameter bit B_SIGNED                 = 1,
+    parameter int A_SIGNED                 = 1,
+    parameter int B_SIGNED                 = 1,
     parameter int PRODUCT_SHIFT            = 0,
     parameter int ACC_BITS                 = 24,
     parameter int BUG                      = 0    // see saturating_mac

@@ -2,8 +2,8 @@
 module saturating_mac #(
     parameter int A_BITS     = 8,
     parameter int B_BITS     = 8,
-    parameter bit A_SIGNED   = 1,
-    parameter bit B_SIGNED   = 1,
+    parameter int A_SIGNED   = 1,
+    parameter int B_SIGNED   = 1,
     parameter int SHIFT      = 0,
     parameter int ACC_BITS   = 24,
     parameter int COUNT_BITS = 32,
@@ -32,8 +32,8 @@ module saturating_mac #(
     logic signed [ACC_BITS-1:0] next;
     logic outside;
 
-    assign wide_a = PRODUCT_BITS'($signed({A_SIGNED & a[A_BITS-1], a}));
-    assign wide_b = PRODUCT_BITS'($signed({B_SIGNED & b[B_BITS-1], b}));
+    assign wide_a = PRODUCT_BITS'($signed({A_SIGNED != 0 && a[A_BITS-1], a}));
+    assign wide_b = PRODUCT_BITS'($signed({B_SIGNED != 0 && b[B_BITS-1], b}));
     assign product = (wide_a * wide_b) & ~PRODUCT_BITS'(BUG == 4);
 
     round_shift #(.BITS(PRODUCT_BITS), .SHIFT(SHIFT), .BUG(BUG)) round (

@@ -1,0 +1,79 @@
+"""The update of parameters and their accumulators, from the definition in kernels/update.py."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fxsim.golden.arithmetic import bounded, rounded, updates
+from fxsim.golden.manifest import Entry
+from fxsim.golden.parts import Source
+from fxsim.golden.recipe import Recipe
+from fxsim.golden.semantics import Alternative, Semantics, change, rounding_changes
+
+OF_WEIGHTS = ("weights", "accumulators", "updates", "weight_grads")
+OF_BIAS = ("bias", "bias_accumulators", "bias_updates", "bias_grads")
+
+
+class Update(Recipe):
+    """u = round(learning rate * gradient), and what it makes of the parameter and the accumulator."""
+
+    def __init__(self, source: Source, entry: Entry):
+        super().__init__(source, entry)
+        bias = "bias" in entry.tensor
+        self.parameter, self.accumulator, self.update, self.gradient = OF_BIAS if bias else OF_WEIGHTS
+        self.formats = {tensor: source.entry(entry.layer, tensor).format
+                        for tensor in (self.parameter, self.accumulator, self.gradient)}
+
+    @property
+    def _update_rounding(self) -> str:
+        return self.source.entry(self.layer.name, self.update).rounding
+
+    def operand_rows(self, tensor: str, rows: np.ndarray) -> np.ndarray:
+        return self.rows_of(self.operand(tensor), rows)
+
+    def updates(self, rounding: str, rows: np.ndarray) -> np.ndarray:
+        """u of the given rows in accumulator steps, int64."""
+        words = self.source.words(self.layer.name, self.accumulator)
+        return updates(self.operand_rows(self.gradient, rows), self.formats[self.gradient], self.formats[self.accumulator],
+                       self.source.manifest.learning_rate, rounding, None if words is None else self.rows_of(words, rows))
+
+
+class UpdateItself(Update):
+    """u."""
+
+    def alternatives(self) -> Iterator[Alternative]:
+        return rounding_changes(self.default)
+
+    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        return self.updates(semantics.rounding, rows)
+
+
+class Updated(Update):
+    """W' = round(t), t = (W, acc) - u, and acc' = t - W'."""
+
+    @property
+    def default(self) -> Semantics:
+        return Semantics("nearest_up", "saturate", update_rounding=self._update_rounding)
+
+    def alternatives(self) -> Iterator[Alternative]:
+        for each in rounding_changes(Semantics(self._update_rounding)):
+            yield change(self.default, f"update: {each.text}", update_rounding=each.semantics.rounding)
+        for each in rounding_changes(self.default):
+            yield change(self.default, f"{self.parameter}: {each.text}", rounding=each.semantics.rounding)
+        for overflow in ("wrap", "saturate_symmetric"):
+            yield change(self.default, f"{self.parameter}: overflow {overflow} instead of saturate", overflow=overflow)
+        yield change(self.default, f"{self.accumulator}: overflow wrap instead of saturate", accumulator_overflow="wrap")
+        yield change(self.default, f"{self.accumulator} before the step ignored (0)", start=False)
+        yield change(self.default, "update added instead of subtracted", subtract=False)
+
+    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        parameter_format, accumulator_format = self.formats[self.parameter], self.formats[self.accumulator]
+        below = accumulator_format.bits
+        update = self.updates(semantics.update_rounding, rows) * (1 if semantics.subtract else -1)
+        held = self.operand_rows(f"{self.accumulator}_before", rows) * semantics.start
+        total = (self.operand_rows(self.parameter, rows) << below) + held - update
+        codes = bounded(rounded(total, below, semantics.rounding), parameter_format, semantics.overflow)
+        if self.entry.tensor != self.accumulator:
+            return codes
+        return bounded(total - (codes << below), accumulator_format, semantics.accumulator_overflow)

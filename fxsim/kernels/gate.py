@@ -1,0 +1,41 @@
+"""The straight-through ReLU mask applied to a gradient, and sums of a gradient over all but its channels.
+
+Loops run over slices by their own index: Numba does not vectorise an index that might be negative.
+"""
+from __future__ import annotations
+
+import numpy as np
+
+from fxsim.kernels.jit import GRAIN, jit, parallel_for
+
+ROWS = 256
+
+
+def gate(grads: np.ndarray, mask: np.ndarray, out: np.ndarray) -> None:
+    """out = grads where the mask (uint8 0 or 1, same shape) is 1, else 0; all C-contiguous."""
+    parallel_for(_gate, grads.size, GRAIN, grads.reshape(-1), mask.reshape(-1), out.reshape(-1))
+
+
+@jit
+def _gate(start, stop, grads, mask, out):
+    arriving, open_, passing = grads[start:stop], mask[start:stop], out[start:stop]
+    zero = passing.dtype.type(0)
+    for i in range(arriving.size):
+        passing[i] = arriving[i] if open_[i] else zero
+
+
+def channel_sums(codes: np.ndarray) -> np.ndarray:
+    """(O,) int64 sums of C-contiguous (..., O) codes of at most 32 bits."""
+    rows = codes.reshape(-1, codes.shape[-1])
+    partial = np.zeros((-(-len(rows) // ROWS), rows.shape[1]), np.int64)
+    parallel_for(_channel_sums, len(partial), 1 + GRAIN // (ROWS * rows.shape[1]), rows, partial)
+    return partial.sum(axis=0)
+
+
+@jit
+def _channel_sums(start, stop, rows, partial):
+    for block in range(start, stop):
+        total = partial[block]
+        for row in rows[block * ROWS:(block + 1) * ROWS]:
+            for o in range(total.size):
+                total[o] += row[o]

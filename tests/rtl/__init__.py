@@ -1,0 +1,1 @@
+"""Small SystemVerilog units with their benches, and the harness that runs them."""

@@ -1,0 +1,100 @@
+"""Runs the benches of this folder in Icarus Verilog and Verilator; files of codes for $readmemh.
+
+A file of codes has one code a line, two's complement in ceil(bits / 4) hexadecimal digits, in row-major order.
+"""
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parent
+UNITS = ("modes", "round_shift", "requantize", "saturating_mac", "dot_products", "conv_forward", "conv_input_grad",
+         "conv_weight_grad", "weight_update")
+SECONDS = 300
+
+
+def need(tool, found):
+    """Skip the test where `tool` is missing; on a CI machine that is a failure."""
+    if not found:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{tool} is not installed")
+
+
+def sources(*units):
+    return [str(FOLDER / f"{unit}.sv") for unit in units]
+
+
+def execute(command, folder):
+    """Standard output of a command; its whole output is the message where it fails."""
+    done = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, timeout=SECONDS)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed in {folder}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+class Simulation:
+    """A compiled bench."""
+
+    def __init__(self, command, folder):
+        self.command, self.folder = command, folder
+
+    def run(self, **files):
+        """Simulate with +name=file for each of `files`, paths within the simulation's folder."""
+        execute([*self.command, *(f"+{name}={file}" for name, file in files.items())], self.folder)
+
+
+class Icarus:
+    name = "Icarus Verilog"
+
+    def build(self, bench, folder, **parameters):
+        """The bench of that name, in a new folder within `folder`."""
+        need(self.name, shutil.which("iverilog"))
+        folder = Path(tempfile.mkdtemp(prefix="icarus_", dir=folder))
+        overrides = [f"-P{bench}.{name}={int(value)}" for name, value in parameters.items()]
+        execute(["iverilog", "-g2012", "-Wall", f"-I{FOLDER}", "-s", bench, "-o", "bench.vvp", *overrides,
+                 *sources(*UNITS, bench)], folder)
+        return Simulation(["vvp", "-n", "bench.vvp"], folder)
+
+
+class Verilator:
+    name = "Verilator"
+    runtime = ("verilated.o", "verilated_timing.o", "verilated_threads.o")
+
+    def build(self, bench, folder, **parameters):
+        """As Icarus.build; the C++ is compiled in one piece, and Verilator's own part of it once a test run."""
+        need(self.name, shutil.which("verilator"))
+        runtime = Path(folder).parent / "verilator_runtime"
+        folder = Path(tempfile.mkdtemp(prefix="verilator_", dir=folder))
+        overrides = [f"-G{name}={int(value)}" for name, value in parameters.items()]
+        execute(["verilator", "--cc", "--exe", "--main", "--timing", "-O1", "--output-split", "0", "-Wall",
+                 "-Wno-UNUSEDSIGNAL", f"-I{FOLDER}", "--top-module", bench, "--prefix", "bench", "-Mdir", ".", *overrides,
+                 *sources(*UNITS, bench)], folder)
+        for part in self.runtime:
+            if (runtime / part).exists():
+                shutil.copyfile(runtime / part, folder / part)
+        execute(["make", "-f", "bench.mk", "VM_PARALLEL_BUILDS=0", "OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0"], folder)
+        if not runtime.exists():
+            shutil.copytree(folder, runtime, ignore=lambda _, names: set(names) - set(self.runtime))
+        return Simulation(["./bench"], folder)
+
+
+SIMULATORS = (Icarus(), Verilator())
+both_simulators = pytest.mark.parametrize("simulator", SIMULATORS, ids=lambda simulator: type(simulator).__name__.lower())
+
+
+def write_codes(path, codes, bits):
+    digits, modulus = -(-bits // 4), 2**bits
+    lines = [f"{code % modulus:0{digits}x}\n" for code in np.asarray(codes).reshape(-1).tolist()]
+    Path(path).write_text("".join(lines), encoding="ascii")
+
+
+def read_codes(path, bits, signed, shape):
+    """int64 codes of `shape`; ValueError unless there are exactly so many, each of `bits` bits."""
+    words = [int(line, 16) for line in Path(path).read_text(encoding="ascii").split()]
+    codes = np.array(words, np.int64).reshape(shape)
+    if codes.size and codes.max() >= 2**bits:
+        raise ValueError(f"{path} has a word of more than {bits} bits")
+    return codes - ((codes >> (bits - 1) & int(signed)) << bits)
