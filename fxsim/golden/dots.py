@@ -5,7 +5,7 @@ row-major array with the last axis as N.  Rows are gathered on demand, so that a
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -197,11 +197,11 @@ def bias_grad_dot(grads: np.ndarray) -> Dot:
     return Dot(1, lambda rows: np.ones((len(rows), len(right)), np.int64), right, len(right), orders)
 
 
-def rows_per_block(dot: Dot, products: int = 2**25) -> int:
+def rows_per_block(dot: Dot, products: int = 2**23) -> int:
     """Rows whose dot products take about `products` multiplications."""
     return max(1, products // max(1, dot.right.size))
 
 
-def row_blocks(rows: int, size: int):
-    """The numbers of all rows, in blocks of `size`."""
-    return (np.arange(start, min(start + size, rows)) for start in range(0, rows, size))
+def blocks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """`rows` in pieces of at most `size`."""
+    return (rows[start:start + size] for start in range(0, len(rows), size))

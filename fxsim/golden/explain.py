@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fxsim.golden.dots import row_blocks
+from fxsim.golden.dots import blocks
 from fxsim.golden.export import Vectors
 from fxsim.golden.manifest import Entry
 from fxsim.golden.parts import MissingVectors, Source
@@ -21,7 +21,7 @@ SECOND_LOOK = 6
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was found: every change that reproduces all codes of the dump, how many were tried, and why none were."""
+    """Every change that reproduces all codes of the dump, how many were tried, and what kept more from being tried."""
 
     changes: tuple[str, ...]
     tried: int
@@ -35,36 +35,29 @@ def explain(vectors: Vectors, entry: Entry, dumped: np.ndarray) -> Explanation:
     only if it gives every code of the dump.
     """
     golden = vectors.codes(entry.name)
-    changes, tried = [], 0
-    for text, codes in _rearranged(golden):
-        tried += 1
-        if np.array_equal(codes, dumped.reshape(-1)):
-            changes.append(text)
-    note, recipe = "", None
+    orders = list(_element_orders(entry, golden))
+    changes = [text for text, codes in orders if np.array_equal(codes, dumped.reshape(-1))][:1]
     try:
         recipe = recipe_for(Source(vectors), entry)
-        note = "" if recipe else "it is not computed from other tensors of the step that fxsim knows how to vary"
     except MissingVectors as missing:
-        note = f"that needs {missing}, which was not exported"
-    if recipe and not _Comparison(recipe, golden, golden).holds(recipe.default):
-        recipe, note = None, "the vectors do not follow from each other by the manifest's own semantics; export them again"
-    if recipe:
-        comparison = _Comparison(recipe, dumped, golden)
-        for alternative in recipe.alternatives():
-            tried += 1
-            if comparison.holds(alternative.semantics):
-                changes.append(alternative.text)
-    return Explanation(tuple(changes), tried, note)
+        return Explanation(tuple(changes), len(orders), f"for more, export {missing} too")
+    if recipe is None:
+        return Explanation(tuple(changes), len(orders), "fxsim computes this tensor in one way only")
+    if not _Comparison(recipe, golden, golden).holds(recipe.default):
+        return Explanation(tuple(changes), len(orders), "the vectors do not follow from each other by the manifest's own "
+                                                        "semantics, so that no change of it was tried")
+    comparison, alternatives = _Comparison(recipe, dumped, golden), list(recipe.alternatives())
+    changes += [each.text for each in alternatives if comparison.holds(each.semantics)]
+    return Explanation(tuple(changes), len(orders) + len(alternatives))
 
 
-def _rearranged(golden: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """The golden codes in other orders (flat): axes permuted, a kernel flipped, one place early or late."""
-    flat = golden.reshape(-1)
-    yield "every code one place too late (the first is anything)", None
+def _element_orders(entry: Entry, golden: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The golden codes written in another order of axes, flat."""
+    axes = entry.axes.split(",")
     for order in itertools.permutations(range(golden.ndim)):
         if order != tuple(range(golden.ndim)):
-            yield f"elements written in the order of axes {order}", golden.transpose(order).reshape(-1)
-    _ = flat
+            names = ",".join(axes[axis] for axis in order)
+            yield f"elements in the order {names} instead of {entry.axes}", golden.transpose(order).reshape(-1)
 
 
 class _Comparison:
@@ -79,9 +72,10 @@ class _Comparison:
         self.probes = [few, np.unique(np.concatenate(rows))]
 
     def holds(self, semantics: Semantics) -> bool:
-        blocks = row_blocks(len(self.wanted), self.recipe.rows_per_block)
+        size = self.recipe.rows_per_block
+        everything = blocks(np.arange(len(self.wanted)), size)
         return all(np.array_equal(self.recipe.compute(semantics, rows), self.wanted[rows])
-                   for rows in itertools.chain(self.probes, blocks))
+                   for rows in itertools.chain(*(blocks(probe, size) for probe in self.probes), everything))
 
 
 def _spread(indices: np.ndarray, count: int) -> np.ndarray:

@@ -1,0 +1,120 @@
+"""How the fixed-point step of the CIFAR-10 ConvNet scales: threads, batch, memory, start-up.
+
+    python benchmarks/bench_scaling.py [--json FILE] [--quick]
+
+Each figure comes from processes of its own, so that memory and start-up are clean; peers alternate.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from fxsim.files import write_text
+from machine import machine
+
+HERE = Path(__file__).parent
+
+STEP = """
+import time, statistics, bench_step as b
+network = b.without_batch_norm(b.cifar10_convnet())
+step = b.fixed_step(network, {batch})[1]
+step(); step()
+times = []
+for _ in range({repeats}):
+    start = time.perf_counter(); step(); times.append(time.perf_counter() - start)
+print(statistics.median(times))
+"""
+
+MEMORY = """
+import resource, bench_step as b
+network = b.without_batch_norm(b.cifar10_convnet())
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+{warm}
+before = peak()
+step = {step}
+step(); step()
+print(peak() - before)
+"""
+WARM_FIXED = "b.fixed_step(network, 2)[1]()"
+WARM_TORCH = "b.torch_step(network, 2, False)()"
+
+IMPORT = "import time; start = time.perf_counter(); import fxsim; print(time.perf_counter() - start)"
+FIRST_STEP = """
+import time; start = time.perf_counter()
+import bench_step as b
+b.fixed_step(b.without_batch_norm(b.cifar10_convnet()), 128)[1]()
+print(time.perf_counter() - start)
+"""
+
+
+def figure(code: str, **environment: str) -> float:
+    """What a fresh process prints."""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE,
+                         env={**os.environ, **environment})
+    if run.returncode:
+        raise RuntimeError(run.stderr.strip().splitlines()[-1])
+    return float(run.stdout)
+
+
+def threads_rows(repeats: int) -> list[dict]:
+    seconds = {threads: [] for threads in (1, 2)}
+    for _ in range(3):
+        for threads, values in seconds.items():
+            values.append(figure(STEP.format(batch=128, repeats=repeats), NUMBA_NUM_THREADS=str(threads)))
+    one, two = (statistics.median(seconds[threads]) for threads in (1, 2))
+    return [{"what": "one thread / two threads, step at batch 128", "ratio": one / two, "target": ">= 1.8",
+             "seconds": {"1": one, "2": two}}]
+
+
+def batch_rows(batches, repeats: int) -> list[dict]:
+    per_image = {batch: figure(STEP.format(batch=batch, repeats=repeats)) / batch for batch in batches}
+    costs = list(per_image.values())
+    growth = max(later / earlier for earlier, later in zip(costs, costs[1:]))
+    return [{"what": "largest growth of per-image time from one batch size to the next", "ratio": growth,
+             "target": "<= 1.1", "seconds_per_image": {str(batch): value for batch, value in per_image.items()}}]
+
+
+def memory_rows() -> list[dict]:
+    fixed = figure(MEMORY.format(warm=WARM_FIXED, step="b.fixed_step(network, 128)[1]"))
+    try:
+        torch = figure(MEMORY.format(warm=WARM_TORCH, step="b.torch_step(network, 128, False)"))
+    except RuntimeError as error:
+        print(f"PyTorch's memory not measured: {error}", file=sys.stderr)
+        return []
+    return [{"what": "peak memory of the step above imports, fxsim / PyTorch", "ratio": fixed / torch,
+             "target": "<= 0.5", "bytes": {"fxsim": fixed, "torch": torch}}]
+
+
+def start_rows() -> list[dict]:
+    imported = statistics.median(figure(IMPORT) for _ in range(5))
+    with tempfile.TemporaryDirectory() as folder:
+        cold = figure(FIRST_STEP, NUMBA_CACHE_DIR=folder)
+        warm = figure(FIRST_STEP, NUMBA_CACHE_DIR=folder)
+    return [{"what": what, "seconds": seconds, "target": target} for what, seconds, target in (
+        ("import fxsim", imported, "< 0.5 s"), ("first step, cold cache", cold, "< 30 s"),
+        ("first step, warm cache", warm, "< 3 s"))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="two batch sizes, 2 repeats")
+    arguments = parser.parse_args()
+    batches, repeats = ((32, 64), 2) if arguments.quick else ((32, 64, 128, 256, 512), 8)
+    rows = [*start_rows(), *memory_rows(), *threads_rows(repeats), *batch_rows(batches, repeats)]
+    for row in rows:
+        value = f"{row['ratio']:.2f}" if "ratio" in row else f"{row['seconds']:.2f} s"
+        print(f"{row['what']:66} {value:>8}  target {row['target']}")
+    if arguments.json:
+        result = {"command": "python " + " ".join(sys.argv), "machine": machine(), "rows": rows}
+        write_text(arguments.json, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
