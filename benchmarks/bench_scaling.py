@@ -112,7 +112,7 @@ def main() -> None:
         value = f"{row['ratio']:.2f}" if "ratio" in row else f"{row['seconds']:.2f} s"
         print(f"{row['what']:66} {value:>8}  target {row['target']}")
     if arguments.json:
-        result = {"command": "python " + " ".join(sys.argv), "machine": machine(), "rows": rows}
+        result = {"command": "python " + " ".join(sys.argv), "machine": machine(), "ratios": rows}
         write_text(arguments.json, json.dumps(result, indent=1) + "\n")
 
 

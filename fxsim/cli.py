@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command in `argv` (default: the process's own); returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = parse(argv)
         arguments.command_line = shlex.join(["fxsim", *argv])
         from fxsim import commands  # here, so that --help and --version do not wait for Numba
 
@@ -34,6 +34,11 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The arguments in `argv`, with the command's name as `command`; InputError where they do not do."""
+    return _parser().parse_args(argv)
 
 
 class _Parser(argparse.ArgumentParser):

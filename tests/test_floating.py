@@ -213,6 +213,13 @@ def test_cross_entropy_is_that_of_the_definition_and_does_not_overflow():
     np.testing.assert_allclose(gradients, [(first - [1, 0, 0]) / 2, [0, 0, 0]], atol=1e-15)
 
 
+def test_a_diverged_run_shows_nan_instead_of_clipping_it_away():
+    net, images, labels = everything(np.float32)
+    net.parameters["stem"]["weight"][0, 0, 0, 0] = np.nan
+    loss, gradients = net.loss_and_gradients(images, labels)
+    assert np.isnan(loss) and np.isnan(gradients["stem"]["weight"]).any()
+
+
 def test_probes_see_every_tensor_of_a_step_with_its_shape():
     net, images, labels = everything(np.float32)
     seen = {}

@@ -36,7 +36,7 @@ def update_shifts(grads: Format, accumulators: Format, rate: LearningRate) -> tu
     shift = accumulators.step_exp - grads.step_exp - rate.exponent
     left, right = max(-shift, 0), max(shift, 0)
     if right > kernel.MAX_SHIFT or grads.bits + MANTISSA_BITS + left > kernel.MAX_SHIFT:
-        raise InputError(f"updates of {grads} times learning rate {rate.real:g} do not fit 62 bits above {accumulators}; "
+        raise InputError(f"updates of {grads} at learning rate {rate.real:g} do not fit 62 bits above {accumulators}; "
                          "change the accumulators' format")
     return left, right
 

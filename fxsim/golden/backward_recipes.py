@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from fxsim.formats import Format
 from fxsim.golden.dots import Dot, Summing, bias_grad_dot, input_grad_dot, rows_per_block, weight_grad_dot
 from fxsim.golden.manifest import Entry
 from fxsim.golden.parts import MissingVectors, PreactivationGrads, Source, requantized
@@ -67,7 +68,9 @@ class ParameterGrads(Recipe):
 
     def _dot_of(self, key: Semantics) -> Dot:
         inner = self.grads.codes_or_golden(key)
-        return weight_grad_dot(self.layer, self.operand("activations"), inner) if self.of_weights else bias_grad_dot(inner)
+        if self.of_weights:
+            return weight_grad_dot(self.layer, self.operand("activations"), inner)
+        return bias_grad_dot(inner)
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from quantization_changes(self.default, self.entry.format)
@@ -85,15 +88,25 @@ class ParameterGrads(Recipe):
                            None if words is None else self.rows_of(words, rows))
 
 
-class Branch:
-    """The gradient that one layer sends to its input."""
+class ActivationGrads(Recipe):
+    """G^A of a layer: the input gradient of the layer that reads it, one quantization."""
 
-    def __init__(self, source: Source, reader: str, shape: tuple[int, ...]):
-        self.source, self.shape, self.layer = source, shape, source.network.layer(reader)
+    def __init__(self, source: Source, entry: Entry, reader: str):
+        super().__init__(source, entry)
+        self.reader = source.network.layer(reader)
         self.grads = PreactivationGrads(source, reader)
-        self.step_exp = sum(source.entry(reader, tensor).format.step_exp
-                            for tensor in ("preactivation_grads", "weights"))
         self._dot = lru_cache(maxsize=2)(self._dot_of)
+        self.dot(self.default)
+
+    @property
+    def default(self) -> Semantics:
+        accumulator = self.entry.accumulator
+        return Semantics(self.entry.rounding, self.entry.overflow,
+                         summing=Summing(bits=accumulator.bits, overflow=accumulator.overflow))
+
+    @property
+    def rows_per_block(self) -> int:
+        return rows_per_block(self.dot(self.default))
 
     def dot(self, semantics: Semantics) -> Dot:
         return self._dot(Semantics(mask=semantics.mask, last_maximum=semantics.last_maximum,
@@ -101,53 +114,32 @@ class Branch:
                                    earlier_weights=semantics.earlier_weights))
 
     def _dot_of(self, key: Semantics) -> Dot:
-        weights = self.source.codes(self.layer.name, "weights" if key.earlier_weights else "updated_weights")
-        return input_grad_dot(self.layer, self.grads.codes_or_golden(key), WEIGHT_VIEWS[key.weights](weights), self.shape)
+        weights = self.source.codes(self.reader.name, "weights" if key.earlier_weights else "updated_weights")
+        grads = self.grads.codes_or_golden(key)
+        return input_grad_dot(self.reader, grads, WEIGHT_VIEWS[key.weights](weights), self.entry.shape)
 
-
-class ActivationGrads(Recipe):
-    """G^A of a layer: input gradients of all layers that read it, one quantization."""
-
-    def __init__(self, source: Source, entry: Entry):
-        super().__init__(source, entry)
-        self.branches = [Branch(source, reader, entry.shape) for reader in source.readers(entry.layer)]
-        for branch in self.branches:
-            branch.dot(self.default)
-
-    @property
-    def default(self) -> Semantics:
-        accumulator = self.entry.accumulator
-        summing = Summing(bits=accumulator.bits, overflow=accumulator.overflow) if accumulator else Summing()
-        return Semantics(self.entry.rounding, self.entry.overflow, summing=summing)
-
-    @property
-    def rows_per_block(self) -> int:
-        return min(rows_per_block(branch.dot(self.default)) for branch in self.branches)
+    def _reader_formats(self) -> tuple[Format, Format]:
+        reader = self.reader.name
+        return self.source.entry(reader, "preactivation_grads").format, self.source.entry(reader, "weights").format
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from quantization_changes(self.default, self.entry.format)
-        if len(self.branches) > 1:
-            return
-        branch = self.branches[0]
-        yield from branch.grads.changes(self.default)
-        yield from weight_changes(self.default, branch.layer)
-        if self.source.has(branch.layer.name, "updated_weights"):
+        yield from self.grads.changes(self.default)
+        yield from weight_changes(self.default, self.reader)
+        if self.source.has(self.reader.name, "updated_weights"):
             yield change(self.default, "weights after the update instead of before", earlier_weights=False)
-        bits = sum(self.source.entry(branch.layer.name, tensor).format.bits
-                   for tensor in ("preactivation_grads", "weights"))
-        yield from summing_changes(self.default, self.entry.accumulator, branch.dot(self.default), bits)
+        bits = sum(format.bits for format in self._reader_formats())
+        yield from summing_changes(self.default, self.entry.accumulator, self.dot(self.default), bits)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        step_exp = min(branch.step_exp for branch in self.branches)
-        total = sum(self._branch_rows(branch, semantics, rows) << branch.step_exp - step_exp
-                    for branch in self.branches)
+        step_exp = sum(format.step_exp for format in self._reader_formats())
         words = self.source.words(self.layer.name, "activation_grads")
-        return requantized(total, step_exp, self.entry, semantics,
+        return requantized(self._sums(semantics, rows), step_exp, self.entry, semantics,
                            None if words is None else self.rows_of(words, rows))
 
-    def _branch_rows(self, branch: Branch, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        """Sums of the rows of the entry (N, H, W, C); a Dense layer makes them H * W at a time."""
-        dot = branch.dot(semantics)
+    def _sums(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        """Sums of the rows of the entry (N, H, W, C); a Dense reader makes all of a sample at a time."""
+        dot = self.dot(semantics)
         merged = int(np.prod(self.entry.shape[:3])) // dot.rows
         wide, inverse = np.unique(rows // merged, return_inverse=True)
         sums = dot.sums(wide, semantics.summing).reshape(len(wide), merged, -1)

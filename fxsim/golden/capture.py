@@ -1,7 +1,6 @@
 """One training step with every tensor that it reads and makes, in data-flow order."""
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 from fxsim.errors import choice
 from fxsim.formats import Format
 from fxsim.golden import arithmetic
-from fxsim.golden.manifest import Accumulator, Entry, Manifest
+from fxsim.golden.manifest import RANDOM_WORDS, Accumulator, Entry, Manifest
 from fxsim.kernels.gemm import Operand, accumulator_bits
 from fxsim.kernels.rounding import STOCHASTIC
 from fxsim.machine import versions
@@ -21,7 +20,6 @@ from fxsim.tensor import Tensor
 
 MASK_FORMAT = Format(1, 1, False)
 WORD_FORMAT = Format(32, 32, False)
-RANDOM_WORDS = "_random_words"
 
 _UPDATED = {"accumulators": "weights", "bias_accumulators": "bias"}
 _COUNTED_AS = {"updated_weights": "weights"}
@@ -92,7 +90,8 @@ class _Recorder:
         self._keep(layer, tensor, value)
         if tensor == "preactivations" and self.network.network.layer(layer).relu:
             bound = 1 << (RELU_RANGE_EXP - value.format.step_exp)
-            self._keep(layer, "relu_mask", Tensor(((value.codes > 0) & (value.codes < bound)).astype(np.uint8), MASK_FORMAT))
+            mask = (value.codes > 0) & (value.codes < bound)
+            self._keep(layer, "relu_mask", Tensor(mask.astype(np.uint8), MASK_FORMAT))
         if tensor == "logits":
             bits = max(1, (self.network.network.classes - 1).bit_length())
             self._keep(layer, "labels", Tensor(self.labels, Format(bits, bits, False)))
@@ -151,7 +150,8 @@ class _Recorder:
             return None, None
         if tensor in ("activations", "logits", "activation_grads", "weight_grads", "bias_grads"):
             return assignment.rounding_of(tensor), assignment.overflow_of(tensor)
-        if tensor == "preactivation_grads" and network.layer(layer).pool and network.layer(layer).pool.kind == "average":
+        pool = network.layer(layer).pool
+        if tensor == "preactivation_grads" and pool and pool.kind == "average":
             return "nearest_away", None
         return {
             "updates": (assignment.rounding_of("accumulators"), None),
@@ -176,7 +176,8 @@ class _Recorder:
         readers = [reader.name for reader, source in network.edges() if source == layer]
         if tensor == "activation_grads" and len(readers) == 1:
             plan = self.network.products[readers[0]].input_grad_plan
-            order = "output" if isinstance(network.layer(readers[0]), Dense) else "output channel, kernel row, kernel column"
+            dense = isinstance(network.layer(readers[0]), Dense)
+            order = "output" if dense else "output channel, kernel row, kernel column"
             return Accumulator(plan.accumulator_bits, plan.terms, order)
         return None
 

@@ -38,9 +38,14 @@ class Difference:
         steps = tuple((int(values[i]), int(counts[i])) for i in order)
         return cls(index, int(got[index]), int(wanted[index]), int(places.size), int(wanted.size), steps)
 
-    def text(self, format: Format | None = None) -> str:
-        """Two lines: the first difference, in codes and (with a format) reals; how many differ, by how much."""
-        return (f"first at index {self.index}: got {_code(self.got, format)}, wanted {_code(self.wanted, format)}\n"
+    def text(self, format: Format | None = None, axes: str = "") -> str:
+        """Two lines: the first difference, in codes and (with a format) reals; how many differ, by how much.
+
+        axes: names of the axes, such as 'N,H,W,C'.
+        """
+        index = ", ".join(map(str, self.index))
+        return (f"first at index ({index}){f' of ({axes})' if axes else ''}: "
+                f"got {_code(self.got, format)}, wanted {_code(self.wanted, format)}\n"
                 f"{self.count} of {self.size} codes differ ({100 * self.count / self.size:.3g} %); "
                 f"got - wanted in codes: {self._histogram()}")
 

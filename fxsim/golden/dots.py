@@ -16,6 +16,7 @@ from fxsim.nn.spec import Dense, Layer
 
 FAR = 2**62
 """No exact sum reaches it: the executor's widths stay below."""
+KERNEL_FIRST = "kernel row, kernel column, channel"
 
 
 @dataclass(frozen=True)
@@ -145,31 +146,33 @@ def forward_dot(layer: Layer, source: np.ndarray, weights: np.ndarray, bias: np.
         taps = padded[n[:, None], (y * stride)[:, None] + row, (x * stride)[:, None] + column, channel]
         return np.concatenate([taps << shifts[0], np.ones((len(rows), 1), np.int64)], axis=1)
 
-    right = np.concatenate([weights[row, column, channel].astype(np.int64), bias.astype(np.int64)[None] << shifts[1]])
-    orders = _orders(channel.size, {"kernel row, kernel column, channel": np.lexsort((channel, column, row))}, bias=True)
+    right = np.concatenate([weights[row, column, channel], bias[None].astype(np.int64) << shifts[1]])
+    orders = _orders(channel.size, {KERNEL_FIRST: np.lexsort((channel, column, row))}, bias=True)
     return Dot(len(source) * positions[0] * positions[1], left, right, channel.size, orders, shifts[0])
 
 
 def input_grad_dot(layer: Layer, grads: np.ndarray, weights: np.ndarray, shape: tuple[int, ...]) -> Dot:
-    """Gradient at the layer's input of `shape` (N, H, W, C): rows (n, y, x), terms (output channel, kernel row, column).
+    """Gradient at the layer's input of `shape` (N, H, W, C): terms (output channel, kernel row, kernel column).
 
-    grads: (N, OH, OW, O) codes at the pre-activations.
+    grads: (N, OH, OW, O) codes at the pre-activations.  Rows are (n, y, x); for a Dense layer, n.
     """
     samples, height, width, channels = (shape[0], 1, 1, int(np.prod(shape[1:]))) if isinstance(layer, Dense) else shape
     weights = weights.reshape(1, 1, *weights.shape) if isinstance(layer, Dense) else weights
     size, stride, padding = _window(layer)
     margin = size - 1
-    spread = np.zeros((samples, height + 2 * (margin + padding), width + 2 * (margin + padding), grads.shape[3]), np.int64)
-    _, rows_out, columns_out, _ = grads.shape
+    _, rows_out, columns_out, outputs = grads.shape
+    grown = 2 * (margin + padding)
+    spread = np.zeros((samples, height + grown, width + grown, outputs), np.int64)
     spread[:, margin:margin + rows_out * stride:stride, margin:margin + columns_out * stride:stride] = grads
-    output, row, column = _grid(grads.shape[3], size, size)
+    output, row, column = _grid(outputs, size, size)
 
     def left(rows: np.ndarray) -> np.ndarray:
         n, y, x = np.unravel_index(rows, (samples, height, width))
-        return spread[n[:, None], (y + margin + padding)[:, None] - row, (x + margin + padding)[:, None] - column, output]
+        y, x = y[:, None] + margin + padding, x[:, None] + margin + padding
+        return spread[n[:, None], y - row, x - column, output]
 
     right = weights[row, column, :, output].astype(np.int64)
-    orders = _orders(output.size, {"kernel row, kernel column, channel": np.lexsort((output, column, row))}, bias=False)
+    orders = _orders(output.size, {KERNEL_FIRST: np.lexsort((output, column, row))}, bias=False)
     return Dot(samples * height * width, left, right.reshape(output.size, channels), output.size, orders)
 
 

@@ -44,7 +44,7 @@ def explain(vectors: Vectors, entry: Entry, dumped: np.ndarray) -> Explanation:
     if recipe is None:
         return Explanation(tuple(changes), len(orders), "fxsim computes this tensor in one way only")
     if not _Comparison(recipe, golden, golden).holds(recipe.default):
-        return Explanation(tuple(changes), len(orders), "the vectors do not follow from each other by the manifest's own "
+        return Explanation(tuple(changes), len(orders), "the vectors do not follow from each other by the manifest's "
                                                         "semantics, so that no change of it was tried")
     comparison, alternatives = _Comparison(recipe, dumped, golden), list(recipe.alternatives())
     changes += [each.text for each in alternatives if comparison.holds(each.semantics)]

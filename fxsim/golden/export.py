@@ -124,11 +124,11 @@ class Vectors:
     def _read(self, entry: Entry) -> np.ndarray:
         kind = next((kind for kind in READABLE if kind in entry.files), None)
         if kind is None:
-            raise InputError(f"{self.folder / FILE} names no .mem, .hex or .npy of {entry.name}; export the vectors again")
+            raise InputError(f"{self.folder / FILE} names no .mem, .hex or .npy of {entry.name}; export it again")
         path = self.folder / entry.files[kind].name
         data = read_bytes(path)
         if hashlib.sha256(data).hexdigest() != entry.files[kind].sha256:
-            raise InputError(f"{path} is not the file that was exported (its SHA-256 differs); export the vectors again")
+            raise InputError(f"{path} is not the file that was exported (its SHA-256 differs); export it again")
         return decode(kind, data, entry, str(path))
 
 

@@ -21,7 +21,8 @@ def to_header(name: str, codes: np.ndarray, format: Format) -> bytes:
             f"#ifndef {macro}_H\n#define {macro}_H\n#include <stdint.h>\n"
             f"#define {macro}_SIZE {codes.size}\n#define {macro}_DIMS {codes.ndim}\n{dimensions}"
             f"#define {macro}_BITS {format.bits}\n#define {macro}_STEP_EXP ({format.step_exp})\n"
-            f"static const {kind} {identifier}[{macro}_SIZE] = {{\n").encode() + _decimals(codes.reshape(-1)) + b"};\n#endif\n"
+            f"static const {kind} {identifier}[{macro}_SIZE] = {{\n"
+            ).encode() + _decimals(codes.reshape(-1)) + b"};\n#endif\n"
 
 
 def _decimals(codes: np.ndarray) -> bytes:

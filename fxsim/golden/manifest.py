@@ -20,6 +20,9 @@ from fxsim.tensor import Counts
 FILE = "manifest.json"
 KIND, VERSION = "fxsim vectors", 1
 
+RANDOM_WORDS = "_random_words"
+"""Ends the name of the tensor of random words that rounded a tensor of the name before it."""
+
 ROLES = ("input", "result")
 ACCUMULATION = ("exact", "wrap", "saturate", "saturate_end")
 ENCODING = {
@@ -144,7 +147,8 @@ class Manifest:
         if not isinstance(data, dict) or data.get("kind") != KIND:
             raise InputError(f"this is no manifest of vectors (no kind {KIND!r})")
         if data.get("version") != VERSION:
-            raise InputError(f"the manifest has version {data.get('version')!r}, this fxsim reads {VERSION}; export again")
+            raise InputError(f"the manifest has version {data.get('version')!r}, this fxsim reads {VERSION}; "
+                             "export the vectors again")
         try:
             rate = LearningRate(data["learning_rate"]["mantissa"], data["learning_rate"]["exponent"])
             return cls(spec.from_dict(data["network"]), data["step"], data["seed"], data["batch"], rate,

@@ -106,7 +106,7 @@ def _codes(words: np.ndarray, format: Format, where: str) -> np.ndarray:
         outside = np.flatnonzero(words >> np.uint64(format.bits))
         if outside.size:
             word = int(words[outside[0]])
-            raise InputError(f"{where}: {outside.size} codes have bits beyond the {format.bits} of the format, the first is "
+            raise InputError(f"{where}: {outside.size} codes have bits beyond the format's {format.bits}, the first is "
                              f"number {outside[0]}: {word:x}; write two's complement of exactly {format.bits} bits")
     unused = np.uint64(64 - format.bits)
     if format.signed:

@@ -8,10 +8,9 @@ import numpy as np
 
 from fxsim.formats import Format
 from fxsim.golden.arithmetic import quantized
-from fxsim.golden.capture import RANDOM_WORDS
 from fxsim.golden.dots import Dot, Summing, forward_dot
 from fxsim.golden.export import Vectors
-from fxsim.golden.manifest import Entry
+from fxsim.golden.manifest import RANDOM_WORDS, Entry
 from fxsim.golden.semantics import (
     AVERAGINGS,
     MASKS,
@@ -231,6 +230,6 @@ class PreactivationGrads:
         if self.layer.relu:
             yield from mask_changes(default)
         if self.pool and self.pool.kind == "max":
-            yield change(default, "max pooling: the last maximum of a window wins instead of the first", last_maximum=True)
+            yield change(default, "max pooling: a window's last maximum wins instead of its first", last_maximum=True)
         if self.pool and self.pool.kind == "average":
             yield from averaging_changes(default)

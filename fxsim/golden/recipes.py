@@ -7,6 +7,7 @@ from fxsim.golden.manifest import Entry
 from fxsim.golden.parts import Source
 from fxsim.golden.recipe import Recipe
 from fxsim.golden.update_recipes import Updated, UpdateItself
+from fxsim.nn.spec import Layer
 
 RECIPES = {
     "preactivations": Preactivations,
@@ -30,13 +31,21 @@ def recipe_for(source: Source, entry: Entry) -> Recipe | None:
 
     Raises MissingVectors where a tensor that it follows from was not exported.
     """
-    layers = {entry.layer, source.network.source(entry.layer) or entry.layer, *source.readers(entry.layer)}
-    for name in layers:
-        layer = source.network.layer(name)
-        if layer.batch_norm or layer.add or layer.dropout:
-            return None
-    if entry.role == "input":
+    readers = source.readers(entry.layer)
+    if entry.role == "input" or any(map(_beyond, map(source.network.layer, _involved(source, entry)))):
         return None
-    if entry.tensor == "activation_grads":
-        return ActivationGrads(source, entry) if source.readers(entry.layer) else LossGradient(source, entry)
-    return RECIPES[entry.tensor](source, entry) if entry.tensor in RECIPES else None
+    if entry.tensor != "activation_grads":
+        return RECIPES[entry.tensor](source, entry) if entry.tensor in RECIPES else None
+    if len(readers) > 1:
+        return None
+    return ActivationGrads(source, entry, readers[0]) if readers else LossGradient(source, entry)
+
+
+def _involved(source: Source, entry: Entry) -> list[str]:
+    """The layers whose operations a tensor may follow from."""
+    before = source.network.source(entry.layer)
+    return [entry.layer, *source.readers(entry.layer), *([before] if before else [])]
+
+
+def _beyond(layer: Layer) -> bool:
+    return bool(layer.batch_norm or layer.add or layer.dropout)

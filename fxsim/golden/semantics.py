@@ -24,9 +24,11 @@ class Semantics:
     rounding, overflow: of the quantization.  narrower: bits by which its range is smaller.  shift: bits by which too
     many (or, negative, too few) are dropped.  summing: of the products.  weights: key of WEIGHT_VIEWS.  bias: whether
     it is added.  mask: key of MASKS.  last_maximum: which of several maxima a max pooling's gradient goes to.
-    averaging: rounding of average pooling.  divide: whether the loss gradient is divided by the batch.  earlier_weights: whether the
-    backward pass sees the weights as before the update.  Of the update: its own rounding (`rounding` is that of the
-    parameter), overflow of the accumulator, whether what the accumulator held counts, whether it is subtracted.
+    averaging: rounding of average pooling.  divide: whether the loss gradient is divided by the batch.
+    earlier_weights: whether the backward pass sees the weights as before the update.
+
+    In an update, rounding and overflow are the parameter's; update_rounding is that of u; accumulator_overflow,
+    start: of the accumulator, whether what it held counts; subtract: whether u is subtracted.
     """
 
     rounding: str | None = None
@@ -136,7 +138,8 @@ _OVERFLOW_TEXTS = {"wrap": "it wraps", "saturate": "it saturates after every add
 def _narrower_changes(default: Semantics, bits: int, overflows: tuple[str, ...], dot: Dot, orders: bool = True):
     for fewer in range(1, bits):
         for overflow in overflows:
-            text = f"accumulator {_bits(fewer)} narrower ({bits - fewer} instead of {bits}), {_OVERFLOW_TEXTS[overflow]}"
+            text = (f"accumulator {_bits(fewer)} narrower ({bits - fewer} instead of {bits}), "
+                    f"{_OVERFLOW_TEXTS[overflow]}")
             changed = _sum_change(default, text, bits=bits - fewer, overflow=overflow)
             yield changed
             if overflow == "saturate" and orders:

@@ -35,8 +35,9 @@ class Update(Recipe):
     def updates(self, rounding: str, rows: np.ndarray) -> np.ndarray:
         """u of the given rows in accumulator steps, int64."""
         words = self.source.words(self.layer.name, self.accumulator)
-        return updates(self.operand_rows(self.gradient, rows), self.formats[self.gradient], self.formats[self.accumulator],
-                       self.source.manifest.learning_rate, rounding, None if words is None else self.rows_of(words, rows))
+        words = None if words is None else self.rows_of(words, rows)
+        return updates(self.operand_rows(self.gradient, rows), self.formats[self.gradient],
+                       self.formats[self.accumulator], self.source.manifest.learning_rate, rounding, words)
 
 
 class UpdateItself(Update):
@@ -63,7 +64,8 @@ class Updated(Update):
             yield change(self.default, f"{self.parameter}: {each.text}", rounding=each.semantics.rounding)
         for overflow in ("wrap", "saturate_symmetric"):
             yield change(self.default, f"{self.parameter}: overflow {overflow} instead of saturate", overflow=overflow)
-        yield change(self.default, f"{self.accumulator}: overflow wrap instead of saturate", accumulator_overflow="wrap")
+        yield change(self.default, f"{self.accumulator}: overflow wrap instead of saturate",
+                     accumulator_overflow="wrap")
         yield change(self.default, f"{self.accumulator} before the step ignored (0)", start=False)
         yield change(self.default, "update added instead of subtracted", subtract=False)
 

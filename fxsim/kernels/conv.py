@@ -3,43 +3,22 @@
 Activations are (N, H, W, C), weights (KH, KW, C, O).  A convolution's row of taps is KW * C
 consecutive codes of the padded input, so an output position is one row of the left operand, read in
 place: KH runs of KW * C codes.  The input gradient is the same product on the dilated gradient with
-flipped weights (see `taps.py`).  A weight gradient sums over images and positions: its left operand is the input, one
-row per (tap, input channel), its right operand the output gradient, both with images 2i and 2i + 1
-side by side.  Sums are exact whatever the path, the tiling and the number of threads.
+flipped weights (see `taps.py`).  A weight gradient sums over images and positions: its left operand is
+the input, one row per (tap, input channel), its right operand the output gradient, both with images 2i
+and 2i + 1 side by side.  Sums are exact whatever the path, the tiling and the number of threads.
 """
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 
 from fxsim.kernels.epilogue import Epilogue, requantize_tile, store_tile
 from fxsim.kernels.jit import jit, parallel_for
-from fxsim.kernels.packing import blocks_of, pair_images, place
+from fxsim.kernels.matmul import PANEL_BYTES, RAW, Product, group_tiles, multiply_chunks, spill_words, with_spare
+from fxsim.kernels.packing import pair_images, place
 from fxsim.kernels.taps import forward_axis, geometry, input_grad_axis
-from fxsim.kernels.tile import COLUMNS, NEVER, PATHS, ROWS, TILE, multiply_tile, pairs_before_spill, widen
+from fxsim.kernels.tile import COLUMNS, PATHS, ROWS, TILE, multiply_tile, widen, word_terms
 
-GROUP_TILES = 32
-"""Most tiles of one job: with one block of weights they stay in a second-level cache of 1 MB."""
-JOBS = 16
-"""Least jobs of a product, where there are as many tiles, so that threads can share them."""
-PANEL_BYTES = 2**18
-"""Share of that cache for the right operand of a weight gradient."""
-RAW = Epilogue(raw=True)
 NO_MASK = np.empty(0, np.uint8)
-
-
-class _Product(NamedTuple):
-    """How the tiles of a product are made: path, pairs between spills, valid columns and their blocks.
-
-    fits_int32: the whole arithmetic of the epilogue does.
-    """
-
-    path: int
-    spill_pairs: int
-    columns: int
-    blocks: int
-    fits_int32: bool
 
 
 def conv_forward(x: np.ndarray, packed: np.ndarray, stride: int, out: np.ndarray, *, padding: int = 0,
@@ -47,12 +26,12 @@ def conv_forward(x: np.ndarray, packed: np.ndarray, stride: int, out: np.ndarray
     """out (N, OH, OW, O) = epilogue(convolution of x with zero `padding` + bias).
 
     x: (N, H, W, C) codes.  packed: `pack_forward_weights` of the (KH, KW, C, O) weights.  out is
-    C-contiguous.  Paths other than 'plain' take int16 operands.  Keywords:
+    C-contiguous.  Paths other than 'plain' take int16 operands; 'vnni' also uint8 x with int8 weights.  Keywords:
     spill_terms: product terms that int32 provably holds.  path: a key of `tile.PATHS`.
     epilogue, bias: without an epilogue `out` gets the sums as they are and no bias, and must be int32 or
     int64 as they need; bias is (O,) integers.  mask: (N, OH, OW, O) uint8.  counts: (3,) int64, added to.
     """
-    if padding and x.shape[3] % 2:  # rows of taps are packed as one, so that the border must be there
+    if padding and x.shape[3] % word_terms(x.dtype):  # rows of taps are packed as one, so that the border must be there
         height, width = x.shape[1] + 2 * padding, x.shape[2] + 2 * padding
         x, padding = place(x, height, width, padding, padding), 0
     _convolve(forward_axis, x, packed, stride, padding, out, **options)
@@ -69,17 +48,18 @@ def conv_input_grad(grad: np.ndarray, packed: np.ndarray, stride: int, padding: 
 
 def _convolve(axis, source, packed, stride, padding, out, *, spill_terms, path, epilogue=RAW, bias=None, mask=NO_MASK,
               counts=None):
-    blocks, *taps, pairs, _, _ = packed.shape
+    blocks, *taps, words, _, terms = packed.shape
     images, outputs = len(out), out.shape[3]
-    group = _group_tiles(out.size // outputs, blocks)
-    tables = geometry(axis, images, source.shape[1:], out.shape[1:], tuple(taps), stride, padding, pairs, group)
+    group = group_tiles(out.size // outputs, blocks)
+    tables = geometry(axis, images, source.shape[1:], out.shape[1:], tuple(taps), stride, padding, (words, terms),
+                      group)
     bias = np.zeros(outputs, np.int64) if bias is None else bias.astype(np.int64)
-    terms = 2 * int(tables.loops[:, :, 0].prod(axis=1).max())
-    fits_int32 = _fits_int32(epilogue, terms, spill_terms, bias)
-    product = _Product(PATHS[path], _spill_pairs(terms, spill_terms), outputs, blocks, fits_int32)
+    depth = terms * int(tables.loops[:, :, 0].prod(axis=1).max())
+    fits_int32 = _fits_int32(epilogue, depth, spill_terms, bias)
+    product = Product(PATHS[path], spill_words(depth, spill_terms, terms), outputs, blocks, fits_int32)
     jobs = len(tables.groups) * blocks
     job_counts = np.zeros((jobs, 3), np.int64)
-    parallel_for(_convolve_jobs, jobs, 1, _with_spare(source), source[0].size,
+    parallel_for(_convolve_jobs, jobs, 1, with_spare(source, terms), source[0].size,
                  packed.reshape(blocks, -1), tables, product, bias,
                  epilogue.in_int32() if fits_int32 else epilogue, out.reshape(images, -1), mask.reshape(-1), job_counts)
     if counts is not None:
@@ -90,7 +70,7 @@ def conv_weight_grad(x: np.ndarray, grad: np.ndarray, stride: int, padding: int,
                      spill_terms: int, path: str, epilogue: Epilogue = RAW, counts: np.ndarray | None = None) -> None:
     """out (KH, KW, C, O) = epilogue(sum over images and positions of x times grad).
 
-    x: (N, H, W, C) codes before padding.  grad: (N, OH, OW, O) codes.  out and the rest: as `conv_forward`.
+    x: (N, H, W, C) codes before padding.  grad: (N, OH, OW, O) codes, neither of one byte.  The rest: as `conv_forward`.
     """
     left, right = pair_images(x, x.shape[3], padding)[0], pair_images(grad, COLUMNS)
     _, images, height, width, _, _ = right.shape
@@ -102,21 +82,10 @@ def conv_weight_grad(x: np.ndarray, grad: np.ndarray, stride: int, padding: int,
     loops = np.array([[chunk, left.shape[1] * row, image_panel], [height, stride * row, width * panel],
                       [width, stride * pixel, panel]])
     order = np.argsort(loops[:, 0], kind="stable")  # the innermost loop should be long
-    terms = 2 * int(loops[:, 0].prod())
-    product = _Product(PATHS[path], _spill_pairs(terms, spill_terms), outputs, len(right), fits_int32=False)
-    group = _group_tiles(rows.size, len(right))
-    jobs = blocks_of(rows.size, group * ROWS) * len(right)
-    job_counts = np.zeros((jobs, 3), np.int64)
-    parallel_for(_weight_grad_jobs, jobs, 1, left.reshape(-1), right.reshape(len(right), -1), rows, images,
-                 loops[order], int(np.argmin(order)), group, product, epilogue, out.reshape(-1), job_counts)
-    if counts is not None:
-        counts += job_counts.sum(axis=0)
-
-
-def _with_spare(codes: np.ndarray) -> np.ndarray:
-    """Flat codes; with odd channels the last pair reads one code past the end (times zero), hence a spare one."""
-    flat = np.ascontiguousarray(codes).reshape(-1)
-    return flat if codes.shape[3] % 2 == 0 else np.append(flat, flat[-1:])
+    depth = 2 * int(loops[:, 0].prod())
+    product = Product(PATHS[path], spill_words(depth, spill_terms, 2), outputs, len(right), fits_int32=False)
+    multiply_chunks(left.reshape(-1), right.reshape(len(right), -1), rows, images, loops[order], int(np.argmin(order)),
+                    product, epilogue, out, counts)
 
 
 def _fits_int32(epilogue: Epilogue, terms: int, spill_terms: int, bias: np.ndarray) -> bool:
@@ -125,15 +94,6 @@ def _fits_int32(epilogue: Epilogue, terms: int, spill_terms: int, bias: np.ndarr
         return False
     bound = terms * (2**31 - 1) // spill_terms
     return epilogue.fits_int32(bound, int(np.abs(bias).max(initial=0)))
-
-
-def _spill_pairs(terms: int, spill_terms: int) -> int:
-    return NEVER if terms <= spill_terms else pairs_before_spill(spill_terms)
-
-
-def _group_tiles(rows: int, blocks: int) -> int:
-    """Tiles per job."""
-    return max(1, min(GROUP_TILES, blocks_of(rows, ROWS) * blocks // JOBS))
 
 
 @jit
@@ -178,7 +138,7 @@ def _convolve_jobs(start, stop, source, source_image, weights, tables, product, 
         for at in range(0, size, ROWS):
             valid = min(ROWS, size - at)
             fits = multiply_tile(product.path, source, flat_weights, rows, at, 0, weights_at, loops,
-                                 product.spill_pairs, valid, columns, low, high, total)
+                                 product.spill_words, valid, columns, low, high, total)
             if fits and product.fits_int32:
                 requantize_tile(low, narrow_bias, epilogue, valid, columns, codes, tile_mask, job_counts)
                 store_tile(codes, valid, columns, flat_out, places, at)
@@ -189,35 +149,3 @@ def _convolve_jobs(start, stop, source, source_image, weights, tables, product, 
                 store_tile(total if epilogue.raw else wide_codes, valid, columns, flat_out, places, at)
             if mask.size:
                 store_tile(tile_mask, valid, columns, mask, places, at)
-
-
-@jit
-def _weight_grad_jobs(start, stop, left, right, rows, images, loops, image_loop, group, product, epilogue, out, counts):
-    """Each job: a group of (tap, input channel) rows by one block of output channels; images in chunks."""
-    low, high, total = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.int64)
-    codes, no_mask, no_bias = np.empty(TILE, np.int64), np.empty(TILE, np.uint8), np.zeros(TILE, np.int64)
-    sums, offsets = np.empty((group, TILE), np.int64), np.empty(group * ROWS, np.int64)
-    chunk, image_left, image_right = loops[image_loop]
-    loops, flat_right = loops.copy(), right.reshape(-1)
-    for job in range(start, stop):
-        first, block = job // product.blocks * group * ROWS, job % product.blocks
-        size, columns = min(group * ROWS, rows.size - first), min(COLUMNS, product.columns - block * COLUMNS)
-        for i in range(group * ROWS):
-            offsets[i] = rows[first + min(i, size - 1)]
-        sums[:] = 0
-        for image in range(0, images, chunk):
-            loops[image_loop, 0] = min(chunk, images - image)
-            for at in range(0, size, ROWS):
-                fits = multiply_tile(product.path, left, flat_right, offsets, at, image * image_left,
-                                     block * right.shape[1] + image * image_right, loops, product.spill_pairs,
-                                     min(ROWS, size - at), columns, low, high, total)
-                widen(fits, low, total)
-                part = sums[at // ROWS]
-                for k in range(TILE):
-                    part[k] += total[k]
-        places = (first + np.arange(group * ROWS)) * product.columns + block * COLUMNS
-        for at in range(0, size, ROWS):
-            part, valid = sums[at // ROWS], min(ROWS, size - at)
-            if not epilogue.raw:
-                requantize_tile(part, no_bias, epilogue, valid, columns, codes, no_mask, counts[job])
-            store_tile(part if epilogue.raw else codes, valid, columns, out, places, at)

@@ -88,9 +88,15 @@ def requantize_tile(sums, bias, epilogue, rows, columns, codes, mask, counts):
 
 @jit
 def store_tile(tile, rows, columns, out, places, first):
-    """out[places[first + row]:] = the valid columns of each valid row of a tile."""
+    """out[places[first + row]:] = the valid columns of each valid row of a tile.
+
+    Indices are unsigned: one that may be negative is not vectorized, and a slice costs atomic counts of references.
+    """
     for row in range(rows):
-        at = places[first + row]
-        source, target = tile[row * COLUMNS:row * COLUMNS + columns], out[at:at + columns]
-        for o in range(columns):  # on slices: an index that may be negative is not vectorized
-            target[o] = source[o]
+        source, target = np.uint64(row * COLUMNS), np.uint64(places[first + row])
+        if columns == COLUMNS:  # a length known to the compiler is a few vector stores
+            for o in range(np.uint64(COLUMNS)):
+                out[target + o] = tile[source + o]
+        else:
+            for o in range(np.uint64(columns)):
+                out[target + o] = tile[source + o]

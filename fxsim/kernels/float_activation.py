@@ -3,22 +3,21 @@
 The pre-activation is `scale * operation + shift + branch`, scale and shift being those of batch norm, or 1 and the
 bias.  It is computed again wherever it is needed, never stored.  Arrays are `(N, H, W, C)`, per-channel ones `(C,)`;
 a branch or winner that a layer does not have is given as zeros of shape `(1, 1, 1, C)`.  Sums are taken per image, in
-float64, so that they do not depend on the number of threads.
+float64, so that they do not depend on how the work is divided: a kernel does images `first .. last - 1`.
 
 The loops index whole arrays: a slice per pixel would cost more, in reference counts, than the work on its channels.
 """
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from fxsim.kernels.jit import jit
 
 
-@jit(parallel=True)
-def channel_sums(maps, sums):
+@jit
+def channel_sums(maps, sums, first, last):
     """sums[n, :, c] (float64) = sum and sum of squares of image n's channel c."""
-    for n in numba.prange(maps.shape[0]):
+    for n in range(first, last):
         sums[n] = 0
         for y in range(maps.shape[1]):
             for x in range(maps.shape[2]):
@@ -46,18 +45,18 @@ def _clip(value, low, high):
     return high if value > high else value
 
 
-@jit(parallel=True)
-def activate(operation, scale, shift, branch, low, high, size, maximum, out, winner):
+@jit
+def activate(operation, scale, shift, branch, low, high, size, maximum, out, winner, first, last):
     """out = the pre-activation clipped to [low, high], then pooled over `size` x `size` windows.
 
-    maximum: take each window's greatest value and set winner (uint8) to its row-major place, the first on
+    maximum: take each window's greatest value and set winner to its row-major place, the first on
     a tie; else take the mean, which for size 1 is the value itself.
     """
-    for n in numba.prange(out.shape[0]):
+    for n in range(first, last):
         if maximum:
-            _activate_maximum(operation, scale, shift, branch, low, high, size, np.int64(n), out, winner)
+            _activate_maximum(operation, scale, shift, branch, low, high, size, n, out, winner)
         else:
-            _activate_mean(operation, scale, shift, branch, low, high, size, np.int64(n), out)
+            _activate_mean(operation, scale, shift, branch, low, high, size, n, out)
 
 
 @jit
@@ -96,65 +95,52 @@ def _routing(size, maximum, gradient, y, x):
     place = (y - row * size) * size + x - column * size if maximum else 0
     inside = row < gradient.shape[1] and column < gradient.shape[2]
     share = (1.0 if maximum else 1 / (size * size)) if inside else 0.0
-    return min(row, gradient.shape[1] - 1), min(column, gradient.shape[2] - 1), np.uint8(place), share
+    return min(row, gradient.shape[1] - 1), min(column, gradient.shape[2] - 1), place, share
 
 
 @jit
-def _passed(value, low, high, gradient, winner, place):
+def _passed(value, low, high, won, gradient):
     """The gradient where low < value < high and the value won its window, else 0."""
-    return gradient if (value > low) & (value < high) & (winner == place) else gradient * 0
+    return gradient if won & (value > low) & (value < high) else gradient * 0
 
 
-@jit(parallel=True)
-def gradient_sums(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, sums):
+@jit
+def gradient_sums(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, sums, first, last):
     """sums[n, :, c] (float64) = sums of the pre-activation's gradient, and of it times the operation.
 
     gradient: of the pooled output.  The other arguments are those of `activate`.
     """
-    for n in numba.prange(operation.shape[0]):
+    for n in range(first, last):
         sums[n] = 0
-        _gradient_sums_image(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, np.int64(n),
-                             sums)
+        for y in range(operation.shape[1]):
+            for x in range(operation.shape[2]):
+                row, column, place, share = _routing(size, maximum, gradient, y, x)
+                place, share = winner.dtype.type(place), scale.dtype.type(share)
+                for c in range(operation.shape[3]):
+                    value = _preactivation(operation, scale, shift, branch, n, y, x, c)
+                    won = _value_at(winner, n, row, column, c) == place
+                    passed = np.float64(_passed(value, low, high, won, share * gradient[n, row, column, c]))
+                    sums[n, 0, c] += passed
+                    sums[n, 1, c] += passed * operation[n, y, x, c]
 
 
 @jit
-def _gradient_sums_image(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, n, sums):
-    for y in range(operation.shape[1]):
-        for x in range(operation.shape[2]):
-            row, column, place, share = _routing(size, maximum, gradient, y, x)
-            share = scale.dtype.type(share)
-            for c in range(operation.shape[3]):
-                value = _preactivation(operation, scale, shift, branch, n, y, x, c)
-                first = _value_at(winner, n, row, column, c)
-                passed = np.float64(_passed(value, low, high, share * gradient[n, row, column, c], first, place))
-                sums[n, 0, c] += passed
-                sums[n, 1, c] += passed * operation[n, y, x, c]
-
-
-@jit(parallel=True)
 def activate_backward(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, constant, slope,
-                      out, branch_gradient):
+                      out, branch_gradient, first, last):
     """out = scale * g + constant + slope * operation, g being the pre-activation's gradient.
 
     branch_gradient = g, unless it is the stand-in of a layer without branch.  See `gradient_sums`.
     """
-    for n in numba.prange(operation.shape[0]):
-        _backward_image(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, constant, slope,
-                        np.int64(n), out, branch_gradient)
-
-
-@jit
-def _backward_image(operation, scale, shift, branch, low, high, gradient, winner, size, maximum, constant, slope, n,
-                    out, branch_gradient):
     has_branch = branch_gradient.size == operation.size
-    for y in range(operation.shape[1]):
-        for x in range(operation.shape[2]):
-            row, column, place, share = _routing(size, maximum, gradient, y, x)
-            share = scale.dtype.type(share)
-            for c in range(operation.shape[3]):
-                value = _preactivation(operation, scale, shift, branch, n, y, x, c)
-                first = _value_at(winner, n, row, column, c)
-                passed = _passed(value, low, high, share * gradient[n, row, column, c], first, place)
-                out[n, y, x, c] = scale[c] * passed + constant[c] + slope[c] * operation[n, y, x, c]
-                if has_branch:
-                    branch_gradient[n, y, x, c] = passed
+    for n in range(first, last):
+        for y in range(operation.shape[1]):
+            for x in range(operation.shape[2]):
+                row, column, place, share = _routing(size, maximum, gradient, y, x)
+                place, share = winner.dtype.type(place), scale.dtype.type(share)
+                for c in range(operation.shape[3]):
+                    value = _preactivation(operation, scale, shift, branch, n, y, x, c)
+                    won = _value_at(winner, n, row, column, c) == place
+                    passed = _passed(value, low, high, won, share * gradient[n, row, column, c])
+                    out[n, y, x, c] = scale[c] * passed + constant[c] + slope[c] * operation[n, y, x, c]
+                    if has_branch:
+                        branch_gradient[n, y, x, c] = passed

@@ -2,13 +2,13 @@
 
 Arrays are channels last and C-contiguous.  A `Geometry` says how the P output positions of one image map to places
 in that image after zero padding; a fully connected layer is a 1 x 1 convolution of a 1 x 1 image.  Each
-element of a result is summed in an order that does not depend on the number of threads.
+element of a result is summed in an order that does not depend on how the work is divided: a kernel does the part
+`first .. last - 1` of it.
 """
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from fxsim.kernels.float_tile import COLUMNS, ROWS, multiply_tile
@@ -110,7 +110,7 @@ def _padded(g, images, first, last):
 
 
 @jit
-def _crop(g, padded, first, last, images):
+def _crop(g, padded, images, first, last):
     """Images first .. last - 1 of all = the padded ones, flat, without what is around them."""
     size, run = g.height * g.width * g.channels, g.width * g.channels
     for n in range(last - first):
@@ -134,19 +134,19 @@ def _add(values, out):
         out[c] += values[c]
 
 
-@jit(parallel=True)
-def conv_forward(g, count, images, weights, block, out):
-    """out `(N P, O)` = the convolution of `count` = N images `(N, H, W, C)`, flat.
+@jit
+def conv_forward(g, images, weights, block, out, first, last):
+    """out `(N P, O)` = the convolution of images `(N, H, W, C)`, flat; for images first .. last - 1.
 
     weights: the matrix `(KH KW C, O)` in panels of COLUMNS columns, `(ceil(O / COLUMNS), KH KW C, COLUMNS)`, flat.
-    block: images that one thread takes at once.
+    block: images to take at once.
     """
-    for b in numba.prange((count + block - 1) // block):
-        _forward_block(g, images, b * block, min(np.int64(b) * block + block, count), weights, out)
+    for start in range(first, last, block):
+        _forward_block(g, images, weights, out, start, min(start + block, last))
 
 
 @jit
-def _forward_block(g, images, first, last, weights, out):
+def _forward_block(g, images, weights, out, first, last):
     run = g.kernel * g.channels
     loops = _loops((1, 0, 0), (g.kernel, _line(g), run * COLUMNS), (run, 1, COLUMNS))
     left, windows = _padded(g, images, first, last), _window_offsets(g, last - first)
@@ -160,19 +160,19 @@ def _forward_block(g, images, first, last, weights, out):
                 _put(tile[r], out[row + r, column:column + COLUMNS])
 
 
-@jit(parallel=True)
-def conv_input_gradient(g, count, gradient, weights, block, out):
-    """out `(N, H, W, C)` = the gradient of `count` = N images from that of their convolution `(N P, O)`, all flat.
+@jit
+def conv_input_gradient(g, gradient, weights, block, out, first, last):
+    """out `(N, H, W, C)` = the gradient of the images from that of their convolution `(N P, O)`, all flat.
 
     For each line of the kernel the product with the line's transposed weights is added to the windows.
-    weights: transposed, `(KH, O, KW C)`, each line in panels as above.  block: images that one thread takes at once.
+    weights: transposed, `(KH, O, KW C)`, each line in panels as above.  block, first, last: as above.
     """
-    for b in numba.prange((count + block - 1) // block):
-        _input_gradient_block(g, gradient, b * block, min(np.int64(b) * block + block, count), weights, out)
+    for start in range(first, last, block):
+        _input_gradient_block(g, gradient, weights, out, start, min(start + block, last))
 
 
 @jit
-def _input_gradient_block(g, gradient, first, last, weights, out):
+def _input_gradient_block(g, gradient, weights, out, first, last):
     count, run = (last - first) * g.rows * g.columns, g.kernel * g.channels
     left = gradient[first * g.rows * g.columns * g.filters:]
     rows, windows = _row_offsets(count, g.filters), _window_offsets(g, last - first)
@@ -187,36 +187,32 @@ def _input_gradient_block(g, gradient, first, last, weights, out):
                     at = windows[row + r] + line * _line(g) + column
                     _add(tile[r], total[at:at + min(COLUMNS, run - column)])
             origin += g.filters * COLUMNS
-    _crop(g, total, first, last, out)
+    _crop(g, total, out, first, last)
 
 
-@jit(parallel=True)
-def conv_weight_gradient(g, count, images, gradient, width, block, slices, out):
-    """out `(KH KW C, O)` = the gradient of the weights, summed over `count` images and their positions.
-
-    gradient: `(N P, width)`, each row filled up with zeros to `width`, a multiple of COLUMNS.
-    block: images whose sum is added at once.  slices: parts of `out` that threads take; it does not change the result.
-    """
-    tasks = _whole_tiles(out.shape[0]) // ROWS * (width // COLUMNS)
-    for s in numba.prange(slices):
-        first_task = np.int64(s) * tasks // slices
-        last_task = (np.int64(s) + 1) * tasks // slices
-        _weight_gradient_slice(g, count, images, gradient, width, block, first_task, last_task, out)
+def weight_gradient_tiles(g, width):
+    """Tiles of the weights' gradient, which conv_weight_gradient counts row by row."""
+    return -(-g.kernel * g.kernel * g.channels // ROWS) * (width // COLUMNS)
 
 
 @jit
-def _weight_gradient_slice(g, count, images, gradient, width, block, first_task, last_task, out):
+def conv_weight_gradient(g, images, gradient, width, block, out, first, last):
+    """out `(KH KW C, O)` = the gradient of the weights, summed over images and positions; its tiles first .. last - 1.
+
+    images: `(N, H, W, C)`, flat.  gradient: `(N P, width)`, flat, each row filled up with zeros to a multiple of
+    COLUMNS.  block: images whose sum is added at once.
+    """
     offsets, tile = _weight_offsets(g), np.empty((ROWS, COLUMNS), out.dtype)
-    panels = width // COLUMNS
-    for first in range(0, count, block):
-        last = min(first + block, count)
-        left, loops = _padded(g, images, first, last), _weight_gradient_loops(g, last - first, width)
-        origin = first * g.rows * g.columns * width
-        for task in range(first_task, last_task):
+    count, panels = gradient.size // (g.rows * g.columns * width), width // COLUMNS
+    for start in range(0, count, block):
+        stop = min(start + block, count)
+        left, loops = _padded(g, images, start, stop), _weight_gradient_loops(g, stop - start, width)
+        origin = start * g.rows * g.columns * width
+        for task in range(first, last):
             row, column = task // panels * ROWS, task % panels * COLUMNS
             multiply_tile(left, offsets[row:], gradient, origin + column, loops, tile)
             for r in range(min(ROWS, out.shape[0] - row)):
-                if first:
+                if start:
                     _add(tile[r], out[row + r, column:column + COLUMNS])
                 else:
                     _put(tile[r], out[row + r, column:column + COLUMNS])

@@ -1,10 +1,10 @@
-"""Operands in the order in which the tiles of `tile.py` read them: pairs of terms, padded with zeros."""
+"""Operands in the order in which the tiles of `tile.py` read them: words of terms, padded with zeros."""
 from __future__ import annotations
 
 import numpy as np
 
 from fxsim.kernels.jit import GRAIN, jit, parallel_for
-from fxsim.kernels.tile import COLUMNS
+from fxsim.kernels.tile import COLUMNS, word_terms
 
 PAIR = 2
 
@@ -20,35 +20,38 @@ def _grain(packed: np.ndarray, jobs: int) -> int:
 
 
 def pack_forward_weights(codes: np.ndarray) -> np.ndarray:
-    """(KH, KW, C, O) codes as (O blocks, KH, KW, pairs of C, COLUMNS, 2), the right operand of a convolution.
+    """(KH, KW, C, O) codes as (O blocks, KH, KW, words of C, COLUMNS, terms), a convolution's right operand.
 
-    With odd C, a whole row of taps is packed as one: (O blocks, KH, 1, pairs of KW * C, COLUMNS, 2).
+    If C is no multiple of the terms of a word, a whole row of taps is packed as one:
+    (O blocks, KH, 1, words of KW * C, COLUMNS, terms).
     """
     height, width, channels, outputs = codes.shape
-    merged = (height, 1, width * channels) if channels % PAIR else (height, width, channels)
+    merged = (height, 1, width * channels) if channels % word_terms(codes.dtype) else (height, width, channels)
     starts = np.arange(height * width * channels, dtype=np.int64).reshape(merged) * outputs
     return _pack_rows(codes, starts, 1, outputs)
 
 
 def pack_input_grad_weights(codes: np.ndarray) -> np.ndarray:
-    """(KH, KW, C, O) codes as (C blocks, KH, KW, pairs of O, COLUMNS, 2), taps flipped, for an input gradient."""
+    """(KH, KW, C, O) codes as (C blocks, KH, KW, words of O, COLUMNS, terms), taps flipped, for an input gradient."""
     height, width, channels, outputs = codes.shape
     taps = np.arange(height * width, dtype=np.int64)[::-1].reshape(height, width, 1) * channels * outputs
     return _pack_rows(codes, taps + np.arange(outputs), outputs, channels)
 
 
 def _pack_rows(codes, starts, step, columns):
-    height, width, terms = starts.shape
-    packed = np.empty((blocks_of(columns, COLUMNS), height, width, blocks_of(terms, PAIR), COLUMNS, PAIR), codes.dtype)
+    height, width, depth = starts.shape
+    terms = word_terms(codes.dtype)
+    shape = (blocks_of(columns, COLUMNS), height, width, blocks_of(depth, terms), COLUMNS, terms)
+    packed = np.empty(shape, codes.dtype)
     jobs = packed.shape[0] * height * width
     parallel_for(_pack_weights, jobs, _grain(packed, jobs), np.ascontiguousarray(codes).reshape(-1),
-                 starts.reshape(-1, terms), step, columns, packed.reshape(packed.shape[0], -1, *packed.shape[3:]))
+                 starts.reshape(-1, depth), step, columns, packed.reshape(packed.shape[0], -1, *packed.shape[3:]))
     return packed
 
 
 @jit
 def _pack_weights(start, stop, codes, starts, step, columns, packed):
-    """packed[block, tap, k // 2, o, k % 2] = codes[starts[tap, k] + (COLUMNS * block + o) * step], zeros beyond."""
+    """packed[block, tap, word, o, t] = codes[starts[tap, word * terms + t] + (COLUMNS * block + o) * step]."""
     for job in range(start, stop):
         block, tap = job // packed.shape[1], job % packed.shape[1]
         _pack_tap(codes, starts[tap], step, block * COLUMNS, columns, packed[block, tap])
@@ -56,13 +59,33 @@ def _pack_weights(start, stop, codes, starts, step, columns, packed):
 
 @jit
 def _pack_tap(codes, starts, step, first, columns, packed):
-    valid = min(COLUMNS, columns - first)
-    if valid < COLUMNS or starts.size % PAIR:
+    terms, valid = packed.shape[2], min(COLUMNS, columns - first)
+    if valid < COLUMNS or starts.size % terms:
         packed[:] = 0
-    for k in range(starts.size):
-        source, column = codes[starts[k] + first * step::step], packed[k // PAIR, :, k % PAIR]
+    whole = starts.size // terms if step == 1 else 0
+    for word in range(whole):
+        _interleave(codes, starts[word * terms:(word + 1) * terms] + first, valid, packed[word])
+    for k in range(whole * terms, starts.size):
+        source, column = codes[starts[k] + first * step::step], packed[k // terms, :, k % terms]
         for o in range(valid):
             column[o] = source[o]
+
+
+@jit
+def _interleave(codes, starts, valid, packed):
+    """packed[o, t] = codes[starts[t] + o], in one run for all terms of the word."""
+    one, two = codes[starts[0]:starts[0] + valid], codes[starts[1]:starts[1] + valid]
+    if codes.itemsize > 1:
+        for o in range(valid):
+            packed[o, 0] = one[o]
+            packed[o, 1] = two[o]
+    else:
+        three, four = codes[starts[2]:starts[2] + valid], codes[starts[3]:starts[3] + valid]
+        for o in range(valid):
+            packed[o, 0] = one[o]
+            packed[o, 1] = two[o]
+            packed[o, 2] = three[o]
+            packed[o, 3] = four[o]
 
 
 def place(codes: np.ndarray, height: int, width: int, top: int, left: int) -> np.ndarray:

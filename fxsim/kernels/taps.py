@@ -14,9 +14,6 @@ import numpy as np
 
 from fxsim.kernels.tile import COLUMNS, ROWS
 
-PANEL = 2 * COLUMNS
-"""Codes of the right operand per pair of terms."""
-
 
 class Axis(NamedTuple):
     """Taps and input positions per output position; arrays of int64, `tap_step` and the kernel's `taps`."""
@@ -69,19 +66,20 @@ def _classes(axis: Axis) -> list[tuple[int, int, np.ndarray]]:
     return [(int(tap), int(count), np.flatnonzero(kind_of.reshape(-1) == k)) for k, (tap, count) in enumerate(found)]
 
 
-def _class_loops(rows, columns, height, width, source_row, channels, pairs):
+def _class_loops(rows, columns, height, width, source_row, channels, words, terms):
     """The loops over `height` x `width` taps; where the taps of a row follow each other they are one loop."""
-    tap = pairs * PANEL
+    panel = terms * COLUMNS
+    tap = words * panel
     row_loop = (height, source_row, rows.tap_step * columns.taps * tap)
-    if columns.tap_step == 1 and channels == 2 * pairs:
-        return (1, 0, 0), row_loop, (width * pairs, 2, PANEL)
-    return row_loop, (width, channels, columns.tap_step * tap), (pairs, 2, PANEL)
+    if columns.tap_step == 1 and channels == terms * words:
+        return (1, 0, 0), row_loop, (width * words, terms, panel)
+    return row_loop, (width, channels, columns.tap_step * tap), (words, terms, panel)
 
 
 @functools.lru_cache(maxsize=256)
 def geometry(axis, images: int, source_shape: tuple[int, int, int], out_shape: tuple[int, int, int],
-             taps: tuple[int, int], stride: int, padding: int, pairs: int, group_tiles: int) -> Geometry:
-    """Tables for `axis` (forward_axis or input_grad_axis); shapes are (H, W, C), pairs those of one tap."""
+             taps: tuple[int, int], stride: int, padding: int, word: tuple[int, int], group_tiles: int) -> Geometry:
+    """Tables for `axis` (forward_axis or input_grad_axis); shapes are (H, W, C), `word` (words per tap, terms)."""
     height, width, channels = source_shape
     rows, columns = (axis(source_shape[k], out_shape[k], taps[k], stride, padding) for k in (0, 1))
     read, write, loops, weights_at, groups, pixels = [], [], [], [], [], 0
@@ -91,7 +89,7 @@ def geometry(axis, images: int, source_shape: tuple[int, int, int], out_shape: t
         count, step = images * len(read[-1]), group_tiles * ROWS
         groups += [(len(loops), pixels, len(read[-1]), first, min(step, count - first))
                    for first in range(0, count, step)]
-        loops.append(_class_loops(rows, columns, taps_high, taps_wide, width * channels, channels, pairs))
-        weights_at.append((tap_y * taps[1] + tap_x) * pairs * PANEL)
+        loops.append(_class_loops(rows, columns, taps_high, taps_wide, width * channels, channels, *word))
+        weights_at.append((tap_y * taps[1] + tap_x) * word[0] * word[1] * COLUMNS)
         pixels += len(read[-1])
     return Geometry(np.concatenate(read), np.concatenate(write), *map(np.array, (loops, weights_at, groups)))

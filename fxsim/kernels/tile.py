@@ -1,9 +1,9 @@
 """Register tiles of exact integer products, written in LLVM IR, and the processor features they need.
 
-A tile is ROWS x COLUMNS dot products.  Operands are int16, two terms of the reduction side by side
-(a *pair*): the left operand's pair is broadcast to all lanes, the right operand holds the pairs of
-COLUMNS outputs next to each other, and one instruction (`vpdpwssd`, or `vpmaddwd` and `vpaddd`)
-adds both products of every lane to an int32 sum.
+A tile is ROWS x COLUMNS dot products.  Terms of the reduction lie side by side in *words*: two of int16,
+or four of bytes, the left ones unsigned, the right ones signed.  A word of the left operand is broadcast
+to all lanes, the right operand holds the words of COLUMNS outputs next to each other, and one instruction
+(`vpdpwssd`, `vpdpbusd` for bytes, or `vpmaddwd` and `vpaddd`) adds the products of every lane to an int32 sum.
 
 The reduction is three nested loops, given as `loops[3, 3]` int64: for the outer, middle and inner
 loop its count, and what it adds to the offsets into the left and right operand.  Convolutions,
@@ -28,13 +28,13 @@ CARRY_BITS = 16
 """A spill moves all but this many low bits of a sum from int32 to a second int32 word."""
 
 NEVER = 2**62
-"""`spill_pairs` where int32 holds the whole sum."""
+"""`spill_words` where int32 holds the whole sum."""
 
 PLAIN, AVX2, VNNI = 0, 1, 2
 PATHS = {"plain": PLAIN, "avx2": AVX2, "vnni": VNNI}
 _FEATURES = {"plain": (), "avx2": ("avx2",), "vnni": ("avx512f", "avx512bw", "avx512vnni")}
 
-_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 @functools.lru_cache
@@ -51,14 +51,19 @@ def best_path() -> str:
     return next(path for path in ("vnni", "avx2", "plain") if processor_has(path))
 
 
-def pairs_before_spill(spill_terms: int) -> int:
-    """Pairs between two spills, from `spill_terms`, the terms of at most P in magnitude that int32 holds.
+def word_terms(dtype: np.dtype) -> int:
+    """Terms per word of operands of this type: 4 of one byte, else 2."""
+    return 4 if np.dtype(dtype).itemsize == 1 else 2
+
+
+def words_before_spill(spill_terms: int, terms: int) -> int:
+    """Words of `terms` between two spills, from `spill_terms`, the terms of at most P that int32 holds.
 
     A spill leaves up to 2**CARRY_BITS - 1, so n terms are safe where n * P <= 2**31 - 2**CARRY_BITS; with
     P <= (2**31 - 1) / spill_terms, `n = spill_terms - 1 - spill_terms / 2**15` is.  One pair of int16
     codes always is unless both are -2**15, for then 2 * 2**15 * (2**15 - 1) = 2**31 - 2**CARRY_BITS.
     """
-    return max(1, (spill_terms - 1 - (spill_terms >> 15)) // 2)
+    return max(1, (spill_terms - 1 - (spill_terms >> 15)) // terms)
 
 
 @contextlib.contextmanager
@@ -85,16 +90,17 @@ def _advance(builder, slot, step):
     builder.store(builder.add(builder.load(slot), step), slot)
 
 
-def _vnni_step(builder, total, left, right):
-    """total + left . right per lane; the intrinsic takes int16 pairs."""
-    pairs = ir.VectorType(_I16, 32)
-    kind = ir.FunctionType(total.type, [total.type, pairs, pairs])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpwssd.512")
-    return builder.call(function, [total, builder.bitcast(left, pairs), builder.bitcast(right, pairs)])
+def _vnni_step(builder, total, left, right, terms):
+    """total + left . right per lane; vpdpbusd and vpdpwssd wrap, and no sum comes near."""
+    operands = ir.VectorType(ir.IntType(32 // terms), 16 * terms)
+    name = "llvm.x86.avx512." + {2: "vpdpwssd", 4: "vpdpbusd"}[terms] + ".512"
+    kind = ir.FunctionType(total.type, [total.type, operands, operands])
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(function, [total, builder.bitcast(left, operands), builder.bitcast(right, operands)])
 
 
-def _avx2_step(builder, total, left, right):
-    pairs = ir.VectorType(_I16, 16)
+def _avx2_step(builder, total, left, right, _):
+    pairs = ir.VectorType(ir.IntType(16), 16)
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(total.type, [pairs, pairs]), "llvm.x86.avx2.pmadd.wd")
     products = builder.call(function, [builder.bitcast(left, pairs), builder.bitcast(right, pairs)])
@@ -104,29 +110,29 @@ def _avx2_step(builder, total, left, right):
 class _Emitter:
     """Emits one tile: ROWS x `vectors` registers of `lanes` int32 sums, all kept in registers."""
 
-    def __init__(self, builder, step, lanes, vectors):
-        self.builder, self.step, self.lanes, self.vectors = builder, step, lanes, vectors
+    def __init__(self, builder, step, lanes, vectors, terms):
+        self.builder, self.step, self.lanes, self.vectors, self.terms = builder, step, lanes, vectors, terms
         self.vector = ir.VectorType(_I32, lanes)
         zero = ir.Constant(self.vector, None)
         self.sums = [[_variable(builder, zero) for _ in range(vectors)] for _ in range(ROWS)]
 
     def broadcast(self, pointer):
-        pair = self.builder.load(self.builder.bitcast(pointer, _I32.as_pointer()), align=2)
+        word = self.builder.load(self.builder.bitcast(pointer, _I32.as_pointer()), align=1)
         undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self.builder.insert_element(undefined, pair, _I32(0))
+        first = self.builder.insert_element(undefined, word, _I32(0))
         return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, self.lanes), None))
 
     def vector_at(self, pointer, offset):
         return self.builder.bitcast(self.builder.gep(pointer, [offset]), self.vector.as_pointer())
 
-    def add_pair(self, left_rows, left_offset, right):
-        """Add one pair of terms to every sum."""
-        builder = self.builder
-        columns = [builder.load(self.vector_at(right, _I64(2 * self.lanes * v)), align=2) for v in range(self.vectors)]
+    def add_word(self, left_rows, left_offset, right):
+        """Add one word of terms to every sum."""
+        builder, vector = self.builder, self.lanes * self.terms
+        columns = [builder.load(self.vector_at(right, _I64(vector * v)), align=1) for v in range(self.vectors)]
         for row, pointer in enumerate(left_rows):
             left = self.broadcast(builder.gep(pointer, [left_offset]))
             for total, column in zip(self.sums[row], columns):
-                builder.store(self.step(builder, builder.load(total), left, column), total)
+                builder.store(self.step(builder, builder.load(total), left, column, self.terms), total)
 
     def _for_each_sum(self, tile, column):
         for row, totals in enumerate(self.sums):
@@ -148,9 +154,9 @@ class _Emitter:
             self.builder.store(self.builder.load(total), pointer, align=4)
 
 
-def _emit_reduction(builder, emitter, left_rows, right, table, spill_pairs, high, column):
+def _emit_reduction(builder, emitter, left_rows, right, table, spill_words, high, column):
     """The three loops; the inner one is cut wherever a spill is due."""
-    remaining = _variable(builder, spill_pairs)
+    remaining = _variable(builder, spill_words)
     outer, middle, inner = table
     with cgutils.for_range(builder, outer[0]) as i, cgutils.for_range(builder, middle[0]) as j:
         left, right_at = (
@@ -161,25 +167,26 @@ def _emit_reduction(builder, emitter, left_rows, right, table, spill_pairs, high
             count, room = builder.load(pending), builder.load(remaining)
             count = builder.select(builder.icmp_signed("<", count, room), count, room)
             with cgutils.for_range(builder, count):
-                emitter.add_pair(left_rows, builder.load(left), builder.gep(right, [builder.load(right_at)]))
+                emitter.add_word(left_rows, builder.load(left), builder.gep(right, [builder.load(right_at)]))
                 _advance(builder, left, inner[1])
                 _advance(builder, right_at, inner[2])
             _advance(builder, pending, builder.neg(count))
             _advance(builder, remaining, builder.neg(count))
             with builder.if_then(builder.icmp_signed("==", builder.load(remaining), _I64(0)), likely=False):
-                builder.store(spill_pairs, remaining)
+                builder.store(spill_words, remaining)
                 emitter.spill(high, column)
 
 
 def _make_tile(path, step, lanes, vectors):
-    """The intrinsic `tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_pairs, low, high)`."""
+    """The intrinsic `tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high)`."""
 
     def codegen(context, builder, signature, args):
-        if not processor_has(path):  # never called here; the IR would not compile
+        terms = word_terms(signature.args[0].dtype.name)
+        if not processor_has(path) or (path == "avx2" and terms == 4):  # never called; the IR would not compile
             return context.get_dummy_value()
         pointers = {k: context.make_array(signature.args[k])(context, builder, args[k]).data
                     for k in (0, 1, 2, 6, 8, 9)}
-        first_row, a_origin, b_origin, spill_pairs = (args[k] for k in (3, 4, 5, 7))
+        first_row, a_origin, b_origin, spill_words = (args[k] for k in (3, 4, 5, 7))
         table = [[builder.load(builder.gep(pointers[6], [_I64(3 * i + k)])) for k in range(3)] for i in range(3)]
         left_rows = []
         for row in range(ROWS):
@@ -187,14 +194,14 @@ def _make_tile(path, step, lanes, vectors):
             left_rows.append(builder.gep(pointers[0], [builder.add(offset, a_origin)]))
         with cgutils.for_range(builder, _I64(COLUMNS // (lanes * vectors))) as part:
             column = builder.mul(part.index, _I64(lanes * vectors))
-            right = builder.gep(pointers[1], [builder.add(b_origin, builder.mul(column, _I64(2)))])
-            emitter = _Emitter(builder, step, lanes, vectors)
-            _emit_reduction(builder, emitter, left_rows, right, table, spill_pairs, pointers[9], column)
+            right = builder.gep(pointers[1], [builder.add(b_origin, builder.mul(column, _I64(terms)))])
+            emitter = _Emitter(builder, step, lanes, vectors, terms)
+            _emit_reduction(builder, emitter, left_rows, right, table, spill_words, pointers[9], column)
             emitter.store(pointers[8], column)
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(typing_context, a, b, rows, first_row, a_origin, b_origin, loops, spill_pairs, low, high):
+    def tile(typing_context, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high):
         arguments = (a, b, rows, types.int64, types.int64, types.int64, loops, types.int64, low, high)
         return types.void(*arguments), codegen
 
@@ -210,6 +217,7 @@ avx2_tile = _make_tile("avx2", _avx2_step, lanes=8, vectors=2)
 @jit
 def plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, valid_columns, total):
     """total[TILE] int64 = the same tile in ordinary loops, for operands of any integer type."""
+    terms = 4 if a.itemsize == 1 else 2
     for row in range(valid_rows):
         start = rows[first_row + row] + a_origin
         sums = total[row * COLUMNS:row * COLUMNS + valid_columns]
@@ -219,10 +227,11 @@ def plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, val
                 at = start + i * loops[0, 1] + j * loops[1, 1]
                 column = b_origin + i * loops[0, 2] + j * loops[1, 2]
                 for _ in range(loops[2, 0]):
-                    first, second = np.int64(a[at]), np.int64(a[at + 1])
-                    right = b[column:column + 2 * valid_columns]
-                    for o in range(valid_columns):
-                        sums[o] += first * right[2 * o] + second * right[2 * o + 1]
+                    for term in range(0, terms, 2):
+                        first, second = np.int64(a[at + term]), np.int64(a[at + term + 1])
+                        right = b[column + term:column + terms * valid_columns]
+                        for o in range(valid_columns):
+                            sums[o] += first * right[terms * o] + second * right[terms * o + 1]
                     at += loops[2, 1]
                     column += loops[2, 2]
 
@@ -236,19 +245,19 @@ def widen(narrow, low, total):
 
 
 @jit
-def multiply_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_pairs, valid_rows, valid_columns,
+def multiply_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, valid_rows, valid_columns,
                   low, high, total):
     """One tile by `path`.  Returns whether all sums fit int32: they are in `low`, else in `total` (int64)."""
     if path == PLAIN:
         plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, valid_columns, total)
         return False
-    fits = spill_pairs == NEVER
+    fits = spill_words == NEVER
     if not fits:
         high[:] = 0
     if path == VNNI:
-        vnni_tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_pairs, low, high)
+        vnni_tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high)
     else:
-        avx2_tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_pairs, low, high)
+        avx2_tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high)
     if not fits:
         for k in range(TILE):
             total[k] = (np.int64(high[k]) << CARRY_BITS) + low[k]

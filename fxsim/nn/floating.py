@@ -188,11 +188,11 @@ class FloatNetwork:
     def evaluate(self, images: np.ndarray, labels: np.ndarray, batch: int = 256) -> tuple[float, float]:
         """(mean cross-entropy, share of wrong decisions) in inference mode."""
         labels = self._checked_labels(labels, len(images))
-        loss = wrong = 0.0
+        loss, wrong = 0.0, 0
         for start in range(0, len(images), batch):
             scores, wanted = self.forward(images[start:start + batch]), labels[start:start + batch]
             loss += cross_entropy(scores, wanted)[0] * len(wanted)
-            wrong += np.count_nonzero(scores.argmax(axis=1) != wanted)
+            wrong += int(np.count_nonzero(scores.argmax(axis=1) != wanted))
         return loss / len(labels), wrong / len(labels)
 
     def _checked_images(self, images: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxsim.kernels import float_activation as kernels
+from fxsim.nn.floating_threads import run
 from fxsim.nn.norm import BATCH_NORM_EPSILON_EXP, RUNNING_RATE_EXP
 from fxsim.nn.spec import RELU_RANGE_EXP, Layer, LayerShape
 from fxsim.rng import Stream
@@ -76,9 +77,9 @@ def activate(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
         tape.scale, tape.shift = np.ones_like(parameters["bias"]), parameters["bias"].copy()
     tape.output = np.empty((len(tape.operation), *tape.shape.output), tape.operation.dtype)
     if _maximum(tape.layer):
-        tape.winner = np.empty(tape.output.shape, np.uint8)
-    kernels.activate(*_preactivation_terms(tape), _pool_size(tape.layer), _maximum(tape.layer), tape.output,
-                     _winner(tape))
+        tape.winner = np.empty(tape.output.shape, np.min_scalar_type(tape.layer.pool.size**2 - 1))
+    _run(kernels.activate, tape.operation, *_preactivation_terms(tape), _pool_size(tape.layer), _maximum(tape.layer),
+         tape.output, _winner(tape))
     if tape.keep is not None:
         tape.output *= tape.keep
 
@@ -89,9 +90,10 @@ def activate_backward(tape: LayerTape, parameters: dict[str, np.ndarray], gradie
     Straight-through: the gradient passes where 0 < pre-activation < 2, both excluded.
     """
     gradient = np.ascontiguousarray(gradient if tape.keep is None else gradient * tape.keep)
-    arguments = (*_preactivation_terms(tape), gradient, _winner(tape), _pool_size(tape.layer), _maximum(tape.layer))
+    arguments = (tape.operation, *_preactivation_terms(tape), gradient, _winner(tape), _pool_size(tape.layer),
+                 _maximum(tape.layer))
     sums = np.empty((len(gradient), 2, tape.scale.size))
-    kernels.gradient_sums(*arguments, sums)
+    _run(kernels.gradient_sums, *arguments, sums)
     total, product_total = sums.sum(axis=0)
     constant, slope, parameter_gradients = np.zeros_like(total), np.zeros_like(total), {"bias": total}
     if tape.layer.batch_norm:
@@ -102,7 +104,7 @@ def activate_backward(tape: LayerTape, parameters: dict[str, np.ndarray], gradie
     dtype = tape.operation.dtype
     operation = np.empty_like(tape.operation)
     branch = np.empty_like(tape.operation) if tape.branch is not None else _stand_in(tape, dtype)
-    kernels.activate_backward(*arguments, constant.astype(dtype), slope.astype(dtype), operation, branch)
+    _run(kernels.activate_backward, *arguments, constant.astype(dtype), slope.astype(dtype), operation, branch)
     return ActivationGradients(operation.reshape(len(gradient), -1, tape.scale.size),
                                None if tape.branch is None else branch,
                                {name: value.astype(dtype) for name, value in parameter_gradients.items()})
@@ -124,7 +126,7 @@ def _set_norm(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
 def _batch_statistics(operation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance `(O,)` over images and positions, float64."""
     sums = np.empty((len(operation), 2, operation.shape[-1]))
-    kernels.channel_sums(operation, sums)
+    _run(kernels.channel_sums, operation, sums)
     mean, square = sums.sum(axis=0) / (operation.size // operation.shape[-1])
     return mean, np.maximum(square - mean**2, 0.0)
 
@@ -139,12 +141,17 @@ def _norm_backward(tape: LayerTape, total: np.ndarray, gamma_total: np.ndarray) 
     return -tape.scale * total / terms - slope * tape.mean, slope
 
 
+def _run(kernel, operation: np.ndarray, *arguments) -> None:
+    """The kernel on all images; a visit of an element takes as long as some 16 multiply-adds of a product."""
+    run(kernel, (operation, *arguments), len(operation), 16 * operation.size)
+
+
 def _preactivation_terms(tape: LayerTape) -> tuple:
-    """What the kernels compute the pre-activation from, and the range that the ReLU clips it to."""
+    """Scale, shift and branch of the pre-activation, and the range that the ReLU clips it to."""
     dtype = tape.operation.dtype
     low, high = (0.0, RELU_MAX) if tape.layer.relu else (-np.inf, np.inf)
     branch = _stand_in(tape, dtype) if tape.branch is None else tape.branch
-    return tape.operation, tape.scale, tape.shift, branch, dtype.type(low), dtype.type(high)
+    return tape.scale, tape.shift, branch, dtype.type(low), dtype.type(high)
 
 
 def _stand_in(tape: LayerTape, dtype: np.dtype) -> np.ndarray:

@@ -1,32 +1,30 @@
 """The weighted operations in floating point: register tiles where the processor has them, else im2col and BLAS."""
 from __future__ import annotations
 
-import math
-
-import numba
 import numpy as np
 
 from fxsim.kernels import float_products as kernels
 from fxsim.kernels.float_tile import COLUMNS, best_path
 from fxsim.nn import floating_columns as plain
+from fxsim.nn.floating_threads import run
 from fxsim.nn.spec import Conv, Layer, LayerShape
 
 PATH = best_path()
 """'avx512', 'avx2', or None for im2col and NumPy's matrix product; the first two give the same bits."""
 
 _BLOCK_POSITIONS = 400
-"""Output positions that one thread takes at once: enough to fill tiles, few enough to stay in its cache."""
+"""Output positions to take at once: enough to fill tiles, few enough that they stay in the cache."""
 
 
 def product(activations: np.ndarray, weight: np.ndarray, layer: Layer, shape: LayerShape) -> np.ndarray:
     """The weighted operation without bias: activations `(N, H, W, C)` -> `(N, P, O)`."""
     if PATH is None:
         return plain.product(activations, weight, layer)
-    geometry = _geometry(layer, shape)
-    panels = _panels(weight.reshape(1, -1, weight.shape[-1]))
-    count = len(activations)
+    geometry, count = _geometry(layer, shape), len(activations)
+    panels = _panels(weight.reshape(1, -1, geometry.filters))
     out = np.empty((count * geometry.rows * geometry.columns, geometry.filters), activations.dtype)
-    kernels.conv_forward(geometry, count, activations.reshape(-1), panels, _block(geometry, count), out)
+    arguments = (geometry, activations.reshape(-1), panels, _block(geometry), out)
+    run(kernels.conv_forward, arguments, count, count * shape.macs)
     return out.reshape(count, -1, geometry.filters)
 
 
@@ -34,11 +32,11 @@ def input_gradient(gradient: np.ndarray, weight: np.ndarray, layer: Layer, shape
     """The gradient `(N, H, W, C)` of the layer's input from that of the operation `(N, P, O)`."""
     if PATH is None:
         return plain.input_gradient(gradient, weight, shape.input, layer)
-    geometry = _geometry(layer, shape)
-    panels = _panels(weight.reshape(geometry.kernel, -1, weight.shape[-1]).transpose(0, 2, 1))
-    out = np.empty((len(gradient), *shape.input), gradient.dtype)
-    kernels.conv_input_gradient(geometry, len(out), gradient.reshape(-1), panels,
-                                _block(geometry, len(out)), out.reshape(-1))
+    geometry, count = _geometry(layer, shape), len(gradient)
+    panels = _panels(weight.reshape(geometry.kernel, -1, geometry.filters).transpose(0, 2, 1))
+    out = np.empty((count, *shape.input), gradient.dtype)
+    arguments = (geometry, gradient.reshape(-1), panels, _block(geometry), out.reshape(-1))
+    run(kernels.conv_input_gradient, arguments, count, count * shape.macs)
     return out
 
 
@@ -46,12 +44,12 @@ def weight_gradient(activations: np.ndarray, gradient: np.ndarray, layer: Layer,
     """The gradient of the weights, summed over the batch, from that of the operation `(N, P, O)`."""
     if PATH is None:
         return plain.weight_gradient(activations, gradient, layer).reshape(shape.weight)
-    geometry = _geometry(layer, shape)
+    geometry, filled = _geometry(layer, shape), _whole_columns(gradient)
+    width = filled.shape[-1]
     out = np.empty((shape.dot_length, geometry.filters), gradient.dtype)
-    block = max(1, _BLOCK_POSITIONS // (geometry.rows * geometry.columns))
-    filled = _whole_columns(gradient)
-    kernels.conv_weight_gradient(geometry, len(activations), activations.reshape(-1), filled.reshape(-1),
-                                 filled.shape[-1], block, numba.get_num_threads(), out)
+    arguments = (geometry, activations.reshape(-1), filled.reshape(-1), width, _block(geometry), out)
+    run(kernels.conv_weight_gradient, arguments, kernels.weight_gradient_tiles(geometry, width),
+        len(activations) * shape.macs)
     return out.reshape(shape.weight)
 
 
@@ -59,7 +57,7 @@ def _geometry(layer: Layer, shape: LayerShape) -> kernels.Geometry:
     rows, columns, filters = shape.pre
     if isinstance(layer, Conv):
         return kernels.Geometry(*shape.input, filters, layer.kernel, layer.stride, layer.padding, rows, columns)
-    return kernels.Geometry(1, 1, shape.dot_length, filters, 1, 1, 0, 1, 1)
+    return kernels.Geometry(1, 1, shape.dot_length, filters, kernel=1, stride=1, padding=0, rows=1, columns=1)
 
 
 def _panels(matrices: np.ndarray) -> np.ndarray:
@@ -69,11 +67,9 @@ def _panels(matrices: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(panels).reshape(-1)
 
 
-def _block(geometry: kernels.Geometry, images: int) -> int:
-    """Images per block, so that every thread gets as many blocks as the others."""
-    threads = numba.get_num_threads()
-    rounds = max(1, round(images * geometry.rows * geometry.columns / (_BLOCK_POSITIONS * threads)))
-    return math.ceil(images / (rounds * threads))
+def _block(geometry: kernels.Geometry) -> int:
+    """Images to take at once."""
+    return max(1, _BLOCK_POSITIONS // (geometry.rows * geometry.columns))
 
 
 def _whole_columns(array: np.ndarray) -> np.ndarray:

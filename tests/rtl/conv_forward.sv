@@ -1,6 +1,7 @@
-// A convolution layer's forward pass: Z = conv(A, W) + b, clipped ReLU, one requantization; an output every
-// KERNEL * KERNEL * CHANNELS cycles, in the row-major order of (N, OH, OW, O).  Layouts: activations (N, H, W, C),
-// weights (KH, KW, C, O).  A dense layer is HEIGHT = WIDTH = KERNEL = 1.
+// A convolution layer's forward pass: Z = conv(A, W) + b in one accumulator, terms in the order channel, kernel row,
+// kernel column, then the bias; ReLU; one requantization.  An output every KERNEL * KERNEL * CHANNELS cycles, in the
+// row-major order of (N, OH, OW, O).  Layouts: activations (N, H, W, C), weights (KH, KW, C, O).  A dense layer has
+// HEIGHT = WIDTH = KERNEL = 1.
 module conv_forward #(
     parameter int BATCH         = 1,
     parameter int HEIGHT        = 4,
@@ -14,17 +15,16 @@ module conv_forward #(
     parameter int A_SIGNED      = 0,
     parameter int W_BITS        = 8,
     parameter int BIAS_BITS     = 16,
-    parameter int PRODUCT_SHIFT = 0,   // bits of each product below the accumulator's step
+    parameter int PRODUCT_SHIFT = 0,   // from the products' step to that of Z: bits dropped, or appended if negative
+    parameter int BIAS_SHIFT    = 0,   // bits appended to the bias to bring it to the step of Z
     parameter int ACC_BITS      = 24,
-    parameter int SUM_SHIFT     = 0,   // left shifts that bring the sum and the bias to the step of Z
-    parameter int BIAS_SHIFT    = 0,
-    parameter int Z_BITS        = 26,
+    parameter int Z_BITS        = 24,  // of the pre-activations shown, at least ACC_BITS
     parameter int RELU          = 1,
     parameter int RELU_BITS     = 16,  // the ReLU's range is 0 to 2**RELU_BITS steps of Z
     parameter int OUT_BITS      = 8,
     parameter int OUT_SIGNED    = 0,
     parameter int SHIFT         = 8,   // from the step of Z to the output's
-    // 1 and 2: see requantize; 3 and 4: see saturating_mac; 5: terms in the order kernel row, kernel column, channel
+    // 1 and 2: see requantize; 3 and 4: see saturating_mac; 5: the order is kernel row, kernel column, channel, bias
     parameter int BUG           = 0
 ) (
     input  logic                        clk,
@@ -52,22 +52,23 @@ module conv_forward #(
     // verilator lint_off WIDTHCONCAT
     localparam int ROWS = (HEIGHT + 2 * PADDING - KERNEL) / STRIDE + 1;
     localparam int COLUMNS = (WIDTH + 2 * PADDING - KERNEL) / STRIDE + 1;
-    localparam int WIDE = (Z_BITS > RELU_BITS ? Z_BITS : RELU_BITS) + 2;
+    localparam int WIDE = (ACC_BITS > RELU_BITS ? ACC_BITS : RELU_BITS) + 2;
+    localparam int PRODUCTS_BUG = BUG == 3 || BUG == 4 ? BUG : 0;
     localparam logic [95:0] TERMS = BUG == 5 ? {KERNEL, KERNEL, CHANNELS} : {CHANNELS, KERNEL, KERNEL};
 
     logic [31:0] n, oy, ox, o, c, ky, kx, iy, ix, finished;
     logic [95:0] term;
     logic covered;
-    logic signed [ACC_BITS-1:0] sum;
-    logic signed [Z_BITS-1:0] clipped;
+    logic signed [ACC_BITS-1:0] sum, z, clipped;
+    logic [31:0] product_overflows;
+    logic bias_outside;
 
     dot_products #(
         .LEVELS(7), .INNER(3), .LIMITS({BATCH, ROWS, COLUMNS, FILTERS, TERMS}), .A_BITS(A_BITS), .B_BITS(W_BITS),
-        .A_SIGNED(A_SIGNED), .B_SIGNED(1), .PRODUCT_SHIFT(PRODUCT_SHIFT), .ACC_BITS(ACC_BITS),
-        .BUG(BUG == 3 || BUG == 4 ? BUG : 0)
+        .A_SIGNED(A_SIGNED), .B_SIGNED(1), .PRODUCT_SHIFT(PRODUCT_SHIFT), .ACC_BITS(ACC_BITS), .BUG(PRODUCTS_BUG)
     ) products (
         .clk, .start, .indices({n, oy, ox, o, term}), .a(covered ? activation : '0), .b(weight),
-        .rounding(product_rounding), .wrap, .sum, .overflows, .sum_valid(out_valid), .busy
+        .rounding(product_rounding), .wrap, .sum, .overflows(product_overflows), .sum_valid(out_valid), .busy
     );
 
     assign {c, ky, kx} = BUG == 5 ? {term[31:0], term[95:32]} : term;
@@ -80,12 +81,17 @@ module conv_forward #(
 
     always_ff @(posedge clk) finished <= o;
 
-    assign preactivation = (Z_BITS'(sum) <<< SUM_SHIFT) + (Z_BITS'(bias) <<< BIAS_SHIFT);
-    assign mask = RELU == 0 || (preactivation > 0 && WIDE'(preactivation) < (WIDE'(1) << RELU_BITS));
-    assign clipped = RELU != 0 && preactivation < 0 ? '0 : preactivation;
+    bounded_add #(.BITS(ACC_BITS), .ADDEND_BITS(BIAS_BITS + BIAS_SHIFT), .BUG(PRODUCTS_BUG)) add_bias (
+        .acc(sum), .addend((BIAS_BITS + BIAS_SHIFT)'(bias) <<< BIAS_SHIFT), .wrap, .sum(z),
+        .outside(bias_outside)
+    );
+    assign overflows = product_overflows + 32'(bias_outside);
+    assign preactivation = Z_BITS'(z);
+    assign mask = RELU == 0 || (z > 0 && WIDE'(z) < (WIDE'(1) << RELU_BITS));
+    assign clipped = RELU != 0 && z < 0 ? '0 : z;
 
     requantize #(
-        .IN_BITS(Z_BITS), .OUT_BITS(OUT_BITS), .IN_SIGNED(1), .OUT_SIGNED(OUT_SIGNED), .SHIFT(SHIFT),
+        .IN_BITS(ACC_BITS), .OUT_BITS(OUT_BITS), .IN_SIGNED(1), .OUT_SIGNED(OUT_SIGNED), .SHIFT(SHIFT),
         .BUG(BUG == 1 || BUG == 2 ? BUG : 0)
     ) to_output (.value(clipped), .rounding, .overflow, .code, .below, .above, .flushed);
 endmodule

@@ -19,9 +19,8 @@ module conv_forward_tb;
     parameter int PRODUCT_ROUNDING = 0;
     parameter int ACC_BITS         = 24;
     parameter int ACC_WRAP         = 0;
-    parameter int SUM_SHIFT        = 0;
     parameter int BIAS_SHIFT       = 0;
-    parameter int Z_BITS           = 26;
+    parameter int Z_BITS           = 24;
     parameter int RELU             = 1;
     parameter int RELU_BITS        = 16;
     parameter int OUT_BITS         = 8;
@@ -43,15 +42,15 @@ module conv_forward_tb;
     conv_forward #(
         .BATCH(BATCH), .HEIGHT(HEIGHT), .WIDTH(WIDTH), .CHANNELS(CHANNELS), .FILTERS(FILTERS), .KERNEL(KERNEL),
         .STRIDE(STRIDE), .PADDING(PADDING), .A_BITS(A_BITS), .A_SIGNED(A_SIGNED), .W_BITS(W_BITS),
-        .BIAS_BITS(BIAS_BITS), .PRODUCT_SHIFT(PRODUCT_SHIFT), .ACC_BITS(ACC_BITS), .SUM_SHIFT(SUM_SHIFT),
-        .BIAS_SHIFT(BIAS_SHIFT), .Z_BITS(Z_BITS), .RELU(RELU), .RELU_BITS(RELU_BITS), .OUT_BITS(OUT_BITS),
-        .OUT_SIGNED(OUT_SIGNED), .SHIFT(SHIFT), .BUG(BUG)
+        .BIAS_BITS(BIAS_BITS), .PRODUCT_SHIFT(PRODUCT_SHIFT), .BIAS_SHIFT(BIAS_SHIFT), .ACC_BITS(ACC_BITS),
+        .Z_BITS(Z_BITS), .RELU(RELU), .RELU_BITS(RELU_BITS), .OUT_BITS(OUT_BITS), .OUT_SIGNED(OUT_SIGNED),
+        .SHIFT(SHIFT), .BUG(BUG)
     ) layer (
         .clk, .start, .product_rounding(4'(PRODUCT_ROUNDING)), .wrap(ACC_WRAP != 0), .rounding(4'(ROUNDING)),
         .overflow(2'(OVERFLOW)), .activation_address, .activation(activations[activation_address]),
         .weight_address, .weight(weights[weight_address]), .bias_address, .bias(biases[bias_address]),
-        .out_valid, .preactivation, .mask, .code, .below, .above, .flushed,
-        .overflows, .busy
+        .out_valid, .preactivation, .mask, .code, .below, .above, .flushed, .overflows,
+        .busy
     );
 
     initial begin

@@ -1,6 +1,6 @@
 // The gradient of a convolution layer's input: each product of the forward pass sends g * w to its input.  An output
 // every KERNEL * KERNEL * FILTERS cycles, in the row-major order of (N, H, W, C); terms ascend in output channel,
-// kernel row, kernel column.  The gradient at the layer's output counts only where `mask` is 1.
+// kernel row, kernel column.
 module conv_input_grad #(
     parameter int BATCH         = 1,
     parameter int HEIGHT        = 4,   // of the layer's input
@@ -10,7 +10,7 @@ module conv_input_grad #(
     parameter int KERNEL        = 3,
     parameter int STRIDE        = 1,
     parameter int PADDING       = 0,
-    parameter int G_BITS        = 8,   // activation gradients at the layer's output
+    parameter int G_BITS        = 8,   // gradient at the pre-activations
     parameter int W_BITS        = 8,
     parameter int PRODUCT_SHIFT = 0,
     parameter int ACC_BITS      = 24,
@@ -24,9 +24,8 @@ module conv_input_grad #(
     input  logic                       wrap,
     input  logic        [3:0]          rounding,
     input  logic        [1:0]          overflow,
-    output logic        [31:0]         grad_address,    // of grad and mask
+    output logic        [31:0]         grad_address,    
     input  logic signed [G_BITS-1:0]   grad,
-    input  logic                       mask,
     output logic        [31:0]         weight_address,
     input  logic signed [W_BITS-1:0]   weight,
     output logic                       out_valid,
@@ -50,7 +49,7 @@ module conv_input_grad #(
         .B_BITS(W_BITS), .A_SIGNED(1), .B_SIGNED(1), .PRODUCT_SHIFT(PRODUCT_SHIFT), .ACC_BITS(ACC_BITS),
         .BUG(BUG == 3 || BUG == 4 ? BUG : 0)
     ) products (
-        .clk, .start, .indices({n, iy, ix, c, o, ky, kx}), .a(covered && mask ? grad : '0), .b(weight),
+        .clk, .start, .indices({n, iy, ix, c, o, ky, kx}), .a(covered ? grad : '0), .b(weight),
         .rounding(product_rounding), .wrap, .sum, .overflows, .sum_valid(out_valid), .busy
     );
 

@@ -1,5 +1,5 @@
-// conv_input_grad on the files +grads, +mask and +weights; writes +sums, +codes, +flags ({flushed, above, below}) and
-// +overflows, one element a line.
+// conv_input_grad on the files +grads (at the pre-activations) and +weights; writes +sums, +codes, +flags
+// ({flushed, above, below}) and +overflows, one element a line.
 `include "bench.svh"
 
 module conv_input_grad_tb;
@@ -28,7 +28,6 @@ module conv_input_grad_tb;
 
     logic clk = 0, start = 1;
     logic [G_BITS-1:0] grads[BATCH*ROWS*COLUMNS*FILTERS];
-    logic masks[BATCH*ROWS*COLUMNS*FILTERS];
     logic [W_BITS-1:0] weights[KERNEL*KERNEL*CHANNELS*FILTERS];
     logic [31:0] grad_address, weight_address, overflows;
     logic out_valid, busy, below, above, flushed;
@@ -41,7 +40,7 @@ module conv_input_grad_tb;
         .ACC_BITS(ACC_BITS), .OUT_BITS(OUT_BITS), .SHIFT(SHIFT), .BUG(BUG)
     ) layer (
         .clk, .start, .product_rounding(4'(PRODUCT_ROUNDING)), .wrap(ACC_WRAP != 0), .rounding(4'(ROUNDING)),
-        .overflow(2'(OVERFLOW)), .grad_address, .grad(grads[grad_address]), .mask(masks[grad_address]),
+        .overflow(2'(OVERFLOW)), .grad_address, .grad(grads[grad_address]),
         .weight_address, .weight(weights[weight_address]), .out_valid, .sum, .code, .below, .above, .flushed,
         .overflows, .busy
     );
@@ -50,7 +49,6 @@ module conv_input_grad_tb;
         string name;
         int sums_file, codes_file, flags_file, overflows_file;
         `LOAD("grads=%s", grads)
-        `LOAD("mask=%s", masks)
         `LOAD("weights=%s", weights)
         `OPEN("sums=%s", sums_file)
         `OPEN("codes=%s", codes_file)

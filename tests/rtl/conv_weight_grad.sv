@@ -1,6 +1,6 @@
 // The gradient of a convolution layer's weights, summed over the batch: each product of the forward pass sends a * g
 // to its weight.  An output every BATCH * ROWS * COLUMNS cycles, in the row-major order of (KH, KW, C, O); terms
-// ascend in image, row, column.  The gradient at the layer's output counts only where `mask` is 1.
+// ascend in image, row, column.
 module conv_weight_grad #(
     parameter int BATCH         = 1,
     parameter int HEIGHT        = 4,   // of the layer's input
@@ -12,7 +12,7 @@ module conv_weight_grad #(
     parameter int PADDING       = 0,
     parameter int A_BITS        = 8,   // activations
     parameter int A_SIGNED      = 0,
-    parameter int G_BITS        = 8,   // activation gradients at the layer's output
+    parameter int G_BITS        = 8,   // gradient at the pre-activations
     parameter int PRODUCT_SHIFT = 0,
     parameter int ACC_BITS      = 24,
     parameter int OUT_BITS      = 8,
@@ -27,9 +27,8 @@ module conv_weight_grad #(
     input  logic        [1:0]          overflow,
     output logic        [31:0]         activation_address,
     input  logic        [A_BITS-1:0]   activation,
-    output logic        [31:0]         grad_address,        // of grad and mask
+    output logic        [31:0]         grad_address,        
     input  logic signed [G_BITS-1:0]   grad,
-    input  logic                       mask,
     output logic                       out_valid,
     output logic signed [ACC_BITS-1:0] sum,
     output logic        [OUT_BITS-1:0] code,
@@ -51,7 +50,7 @@ module conv_weight_grad #(
         .B_BITS(G_BITS), .A_SIGNED(A_SIGNED), .B_SIGNED(1), .PRODUCT_SHIFT(PRODUCT_SHIFT), .ACC_BITS(ACC_BITS),
         .BUG(BUG == 3 || BUG == 4 ? BUG : 0)
     ) products (
-        .clk, .start, .indices({ky, kx, c, o, n, oy, ox}), .a(covered ? activation : '0), .b(mask ? grad : '0),
+        .clk, .start, .indices({ky, kx, c, o, n, oy, ox}), .a(covered ? activation : '0), .b(grad),
         .rounding(product_rounding), .wrap, .sum, .overflows, .sum_valid(out_valid), .busy
     );
 

@@ -1,5 +1,5 @@
-// conv_weight_grad on the files +activations, +grads and +mask; writes +sums, +codes, +flags ({flushed, above, below})
-// and +overflows, one element a line.
+// conv_weight_grad on the files +activations and +grads (at the pre-activations); writes +sums, +codes, +flags
+// ({flushed, above, below}) and +overflows, one element a line.
 `include "bench.svh"
 
 module conv_weight_grad_tb;
@@ -30,7 +30,6 @@ module conv_weight_grad_tb;
     logic clk = 0, start = 1;
     logic [A_BITS-1:0] activations[BATCH*HEIGHT*WIDTH*CHANNELS];
     logic [G_BITS-1:0] grads[BATCH*ROWS*COLUMNS*FILTERS];
-    logic masks[BATCH*ROWS*COLUMNS*FILTERS];
     logic [31:0] activation_address, grad_address, overflows;
     logic out_valid, busy, below, above, flushed;
     logic signed [ACC_BITS-1:0] sum;
@@ -43,7 +42,7 @@ module conv_weight_grad_tb;
     ) layer (
         .clk, .start, .product_rounding(4'(PRODUCT_ROUNDING)), .wrap(ACC_WRAP != 0), .rounding(4'(ROUNDING)),
         .overflow(2'(OVERFLOW)), .activation_address, .activation(activations[activation_address]),
-        .grad_address, .grad(grads[grad_address]), .mask(masks[grad_address]),
+        .grad_address, .grad(grads[grad_address]),
         .out_valid, .sum, .code, .below, .above, .flushed,
         .overflows, .busy
     );
@@ -53,7 +52,6 @@ module conv_weight_grad_tb;
         int sums_file, codes_file, flags_file, overflows_file;
         `LOAD("activations=%s", activations)
         `LOAD("grads=%s", grads)
-        `LOAD("mask=%s", masks)
         `OPEN("sums=%s", sums_file)
         `OPEN("codes=%s", codes_file)
         `OPEN("flags=%s", flags_file)

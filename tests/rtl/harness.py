@@ -1,7 +1,4 @@
-"""Runs the benches of this folder in Icarus Verilog and Verilator; files of codes for $readmemh.
-
-A file of codes has one code a line, two's complement in ceil(bits / 4) hexadecimal digits, in row-major order.
-"""
+"""Runs the benches of this folder in Icarus Verilog and Verilator; files of codes as in fxsim.golden.memfile."""
 import os
 import shutil
 import subprocess
@@ -11,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fxsim import Format
+from fxsim.golden.memfile import from_hex, to_hex
+
 FOLDER = Path(__file__).parent
-UNITS = ("modes", "round_shift", "requantize", "saturating_mac", "dot_products", "conv_forward", "conv_input_grad",
-         "conv_weight_grad", "weight_update")
+UNITS = ("modes", "round_shift", "requantize", "bounded_add", "saturating_mac", "dot_products", "conv_forward",
+         "conv_input_grad", "conv_weight_grad", "weight_update")
 SECONDS = 300
 
 
@@ -70,31 +70,27 @@ class Verilator:
         folder = Path(tempfile.mkdtemp(prefix="verilator_", dir=folder))
         overrides = [f"-G{name}={int(value)}" for name, value in parameters.items()]
         execute(["verilator", "--cc", "--exe", "--main", "--timing", "-O1", "--output-split", "0", "-Wall",
-                 "-Wno-UNUSEDSIGNAL", f"-I{FOLDER}", "--top-module", bench, "--prefix", "bench", "-Mdir", ".", *overrides,
-                 *sources(*UNITS, bench)], folder)
+                 "-Wno-UNUSEDSIGNAL", f"-I{FOLDER}", "--top-module", bench, "--prefix", "bench", "-Mdir", ".",
+                 *overrides, *sources(*UNITS, bench)], folder)
         for part in self.runtime:
             if (runtime / part).exists():
                 shutil.copyfile(runtime / part, folder / part)
-        execute(["make", "-f", "bench.mk", "VM_PARALLEL_BUILDS=0", "OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0"], folder)
+        execute(["make", "-f", "bench.mk", "VM_PARALLEL_BUILDS=0", *(f"OPT_{part}=-O0" for part in
+                                                                     ("FAST", "SLOW", "GLOBAL"))], folder)
         if not runtime.exists():
             shutil.copytree(folder, runtime, ignore=lambda _, names: set(names) - set(self.runtime))
         return Simulation(["./bench"], folder)
 
 
 SIMULATORS = (Icarus(), Verilator())
-both_simulators = pytest.mark.parametrize("simulator", SIMULATORS, ids=lambda simulator: type(simulator).__name__.lower())
+both_simulators = pytest.mark.parametrize("simulator", SIMULATORS, ids=["icarus", "verilator"])
 
 
 def write_codes(path, codes, bits):
-    digits, modulus = -(-bits // 4), 2**bits
-    lines = [f"{code % modulus:0{digits}x}\n" for code in np.asarray(codes).reshape(-1).tolist()]
-    Path(path).write_text("".join(lines), encoding="ascii")
+    Path(path).write_bytes(to_hex(np.asarray(codes, np.int64), bits))
 
 
 def read_codes(path, bits, signed, shape):
-    """int64 codes of `shape`; ValueError unless there are exactly so many, each of `bits` bits."""
-    words = [int(line, 16) for line in Path(path).read_text(encoding="ascii").split()]
-    codes = np.array(words, np.int64).reshape(shape)
-    if codes.size and codes.max() >= 2**bits:
-        raise ValueError(f"{path} has a word of more than {bits} bits")
-    return codes - ((codes >> (bits - 1) & int(signed)) << bits)
+    """int64 codes of `shape`; InputError unless there are exactly so many, each of `bits` bits."""
+    codes = from_hex(Path(path).read_bytes(), Format(bits, 0, signed), int(np.prod(shape)), str(path))
+    return codes.astype(np.int64).reshape(shape)

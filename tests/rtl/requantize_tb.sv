@@ -1,6 +1,6 @@
-// The values of the file +values in every mode, into every output format of OUT_BITS_MIN to OUT_BITS_MAX bits at
-// every shift from SHIFT_MIN to SHIFT_MAX.  +words receives a word {flushed, above, below, code} a line, in nested order
-// of overflow, rounding, value, output bits, output sign and shift, the last fastest.
+// The values of the file +values in every mode, into every output format of OUT_BITS_MIN to OUT_BITS_MAX bits at every
+// shift from SHIFT_MIN to SHIFT_MAX.  +words receives a word {flushed, above, below, code} a line, in nested order of
+// overflow, rounding, value, output bits, output sign and shift, the last fastest.
 `include "bench.svh"
 
 module requantize_tb;

@@ -1,0 +1,84 @@
+"""The tables of README.md, from the committed result files.
+
+    python benchmarks/summary.py            prints them
+    python benchmarks/summary.py --write    puts them into README.md, between its markers
+
+tests/test_readme.py checks that README.md shows just these.
+"""
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from fxsim.files import write_text
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+DESIGNS = ("FL", "FX C_+1", "FX C_o", "FX C_-1", "FX C_-2")
+SPEED_FILES = ("step", "products", "elementwise", "scaling")
+
+
+def result(name: str) -> dict | None:
+    path = HERE / "results" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def claim_table() -> str:
+    """Training loss and test error of each design, mean over the seeds, for both networks."""
+    results = [result(f"claim-{network}-convnet") for network in ("digits", "mnist")]
+    rows = ["| design | digits: training loss | test error | MNIST: training loss | test error |", "|" + " --- |" * 5]
+    for design in DESIGNS:
+        cells = [design.replace("FX ", "")]
+        for found in results:
+            row = next(row for row in found["summary"] if row["design"] == design)
+            loss, error = row["train_loss"], row["test_error"]
+            cells += [f"{loss['mean']:.4f} ± {loss['stdev']:.4f}", f"{100 * error['mean']:.2f} ± {100 * error['stdev']:.2f} %"]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def mismatch_table() -> str:
+    """The bound on p_m and the measured mismatch, for each B_min."""
+    results = {network: result(f"mismatch-{network}-convnet")["rows"] for network in ("digits", "mnist")}
+    rows = ["| B_min | digits, training: bound | measured | test: bound | measured "
+            "| MNIST, training: bound | measured | test: bound | measured |", "|" + " --- |" * 9]
+    for bits in range(2, 9):
+        cells = [str(bits)]
+        for found in results.values():
+            for pictures in ("train", "test"):
+                row = next(row for row in found if (row["pictures"], row["min_bits"]) == (pictures, bits))
+                cells += [f"{row['bound']:.2g}", f"{row['measured']:.2g}"]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def speed_table() -> str:
+    """Every ratio that the committed benchmark results hold, with its target."""
+    rows = ["| what | measured | target |", "| --- | --- | --- |"]
+    for name in SPEED_FILES:
+        found = result(name)
+        for row in (found or {}).get("ratios", []):
+            value = f"{row['ratio']:.2f}" if "ratio" in row else f"{row['seconds']:.2f} s"
+            rows.append(f"| {row['what']} | {value} | {row['target']} |")
+    return "\n".join(rows)
+
+
+TABLES = {"claim": claim_table, "mismatch": mismatch_table, "speed": speed_table}
+
+
+def marked(text: str) -> str:
+    """README's text with each table between `<!-- table NAME -->` and `<!-- end NAME -->` made anew."""
+    for name, table in TABLES.items():
+        start, end = f"<!-- table {name} -->\n", f"\n<!-- end {name} -->"
+        if start in text:
+            before, _, rest = text.partition(start)
+            text = before + start + table() + end + rest.partition(end)[2]
+    return text
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv:
+        write_text(README, marked(README.read_text()))
+    else:
+        print("\n\n".join(table() for table in TABLES.values()))

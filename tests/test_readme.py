@@ -1,0 +1,61 @@
+"""The README's commands, example and claims are true."""
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fxsim import cli
+from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
+
+README = Path(__file__).parent.parent / "README.md"
+TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+
+pytestmark = pytest.mark.skipif(not TEXT, reason="the README is beside the tests in a checkout only")
+
+
+def test_the_example_prints_what_the_readme_says(tmp_path, monkeypatch, capsys):
+    place = [kind for kind, _ in BLOCKS].index("python")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(BLOCKS[place][1], str(README), "exec"), {})
+    assert BLOCKS[place + 1] == ("text", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", [
+    "python -m pip install '.[plot]' && fxsim run", "python -m pip install '.[test]' && python -m pytest"])
+def test_the_two_commands_have_a_line_each(command):
+    assert command in TEXT.splitlines()
+
+
+def test_the_commands_exist_with_these_options():
+    lines = [line.partition("#")[0] for kind, block in BLOCKS for line in block.splitlines() if kind == "sh"]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("fxsim ")]
+    assert len(commands) == 8
+    for command in commands:
+        assert cli.parse(command).command == command[0]
+
+
+def test_every_mode_is_in_the_tables():
+    assert [mode for mode in (*ROUNDINGS, *OVERFLOWS) if f"`{mode}`" not in TEXT] == []
+
+
+def test_the_notations_are_those_of_the_formats():
+    for format in (Format(8, 0), Format(8, 0, signed=False)):
+        for notation in (format.q("ti"), format.q("arm"), format.ap_fixed(), format.wl_fl()):
+            assert f"| `{notation}`" in TEXT
+
+
+def test_links_lead_to_files():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
+    assert links
+    assert [link for link in links if not (README.parent / link).exists()] == []
+
+
+def test_the_contract_is_installed_with_the_package():
+    code = "import importlib.resources as r; print((r.files('fxsim') / 'numerics.md').read_text()[:40])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                           cwd=Path(cli.__file__).parent.parent)
+    assert found.stdout.startswith("# The numerical contract")

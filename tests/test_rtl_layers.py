@@ -1,0 +1,242 @@
+"""RTL layer units on the vectors of a real training step give every code of it; planted bugs do not."""
+import numpy as np
+import pytest
+from bits import assert_same_codes
+from oracle import products as oracle
+from rtl.harness import Icarus, Verilator, read_codes, write_codes
+from rtl.layers import StepUnits
+
+from fxsim import (
+    ROUNDINGS,
+    Conv,
+    Counts,
+    Dense,
+    FixedNetwork,
+    Format,
+    LayerPrecision,
+    LearningRate,
+    Network,
+    Pool,
+    PrecisionAssignment,
+)
+from fxsim.datasets import digits
+from fxsim.golden import check as golden
+from fxsim.golden.capture import capture
+from fxsim.golden.dots import Summing, input_grad_dot, weight_grad_dot
+from fxsim.golden.export import Vectors, decode, write_vectors
+from fxsim.nn.codes import pixel_codes
+from fxsim.nn.init import initial_parameters
+from fxsim.precision import accumulator_format
+
+NETWORK = Network("rtl", (8, 8, 1), (
+    Conv(name="conv1", filters=4, padding=1),
+    Conv(name="conv2", filters=5, stride=2, padding=1),
+    Conv(name="conv3", filters=6, kernel=2, pool=Pool("max", 2)),
+    Dense(name="fc", units=10, relu=False),
+))
+STEPS, BATCH = 3, 3
+
+
+def precision(weights, activations, activation_grads, weight_grads):
+    w, b = Format(weights, 0), Format(12, 0)
+    return LayerPrecision(
+        weights=w, activations=Format(activations, 1, False), activation_grads=Format(activation_grads, -3),
+        weight_grads=Format(weight_grads, -2), accumulators=accumulator_format(w, w.step_exp - 7), bias=b,
+        bias_grads=Format(11, 0), bias_accumulators=accumulator_format(b, b.step_exp - 2))
+
+
+def assignment():
+    layers = (precision(7, 5, 9, 10), precision(6, 4, 10, 11), precision(8, 5, 8, 9), precision(9, 4, 8, 10))
+    return PrecisionAssignment(NETWORK.name, dict(zip(NETWORK.names, layers)), Format(9, 2))
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    """The step after STEPS steps of training on digits, exported."""
+    network = FixedNetwork(NETWORK, assignment(), initial_parameters(NETWORK, 1))
+    data = digits()
+    images = pixel_codes(data.pixel_max, network.input_format)[data.train_images]
+    rate = LearningRate.of(0.3125)
+    for step in range(STEPS):
+        part = slice(BATCH * step, BATCH * (step + 1))
+        network.train_step(images[part], data.train_labels[part], rate, step)
+    part = slice(BATCH * STEPS, BATCH * (STEPS + 1))
+    folder = tmp_path_factory.mktemp("vectors")
+    write_vectors(capture(network, images[part], data.train_labels[part], rate, STEPS), folder, ["mem"])
+    return Vectors(folder)
+
+
+def check(vectors, dumps, names):
+    """Every code of the tensors dumped equals the vectors'."""
+    assert names
+    for name in names:
+        got = decode("mem", (dumps / f"{name}.mem").read_bytes(), vectors.manifest.entry(name), name)
+        assert_same_codes(got, vectors.codes(name), what=name)
+        assert got.any(), name
+
+
+UNITS = [(unit, name) for name in NETWORK.names for unit in ("forward", "input_grad", "weight_grad", "update")
+         if (unit, name) != ("input_grad", "conv1")]
+
+
+@pytest.mark.parametrize("unit, name", UNITS)
+def test_a_unit_gives_the_codes_of_a_training_step(tmp_path, vectors, unit, name):
+    check(vectors, tmp_path, getattr(StepUnits(vectors, tmp_path, Icarus()), unit)(name))
+
+
+@pytest.mark.parametrize("unit", ["forward", "input_grad", "weight_grad", "update"])
+def test_a_unit_in_verilator_gives_the_codes_of_a_training_step(tmp_path, vectors, unit):
+    check(vectors, tmp_path, getattr(StepUnits(vectors, tmp_path, Verilator()), unit)("conv2"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit, name", UNITS)
+def test_every_unit_in_verilator(tmp_path, vectors, unit, name):
+    check(vectors, tmp_path, getattr(StepUnits(vectors, tmp_path, Verilator()), unit)(name))
+
+
+@pytest.mark.parametrize("name", NETWORK.names)
+def test_biases_are_updated_by_the_same_unit(tmp_path, vectors, name):
+    check(vectors, tmp_path, StepUnits(vectors, tmp_path, Icarus()).update(name, "bias"))
+
+
+FLAGS = {"forward": ("conv3", "activations"), "input_grad": ("conv1", "activation_grads"),
+         "weight_grad": ("conv2", "weight_grads")}
+
+
+@pytest.mark.parametrize("unit", FLAGS)
+def test_a_unit_flags_what_the_step_counts(tmp_path, vectors, unit):
+    """Of conv2: below the range, above it, flushed to zero."""
+    getattr(StepUnits(vectors, tmp_path, Icarus()), unit)("conv2")
+    entry = vectors.manifest.entry(".".join(FLAGS[unit]))
+    flags = read_codes(next(tmp_path.glob("icarus_*/flags")), 3, False, entry.shape)
+    assert entry.counts == Counts(flags.size, *(int((flags >> bit & 1).sum()) for bit in range(3)))
+    assert flags.any()
+
+
+def found(vectors, folder, unit, **overrides):
+    """The explanations of the first difference that a unit of conv2 with these parameters makes; None without one."""
+    names = getattr(StepUnits(vectors, folder, Icarus()), unit)("conv2", **overrides)
+    report = golden.check(vectors.folder, folder, names)
+    return None if report.passed else (report.mismatches[0].entry.name, report.explanation.changes)
+
+
+def test_the_right_units_pass_the_check(tmp_path, vectors):
+    assert [found(vectors, tmp_path, unit) for unit in ("forward", "input_grad", "weight_grad", "update")] == [None] * 4
+
+
+@pytest.mark.parametrize("unit, bug, tensor, cause", [
+    ("input_grad", 1, "conv1.activation_grads", "rounding nearest_up instead of nearest_away"),
+    ("weight_grad", 1, "conv2.weight_grads", "rounding nearest_up instead of nearest_away"),
+    ("update", 1, "conv2.accumulators", "update: rounding nearest_up instead of nearest_away"),
+    ("forward", 2, "conv3.activations", "overflow wrap instead of saturate"),
+    ("weight_grad", 2, "conv2.weight_grads", "overflow wrap instead of saturate"),
+    ("forward", 4, "conv2.preactivations", "products truncated by 1 bit before they are added"),
+    ("input_grad", 4, "conv1.activation_grads", "products truncated by 1 bit before they are added"),
+    ("weight_grad", 4, "conv2.weight_grads", "products truncated by 1 bit before they are added"),
+])
+def test_a_planted_bug_is_found_and_explained(tmp_path, vectors, unit, bug, tensor, cause):
+    assert found(vectors, tmp_path, unit, BUG=bug) == (tensor, (cause,))
+
+
+@pytest.mark.parametrize("bug", [3, 4])
+def test_a_narrow_accumulator_and_a_truncated_product_of_the_update_are_found(tmp_path, vectors, bug):
+    assert found(vectors, tmp_path, "update", BUG=bug) is not None
+
+
+def tight_bits(vectors, tensor):
+    """(declared, needed) signed bits of the sums of conv2 that `tensor` is made from."""
+    codes, layer = {name: vectors.codes(f"conv2.{name}") for name in INPUTS}, NETWORK.layer("conv2")
+    if tensor == "conv2.preactivations":
+        sums = vectors.codes(tensor)
+    else:
+        dot = weight_grad_dot(layer, codes["activations"], codes["preactivation_grads"]) if "conv2" in tensor else \
+            input_grad_dot(layer, codes["preactivation_grads"], codes["weights"], codes["activations"].shape)
+        sums = dot.sums(np.arange(dot.rows), Summing())
+    needed = max(int(sums.max()).bit_length(), (-1 - int(sums.min())).bit_length()) + 1
+    return vectors.manifest.entry(tensor).accumulator.bits, needed
+
+
+INPUTS = ("activations", "weights", "preactivation_grads")
+SUMS = {"forward": "conv2.preactivations", "input_grad": "conv1.activation_grads", "weight_grad": "conv2.weight_grads"}
+
+
+@pytest.mark.parametrize("unit", SUMS)
+def test_an_accumulator_one_bit_too_narrow_is_found_and_explained(tmp_path, vectors, unit):
+    declared, needed = tight_bits(vectors, SUMS[unit])
+    assert found(vectors, tmp_path, unit, ACC_BITS=needed + 1) is None
+    tensor, causes = found(vectors, tmp_path, unit, ACC_BITS=needed, BUG=3)
+    narrower = f"({needed - 1} instead of {declared}), it saturates after every addition"
+    assert tensor == SUMS[unit]
+    assert any(cause.startswith("accumulator ") and cause.endswith(narrower) for cause in causes)
+
+
+def test_another_order_of_saturating_additions_is_found_and_explained(tmp_path, vectors):
+    _, needed = tight_bits(vectors, "conv2.preactivations")
+    tensor, causes = found(vectors, tmp_path, "forward", ACC_BITS=needed - 2, BUG=5)
+    assert tensor == "conv2.preactivations"
+    assert len(causes) == 1
+    assert "it saturates after every addition; terms added in the order: kernel row, kernel column, channel" in causes[0]
+
+
+SHAPE = {"BATCH": 2, "HEIGHT": 4, "WIDTH": 5, "CHANNELS": 3, "FILTERS": 2, "KERNEL": 2, "STRIDE": 2, "PADDING": 1}
+BITS = {"activations": 5, "weights": 5, "bias": 6, "grads": 6}
+
+
+def random_layer():
+    """Codes of a small layer: activations (2, 4, 5, 3), weights (2, 2, 3, 2), bias (2,), gradients (2, 3, 3, 2)."""
+    random = np.random.default_rng(4)
+    shapes = {"activations": (2, 4, 5, 3), "weights": (2, 2, 3, 2), "bias": (2,), "grads": (2, 3, 3, 2)}
+    return {name: random.integers(0 if name == "activations" else -(2 ** (BITS[name] - 1)),
+                                  2 ** (BITS[name] - (name != "activations")), shape) for name, shape in shapes.items()}
+
+
+def ordered_terms(unit, codes):
+    """Output index -> its terms in the stated order (a padded input adds 0, which changes nothing)."""
+    x, w, g = (codes[name].tolist() for name in ("activations", "weights", "grads"))
+    terms = {}
+    for n, oy, ox, iy, ix, ky, kx in oracle.taps(oracle.shape_of(x), oracle.shape_of(w), 2, 1):
+        for c, o in np.ndindex(3, 2):
+            index, order, term = {
+                "forward": ((n, oy, ox, o), (c, ky, kx), x[n][iy][ix][c] * w[ky][kx][c][o]),
+                "input_grad": ((n, iy, ix, c), (o, ky, kx), g[n][oy][ox][o] * w[ky][kx][c][o]),
+                "weight_grad": ((ky, kx, c, o), (n, oy, ox), x[n][iy][ix][c] * g[n][oy][ox][o]),
+            }[unit]
+            terms.setdefault(index, []).append((order, term))
+    return {index: [term for _, term in sorted(rows)] for index, rows in terms.items()}
+
+
+RUNS = {
+    "forward": ("preactivations", ("activations", "weights", "bias"), (2, 3, 3, 2), {"A_BITS": 5, "W_BITS": 5, "BIAS_BITS": 6}),
+    "input_grad": ("sums", ("grads", "weights"), (2, 4, 5, 3), {"G_BITS": 6, "W_BITS": 5}),
+    "weight_grad": ("sums", ("activations", "grads"), (2, 2, 3, 2), {"A_BITS": 5, "G_BITS": 6}),
+}
+
+
+@pytest.mark.parametrize("acc_bits, overflow, shift, rounding", [
+    (24, "saturate", 0, "floor"), (9, "saturate", 0, "floor"), (8, "wrap", 0, "floor"), (7, "saturate", 2, "nearest_even"),
+    (7, "wrap", 1, "zero")])
+@pytest.mark.parametrize("unit", RUNS)
+def test_accumulators_of_the_units_are_the_twins(tmp_path, unit, acc_bits, overflow, shift, rounding):
+    """Sums and overflow counts of a padded, strided layer in exact and narrow accumulators."""
+    codes, (sums_name, inputs, shape, widths) = random_layer(), RUNS[unit]
+    simulation = Icarus().build(f"conv_{unit}_tb", tmp_path, **SHAPE, **widths, ACC_BITS=acc_bits,
+                                ACC_WRAP=overflow == "wrap", PRODUCT_SHIFT=shift,
+                                PRODUCT_ROUNDING=ROUNDINGS.index(rounding))
+    for name in inputs:
+        write_codes(simulation.folder / name, codes[name], BITS[name])
+    outputs = (sums_name, "codes", "flags", "overflows", *(("mask",) if unit == "forward" else ()))
+    simulation.run(**{name: name for name in (*inputs, *outputs)})
+    sums = read_codes(simulation.folder / sums_name, 24 if unit == "forward" else acc_bits, True, shape)
+    overflows = read_codes(simulation.folder / "overflows", 32, False, shape)
+    wanted = np.zeros((2, *shape), np.int64)
+    for index, terms in ordered_terms(unit, codes).items():
+        total, count = oracle.accumulate(terms, acc_bits, overflow, shift, rounding)
+        if unit == "forward":
+            total, extra = oracle.accumulate([total, int(codes["bias"][index[-1]])], acc_bits, overflow)
+            count += extra
+        wanted[(slice(None), *index)] = total, count
+    assert_same_codes(sums, wanted[0], what="sums")
+    assert_same_codes(overflows, wanted[1], what="overflows")
+    assert wanted[1].any() == (acc_bits < 24)
+
