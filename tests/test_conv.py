@@ -27,7 +27,7 @@ def unit(bits, signed=True):
 def products(layer, input_shape, x_format, w_format, g_format, path="auto"):
     """The one layer's Products with a bias of step 1."""
     bias = Format(16, 15)
-    formats = LayerPrecision(weights=w_format, activations=x_format, activation_grads=g_format,
+    formats = LayerPrecision(weights=w_format, activations=x_format, activation_grads=replace(g_format, signed=True),
                              weight_grads=Format(16, 0), accumulators=accumulator_format(w_format, -8),
                              bias=bias, bias_accumulators=accumulator_format(bias, -8))
     network = Network("one", input_shape, (replace(layer, relu=False),))  # a last layer has no ReLU; layer may

@@ -1,18 +1,26 @@
 """A mismatch is explained by the change of semantics that made it, and by none that does not give every code."""
+import tempfile
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from golden_steps import NETWORKS, golden_step
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from oracle import pooling, products
 from oracle import rounding as oracle
 
+from fxsim import testing
+from fxsim.golden.capture import capture
 from fxsim.golden.explain import _Comparison, explain
 from fxsim.golden.export import Vectors, write_vectors
 from fxsim.golden.manifest import RANDOM_WORDS, Accumulator
 from fxsim.golden.parts import Source
 from fxsim.golden.recipes import recipe_for
 from fxsim.kernels import softmax
+from fxsim.nn.codes import LearningRate
+from fxsim.nn.fixed import FixedNetwork
+from fxsim.nn.init import initial_parameters
 
 NEAREST = ("nearest_even", "nearest_odd", "nearest_zero", "nearest_up", "nearest_down")
 OTHERS = ("floor", "ceil", "zero", "away", "jam")
@@ -95,6 +103,20 @@ def test_every_tensor_follows_from_the_others_by_the_manifest(vectors, name, mod
     given = {"weights", "bias", "labels", "accumulators_before", "bias_accumulators_before"}
     tensors = {entry.tensor for entry in made.manifest.tensors if not entry.tensor.endswith(RANDOM_WORDS)}
     assert computed == tensors - given
+
+
+@given(testing.networks_with_assignments(), st.data())
+@settings(max_examples=30)
+def test_every_tensor_of_any_network_follows_from_the_others(drawn, data):
+    network, assignment = drawn
+    fixed = FixedNetwork(network, assignment, initial_parameters(network, 1))
+    golden = capture(fixed, *data.draw(testing.batches(network, assignment)), LearningRate.of(0.7), 0)
+    with tempfile.TemporaryDirectory() as folder:
+        write_vectors(golden, folder, ("npy",))
+        source = Source(Vectors(folder))
+        for entry in golden.manifest.tensors:
+            recipe, codes = recipe_for(source, entry), golden.codes[entry.name]
+            assert not recipe or _Comparison(recipe, codes, codes).holds(recipe.default), entry.name
 
 
 @pytest.mark.parametrize("mode", NEAREST + OTHERS)
@@ -357,7 +379,7 @@ def test_elements_in_another_order(vectors, order):
         f"elements in the order {order} instead of N,H,W,C"}
 
 
-def update(made, rounding="nearest_away", parameter_rounding="nearest_up", held=1, sign=1):
+def update(made, rounding="nearest_away", parameter_rounding="nearest_up", held=1, sign=1, narrower=0):
     """(weights, accumulators) after the step, by the definition on fractions."""
     rate = made.manifest.learning_rate
     gamma = rate.mantissa * Fraction(2) ** rate.exponent
@@ -372,7 +394,8 @@ def update(made, rounding="nearest_away", parameter_rounding="nearest_up", held=
         code = oracle.bound(oracle.round_exact(t / coarse, parameter_rounding), fmt, "saturate")[0]
         rest = int((t - code * coarse) / fine)
         weights.append(code)
-        accumulators.append(oracle.bound(rest, tuple_of(made.manifest.entry("c2.accumulators")), "saturate")[0])
+        bits = made.manifest.entry("c2.accumulators").format.bits - narrower
+        accumulators.append(oracle.bound(rest, (bits, 0, True), "saturate")[0])
     return weights, accumulators
 
 
@@ -382,6 +405,7 @@ def update(made, rounding="nearest_away", parameter_rounding="nearest_up", held=
     ({"held": 0}, "accumulators before the step ignored (0)"),
     ({"sign": -1}, "update added instead of subtracted"),
     ({"parameter_rounding": "floor"}, "weights: rounding floor instead of nearest_up"),
+    ({"narrower": 1}, "accumulators: range 1 bit narrower, overflow saturate"),
 ])
 def test_another_update(vectors, planted, expected):
     made = vectors()

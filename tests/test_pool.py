@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from oracle import pooling as oracle
 
 from fxsim.kernels import pool as kernel
+from fxsim.kernels.gate import channel_sums, gate
 
 
 def max_pool(codes, size, mask=None):
@@ -116,9 +117,16 @@ def test_a_closed_mask_lets_nothing_pass(shape, seed):
     grads = random.integers(-(2**15), 2**15, shape).astype(np.int16)
     mask = random.integers(0, 2, shape).astype(np.uint8)
     out = np.full(shape, 77, np.int16)
-    kernel.close(grads, mask, out)
+    gate(grads, mask, out)
     wanted = [grad if open_ else 0 for grad, open_ in zip(grads.reshape(-1).tolist(), mask.reshape(-1).tolist())]
     assert_same_codes(out.reshape(-1), wanted)
+
+
+@given(shapes, st.integers(0, 2**32 - 1))
+def test_channel_sums_are_exact(shape, seed):
+    codes = np.random.default_rng(seed).integers(-(2**15), 2**15, (1100, *shape[1:])).astype(np.int16)
+    rows = codes.reshape(-1, shape[-1]).tolist()
+    assert channel_sums(codes).tolist() == [sum(column) for column in zip(*rows)]
 
 
 def test_a_large_batch_is_pooled_in_parallel_to_the_same_codes():

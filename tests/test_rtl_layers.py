@@ -37,16 +37,17 @@ NETWORK = Network("rtl", (8, 8, 1), (
 STEPS, BATCH = 3, 3
 
 
-def precision(weights, activations, activation_grads, weight_grads):
+def precision(weights, activations, activation_grads, weight_grads, weight_grads_range_exp):
     w, b = Format(weights, 0), Format(12, 0)
     return LayerPrecision(
         weights=w, activations=Format(activations, 1, False), activation_grads=Format(activation_grads, -3),
-        weight_grads=Format(weight_grads, -2), accumulators=accumulator_format(w, w.step_exp - 7), bias=b,
-        bias_grads=Format(11, 0), bias_accumulators=accumulator_format(b, b.step_exp - 2))
+        weight_grads=Format(weight_grads, weight_grads_range_exp), bias=b, bias_grads=Format(11, 0),
+        accumulators=accumulator_format(w, w.step_exp - 7), bias_accumulators=accumulator_format(b, b.step_exp - 2))
 
 
 def assignment():
-    layers = (precision(7, 5, 9, 10), precision(6, 4, 10, 11), precision(8, 5, 8, 9), precision(9, 4, 8, 10))
+    layers = (precision(7, 5, 9, 10, -2), precision(6, 4, 10, 13, 0), precision(8, 5, 8, 9, -2),
+              precision(9, 4, 8, 10, -2))
     return PrecisionAssignment(NETWORK.name, dict(zip(NETWORK.names, layers)), Format(9, 2))
 
 
@@ -97,26 +98,26 @@ def test_every_unit_in_verilator(tmp_path, vectors, unit, name):
 
 @pytest.mark.parametrize("name", NETWORK.names)
 def test_biases_are_updated_by_the_same_unit(tmp_path, vectors, name):
-    check(vectors, tmp_path, StepUnits(vectors, tmp_path, Icarus()).update(name, "bias"))
+    check(vectors, tmp_path, StepUnits(vectors, tmp_path, Icarus()).update_bias(name))
 
 
 FLAGS = {"forward": ("conv3", "activations"), "input_grad": ("conv1", "activation_grads"),
-         "weight_grad": ("conv2", "weight_grads")}
+         "weight_grad": ("conv3", "weight_grads")}
 
 
 @pytest.mark.parametrize("unit", FLAGS)
 def test_a_unit_flags_what_the_step_counts(tmp_path, vectors, unit):
-    """Of conv2: below the range, above it, flushed to zero."""
-    getattr(StepUnits(vectors, tmp_path, Icarus()), unit)("conv2")
+    """Below the range, above it, flushed to zero."""
+    getattr(StepUnits(vectors, tmp_path, Icarus()), unit)("conv3" if unit == "weight_grad" else "conv2")
     entry = vectors.manifest.entry(".".join(FLAGS[unit]))
     flags = read_codes(next(tmp_path.glob("icarus_*/flags")), 3, False, entry.shape)
     assert entry.counts == Counts(flags.size, *(int((flags >> bit & 1).sum()) for bit in range(3)))
     assert flags.any()
 
 
-def found(vectors, folder, unit, **overrides):
-    """The explanations of the first difference that a unit of conv2 with these parameters makes; None without one."""
-    names = getattr(StepUnits(vectors, folder, Icarus()), unit)("conv2", **overrides)
+def found(vectors, folder, unit, layer="conv2", **overrides):
+    """(tensor, explanations) of the first difference that a unit with these parameters makes; None without one."""
+    names = getattr(StepUnits(vectors, folder, Icarus()), unit)(layer, **overrides)
     report = golden.check(vectors.folder, folder, names)
     return None if report.passed else (report.mismatches[0].entry.name, report.explanation.changes)
 
@@ -130,18 +131,22 @@ def test_the_right_units_pass_the_check(tmp_path, vectors):
     ("weight_grad", 1, "conv2.weight_grads", "rounding nearest_up instead of nearest_away"),
     ("update", 1, "conv2.accumulators", "update: rounding nearest_up instead of nearest_away"),
     ("forward", 2, "conv3.activations", "overflow wrap instead of saturate"),
-    ("weight_grad", 2, "conv2.weight_grads", "overflow wrap instead of saturate"),
+    ("weight_grad", 2, "conv3.weight_grads", "overflow wrap instead of saturate"),
     ("forward", 4, "conv2.preactivations", "products truncated by 1 bit before they are added"),
     ("input_grad", 4, "conv1.activation_grads", "products truncated by 1 bit before they are added"),
     ("weight_grad", 4, "conv2.weight_grads", "products truncated by 1 bit before they are added"),
+    ("update", 4, "conv2.accumulators", "update: rounding floor instead of nearest_away"),
 ])
 def test_a_planted_bug_is_found_and_explained(tmp_path, vectors, unit, bug, tensor, cause):
-    assert found(vectors, tmp_path, unit, BUG=bug) == (tensor, (cause,))
+    layer = "conv3" if tensor == "conv3.weight_grads" else "conv2"
+    name, causes = found(vectors, tmp_path, unit, layer, BUG=bug)
+    assert (name, causes[0]) == (tensor, cause)
+    assert len(causes) <= 2
 
 
-@pytest.mark.parametrize("bug", [3, 4])
-def test_a_narrow_accumulator_and_a_truncated_product_of_the_update_are_found(tmp_path, vectors, bug):
-    assert found(vectors, tmp_path, "update", BUG=bug) is not None
+def test_a_narrow_accumulator_of_the_update_is_found(tmp_path, vectors):
+    tensor, _ = found(vectors, tmp_path, "update", BUG=3)
+    assert tensor == "conv2.accumulators"
 
 
 def tight_bits(vectors, tensor):
@@ -176,7 +181,8 @@ def test_another_order_of_saturating_additions_is_found_and_explained(tmp_path, 
     tensor, causes = found(vectors, tmp_path, "forward", ACC_BITS=needed - 2, BUG=5)
     assert tensor == "conv2.preactivations"
     assert len(causes) == 1
-    assert "it saturates after every addition; terms added in the order: kernel row, kernel column, channel" in causes[0]
+    assert causes[0].endswith("it saturates after every addition; terms added in the order: kernel row, kernel column, "
+                              "channel")
 
 
 SHAPE = {"BATCH": 2, "HEIGHT": 4, "WIDTH": 5, "CHANNELS": 3, "FILTERS": 2, "KERNEL": 2, "STRIDE": 2, "PADDING": 1}
@@ -207,15 +213,16 @@ def ordered_terms(unit, codes):
 
 
 RUNS = {
-    "forward": ("preactivations", ("activations", "weights", "bias"), (2, 3, 3, 2), {"A_BITS": 5, "W_BITS": 5, "BIAS_BITS": 6}),
+    "forward": ("preactivations", ("activations", "weights", "bias"), (2, 3, 3, 2),
+                {"A_BITS": 5, "W_BITS": 5, "BIAS_BITS": 6}),
     "input_grad": ("sums", ("grads", "weights"), (2, 4, 5, 3), {"G_BITS": 6, "W_BITS": 5}),
     "weight_grad": ("sums", ("activations", "grads"), (2, 2, 3, 2), {"A_BITS": 5, "G_BITS": 6}),
 }
 
 
 @pytest.mark.parametrize("acc_bits, overflow, shift, rounding", [
-    (24, "saturate", 0, "floor"), (9, "saturate", 0, "floor"), (8, "wrap", 0, "floor"), (7, "saturate", 2, "nearest_even"),
-    (7, "wrap", 1, "zero")])
+    (24, "saturate", 0, "floor"), (9, "saturate", 0, "floor"), (8, "wrap", 0, "floor"),
+    (7, "saturate", 2, "nearest_even"), (7, "wrap", 1, "zero")])
 @pytest.mark.parametrize("unit", RUNS)
 def test_accumulators_of_the_units_are_the_twins(tmp_path, unit, acc_bits, overflow, shift, rounding):
     """Sums and overflow counts of a padded, strided layer in exact and narrow accumulators."""

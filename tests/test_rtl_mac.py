@@ -125,7 +125,8 @@ def test_wide_codes(tmp_path, a_bits, b_bits, acc_bits, shift):
 def test_unsigned_operands(tmp_path):
     a, b = np.array([[255, 255, 1, 200]]), np.array([[255, 15, 255, 200]])
     controls = np.array([[VALID | CLEAR, VALID, VALID, VALID]])
-    acc, overflows = run_cycles(Icarus(), tmp_path, a, b, controls, A_BITS=8, B_BITS=8, A_SIGNED=0, B_SIGNED=0, ACC_BITS=18)
+    acc, overflows = run_cycles(Icarus(), tmp_path, a, b, controls, A_BITS=8, B_BITS=8, A_SIGNED=0, B_SIGNED=0,
+                                ACC_BITS=18)
     assert acc.tolist() == [[255 * 255, 255 * 270, 255 * 271, 255 * 271 + 40_000]]
     assert not overflows.any()
 

@@ -123,7 +123,7 @@ def test_wide_formats_at_random_and_at_the_extremes(tmp_path, widths, exponent):
 
 
 @pytest.mark.parametrize("bug", [1, 2, 3, 4], ids=["wrong tie", "wrap for saturate", "a bit too narrow",
-                                                   "product truncated"])
+                                                   "truncated update"])
 def test_a_planted_bug_is_caught(tmp_path, bug):
     updates = exhaustive((3, 3, 3), -1, [DETERMINISTIC.index("nearest_away")])
     with pytest.raises(AssertionError, match="differ, first at"):

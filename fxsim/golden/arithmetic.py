@@ -26,6 +26,11 @@ def rounded(values: np.ndarray, shift: int, rounding: str, words: np.ndarray | N
     return _requantize(values, shift, rounding, (-(2**62), 2**62, kernel.SATURATE, 63, 1), words)
 
 
+def narrowed(format: Format, bits: int) -> Format:
+    """The format with `bits` fewer bits at the upper end: the same step, a smaller range."""
+    return Format(format.bits - bits, format.range_exp - bits, format.signed)
+
+
 def bounded(codes: np.ndarray, format: Format, overflow: str) -> np.ndarray:
     """Codes (int64) brought into a format of at most 32 bits."""
     return quantized(codes, format.step_exp, format, "floor", overflow)

@@ -9,22 +9,17 @@ import numpy as np
 from fxsim.errors import choice
 from fxsim.formats import Format
 from fxsim.golden import arithmetic
-from fxsim.golden.manifest import RANDOM_WORDS, Accumulator, Entry, Manifest
-from fxsim.kernels.gemm import Operand, accumulator_bits
+from fxsim.golden.description import Description
+from fxsim.golden.manifest import RANDOM_WORDS, Entry, Manifest
 from fxsim.kernels.rounding import STOCHASTIC
 from fxsim.machine import versions
 from fxsim.nn.codes import LearningRate, tensor_stream
 from fxsim.nn.fixed import FixedNetwork, StepResult
-from fxsim.nn.spec import RELU_RANGE_EXP, Dense, Network
+from fxsim.nn.spec import RELU_RANGE_EXP, Network
 from fxsim.tensor import Tensor
 
 MASK_FORMAT = Format(1, 1, False)
 WORD_FORMAT = Format(32, 32, False)
-
-_UPDATED = {"accumulators": "weights", "bias_accumulators": "bias"}
-_COUNTED_AS = {"updated_weights": "weights"}
-_GIVEN = ("weights", "bias", "labels", "accumulators_before", "bias_accumulators_before")
-_CONV_ORDER = "input channel, kernel row, kernel column"
 
 
 @dataclass(frozen=True)
@@ -127,64 +122,8 @@ class _Recorder:
         return words
 
     def tensors(self, wanted: set[tuple[str, str]] | None) -> tuple[tuple[Entry, ...], dict[str, np.ndarray]]:
-        entries, codes = [], {}
-        for layer, tensor, value in self.kept:
-            if wanted is None or wanted & {(layer, ""), (layer, tensor)}:
-                entry = self._entry(layer, tensor, value)
-                entries.append(entry)
-                codes[entry.name] = value.codes
-        return tuple(entries), codes
-
-    def _entry(self, layer: str, tensor: str, value: Tensor) -> Entry:
-        rounding, overflow = self._modes(layer, tensor)
-        given = tensor in _GIVEN or tensor.endswith(RANDOM_WORDS) or \
-            (tensor == "activations" and self.network.network.source(layer) is None)
-        return Entry(layer, tensor, "input" if given else "result", value.shape, _axes(tensor, value.codes.ndim),
-                     value.format, rounding, overflow, self._accumulator(layer, tensor),
-                     self.result.counts.get((layer, _COUNTED_AS.get(tensor, tensor))) if not given else None)
-
-    def _modes(self, layer: str, tensor: str) -> tuple[str | None, str | None]:
-        """(rounding, overflow) of the quantization that made a tensor."""
-        assignment, network = self.network.assignment, self.network.network
-        if tensor == "activations" and network.source(layer) is None:
-            return None, None
-        if tensor in ("activations", "logits", "activation_grads", "weight_grads", "bias_grads"):
-            return assignment.rounding_of(tensor), assignment.overflow_of(tensor)
-        pool = network.layer(layer).pool
-        if tensor == "preactivation_grads" and pool and pool.kind == "average":
-            return "nearest_away", None
-        return {
-            "updates": (assignment.rounding_of("accumulators"), None),
-            "bias_updates": (assignment.rounding_of("bias_accumulators"), None),
-            "updated_weights": ("nearest_up", "saturate"), "updated_bias": ("nearest_up", "saturate"),
-            "accumulators": (None, "saturate"), "bias_accumulators": (None, "saturate"),
-        }.get(tensor, (None, None))
-
-    def _accumulator(self, layer: str, tensor: str) -> Accumulator | None:
-        """What exact sums need; None for a tensor that is no quantized sum."""
-        network, products = self.network.network, self.network.products[layer]
-        if tensor == "preactivations":
-            order = "input" if isinstance(products.layer, Dense) else _CONV_ORDER
-            return Accumulator(products.sum_format.bits, products.shape.dot_length + 1, f"{order}, then the bias")
-        if tensor == "weight_grads":
-            plan = products.weight_grad_plan(len(self.labels))
-            return Accumulator(plan.accumulator_bits, plan.terms, "sample, row, column")
-        if tensor == "bias_grads":
-            terms = len(self.labels) * products.shape.pre[0] * products.shape.pre[1]
-            grads = Operand(products.gradient_format.bits, products.gradient_format.signed)
-            return Accumulator(accumulator_bits(grads, Operand(1), terms), terms, "sample, row, column")
-        readers = [reader.name for reader, source in network.edges() if source == layer]
-        if tensor == "activation_grads" and len(readers) == 1:
-            plan = self.network.products[readers[0]].input_grad_plan
-            dense = isinstance(network.layer(readers[0]), Dense)
-            order = "output" if dense else "output channel, kernel row, kernel column"
-            return Accumulator(plan.accumulator_bits, plan.terms, order)
-        return None
-
-
-def _axes(tensor: str, dimensions: int) -> str:
-    tensor = tensor.removesuffix(RANDOM_WORDS)
-    if tensor == "labels":
-        return "N"
-    of_weights = tensor.startswith(("weight", "updated_weights", "updates", "accumulators"))
-    return {1: "O", 2: "I,O", 4: "KH,KW,C,O" if of_weights else "N,H,W,C"}[dimensions]
+        """Entries and codes of what is wanted (None: of all), in data-flow order."""
+        describe = Description(self.network, len(self.labels), self.result.counts).entry
+        kept = [row for row in self.kept if wanted is None or wanted & {(row[0], ""), row[:2]}]
+        entries = tuple(describe(*row) for row in kept)
+        return entries, {entry.name: value.codes for entry, (_, _, value) in zip(entries, kept)}

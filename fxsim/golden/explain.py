@@ -42,7 +42,8 @@ def explain(vectors: Vectors, entry: Entry, dumped: np.ndarray) -> Explanation:
     except MissingVectors as missing:
         return Explanation(tuple(changes), len(orders), f"for more, export {missing} too")
     if recipe is None:
-        return Explanation(tuple(changes), len(orders), "fxsim computes this tensor in one way only")
+        note = "it is an input of the step" if entry.role == "input" else "fxsim varies nothing else about this tensor"
+        return Explanation(tuple(changes), len(orders), note)
     if not _Comparison(recipe, golden, golden).holds(recipe.default):
         return Explanation(tuple(changes), len(orders), "the vectors do not follow from each other by the manifest's "
                                                         "semantics, so that no change of it was tried")

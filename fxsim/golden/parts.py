@@ -6,8 +6,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from fxsim.formats import Format
-from fxsim.golden.arithmetic import quantized
+from fxsim.golden.arithmetic import narrowed, quantized
 from fxsim.golden.dots import Dot, Summing, forward_dot
 from fxsim.golden.export import Vectors
 from fxsim.golden.manifest import RANDOM_WORDS, Entry
@@ -63,9 +62,8 @@ class Source:
 def requantized(values: np.ndarray, step_exp: int, entry: Entry, semantics: Semantics,
                 words: np.ndarray | None = None) -> np.ndarray:
     """Codes (int64) of integers with step 2**step_exp in the entry's format, under `semantics`."""
-    format = entry.format
-    kept = Format(format.bits - semantics.narrower, format.range_exp - semantics.narrower, format.signed)
-    return quantized(values, step_exp - semantics.shift, kept, semantics.rounding, semantics.overflow, words)
+    format = narrowed(entry.format, semantics.narrower)
+    return quantized(values, step_exp - semantics.shift, format, semantics.rounding, semantics.overflow, words)
 
 
 class Forward:

@@ -27,8 +27,9 @@ class Semantics:
     averaging: rounding of average pooling.  divide: whether the loss gradient is divided by the batch.
     earlier_weights: whether the backward pass sees the weights as before the update.
 
-    In an update, rounding and overflow are the parameter's; update_rounding is that of u; accumulator_overflow,
-    start: of the accumulator, whether what it held counts; subtract: whether u is subtracted.
+    In an update, rounding, overflow and narrower are the parameter's; update_rounding is that of u; the accumulator has
+    accumulator_overflow, accumulator_narrower, and start: whether what it held counts; subtract: whether u is
+    subtracted.
     """
 
     rounding: str | None = None
@@ -45,6 +46,7 @@ class Semantics:
     earlier_weights: bool = True
     update_rounding: str | None = None
     accumulator_overflow: str = "saturate"
+    accumulator_narrower: int = 0
     start: bool = True
     subtract: bool = True
 
@@ -102,11 +104,15 @@ def quantization_changes(default: Semantics, format: Format) -> Iterator[Alterna
         for mode in OVERFLOWS:
             if mode != default.overflow:
                 yield change(default, f"overflow {mode} instead of {default.overflow}", overflow=mode)
-        for bits in range(1, format.bits):
-            yield change(default, f"range {_bits(bits)} narrower, overflow {default.overflow}", narrower=bits)
+        yield from range_changes(default, format, f"overflow {default.overflow}")
     for bits in range(1, FARTHEST_SHIFT + 1):
         yield change(default, f"{_bits(bits)} too many dropped (values {2**bits} times too small)", shift=bits)
         yield change(default, f"{_bits(bits)} too few dropped (values {2**bits} times too large)", shift=-bits)
+
+
+def range_changes(default: Semantics, format: Format, overflow: str, field: str = "narrower") -> Iterator[Alternative]:
+    for bits in range(1, format.bits):
+        yield change(default, f"range {_bits(bits)} narrower, {overflow}", **{field: bits})
 
 
 def rounding_changes(default: Semantics) -> Iterator[Alternative]:

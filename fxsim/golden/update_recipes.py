@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fxsim.golden.arithmetic import bounded, rounded, updates
+from fxsim.golden.arithmetic import bounded, narrowed, rounded, updates
 from fxsim.golden.manifest import Entry
 from fxsim.golden.parts import Source
 from fxsim.golden.recipe import Recipe
-from fxsim.golden.semantics import Alternative, Semantics, change, rounding_changes
+from fxsim.golden.semantics import Alternative, Semantics, change, range_changes, rounding_changes
 
 OF_WEIGHTS = ("weights", "accumulators", "updates", "weight_grads")
 OF_BIAS = ("bias", "bias_accumulators", "bias_updates", "bias_grads")
@@ -66,16 +66,23 @@ class Updated(Update):
             yield change(self.default, f"{self.parameter}: overflow {overflow} instead of saturate", overflow=overflow)
         yield change(self.default, f"{self.accumulator}: overflow wrap instead of saturate",
                      accumulator_overflow="wrap")
+        yield from self._narrower(self.parameter, "narrower")
+        yield from self._narrower(self.accumulator, "accumulator_narrower")
         yield change(self.default, f"{self.accumulator} before the step ignored (0)", start=False)
         yield change(self.default, "update added instead of subtracted", subtract=False)
 
+    def _narrower(self, tensor: str, field: str) -> Iterator[Alternative]:
+        for each in range_changes(self.default, self.formats[tensor], "overflow saturate", field):
+            yield Alternative(f"{tensor}: {each.text}", each.semantics)
+
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        parameter_format, accumulator_format = self.formats[self.parameter], self.formats[self.accumulator]
-        below = accumulator_format.bits
+        below = self.formats[self.accumulator].bits
         update = self.updates(semantics.update_rounding, rows) * (1 if semantics.subtract else -1)
         held = self.operand_rows(f"{self.accumulator}_before", rows) * semantics.start
         total = (self.operand_rows(self.parameter, rows) << below) + held - update
-        codes = bounded(rounded(total, below, semantics.rounding), parameter_format, semantics.overflow)
+        format = narrowed(self.formats[self.parameter], semantics.narrower)
+        codes = bounded(rounded(total, below, semantics.rounding), format, semantics.overflow)
         if self.entry.tensor != self.accumulator:
             return codes
-        return bounded(total - (codes << below), accumulator_format, semantics.accumulator_overflow)
+        format = narrowed(self.formats[self.accumulator], semantics.accumulator_narrower)
+        return bounded(total - (codes << below), format, semantics.accumulator_overflow)

@@ -92,7 +92,7 @@ def _fits_int32(epilogue: Epilogue, terms: int, spill_terms: int, bias: np.ndarr
     """Whether sums, bias and rounding stay in int32; |sum| <= terms * (2**31 - 1) / spill_terms."""
     if terms > spill_terms:
         return False
-    bound = terms * (2**31 - 1) // spill_terms
+    bound = terms * (2**31 - 1) // max(spill_terms, 1)  # no terms, where every tap is padding, need no bound
     return epilogue.fits_int32(bound, int(np.abs(bias).max(initial=0)))
 
 

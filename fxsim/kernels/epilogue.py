@@ -11,8 +11,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
-from fxsim.kernels.jit import jit
+from fxsim.kernels.jit import JIT_DISABLED, jit
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
 from fxsim.kernels.tile import COLUMNS, ROWS, TILE
 
@@ -86,17 +89,34 @@ def requantize_tile(sums, bias, epilogue, rows, columns, codes, mask, counts):
         requantize_sums(sums[part], bias[part], epilogue, codes[part], mask[part], counts)
 
 
+def _emit_copy(context, builder, signature, args):
+    source, target = (context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 2))
+    kinds = [ir.VectorType(context.get_data_type(signature.args[k].dtype), COLUMNS) for k in (0, 2)]
+    pointers = [builder.bitcast(builder.gep(data, [at]), kind.as_pointer())
+                for data, at, kind in zip((source, target), (args[1], args[3]), kinds)]
+    codes, (wide, narrow) = builder.load(pointers[0], align=1), (kind.element.width for kind in kinds)
+    if wide != narrow:
+        codes = (builder.trunc if wide > narrow else builder.sext)(codes, kinds[1])
+    builder.store(codes, pointers[1], align=1)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def _copy_columns(typing_context, source, source_at, target, target_at):
+    """target[target_at:][:COLUMNS] = source[source_at:][:COLUMNS], signed integers, in vector registers.
+
+    LLVM unrolls a loop of that length into single moves, and one of unknown length into longer blocks.
+    """
+    return types.void(source, types.int64, target, types.int64), _emit_copy
+
+
 @jit
 def store_tile(tile, rows, columns, out, places, first):
-    """out[places[first + row]:] = the valid columns of each valid row of a tile.
-
-    Indices are unsigned: one that may be negative is not vectorized, and a slice costs atomic counts of references.
-    """
+    """out[places[first + row]:] = the valid columns of each valid row of a tile."""
     for row in range(rows):
-        source, target = np.uint64(row * COLUMNS), np.uint64(places[first + row])
-        if columns == COLUMNS:  # a length known to the compiler is a few vector stores
-            for o in range(np.uint64(COLUMNS)):
-                out[target + o] = tile[source + o]
+        source, target = row * COLUMNS, places[first + row]
+        if columns == COLUMNS and not JIT_DISABLED:
+            _copy_columns(tile, source, out, target)
         else:
-            for o in range(np.uint64(columns)):
+            for o in range(columns):
                 out[target + o] = tile[source + o]

@@ -31,8 +31,8 @@ def thread_count() -> int:
 def parallel_for(kernel: Callable, count: int, grain: int, *arguments) -> None:
     """kernel(start, stop, *arguments) over the whole of range(count), in pieces shared among threads.
 
-    grain: least indices per piece.  The kernel is compiled by `jit` (it runs without the GIL) and its
-    indices are independent of each other, so that the result depends on neither pieces nor threads.
+    grain: least indices per piece.  The kernel runs code compiled by `jit` (without the GIL), and its indices
+    are independent of each other, so that the result depends on neither pieces nor threads.
     Serial kernels under a thread pool compile in a third of the time of Numba's parallel ones, and may
     themselves be called from several threads.
     """
@@ -49,9 +49,11 @@ def parallel_for(kernel: Callable, count: int, grain: int, *arguments) -> None:
             kernel(start, stop, *arguments)
 
     helpers = [_threads().submit(work) for _ in range(min(threads, pieces) - 1)]
-    work()
-    for helper in helpers:
-        helper.result()
+    try:
+        work()
+    finally:
+        for helper in helpers:
+            helper.result()
 
 
 def _threads() -> ThreadPoolExecutor:

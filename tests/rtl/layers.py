@@ -1,21 +1,92 @@
 """Benches of the layer units, fed from the vectors of a training step; each dump is named as the tensor that it is."""
 import numpy as np
-from rtl.harness import write_codes
 
 from fxsim import OVERFLOWS, ROUNDINGS, Dense
 from fxsim.nn.codes import MANTISSA_BITS
 from fxsim.nn.spec import RELU_RANGE_EXP
+from rtl.harness import write_codes
 
 
 class StepUnits:
-    """Runs units on vectors (a fxsim.golden.export.Vectors with .mem files); dumps go to `dumps`.
+    """Runs units on vectors (a fxsim.golden.export.Vectors with .mem files); dumps go to the folder `dumps`.
 
-    Each method returns the names of the tensors dumped.  Parameters of the bench can be overridden.
+    Each method takes the name of a layer, and parameters of the bench to be other than the manifest says; it
+    returns the names of the tensors dumped.
     """
 
     def __init__(self, vectors, dumps, simulator):
         self.vectors, self.dumps, self.simulator = vectors, dumps, simulator
         self.network = vectors.manifest.network
+
+    def forward(self, name, **overrides):
+        """Pre-activations, ReLU mask, and what the next layer reads unless a pool comes before it."""
+        layer, z, bias = self.network.layer(name), self.entry(name, "preactivations"), self.entry(name, "bias")
+        z_step_exp = z.format.step_exp
+        reader = next((other.name for other, source in self.network.edges() if source == name), None)
+        output = (reader, "activations") if reader else (name, "logits")
+        parameters = {
+            **self.geometry(name), "A_BITS": self.bits(name, "activations"), "W_BITS": self.bits(name, "weights"),
+            "BIAS_BITS": bias.format.bits, "BIAS_SHIFT": bias.format.step_exp - z_step_exp,
+            "PRODUCT_SHIFT": z_step_exp - self.step_exp(name, "activations") - self.step_exp(name, "weights"),
+            "ACC_BITS": z.accumulator.bits, "Z_BITS": z.format.bits, "RELU": layer.relu,
+            "RELU_BITS": RELU_RANGE_EXP - z_step_exp, "OUT_SIGNED": self.entry(*output).format.signed,
+            **self.quantization(*output, z_step_exp), **overrides}
+        inputs = {tensor: (name, tensor) for tensor in ("activations", "weights", "bias")}
+        return self.run("conv_forward_tb", parameters, inputs, {
+            "preactivations": (name, "preactivations"), "mask": (name, "relu_mask") if layer.relu else None,
+            "codes": None if layer.pool else output, "flags": None, "overflows": None})
+
+    def input_grad(self, name, **overrides):
+        """Activation gradients of the layer that `name` reads, which must be the only one to read it."""
+        below, grads = self.network.source(name), (name, "preactivation_grads")
+        step_exp = self.step_exp(*grads) + self.step_exp(name, "weights")
+        parameters = {**self.geometry(name), "G_BITS": self.bits(*grads), "W_BITS": self.bits(name, "weights"),
+                      "ACC_BITS": self.entry(below, "activation_grads").accumulator.bits,
+                      **self.quantization(below, "activation_grads", step_exp), **overrides}
+        return self.run("conv_input_grad_tb", parameters, {"grads": grads, "weights": (name, "weights")},
+                        {"codes": (below, "activation_grads"), "sums": None, "flags": None, "overflows": None})
+
+    def weight_grad(self, name, **overrides):
+        """Weight gradients."""
+        grads = name, "preactivation_grads"
+        step_exp = self.step_exp(*grads) + self.step_exp(name, "activations")
+        parameters = {**self.geometry(name), "G_BITS": self.bits(*grads), "A_BITS": self.bits(name, "activations"),
+                      "ACC_BITS": self.entry(name, "weight_grads").accumulator.bits,
+                      **self.quantization(name, "weight_grads", step_exp), **overrides}
+        return self.run("conv_weight_grad_tb", parameters, {"grads": grads, "activations": (name, "activations")},
+                        {"codes": (name, "weight_grads"), "sums": None, "flags": None, "overflows": None})
+
+    def update(self, name, **overrides):
+        """Updated weights and their accumulators."""
+        return self._update(name, "weights", "weight_grads", "accumulators", "updates", overrides)
+
+    def update_bias(self, name, **overrides):
+        """Updated bias and its accumulators."""
+        return self._update(name, "bias", "bias_grads", "bias_accumulators", "bias_updates", overrides)
+
+    def _update(self, name, parameter, grads, accumulators, updates, overrides):
+        before = f"{accumulators}_before"
+        rate, count = self.vectors.manifest.learning_rate, int(np.prod(self.entry(name, parameter).shape))
+        exponent = self.step_exp(name, grads) + rate.exponent - self.step_exp(name, before)
+        parameters = {"COUNT": count, "W_BITS": self.bits(name, parameter), "ACC_BITS": self.bits(name, before),
+                      "GRAD_BITS": self.bits(name, grads), "EXPONENT": exponent, **overrides}
+        mantissas, roundings = self.dumps / "mantissas", self.dumps / "roundings"
+        write_codes(mantissas, np.full(count, rate.mantissa), MANTISSA_BITS)
+        write_codes(roundings, np.full(count, ROUNDINGS.index(self.entry(name, updates).rounding)), 4)
+        inputs = {"weights": (name, parameter), "accumulators": (name, before), "grads": (name, grads),
+                  "mantissas": mantissas, "roundings": roundings}
+        return self.run("weight_update_tb", parameters, inputs, {
+            "new_weights": (name, f"updated_{parameter}"), "new_accumulators": (name, accumulators), "events": None})
+
+    def run(self, bench, parameters, inputs, outputs):
+        """Simulate; inputs: plusarg -> (layer, tensor) or a file; outputs: plusarg -> (layer, tensor), or None to leave
+        the dump in the simulation's own folder."""
+        files = {plusarg: self.vectors.folder / self.entry(*name).files["mem"].name if isinstance(name, tuple) else name
+                 for plusarg, name in inputs.items()}
+        for plusarg, name in outputs.items():
+            files[plusarg] = self.dumps / f"{'.'.join(name)}.mem" if name else plusarg
+        self.simulator.build(bench, self.dumps, **parameters).run(**files)
+        return [".".join(name) for name in outputs.values() if name]
 
     def entry(self, layer, tensor):
         return self.vectors.manifest.entry(f"{layer}.{tensor}")
@@ -27,79 +98,16 @@ class StepUnits:
         return self.entry(layer, tensor).format.step_exp
 
     def geometry(self, name):
-        layer, shape = self.network.layer(name), self.network.shape(name)
+        layer, shape, batch = self.network.layer(name), self.network.shape(name), self.vectors.manifest.batch
         if isinstance(layer, Dense):
-            return {"BATCH": self.vectors.manifest.batch, "HEIGHT": 1, "WIDTH": 1, "CHANNELS": shape.dot_length,
-                    "FILTERS": layer.units, "KERNEL": 1}
+            return {"BATCH": batch, "HEIGHT": 1, "WIDTH": 1, "CHANNELS": shape.dot_length, "FILTERS": layer.units,
+                    "KERNEL": 1}
         height, width, channels = shape.input
-        return {"BATCH": self.vectors.manifest.batch, "HEIGHT": height, "WIDTH": width, "CHANNELS": channels,
-                "FILTERS": layer.filters, "KERNEL": layer.kernel, "STRIDE": layer.stride, "PADDING": layer.padding}
+        return {"BATCH": batch, "HEIGHT": height, "WIDTH": width, "CHANNELS": channels, "FILTERS": layer.filters,
+                "KERNEL": layer.kernel, "STRIDE": layer.stride, "PADDING": layer.padding}
 
     def quantization(self, layer, tensor, step_exp):
-        """Of sums with step 2**step_exp to a tensor."""
+        """Parameters of the requantization of sums with step 2**step_exp to a tensor."""
         entry = self.entry(layer, tensor)
         return {"OUT_BITS": entry.format.bits, "SHIFT": entry.format.step_exp - step_exp,
                 "ROUNDING": ROUNDINGS.index(entry.rounding), "OVERFLOW": OVERFLOWS.index(entry.overflow)}
-
-    def run(self, bench, parameters, inputs, outputs):
-        """inputs: plusarg -> (layer, tensor) or a file; outputs: plusarg -> (layer, tensor), None to leave the dump
-        in the simulation's own folder."""
-        simulation = self.simulator.build(bench, self.dumps, **parameters)
-        files = {plusarg: self.vectors.folder / self.entry(*name).files["mem"].name if isinstance(name, tuple) else name
-                 for plusarg, name in inputs.items()}
-        dumps = {plusarg: self.dumps / f"{'.'.join(name)}.mem" if name else plusarg for plusarg, name in outputs.items()}
-        simulation.run(**files, **dumps)
-        return [".".join(name) for name in outputs.values() if name]
-
-    def forward(self, name, **overrides):
-        """Pre-activations, ReLU mask, and what the next layer reads unless a pool comes before it."""
-        layer, z = self.network.layer(name), self.entry(name, "preactivations")
-        reader = next((other.name for other, source in self.network.edges() if source == name), None)
-        output = (reader, "activations") if reader else (name, "logits")
-        products = self.step_exp(name, "activations") + self.step_exp(name, "weights")
-        parameters = {
-            **self.geometry(name), "A_BITS": self.bits(name, "activations"), "W_BITS": self.bits(name, "weights"),
-            "BIAS_BITS": self.bits(name, "bias"), "PRODUCT_SHIFT": z.format.step_exp - products,
-            "BIAS_SHIFT": self.step_exp(name, "bias") - z.format.step_exp, "ACC_BITS": z.accumulator.bits, "Z_BITS": z.format.bits,
-            "RELU": layer.relu, "RELU_BITS": RELU_RANGE_EXP - z.format.step_exp,
-            "OUT_SIGNED": self.entry(*output).format.signed, **self.quantization(*output, z.format.step_exp), **overrides}
-        return self.run("conv_forward_tb", parameters,
-                        {tensor: (name, tensor) for tensor in ("activations", "weights", "bias")},
-                        {"preactivations": (name, "preactivations"), "mask": (name, "relu_mask") if layer.relu else None,
-                         "codes": None if layer.pool else output, "flags": None, "overflows": None})
-
-    def input_grad(self, name, **overrides):
-        """Activation gradients of the layer that `name` reads."""
-        below, grads = self.network.source(name), (name, "preactivation_grads")
-        step_exp = self.step_exp(*grads) + self.step_exp(name, "weights")
-        parameters = {**self.geometry(name), "G_BITS": self.bits(*grads), "W_BITS": self.bits(name, "weights"),
-                      "ACC_BITS": self.entry(below, "activation_grads").accumulator.bits,
-                      **self.quantization(below, "activation_grads", step_exp), **overrides}
-        return self.run("conv_input_grad_tb", parameters, {"grads": grads, "weights": (name, "weights")},
-                        {"codes": (below, "activation_grads"), "sums": None, "flags": None, "overflows": None})
-
-    def weight_grad(self, name, **overrides):
-        grads = name, "preactivation_grads"
-        step_exp = self.step_exp(*grads) + self.step_exp(name, "activations")
-        parameters = {**self.geometry(name), "G_BITS": self.bits(*grads), "A_BITS": self.bits(name, "activations"),
-                      "ACC_BITS": self.entry(name, "weight_grads").accumulator.bits,
-                      **self.quantization(name, "weight_grads", step_exp), **overrides}
-        return self.run("conv_weight_grad_tb", parameters, {"grads": grads, "activations": (name, "activations")},
-                        {"codes": (name, "weight_grads"), "sums": None, "flags": None, "overflows": None})
-
-    def update(self, name, kind="weight", **overrides):
-        """The new weights (kind 'weight') or bias ('bias') and their accumulators."""
-        parameter, before = ("weights", "accumulators_before") if kind == "weight" else ("bias", "bias_accumulators_before")
-        grads, accumulators, updates = f"{kind}_grads", before.removesuffix("_before"), "bias_" * (kind == "bias") + "updates"
-        rate, count = self.vectors.manifest.learning_rate, int(np.prod(self.entry(name, parameter).shape))
-        exponent = self.step_exp(name, grads) + rate.exponent - self.step_exp(name, before)
-        parameters = {"COUNT": count, "W_BITS": self.bits(name, parameter), "ACC_BITS": self.bits(name, before),
-                      "GRAD_BITS": self.bits(name, grads), "EXPONENT": exponent, **overrides}
-        mantissas, roundings = self.dumps / "mantissas", self.dumps / "roundings"
-        write_codes(mantissas, np.full(count, rate.mantissa), MANTISSA_BITS)
-        write_codes(roundings, np.full(count, ROUNDINGS.index(self.entry(name, updates).rounding)), 4)
-        return self.run("weight_update_tb", parameters,
-                        {"weights": (name, parameter), "accumulators": (name, before), "grads": (name, grads),
-                         "mantissas": mantissas, "roundings": roundings},
-                        {"new_weights": (name, f"updated_{parameter}"), "new_accumulators": (name, accumulators),
-                         "events": None})

@@ -9,7 +9,7 @@ module weight_update #(
     parameter int MANTISSA_BITS = 16,
     parameter int EXPONENT      = -12,
     // 1: see round_shift; 2: W wraps where it should saturate; 3: accumulator a bit too narrow;
-    // 4: the product's last bit is lost
+    // 4: the update is truncated, not rounded
     parameter int BUG           = 0
 ) (
     input  logic signed [W_BITS-1:0]        weight,
@@ -41,10 +41,10 @@ module weight_update #(
     logic signed [WIDE-1:0] total, nearest, bounded, chosen, rest;
 
     assign rate = PRODUCT_BITS'($signed({1'b0, mantissa}));
-    assign product = ((PRODUCT_BITS'(grad) * rate) & ~PRODUCT_BITS'(BUG == 4)) <<< LEFT;
+    assign product = (PRODUCT_BITS'(grad) * rate) <<< LEFT;
 
     round_shift #(.BITS(PRODUCT_BITS), .SHIFT(DROPPED), .BUG(BUG)) round (
-        .value(product), .rounding, .rounded(update)
+        .value(product), .rounding(BUG == 4 ? modes::FLOOR : rounding), .rounded(update)
     );
 
     assign total = (WIDE'(weight) <<< ACC_BITS) + WIDE'(acc) - WIDE'(update);

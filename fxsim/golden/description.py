@@ -1,0 +1,80 @@
+"""What the manifest says about a tensor of a step: who makes it, and how."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fxsim.golden.manifest import RANDOM_WORDS, Accumulator, Entry
+from fxsim.kernels.gemm import Operand, accumulator_bits
+from fxsim.nn.fixed import FixedNetwork
+from fxsim.nn.products import Products
+from fxsim.nn.spec import Dense
+from fxsim.tensor import Counts, Tensor
+
+GIVEN = ("weights", "bias", "labels", "accumulators_before", "bias_accumulators_before")
+QUANTIZED = ("activations", "logits", "activation_grads", "weight_grads", "bias_grads")
+COUNTED_AS = {"updated_weights": "weights"}
+OF_WEIGHTS = ("weights", "weight_grads", "accumulators_before", "updates", "updated_weights", "accumulators")
+
+
+class Description:
+    """Describes the tensors of one step of a FixedNetwork; batch: its samples; counts: StepResult.counts."""
+
+    def __init__(self, network: FixedNetwork, batch: int, counts: Mapping[tuple[str, str], Counts]):
+        self.assignment, self.network, self.products = network.assignment, network.network, network.products
+        self.batch, self.counts = batch, counts
+
+    def entry(self, layer: str, tensor: str, value: Tensor) -> Entry:
+        """The manifest's entry of a tensor, without files."""
+        given = tensor in GIVEN or tensor.endswith(RANDOM_WORDS) or self._is_input(layer, tensor)
+        counts = None if given else self.counts.get((layer, COUNTED_AS.get(tensor, tensor)))
+        rounding, overflow = self._modes(layer, tensor)
+        return Entry(layer, tensor, "input" if given else "result", value.shape, _axes(tensor, value.codes.ndim),
+                     value.format, rounding, overflow, self._accumulator(layer, tensor), counts)
+
+    def _is_input(self, layer: str, tensor: str) -> bool:
+        return tensor == "activations" and self.network.source(layer) is None
+
+    def _modes(self, layer: str, tensor: str) -> tuple[str | None, str | None]:
+        """(rounding, overflow) of what made a tensor."""
+        pool = self.network.layer(layer).pool
+        if tensor in QUANTIZED and not self._is_input(layer, tensor):
+            return self.assignment.rounding_of(tensor), self.assignment.overflow_of(tensor)
+        if tensor == "preactivation_grads" and pool and pool.kind == "average":
+            return "nearest_away", None
+        return {
+            "updates": (self.assignment.rounding_of("accumulators"), None),
+            "bias_updates": (self.assignment.rounding_of("bias_accumulators"), None),
+            "updated_weights": ("nearest_up", "saturate"), "updated_bias": ("nearest_up", "saturate"),
+            "accumulators": (None, "saturate"), "bias_accumulators": (None, "saturate"),
+        }.get(tensor, (None, None))
+
+    def _accumulator(self, layer: str, tensor: str) -> Accumulator | None:
+        """What the exact sums behind a tensor need; None for one that is no sum of products."""
+        products = self.products[layer]
+        readers = [reader.name for reader, source in self.network.edges() if source == layer]
+        if tensor == "preactivations":
+            order = "input" if isinstance(products.layer, Dense) else "input channel, kernel row, kernel column"
+            return Accumulator(products.sum_format.bits, products.shape.dot_length + 1, f"{order}, then the bias")
+        if tensor == "weight_grads":
+            plan = products.weight_grad_plan(self.batch)
+            return Accumulator(plan.accumulator_bits, plan.terms, "sample, row, column")
+        if tensor == "bias_grads":
+            return self._bias_accumulator(products)
+        if tensor == "activation_grads" and len(readers) == 1:
+            reader = self.products[readers[0]]
+            order = "output" if isinstance(reader.layer, Dense) else "output channel, kernel row, kernel column"
+            return Accumulator(reader.input_grad_plan.accumulator_bits, reader.input_grad_plan.terms, order)
+        return None
+
+    def _bias_accumulator(self, products: Products) -> Accumulator:
+        terms = self.batch * products.shape.pre[0] * products.shape.pre[1]
+        grads = Operand(products.gradient_format.bits, products.gradient_format.signed)
+        one = Operand(1)  # of magnitude 1: each gradient is added as it is
+        return Accumulator(accumulator_bits(grads, one, terms), terms, "sample, row, column")
+
+
+def _axes(tensor: str, dimensions: int) -> str:
+    tensor = tensor.removesuffix(RANDOM_WORDS)
+    if tensor == "labels":
+        return "N"
+    return {1: "O", 2: "I,O", 4: "KH,KW,C,O" if tensor in OF_WEIGHTS else "N,H,W,C"}[dimensions]

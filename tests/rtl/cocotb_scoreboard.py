@@ -1,0 +1,61 @@
+"""cocotb benches of two units; fxsim, called while the simulation runs, says what each must answer."""
+from itertools import product
+
+import cocotb
+import numpy as np
+from cocotb.triggers import Timer
+
+from fxsim import OVERFLOWS, ROUNDINGS, Format, Tensor, requantize
+from fxsim.kernels.rounding import STOCHASTIC
+
+MODES = [rounding for rounding in ROUNDINGS if rounding not in STOCHASTIC]
+
+SOURCE, TARGET = Format(12, 2), Format(7, 0)
+REQUANTIZE = {"IN_BITS": SOURCE.bits, "OUT_BITS": TARGET.bits, "SHIFT": TARGET.step_exp - SOURCE.step_exp}
+
+OPERAND, ACCUMULATOR = Format(6, 0), Format(10, 1)
+MAC = {"A_BITS": OPERAND.bits, "B_BITS": OPERAND.bits, "ACC_BITS": ACCUMULATOR.bits,
+       "SHIFT": ACCUMULATOR.step_exp - 2 * OPERAND.step_exp}
+
+
+def random_codes(format, count, seed):
+    return Tensor(np.random.default_rng(seed).integers(format.min_code, format.max_code + 1, count), format)
+
+
+@cocotb.test()
+async def requantizes_as_fxsim_does(dut):
+    """50 random codes in every mode, and the number of those that clip."""
+    for rounding, overflow in product(MODES, OVERFLOWS):
+        values = random_codes(SOURCE, 50, 1)
+        wanted, counts = requantize(values, TARGET, rounding, overflow, counts=True)
+        dut.rounding.value, dut.overflow.value = ROUNDINGS.index(rounding), OVERFLOWS.index(overflow)
+        clipped = 0
+        for code, answer in zip(values.codes, wanted.codes):
+            dut.value.value = int(code) % 2**SOURCE.bits
+            await Timer(1, "ns")
+            got = dut.code.value.to_signed()
+            assert got == answer, f"{code} of {SOURCE} to {TARGET}, {rounding}, {overflow}: got {got}, wanted {answer}"
+            clipped += int(dut.below.value) + int(dut.above.value)
+        assert clipped == counts.clipped
+
+
+@cocotb.test()
+async def accumulates_as_fxsim_does(dut):
+    """60 products in every rounding, saturated and wrapped: each addition is a requantization to the accumulator."""
+    for rounding, overflow in product(MODES, ("saturate", "wrap")):
+        a, b = (random_codes(OPERAND, 60, seed) for seed in (2, 3))
+        products = Tensor(a.codes.astype(np.int64) * b.codes, Format(12, 1))
+        addends = requantize(products, Format(20, ACCUMULATOR.range_exp + 10), rounding)
+        dut.rounding.value, dut.wrap.value = ROUNDINGS.index(rounding), overflow == "wrap"
+        dut.valid.value, dut.clear.value, dut.clk.value, acc, clipped = 1, 1, 0, 0, 0
+        for left, right, addend in zip(a.codes, b.codes, addends.codes):
+            dut.a.value, dut.b.value = int(left) % 2**OPERAND.bits, int(right) % 2**OPERAND.bits
+            await Timer(1, "ns")
+            dut.clk.value = 1
+            await Timer(1, "ns")
+            dut.clk.value, dut.clear.value = 0, 0
+            exact = Tensor(np.array([acc + int(addend)]), addends.format)
+            total, counts = requantize(exact, ACCUMULATOR, "floor", overflow, counts=True)
+            acc, clipped = int(total.codes[0]), clipped + counts.clipped
+            assert dut.acc.value.to_signed() == acc, f"{left} * {right}, {rounding}, {overflow}: wanted {acc}"
+        assert int(dut.overflows.value) == clipped
