@@ -15,8 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fxsim.files import write_text
 from machine import machine
+
+from fxsim.files import write_text
 
 HERE = Path(__file__).parent
 

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from machine import machine
 
 from fxsim.files import write_text
 from fxsim.formats import Format
@@ -28,7 +29,6 @@ from fxsim.nn.init import initial_parameters
 from fxsim.nn.networks import cifar10_convnet
 from fxsim.nn.spec import Network
 from fxsim.precision import LayerPrecision, PrecisionAssignment, accumulator_format
-from machine import machine
 
 WEIGHT_BITS = (9, 10, 11, 11, 12, 12, 13, 14, 11)
 ACTIVATION_BITS = (8, 7, 7, 6, 6, 5, 5, 4, 4)

@@ -15,12 +15,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from machine import machine
+
 from fxsim.errors import InputError
 from fxsim.files import write_text
 from fxsim.precision import PERTURBATION_CLASSES
 from fxsim.settings import Settings
 from fxsim.stages import Experiment
-from machine import machine
 
 RESULTS = Path(__file__).parent / "results"
 DETAILS = ("assignment", "counts", "stopped", "sums")

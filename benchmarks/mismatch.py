@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from machine import machine
 
 from fxsim.analysis.assign import assign_bits, assignment_mismatch_bound
 from fxsim.files import read_arrays, write_text
@@ -25,7 +26,6 @@ from fxsim.nn.floating import FloatNetwork
 from fxsim.settings import Settings
 from fxsim.stages import Experiment, nested
 from fxsim.train.learners import FixedLearner, FloatLearner
-from machine import machine
 
 RESULTS = Path(__file__).parent / "results"
 MIN_BITS = range(2, 9)

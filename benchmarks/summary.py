@@ -70,10 +70,10 @@ TABLES = {"claim": claim_table, "mismatch": mismatch_table, "speed": speed_table
 def marked(text: str) -> str:
     """README's text with each table between `<!-- table NAME -->` and `<!-- end NAME -->` made anew."""
     for name, table in TABLES.items():
-        start, end = f"<!-- table {name} -->\n", f"\n<!-- end {name} -->"
+        start, end = f"<!-- table {name} -->\n", f"<!-- end {name} -->"
         if start in text:
             before, _, rest = text.partition(start)
-            text = before + start + table() + end + rest.partition(end)[2]
+            text = before + start + table() + "\n" + end + rest.partition(end)[2]
     return text
 
 

@@ -1,6 +1,7 @@
 """The command `fxsim`: its arguments and exit codes; what the commands do is in fxsim/commands.py.
 
-Exit codes: 0; 2 for bad input, told in one line on standard error; 130 after an interrupt.
+Exit codes: 0; 1 where `vectors check` finds a difference; 2 for bad input, told in one line on standard error; 130
+after an interrupt.
 """
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import sys
 
 from fxsim import __version__
 from fxsim.errors import InputError
+from fxsim.golden.commands import add_vectors_commands
 
 DEFAULT_FOLDER = "fxsim-run"
 
@@ -22,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.command_line = shlex.join(["fxsim", *argv])
         from fxsim import commands  # here, so that --help and --version do not wait for Numba
 
-        getattr(commands, arguments.command)(arguments)
+        code = getattr(commands, arguments.command)(arguments)
         sys.stdout.flush()
     except InputError as error:
         print("fxsim: error:", *str(error).splitlines(), file=sys.stderr)
@@ -33,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has left
         sys.stderr.close()
         return 1
-    return 0
+    return code or 0
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -57,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="start with:\n  fxsim run\n\neach command explains itself: fxsim COMMAND --help")
     parser.add_argument("--version", action="version", version=f"fxsim {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_add_run, _add_train, _add_analyze, _add_assign, _add_cost, _add_info):
+    for add in (_add_run, _add_train, _add_analyze, _add_assign, _add_cost, add_vectors_commands, _add_profiles, _add_info):
         add(commands)
     return parser
 
@@ -147,6 +149,12 @@ C_A and C_M are for one picture; b are bits, FA one-bit full adders.""")
     which.add_argument("--assignment", metavar="FILE", help="fixed point with the formats in this file")
     parser.add_argument("--width", type=float, metavar="X", help="multiplier of the filters (default: 1)")
     _add_json(parser)
+
+
+def _add_profiles(commands) -> None:
+    _command(commands, "profiles", "rounding and overflow modes by the names that other tools give them", """\
+Prints a Markdown table from the names of ap_fixed, MATLAB fimath, VHDL, APyTypes, QONNX, gemmlowp, TFLite and Verilog
+to fxsim's modes, with what each does on ties and negative values.""")
 
 
 def _add_info(commands) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from fxsim import machine, report
 from fxsim.analysis.complexity import assignment_complexity, design_complexity
 from fxsim.errors import InputError
+from fxsim.golden.commands import run_vectors
 from fxsim.precision import PrecisionAssignment
+from fxsim.profiles import markdown
 from fxsim.progress import Progress
 from fxsim.results import read_results
 from fxsim.settings import NAMES, Settings, read_toml
@@ -49,6 +51,16 @@ def train(arguments: Namespace) -> None:
             experiment.train_float()
     _print_designs(read_results(experiment.folder)["designs"])
     print(f"\nwritten to {experiment.folder}" + ("" if fixed else f"; next: fxsim analyze --out {arguments.out}"))
+
+
+def vectors(arguments: Namespace) -> int:
+    """Golden vectors: exported, or compared with a dump; 1 where they differ."""
+    return run_vectors(arguments)
+
+
+def profiles(arguments: Namespace) -> None:
+    """The table of compatibility profiles."""
+    print(markdown())
 
 
 def analyze(arguments: Namespace) -> None:

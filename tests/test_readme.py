@@ -33,7 +33,7 @@ def test_the_two_commands_have_a_line_each(command):
 def test_the_commands_exist_with_these_options():
     lines = [line.partition("#")[0] for kind, block in BLOCKS for line in block.splitlines() if kind == "sh"]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("fxsim ")]
-    assert len(commands) == 8
+    assert len(commands) == 11
     for command in commands:
         assert cli.parse(command).command == command[0]
 
@@ -59,3 +59,10 @@ def test_the_contract_is_installed_with_the_package():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                            cwd=Path(cli.__file__).parent.parent)
     assert found.stdout.startswith("# The numerical contract")
+
+
+def test_the_tables_are_those_of_the_result_files():
+    run = subprocess.run([sys.executable, README.parent / "benchmarks" / "summary.py"], capture_output=True, text=True,
+                         check=True)
+    for table in run.stdout.strip().split("\n\n"):
+        assert table in TEXT

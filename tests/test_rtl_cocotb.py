@@ -2,12 +2,15 @@
 import contextlib
 import importlib.util
 import shutil
-from pathlib import Path
 
 import pytest
 from rtl.harness import UNITS, need, sources
 
-CASES = [("requantize", "requantizes_as_fxsim_does", "REQUANTIZE"), ("saturating_mac", "accumulates_as_fxsim_does", "MAC")]
+CASES = [("requantize", "requantizes_as_fxsim_does", "REQUANTIZE"),
+         ("saturating_mac", "accumulates_as_fxsim_does", "MAC")]
+
+PLAIN_ASSERTIONS = {"COCOTB_REWRITE_ASSERTION_FILES": ""}
+"""Else cocotb rewrites the assertions of every module that is imported, NumPy and Numba too, at 5 s a simulation."""
 
 
 def results(unit, test, parameters, folder, bug):
@@ -23,7 +26,7 @@ def results(unit, test, parameters, folder, bug):
     with contextlib.suppress(SystemExit):  # how the runner tells under pytest that a test failed
         runner.test(hdl_toplevel=unit, test_module=cocotb_scoreboard.__name__, test_filter=test, build_dir=folder,
                     test_dir=folder, results_xml=str(folder / "results.xml"), log_file=folder / "test.log",
-                    extra_env={"PYTHONPATH": str(Path(__file__).parent), "COCOTB_REWRITE_ASSERTION_FILES": ""})
+                    extra_env=PLAIN_ASSERTIONS)
     return get_results(folder / "results.xml")
 
 

@@ -1,9 +1,12 @@
 """RTL layer units on the vectors of a real training step give every code of it; planted bugs do not."""
+import sys
+
 import numpy as np
 import pytest
 from bits import assert_same_codes
 from oracle import products as oracle
-from rtl.harness import Icarus, Verilator, read_codes, write_codes
+from rtl import simulate
+from rtl.harness import ICARUS, VERILATOR, read_codes, write_codes
 from rtl.layers import StepUnits
 
 from fxsim import (
@@ -18,6 +21,7 @@ from fxsim import (
     Network,
     Pool,
     PrecisionAssignment,
+    cli,
 )
 from fxsim.datasets import digits
 from fxsim.golden import check as golden
@@ -82,23 +86,31 @@ UNITS = [(unit, name) for name in NETWORK.names for unit in ("forward", "input_g
 
 @pytest.mark.parametrize("unit, name", UNITS)
 def test_a_unit_gives_the_codes_of_a_training_step(tmp_path, vectors, unit, name):
-    check(vectors, tmp_path, getattr(StepUnits(vectors, tmp_path, Icarus()), unit)(name))
+    check(vectors, tmp_path, getattr(StepUnits(vectors, tmp_path, ICARUS), unit)(name))
 
 
 @pytest.mark.parametrize("unit", ["forward", "input_grad", "weight_grad", "update"])
 def test_a_unit_in_verilator_gives_the_codes_of_a_training_step(tmp_path, vectors, unit):
-    check(vectors, tmp_path, getattr(StepUnits(vectors, tmp_path, Verilator()), unit)("conv2"))
+    check(vectors, tmp_path, getattr(StepUnits(vectors, tmp_path, VERILATOR), unit)("conv2"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unit, name", UNITS)
 def test_every_unit_in_verilator(tmp_path, vectors, unit, name):
-    check(vectors, tmp_path, getattr(StepUnits(vectors, tmp_path, Verilator()), unit)(name))
+    check(vectors, tmp_path, getattr(StepUnits(vectors, tmp_path, VERILATOR), unit)(name))
 
 
-@pytest.mark.parametrize("name", NETWORK.names)
-def test_biases_are_updated_by_the_same_unit(tmp_path, vectors, name):
-    check(vectors, tmp_path, StepUnits(vectors, tmp_path, Icarus()).update_bias(name))
+def test_the_whole_step_simulated_from_the_command_line_passes_the_check(tmp_path, vectors, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["simulate", str(vectors.folder), str(tmp_path), "--simulator", "icarus"])
+    simulate.main()
+    command = capsys.readouterr().out.removeprefix("next: fxsim ").split()
+    assert len(command[5:]) == 33
+    assert cli.main(command) == 0
+    assert "equal" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--layers", "conv2", "--units", "forward", "--bug", "4"])
+    simulate.main()
+    assert cli.main(command) == 1
+    assert "products truncated by 1 bit before they are added" in capsys.readouterr().out
 
 
 FLAGS = {"forward": ("conv3", "activations"), "input_grad": ("conv1", "activation_grads"),
@@ -108,7 +120,7 @@ FLAGS = {"forward": ("conv3", "activations"), "input_grad": ("conv1", "activatio
 @pytest.mark.parametrize("unit", FLAGS)
 def test_a_unit_flags_what_the_step_counts(tmp_path, vectors, unit):
     """Below the range, above it, flushed to zero."""
-    getattr(StepUnits(vectors, tmp_path, Icarus()), unit)("conv3" if unit == "weight_grad" else "conv2")
+    getattr(StepUnits(vectors, tmp_path, ICARUS), unit)("conv3" if unit == "weight_grad" else "conv2")
     entry = vectors.manifest.entry(".".join(FLAGS[unit]))
     flags = read_codes(next(tmp_path.glob("icarus_*/flags")), 3, False, entry.shape)
     assert entry.counts == Counts(flags.size, *(int((flags >> bit & 1).sum()) for bit in range(3)))
@@ -117,7 +129,7 @@ def test_a_unit_flags_what_the_step_counts(tmp_path, vectors, unit):
 
 def found(vectors, folder, unit, layer="conv2", **overrides):
     """(tensor, explanations) of the first difference that a unit with these parameters makes; None without one."""
-    names = getattr(StepUnits(vectors, folder, Icarus()), unit)(layer, **overrides)
+    names = getattr(StepUnits(vectors, folder, ICARUS), unit)(layer, **overrides)
     report = golden.check(vectors.folder, folder, names)
     return None if report.passed else (report.mismatches[0].entry.name, report.explanation.changes)
 
@@ -227,7 +239,7 @@ RUNS = {
 def test_accumulators_of_the_units_are_the_twins(tmp_path, unit, acc_bits, overflow, shift, rounding):
     """Sums and overflow counts of a padded, strided layer in exact and narrow accumulators."""
     codes, (sums_name, inputs, shape, widths) = random_layer(), RUNS[unit]
-    simulation = Icarus().build(f"conv_{unit}_tb", tmp_path, **SHAPE, **widths, ACC_BITS=acc_bits,
+    simulation = ICARUS.build(f"conv_{unit}_tb", tmp_path, **SHAPE, **widths, ACC_BITS=acc_bits,
                                 ACC_WRAP=overflow == "wrap", PRODUCT_SHIFT=shift,
                                 PRODUCT_ROUNDING=ROUNDINGS.index(rounding))
     for name in inputs:

@@ -4,7 +4,7 @@ from itertools import product
 import numpy as np
 import pytest
 from oracle import products as oracle
-from rtl.harness import Icarus, both_simulators, read_codes, write_codes
+from rtl.harness import ICARUS, both_simulators, read_codes, write_codes
 
 from fxsim import ROUNDINGS
 from fxsim.kernels import accumulate as kernel
@@ -104,7 +104,7 @@ def test_every_pair_of_4_bit_codes_in_every_mode(tmp_path, simulator):
 def test_every_pair_of_3_bit_codes_at_other_widths(tmp_path, acc_bits, shift):
     a, b = every_pair(3, 4, (1, 1, -1, 1))
     sums = Sums(a, b, 4, 3, acc_bits, shift)
-    got = sums.simulate(Icarus(), tmp_path)
+    got = sums.simulate(ICARUS, tmp_path)
     sums.check(got, sums.twin(), "RTL and twin")
     sums.check(got, sums.kernel(), "RTL and kernel")
 
@@ -117,7 +117,7 @@ def test_wide_codes(tmp_path, a_bits, b_bits, acc_bits, shift):
     a, b = (random.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (50, 8)) for bits in (a_bits, b_bits))
     a[:2], b[0], b[1] = -(2 ** (a_bits - 1)), -(2 ** (b_bits - 1)), 2 ** (b_bits - 1) - 1
     sums = Sums(a, b, a_bits, b_bits, acc_bits, shift)
-    got = sums.simulate(Icarus(), tmp_path)
+    got = sums.simulate(ICARUS, tmp_path)
     sums.check(got, sums.twin(), "RTL and twin")
     sums.check(got, sums.kernel(), "RTL and kernel")
 
@@ -125,7 +125,7 @@ def test_wide_codes(tmp_path, a_bits, b_bits, acc_bits, shift):
 def test_unsigned_operands(tmp_path):
     a, b = np.array([[255, 255, 1, 200]]), np.array([[255, 15, 255, 200]])
     controls = np.array([[VALID | CLEAR, VALID, VALID, VALID]])
-    acc, overflows = run_cycles(Icarus(), tmp_path, a, b, controls, A_BITS=8, B_BITS=8, A_SIGNED=0, B_SIGNED=0,
+    acc, overflows = run_cycles(ICARUS, tmp_path, a, b, controls, A_BITS=8, B_BITS=8, A_SIGNED=0, B_SIGNED=0,
                                 ACC_BITS=18)
     assert acc.tolist() == [[255 * 255, 255 * 270, 255 * 271, 255 * 271 + 40_000]]
     assert not overflows.any()
@@ -134,7 +134,7 @@ def test_unsigned_operands(tmp_path):
 def test_idle_cycles_hold_the_sum_and_clear_alone_empties_it(tmp_path):
     controls = np.array([VALID | CLEAR, 0, VALID, 0, VALID, CLEAR, 0, VALID])
     a, b = np.array([7, 5, 7, 3, 7, 1, 1, 2]), np.full(8, 7)
-    acc, overflows = run_cycles(Icarus(), tmp_path, a, b, controls, A_BITS=4, B_BITS=4, ACC_BITS=8)
+    acc, overflows = run_cycles(ICARUS, tmp_path, a, b, controls, A_BITS=4, B_BITS=4, ACC_BITS=8)
     assert acc.tolist() == [49, 49, 98, 98, 127, 0, 0, 14]
     assert overflows.tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
 
@@ -148,4 +148,4 @@ def test_a_planted_bug_is_caught(tmp_path, bug):
     a, b = every_pair(3, 3)
     sums = Sums(a, b, 3, 3, 5, 1)
     with pytest.raises(AssertionError, match=f"RTL and twin: sums differ .*{BUGS[bug][1]}"):
-        sums.check(sums.simulate(Icarus(), tmp_path, bug), sums.twin(), "RTL and twin")
+        sums.check(sums.simulate(ICARUS, tmp_path, bug), sums.twin(), "RTL and twin")

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 from oracle import rounding as oracle
-from rtl.harness import Icarus, Verilator, both_simulators, read_codes, write_codes
+from rtl.harness import ICARUS, VERILATOR, both_simulators, read_codes, write_codes
 
 from fxsim import OVERFLOWS, ROUNDINGS, Counts, Format, Tensor, requantize
 
@@ -105,13 +105,13 @@ def total_cases(widths, widest, shifts):
 @pytest.mark.parametrize("bits", range(1, 5))
 def test_every_value_of_at_most_4_bits_in_icarus(tmp_path, bits, signed):
     sweep = exhaustive(bits, signed, 4, range(-2, 7))
-    sweep.check(*sweep.simulate(Icarus(), tmp_path))
+    sweep.check(*sweep.simulate(ICARUS, tmp_path))
 
 
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
 def test_every_value_of_6_bits_in_verilator(tmp_path, signed):
     sweep = exhaustive(6, signed, 6, range(-4, 9))
-    sweep.check(*sweep.simulate(Verilator(), tmp_path))
+    sweep.check(*sweep.simulate(VERILATOR, tmp_path))
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_the_number_of_cases():
 ])
 def test_wide_formats_at_powers_of_two_and_neighbours(tmp_path, bits, signed, widths, shifts):
     sweep = Sweep(edges(bits, signed), bits, signed, widths, shifts)
-    sweep.check(*sweep.simulate(Icarus(), tmp_path))
+    sweep.check(*sweep.simulate(ICARUS, tmp_path))
 
 
 @pytest.mark.parametrize("bug, mode", [(1, "nearest_away"), (2, "saturate"), (3, "floor")])
@@ -147,4 +147,4 @@ def test_a_planted_bug_is_caught(tmp_path, bug, mode):
     """1: a wrong tie; 2: wrap for saturate; 3: a range one bit too narrow."""
     sweep = Sweep(every_code(4, True), 4, True, range(2, 4), range(3))
     with pytest.raises(AssertionError, match=f"RTL and twin: codes differ .* of s4 to .*{mode}"):
-        sweep.check(*sweep.simulate(Icarus(), tmp_path, bug))
+        sweep.check(*sweep.simulate(ICARUS, tmp_path, bug))

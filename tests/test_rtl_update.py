@@ -7,7 +7,7 @@ import pytest
 from bits import assert_same_codes
 from oracle import rounding as rounding_oracle
 from oracle import update as oracle
-from rtl.harness import Icarus, both_simulators, read_codes, write_codes
+from rtl.harness import ICARUS, both_simulators, read_codes, write_codes
 
 from fxsim import ROUNDINGS
 from fxsim.kernels import update as kernel
@@ -92,7 +92,7 @@ def exhaustive(widths, exponent, modes=range(11)):
 def test_every_code_of_3_bits_in_every_mode(tmp_path, exponent):
     """22,528 updates each."""
     updates = exhaustive((3, 3, 3), exponent)
-    updates.check(updates.simulate(Icarus(), tmp_path))
+    updates.check(updates.simulate(ICARUS, tmp_path))
 
 
 @both_simulators
@@ -105,7 +105,7 @@ def test_every_code_of_4_bits(tmp_path, simulator):
 @pytest.mark.parametrize("widths, exponent", [((1, 1, 4), 0), ((1, 5, 3), -2), ((5, 1, 3), -1), ((2, 6, 4), 1)])
 def test_every_code_of_uneven_formats(tmp_path, widths, exponent):
     updates = exhaustive(widths, exponent, range(4, 7))
-    updates.check(updates.simulate(Icarus(), tmp_path))
+    updates.check(updates.simulate(ICARUS, tmp_path))
 
 
 @pytest.mark.parametrize("widths, exponent", [((8, 16, 12), -12), ((16, 32, 16), -20), ((30, 32, 32), -4),
@@ -119,7 +119,7 @@ def test_wide_formats_at_random_and_at_the_extremes(tmp_path, widths, exponent):
     columns[0][:8].sort()
     rows = np.column_stack([*columns, random.integers(2**15, 2**16, 2000), random.integers(0, 11, 2000)])
     updates = Updates(rows, widths, exponent)
-    updates.check(updates.simulate(Icarus(), tmp_path))
+    updates.check(updates.simulate(ICARUS, tmp_path))
 
 
 @pytest.mark.parametrize("bug", [1, 2, 3, 4], ids=["wrong tie", "wrap for saturate", "a bit too narrow",
@@ -127,4 +127,4 @@ def test_wide_formats_at_random_and_at_the_extremes(tmp_path, widths, exponent):
 def test_a_planted_bug_is_caught(tmp_path, bug):
     updates = exhaustive((3, 3, 3), -1, [DETERMINISTIC.index("nearest_away")])
     with pytest.raises(AssertionError, match="differ, first at"):
-        updates.check_twin(updates.simulate(Icarus(), tmp_path, bug))
+        updates.check_twin(updates.simulate(ICARUS, tmp_path, bug))

@@ -313,7 +313,7 @@ class FixedNetwork:
         labels = np.asarray(labels)
         if labels.dtype.kind not in "iu":
             raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
-        if labels.size and not (0 <= labels.min() and labels.max() < self.network.classes):
+        if labels.size and not (labels.min() >= 0 and labels.max() < self.network.classes):
             raise InputError(f"labels must be in [0, {self.network.classes - 1}], got [{labels.min()}, {labels.max()}]")
         return labels.astype(np.int64)
 

@@ -63,27 +63,28 @@ class Verilator:
     name = "Verilator"
     runtime = ("verilated.o", "verilated_timing.o", "verilated_threads.o")
 
+    def __init__(self):
+        self.earlier = None
+
     def build(self, bench, folder, **parameters):
-        """As Icarus.build; the C++ is compiled in one piece, and Verilator's own part of it once a test run."""
+        """As Icarus.build; compiles the C++ in one piece, and takes Verilator's own part of it from an earlier build."""
         need(self.name, shutil.which("verilator"))
-        runtime = Path(folder).parent / "verilator_runtime"
         folder = Path(tempfile.mkdtemp(prefix="verilator_", dir=folder))
         overrides = [f"-G{name}={int(value)}" for name, value in parameters.items()]
         execute(["verilator", "--cc", "--exe", "--main", "--timing", "-O1", "--output-split", "0", "-Wall",
                  "-Wno-UNUSEDSIGNAL", f"-I{FOLDER}", "--top-module", bench, "--prefix", "bench", "-Mdir", ".",
                  *overrides, *sources(*UNITS, bench)], folder)
         for part in self.runtime:
-            if (runtime / part).exists():
-                shutil.copyfile(runtime / part, folder / part)
-        execute(["make", "-f", "bench.mk", "VM_PARALLEL_BUILDS=0", *(f"OPT_{part}=-O0" for part in
-                                                                     ("FAST", "SLOW", "GLOBAL"))], folder)
-        if not runtime.exists():
-            shutil.copytree(folder, runtime, ignore=lambda _, names: set(names) - set(self.runtime))
+            if self.earlier and (self.earlier / part).exists():
+                shutil.copyfile(self.earlier / part, folder / part)
+        options = ("VM_PARALLEL_BUILDS=0", "OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0")
+        execute(["make", "-f", "bench.mk", *options], folder)
+        self.earlier = folder
         return Simulation(["./bench"], folder)
 
 
-SIMULATORS = (Icarus(), Verilator())
-both_simulators = pytest.mark.parametrize("simulator", SIMULATORS, ids=["icarus", "verilator"])
+ICARUS, VERILATOR = Icarus(), Verilator()
+both_simulators = pytest.mark.parametrize("simulator", [ICARUS, VERILATOR], ids=["icarus", "verilator"])
 
 
 def write_codes(path, codes, bits):

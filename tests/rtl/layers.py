@@ -8,14 +8,15 @@ from rtl.harness import write_codes
 
 
 class StepUnits:
-    """Runs units on vectors (a fxsim.golden.export.Vectors with .mem files); dumps go to the folder `dumps`.
+    """Runs units on vectors (a fxsim.golden.export.Vectors with .mem files); dumps go to the folder `dumps`, what
+    simulating them takes to `builds`.
 
     Each method takes the name of a layer, and parameters of the bench to be other than the manifest says; it
     returns the names of the tensors dumped.
     """
 
-    def __init__(self, vectors, dumps, simulator):
-        self.vectors, self.dumps, self.simulator = vectors, dumps, simulator
+    def __init__(self, vectors, dumps, simulator, builds=None):
+        self.vectors, self.dumps, self.builds, self.simulator = vectors, dumps, builds or dumps, simulator
         self.network = vectors.manifest.network
 
     def forward(self, name, **overrides):
@@ -70,7 +71,7 @@ class StepUnits:
         exponent = self.step_exp(name, grads) + rate.exponent - self.step_exp(name, before)
         parameters = {"COUNT": count, "W_BITS": self.bits(name, parameter), "ACC_BITS": self.bits(name, before),
                       "GRAD_BITS": self.bits(name, grads), "EXPONENT": exponent, **overrides}
-        mantissas, roundings = self.dumps / "mantissas", self.dumps / "roundings"
+        mantissas, roundings = self.builds / "mantissas", self.builds / "roundings"
         write_codes(mantissas, np.full(count, rate.mantissa), MANTISSA_BITS)
         write_codes(roundings, np.full(count, ROUNDINGS.index(self.entry(name, updates).rounding)), 4)
         inputs = {"weights": (name, parameter), "accumulators": (name, before), "grads": (name, grads),
@@ -85,7 +86,7 @@ class StepUnits:
                  for plusarg, name in inputs.items()}
         for plusarg, name in outputs.items():
             files[plusarg] = self.dumps / f"{'.'.join(name)}.mem" if name else plusarg
-        self.simulator.build(bench, self.dumps, **parameters).run(**files)
+        self.simulator.build(bench, self.builds, **parameters).run(**files)
         return [".".join(name) for name in outputs.values() if name]
 
     def entry(self, layer, tensor):
