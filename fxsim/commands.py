@@ -24,7 +24,7 @@ def run(arguments: Namespace) -> None:
     progress = Progress(sys.stderr, designs=2 + len(settings.perturb))
     experiment = Experiment(settings, arguments.out, progress, arguments.command_line)
     _introduce(experiment)
-    with progress.compilation_announced():
+    with progress.watching():
         experiment.run()
     designs = read_results(experiment.folder)["designs"]
     print("\nprecision of every tensor (C_o); margin: how much finer or wider than its criterion asks\n")
@@ -44,7 +44,7 @@ def train(arguments: Namespace) -> None:
     progress = Progress(sys.stderr)
     experiment = _experiment(arguments, progress, fixed)
     _introduce(experiment)
-    with progress.compilation_announced():
+    with progress.watching():
         if fixed:
             experiment.train_fixed(assignment, _design_name(arguments))
         else:

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from typing import TextIO
@@ -25,6 +27,7 @@ class Progress(Observer):
         self.stream, self.designs, self.started = stream, designs, 0
         self.terminal = stream.isatty()
         self._drawn = -math.inf
+        self._interrupted = False
 
     def note(self, text: str) -> None:
         self._print(text)
@@ -36,6 +39,8 @@ class Progress(Observer):
         self._clock = None
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
         done = epoch * steps + step
         now = time.perf_counter()
         if self._clock is None:
@@ -68,10 +73,34 @@ class Progress(Observer):
         self.stream.flush()
 
     @contextlib.contextmanager
-    def compilation_announced(self) -> Iterator[None]:
-        """While it lasts, the first kernel that Numba has to compile is announced; cached ones are not."""
-        with event.install_listener("numba:compile", _FirstCompilation(self)):
+    def watching(self) -> Iterator[None]:
+        """While it lasts, the first kernel that Numba has to compile is announced, and no interrupt is lost.
+
+        LLVM calls back into Python, where an exception is dropped: an interrupt that arrives there makes the
+        compilation fail later, or goes unnoticed until the next step of training.
+        """
+        with event.install_listener("numba:compile", _FirstCompilation(self)), self._interrupts_kept():
             yield
+
+    @contextlib.contextmanager
+    def _interrupts_kept(self) -> Iterator[None]:
+        handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+        if handler is signal.default_int_handler:  # else somebody else's, or ignored
+            signal.signal(signal.SIGINT, self._interrupt)
+        sys.unraisablehook = lambda dropped: None if dropped.exc_type is KeyboardInterrupt else hook(dropped)
+        try:
+            yield
+        except Exception:
+            if self._interrupted:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            signal.signal(signal.SIGINT, handler)
+            sys.unraisablehook = hook
+
+    def _interrupt(self, number, frame) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
 
 
 class _FirstCompilation(event.Listener):

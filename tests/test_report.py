@@ -1,6 +1,10 @@
 """Tables and plots, on results made up for them."""
+import contextlib
 import io
+import os
+import signal
 import sys
+import time
 
 import pytest
 
@@ -110,6 +114,10 @@ def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+needs_interrupts = pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) is not signal.default_int_handler, reason="interrupts are ignored here")
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -142,11 +150,38 @@ def test_progress_rewrites_one_line_on_a_terminal(monkeypatch):
     assert text.endswith("\rFL (1/2)  test error 10.00%, training loss 0.5000, 6.0 s\x1b[K\n")
 
 
+def interrupted():
+    """An interrupt that a callback of LLVM has dropped."""
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+
+@needs_interrupts
+def test_an_interrupt_that_was_dropped_ends_the_run_at_the_next_step():
+    progress = Progress(io.StringIO())
+    progress.begin("FL", Settings.make())
+    with pytest.raises(KeyboardInterrupt), progress.watching():
+        interrupted()
+        progress.step(0, 1, 3, 0.5)
+
+
+@needs_interrupts
+def test_an_interrupt_that_broke_a_compilation_is_an_interrupt():
+    progress, handler = Progress(io.StringIO()), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), progress.watching():
+        interrupted()
+        raise RuntimeError("no compiled object yet")
+    assert signal.getsignal(signal.SIGINT) is handler
+    with pytest.raises(RuntimeError), Progress(io.StringIO()).watching():
+        raise RuntimeError("its own")
+
+
 def test_the_first_compilation_is_announced_and_no_other():
     from numba.core import event
 
     stream = io.StringIO()
-    with Progress(stream).compilation_announced():
+    with Progress(stream).watching():
         for _ in range(2):
             event.start_event("numba:compile")
             event.end_event("numba:compile")

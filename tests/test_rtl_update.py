@@ -14,7 +14,7 @@ from fxsim.kernels import update as kernel
 from fxsim.kernels.rounding import code_range, rounding_terms
 
 DETERMINISTIC = ROUNDINGS[:11]
-MANTISSAS = (1, 3, 5, 7)
+MANTISSAS = (1, 3, 7)
 
 
 class Updates:
@@ -88,23 +88,23 @@ def exhaustive(widths, exponent, modes=range(11)):
     return Updates(rows, widths, exponent)
 
 
-@pytest.mark.parametrize("exponent", [-4, -2, 0, 1])
+@pytest.mark.parametrize("exponent", [-4, -2, 1])
 def test_every_code_of_3_bits_in_every_mode(tmp_path, exponent):
-    """22,528 updates each."""
+    """16,896 updates each."""
     updates = exhaustive((3, 3, 3), exponent)
     updates.check(updates.simulate(ICARUS, tmp_path))
 
 
 @both_simulators
 def test_every_code_of_4_bits(tmp_path, simulator):
-    """16,384 updates, ties away from zero."""
+    """12,288 updates, ties away from zero."""
     updates = exhaustive((4, 4, 4), -3, [DETERMINISTIC.index("nearest_away")])
     updates.check(updates.simulate(simulator, tmp_path))
 
 
 @pytest.mark.parametrize("widths, exponent", [((1, 1, 4), 0), ((1, 5, 3), -2), ((5, 1, 3), -1), ((2, 6, 4), 1)])
 def test_every_code_of_uneven_formats(tmp_path, widths, exponent):
-    updates = exhaustive(widths, exponent, range(4, 7))
+    updates = exhaustive(widths, exponent, [DETERMINISTIC.index("nearest_away")])
     updates.check(updates.simulate(ICARUS, tmp_path))
 
 
@@ -112,12 +112,12 @@ def test_every_code_of_uneven_formats(tmp_path, widths, exponent):
                                               ((8, 24, 32), -30), ((16, 32, 32), 9)])
 def test_wide_formats_at_random_and_at_the_extremes(tmp_path, widths, exponent):
     random = np.random.default_rng(widths[1])
-    columns = [random.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), 2000) >> random.integers(0, bits, 2000)
+    columns = [random.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), 800) >> random.integers(0, bits, 800)
                for bits in widths]
     for column, bits in zip(columns, widths):
         column[:8] = np.resize([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1], 8)
     columns[0][:8].sort()
-    rows = np.column_stack([*columns, random.integers(2**15, 2**16, 2000), random.integers(0, 11, 2000)])
+    rows = np.column_stack([*columns, random.integers(2**15, 2**16, 800), random.integers(0, 11, 800)])
     updates = Updates(rows, widths, exponent)
     updates.check(updates.simulate(ICARUS, tmp_path))
 

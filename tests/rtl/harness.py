@@ -28,11 +28,10 @@ def sources(*units):
 
 
 def execute(command, folder):
-    """Standard output of a command; its whole output is the message where it fails."""
+    """Run a command; RuntimeError with its output where it fails, or has a parameter that the bench lacks."""
     done = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, timeout=SECONDS)
-    if done.returncode:
+    if done.returncode or "warning: parameter" in done.stderr:
         raise RuntimeError(f"{command[0]} failed in {folder}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
-    return done.stdout
 
 
 class Simulation:
