@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from typing import TextIO
@@ -27,7 +26,6 @@ class Progress(Observer):
         self.stream, self.designs, self.started = stream, designs, 0
         self.terminal = stream.isatty()
         self._drawn = -math.inf
-        self._interrupted = False
 
     def note(self, text: str) -> None:
         self._print(text)
@@ -39,8 +37,6 @@ class Progress(Observer):
         self._clock = None
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        if self._interrupted:
-            raise KeyboardInterrupt
         done = epoch * steps + step
         now = time.perf_counter()
         if self._clock is None:
@@ -74,43 +70,37 @@ class Progress(Observer):
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """While it lasts, the first kernel that Numba has to compile is announced, and no interrupt is lost.
+        """While it lasts, the first kernel that Numba has to compile is announced, and an interrupt waits for its end.
 
-        LLVM calls back into Python, where an exception is dropped: an interrupt that arrives there makes the
-        compilation fail later, or goes unnoticed until the next step of training.
+        LLVM calls back into Python, where an exception is dropped or leaves half-made objects behind.
         """
-        with event.install_listener("numba:compile", _FirstCompilation(self)), self._interrupts_kept():
-            yield
-
-    @contextlib.contextmanager
-    def _interrupts_kept(self) -> Iterator[None]:
-        handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+        compilations, handler = _Compilations(self), signal.getsignal(signal.SIGINT)
         if handler is signal.default_int_handler:  # else somebody else's, or ignored
-            signal.signal(signal.SIGINT, self._interrupt)
-        sys.unraisablehook = lambda dropped: None if dropped.exc_type is KeyboardInterrupt else hook(dropped)
+            signal.signal(signal.SIGINT, compilations.interrupt)
         try:
-            yield
-        except Exception:
-            if self._interrupted:
-                raise KeyboardInterrupt from None
-            raise
+            with event.install_listener("numba:compile", compilations):
+                yield
         finally:
             signal.signal(signal.SIGINT, handler)
-            sys.unraisablehook = hook
-
-    def _interrupt(self, number, frame) -> None:
-        self._interrupted = True
-        raise KeyboardInterrupt
 
 
-class _FirstCompilation(event.Listener):
+class _Compilations(event.Listener):
     def __init__(self, progress: Progress):
-        self.progress, self.announced = progress, False
+        self.progress, self.announced, self.running, self.interrupted = progress, False, 0, False
 
     def on_start(self, event) -> None:
+        self.running += 1
         if not self.announced:
             self.announced = True
             self.progress.note(f"compiling kernels, once: about {COMPILE_SECONDS} s in all")
 
     def on_end(self, event) -> None:
-        pass
+        self.running -= 1
+        if self.interrupted and not self.running:
+            self.interrupted = False
+            raise KeyboardInterrupt
+
+    def interrupt(self, number, frame) -> None:
+        if not self.running:
+            raise KeyboardInterrupt
+        self.interrupted = True
