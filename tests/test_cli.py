@@ -232,6 +232,7 @@ def wait_for(path, process):
     assert path.exists(), process.communicate()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_leaves_whole_files_only(blow, tmp_path):
     out = tmp_path / "out"
@@ -245,6 +246,7 @@ def test_an_interrupted_run_leaves_whole_files_only(blow, tmp_path):
     assert list(out.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_keeps_what_was_finished(blow, folder, tmp_path):
     process = start("run", *SMALL, "--perturb", *range(1, 9), "--out", tmp_path)
