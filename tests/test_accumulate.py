@@ -95,6 +95,30 @@ def test_random_products(shape, a_bits, b_bits, bits, shift, overflow, mode, see
     check(a, b, bits, overflow, min(shift, a_bits + b_bits), mode)
 
 
+FASTER = {
+    "exact": (2**7, 2**7, 0, "floor", 9 * 2**14, 9 * 2**14), "exact but for one": (2**7, 2**7, 0, "floor", 9 * 2**14 - 1, 2**18),
+    "int32": (2**7, 2**7, 0, "floor", 2**15, 2**15), "int32 with rounding": (2**7, 2**7, 3, "nearest_even", 2**9, 2**9),
+    "int32 with jam": (2**7, 2**7, 0, "jam", 2**15, 2**15), "int32 to its limit": (2**15, 2**14, 0, "floor", 2**30, 2**30 - 2**29),
+    "int64": (2**15, 2**15, 0, "floor", 2**30, 2**30), "shift beyond int32": (2**7, 2**7, 31, "ceil", 3, 3),
+}
+"""What decides the kernel -> greatest |a| and |b|, shift, rounding, -low and high."""
+
+
+@pytest.mark.parametrize("case", FASTER)
+def test_the_fastest_kernel_gives_the_sums_of_the_ordered_one(case):
+    a_max, b_max, shift, mode, below, above = FASTER[case]
+    random, terms = np.random.default_rng(6), rounding.rounding_terms(mode, shift)
+    for m, k, n in ((1, 9, 1), (3, 9, 1030), (4, 1, 5), (2, 8, 17)):
+        a, b = (random.integers(-most, most, shape).astype(np.int16 if most < 2**15 else np.int32)
+                for most, shape in ((a_max, (m, k)), (b_max, (k, n))))
+        a[0], b[:, 0] = -a_max, -b_max
+        wanted, wanted_overflows = (np.empty((m, n), np.int64) for _ in range(2))
+        kernel.gemm_saturating(0, m, a, b, shift, *terms, -below, above, wanted, wanted_overflows)
+        got, overflows = kernel.accumulate_saturating(a, b, shift, terms, -below, above)
+        assert_same_codes(got, wanted, what=case)
+        assert_same_codes(overflows, wanted_overflows, what=f"overflows, {case}")
+
+
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_an_ample_accumulator_is_the_exact_product(terms, seed):
     random = np.random.default_rng(seed)

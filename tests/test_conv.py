@@ -13,7 +13,7 @@ from oracle import rounding as rounding_oracle
 from fxsim.formats import Format
 from fxsim.kernels.gemm import INT32_MAX, Operand
 from fxsim.nn.codes import storage
-from fxsim.nn.products import Products, available_paths
+from fxsim.nn.products import BYTES, Products, available_paths, forward_paths
 from fxsim.nn.spec import Conv, Dense, Network
 from fxsim.precision import LayerPrecision, accumulator_format
 from fxsim.requantizer import Requantizer
@@ -195,6 +195,28 @@ def wanted_output(z, target, rounding, overflow, relu, step_exp=0):
     values = [(max(value, 0) if relu else value) * step for value in z]
     codes, counts = rounding_oracle.quantize_all(values, target, rounding, overflow)
     return codes, mask, list(counts)
+
+
+@pytest.mark.skipif(BYTES not in forward_paths(), reason="this processor has no int8 path")
+@pytest.mark.parametrize("relu", [True, False])
+def test_forward_products_of_bytes_have_the_codes_of_the_plain_path(relu):
+    """Unsigned by signed 8-bit codes at their extremes and at random; odd channels, padding, stride."""
+    random = np.random.default_rng(8)
+    x = random.integers(0, 256, (3, 7, 6, 5)).astype(np.int16)
+    w = random.integers(-128, 128, (3, 3, 5, 9)).astype(np.int16)
+    x[0], w[..., 0] = 255, -128
+    layer, bias = Conv(name="c", filters=9, kernel=3, stride=2, padding=1, relu=relu), np.arange(9, dtype=np.int16)
+    results = []
+    for path in ("auto", "plain"):
+        run = products(layer, x.shape[1:], Format(8, 8, False), unit(8), unit(8), path)
+        requantizer = Requantizer(run.sum_format.step_exp, Format(12, run.sum_format.step_exp + 16))
+        results.append((run.forward(x, w, bias, requantizer), run.forward_exact(x, w, bias)))
+        assert run.forward_plan.path == (BYTES if path == "auto" else "plain")
+        assert run.weight_grad_plan(3).path != BYTES
+    (byte, byte_sums), (plain, plain_sums) = results
+    assert_same_codes(byte_sums, plain_sums)
+    for got, wanted in zip(byte, plain):
+        assert np.array_equal(got, wanted) if got is not None else wanted is None
 
 
 @pytest.mark.parametrize("rounding", rounding_oracle.DETERMINISTIC)

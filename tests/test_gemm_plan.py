@@ -1,7 +1,7 @@
 """The choice of a product's path: the inequality of every proof, on both of its sides."""
 import pytest
 
-from fxsim.kernels.gemm import PATHS, Operand, accumulator_bits, allowed_paths, plan
+from fxsim.kernels.gemm import PATHS, Operand, accumulator_bits, allowed_paths, never_saturates, plan
 
 EVERY = [Operand(bits, signed) for bits in range(1, 33) for signed in (True, False)]
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
@@ -122,3 +122,11 @@ def test_a_sum_has_at_least_one_term(terms):
 def test_the_proof_names_the_numbers_of_the_inequality():
     chosen = plan(Operand(14), Operand(8, False), 576)
     assert f"{chosen.spill_terms} * 8192 * 255 <= 2^31 - 1" in chosen.proof
+
+
+@pytest.mark.parametrize("low, high", [(-8, 7), (-7, 7), (-128, 127), (0, 15)])
+@pytest.mark.parametrize("product", [1, 3, 7])
+def test_sums_never_saturate_exactly_up_to_the_nearer_limit(low, high, product):
+    for terms in range(1, 200):
+        sums = [sign * k * product for sign in (-1, 1) for k in range(1, terms + 1)]
+        assert never_saturates(product, terms, low, high) == all(low <= total <= high for total in sums)

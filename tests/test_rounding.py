@@ -205,3 +205,19 @@ def test_wrap_planted_for_saturate_is_caught(monkeypatch):
     monkeypatch.setitem(kernel.OVERFLOW_RULE, "saturate", kernel.WRAP)
     with pytest.raises(AssertionError, match="differ, first at"):
         sweep(["nearest_away"], [1], [(4, True)])
+
+
+@pytest.mark.parametrize("bits, signed", [(1, True), (4, False), (16, True), (32, True), (32, False)])
+@pytest.mark.parametrize("rounding", [mode for mode in ROUNDINGS if mode not in kernel.STOCHASTIC])
+def test_int32_arithmetic_gives_the_codes_of_int64(rounding, bits, signed):
+    """Every shift, at the ends of int32, around powers of two and at random; 31 is beyond the int32 loop."""
+    powers = np.array([sign * 2**i + d for i in range(31) for sign in (-1, 1) for d in (-1, 0, 1)], np.int32)
+    ends = np.array([-(2**31), -(2**31) + 1, 2**31 - 2, 2**31 - 1], np.int32)
+    values = np.concatenate([powers, ends, np.random.default_rng(7).integers(-(2**31), 2**31, 500).astype(np.int32)])
+    for shift in range(32):
+        terms, bounds = kernel.rounding_terms(rounding, shift), (*kernel.code_range(bits, signed, "saturate"), 0, bits, signed)
+        results = [(out, kernel.requantize_array(source, np.empty(0, np.int64), shift, terms, bounds, out))
+                   for source, out in ((values, np.empty(values.size, np.int64)),
+                                       (values.astype(np.int64), np.empty(values.size, np.int64)))]
+        assert_same_codes(results[0][0], results[1][0], values, f"{rounding}, shift {shift}")
+        assert results[0][1].tolist() == results[1][1].tolist()

@@ -2,7 +2,7 @@
 import shutil
 
 import pytest
-from rtl.harness import FOLDER, ICARUS, UNITS, VERILATOR, both_simulators, execute, need, read_codes, sources, write_codes
+from rtl.harness import FOLDER, ICARUS, UNITS, VERILATOR, execute, need, read_codes, sources, write_codes
 
 from fxsim import InputError
 
@@ -29,7 +29,7 @@ def test_a_missing_simulator_skips_by_name_and_fails_on_a_ci_machine(tmp_path, m
         simulator.build("requantize_tb", tmp_path)
 
 
-@both_simulators
+@pytest.mark.parametrize("simulator", [ICARUS, pytest.param(VERILATOR, marks=pytest.mark.slow)])
 def test_a_bench_without_its_files_fails(tmp_path, simulator):
     simulation = simulator.build("requantize_tb", tmp_path, COUNT=1, IN_BITS=2, OUT_BITS_MAX=1, SHIFT_MIN=0, SHIFT_MAX=0)
     with pytest.raises(RuntimeError, match="no plusarg values="):

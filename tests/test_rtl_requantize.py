@@ -108,10 +108,10 @@ def test_every_value_of_at_most_4_bits_in_icarus(tmp_path, bits, signed):
     sweep.check(*sweep.simulate(ICARUS, tmp_path))
 
 
-@pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
-def test_every_value_of_6_bits_in_verilator(tmp_path, signed):
+@pytest.mark.parametrize("simulator, signed", [(VERILATOR, True), (ICARUS, False)], ids=["verilator", "icarus"])
+def test_every_value_of_6_bits(tmp_path, simulator, signed):
     sweep = exhaustive(6, signed, 6, range(-4, 9))
-    sweep.check(*sweep.simulate(VERILATOR, tmp_path))
+    sweep.check(*sweep.simulate(simulator, tmp_path))
 
 
 @pytest.mark.slow

@@ -53,6 +53,15 @@ def accumulator_bits(a: Operand, b: Operand, terms: int) -> int:
     return (terms * a.magnitude * b.magnitude).bit_length() + 1
 
 
+def never_saturates(product: int, terms: int, low: int, high: int) -> bool:
+    """Whether no partial sum of `terms` products of at most `product` in magnitude leaves [low, high].
+
+    |sum| <= terms * product, so that clipping after every addition changes nothing: the exact product
+    has the same bits.
+    """
+    return terms * product <= min(-low, high)
+
+
 def allowed_paths(a: Operand, b: Operand, terms: int) -> dict[str, str]:
     """Path -> proof, for every path that is exact at these widths on any processor that has it."""
     product = a.magnitude * b.magnitude

@@ -38,7 +38,7 @@ ROUNDINGS = (
 )
 STOCHASTIC = ("stochastic", "stochastic_equal")
 OVERFLOWS = ("saturate", "saturate_symmetric", "saturate_zero", "wrap")
-MAX_SHIFT = 62
+MAX_SHIFT, MAX_SHIFT_INT32 = 62, 30
 BLOCK = 1 << 15
 
 SATURATE, TO_ZERO, WRAP = 0, 1, 2
@@ -133,10 +133,51 @@ def _requantize_blocks(start, stop, values, bases, shift, base, neg, odd, jam, l
                          out[part], counts[block])
 
 
+@jit
+def _saturate_int32(values, shift, base, neg, odd, jam, low, high, out, counts):
+    """requantize_codes by SATURATE with all arithmetic in int32, on 16 lanes; shift up to 30.
+
+    NumPy's scalar functions keep int32 operands int32.
+    """
+    zero, one = np.int32(0), np.int32(1)
+    shift, base, neg, odd, jam = np.int32(shift), np.int32(base), np.int32(neg), np.int32(odd), np.int32(jam)
+    low, high = np.int32(low), np.int32(high)
+    below = above = flushed = zero
+    for i in range(values.size):
+        value = values[i]
+        floor = np.right_shift(value, shift)
+        remainder = np.subtract(value, np.left_shift(floor, shift))
+        carry = np.add(np.add(base, neg if value < zero else zero), odd if np.bitwise_and(floor, one) else zero)
+        carry = np.right_shift(np.add(remainder, carry), shift)
+        code = np.bitwise_or(np.add(floor, carry), jam)
+        below = np.add(below, np.int32(code < low))
+        above = np.add(above, np.int32(code > high))
+        flushed = np.add(flushed, np.int32((code == zero) & (value != zero)))
+        out[i] = np.minimum(np.maximum(code, low), high)
+    counts[BELOW] += below
+    counts[ABOVE] += above
+    counts[FLUSHED] += flushed
+
+
+@jit
+def _saturate_blocks(start, stop, values, shift, base, neg, odd, jam, low, high, out, counts):
+    for block in range(start, stop):
+        part = slice(block * BLOCK, (block + 1) * BLOCK)
+        _saturate_int32(values[part], shift, base, neg, odd, jam, low, high, out[part], counts[block])
+
+
 def requantize_array(values, bases, shift, terms, bounds, out) -> np.ndarray:
-    """requantize_codes over blocks in parallel; returns the counts (below, above, flushed)."""
+    """requantize_codes over blocks in parallel; returns the counts (below, above, flushed).
+
+    A right shift of an int32 and the carry of a rounding stay int32, and no code is beyond its limits.
+    """
     counts = np.zeros((-(-values.size // BLOCK), 3), np.int64)
-    parallel_for(_requantize_blocks, len(counts), 1, values, bases, shift, *terms, *bounds, out, counts)
+    low, high, rule, _, _ = bounds
+    if values.dtype == np.int32 and not bases.size and rule == SATURATE and shift <= MAX_SHIFT_INT32:
+        limits = max(low, -(2**31)), min(high, 2**31 - 1)
+        parallel_for(_saturate_blocks, len(counts), 1, values, shift, *terms, *limits, out, counts)
+    else:
+        parallel_for(_requantize_blocks, len(counts), 1, values, bases, shift, *terms, *bounds, out, counts)
     return counts.sum(axis=0)
 
 

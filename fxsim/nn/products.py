@@ -16,12 +16,19 @@ from fxsim.requantizer import Requantizer
 from fxsim.rng import Stream
 
 MAX_SUM_BITS = 62
-_TILE_PATH = {"int16_vnni": "vnni", "int16_avx2": "avx2", "plain": "plain"}
+_TILE_PATH = {"int8_vnni": "vnni", "int16_vnni": "vnni", "int16_avx2": "avx2", "plain": "plain"}
+BYTES = "int8_vnni"
+"""The path of unsigned by signed bytes.  Only forward products take it: gradients are signed."""
 
 
 def available_paths() -> tuple[str, ...]:
-    """The kernel paths of this processor, fastest first."""
-    return tuple(path for path in PATHS if path in _TILE_PATH and processor_has(_TILE_PATH[path]))
+    """The kernel paths of this processor that every product of a training step can take, fastest first."""
+    return tuple(path for path in forward_paths() if path != BYTES)
+
+
+def forward_paths() -> tuple[str, ...]:
+    """The kernel paths of this processor for forward products, fastest first."""
+    return tuple(path for path in PATHS if processor_has(_TILE_PATH[path]))
 
 
 class Products:
@@ -40,16 +47,16 @@ class Products:
         activations, weights, grads = (Operand(format.bits, format.signed)
                                        for format in (formats.activations, formats.weights, gradient_format))
         self._operands = activations, grads
-        self.forward_plan = self._plan(activations, weights, shape.dot_length)
+        self.forward_plan = self._plan(activations, weights, shape.dot_length, forward_paths())
         outputs = shape.weight[-1]
         taps = 1 if isinstance(layer, Dense) else layer.kernel**2
-        self.input_grad_plan = self._plan(grads, weights, taps * outputs)
+        self.input_grad_plan = self._plan(grads, weights, taps * outputs, forward_paths())
         self.weight_grad_plan(1)
         self.input_grad_step_exp = gradient_format.step_exp + formats.weights.step_exp
         self.sum_format, self._sum_shift, self._bias_shift = self._align_bias()
 
-    def _plan(self, a: Operand, b: Operand, terms: int) -> Plan:
-        return plan(a, b, terms, available_paths(), self._kernel_name)
+    def _plan(self, a: Operand, b: Operand, terms: int, available: tuple[str, ...]) -> Plan:
+        return plan(a, b, terms, available, self._kernel_name)
 
     def _align_bias(self) -> tuple[Format, int, int]:
         """Format of Z, and the left shifts that bring the products and the bias to its step."""
@@ -65,7 +72,7 @@ class Products:
     def weight_grad_plan(self, samples: int) -> Plan:
         """The plan of the weight gradient, whose terms are all positions of all samples."""
         rows, columns, _ = self.shape.pre
-        return self._plan(*self._operands, samples * rows * columns)
+        return self._plan(*self._operands, samples * rows * columns, available_paths())
 
     def _as_conv(self, source: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, int]:
         """(source, weight, stride, padding), a Dense layer told as a 1x1 convolution of one position."""
@@ -75,6 +82,8 @@ class Products:
 
     def _forward(self, source, weight, out, **options) -> None:
         source, weight, stride, padding = self._as_conv(source, weight)
+        if self.forward_plan.path == BYTES:
+            source, weight = source.astype(np.uint8), weight.astype(np.int8)
         kernel.conv_forward(source, pack_forward_weights(weight), stride, out, padding=padding,
                             spill_terms=self.forward_plan.spill_terms, path=_TILE_PATH[self.forward_plan.path], **options)
 

@@ -24,7 +24,7 @@ module conv_input_grad #(
     input  logic                       wrap,
     input  logic        [3:0]          rounding,
     input  logic        [1:0]          overflow,
-    output logic        [31:0]         grad_address,    
+    output logic        [31:0]         grad_address,
     input  logic signed [G_BITS-1:0]   grad,
     output logic        [31:0]         weight_address,
     input  logic signed [W_BITS-1:0]   weight,

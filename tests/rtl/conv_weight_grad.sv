@@ -27,7 +27,7 @@ module conv_weight_grad #(
     input  logic        [1:0]          overflow,
     output logic        [31:0]         activation_address,
     input  logic        [A_BITS-1:0]   activation,
-    output logic        [31:0]         grad_address,        
+    output logic        [31:0]         grad_address,
     input  logic signed [G_BITS-1:0]   grad,
     output logic                       out_valid,
     output logic signed [ACC_BITS-1:0] sum,

@@ -8,8 +8,8 @@ from rtl.harness import write_codes
 
 
 class StepUnits:
-    """Runs units on vectors (a fxsim.golden.export.Vectors with .mem files); dumps go to the folder `dumps`, what
-    simulating them takes to `builds`.
+    """Runs units on vectors (a fxsim.golden.export.Vectors with .mem files) of layers without batch norm or residual
+    branch; dumps go to the folder `dumps`, what simulating them takes to `builds`.
 
     Each method takes the name of a layer, and parameters of the bench to be other than the manifest says; it
     returns the names of the tensors dumped.

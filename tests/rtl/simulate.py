@@ -17,12 +17,13 @@ def simulate(vectors, dumps, simulator, layers=None, units=UNITS, bug=0):
     """Dump what the units make of every layer (or of `layers`); returns the names of the tensors."""
     vectors, dumped = Vectors(vectors), []
     network = vectors.manifest.network
+    readers = [source for _, source in network.edges() if source]
     Path(dumps).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as builds:
         step = StepUnits(vectors, Path(dumps).resolve(), simulator, Path(builds))
         for layer in layers or network.names:
             for unit in units:
-                if unit != "input_grad" or network.source(layer):
+                if unit != "input_grad" or readers.count(network.source(layer)) == 1:
                     dumped += getattr(step, unit)(layer, BUG=bug)
     return dumped
 

@@ -1,0 +1,200 @@
+"""Exact integer products against NumPy's float32 `@` and PyTorch's int8 product; the convolutions of a training step.
+
+    python benchmarks/bench_products.py [--json FILE] [--quick]
+
+Every result is checked before it is timed; peers run in turn, each with two threads.  The convolutions are those of the
+CIFAR-10 ConvNet as a step runs them, packing and epilogue included; their share is of the rate of the square product
+of the same kind.  Roofline: the processor's clock is measured, and one 512-bit dot instruction per cycle and thread is
+assumed (as on AMD Zen 4), that is 32 products of int16 or 64 of bytes.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from bench_step import assignment, fixed_step, without_batch_norm
+from machine import machine
+from timing import best_seconds, clock_hz
+
+from fxsim.files import write_text
+from fxsim.formats import Format
+from fxsim.kernels.gemm import Operand, plan
+from fxsim.kernels.jit import thread_count
+from fxsim.kernels.matmul import gemm
+from fxsim.nn.codes import storage
+from fxsim.nn.networks import cifar10_convnet
+from fxsim.nn.products import Products, forward_paths
+from fxsim.precision import PrecisionAssignment, accumulator_format
+from fxsim.requantizer import Requantizer
+
+FORMATS = {"14-bit by 8-bit": (Format(14, 13), Format(8, 7)), "8-bit by 8-bit": (Format(8, 8, False), Format(8, 7))}
+TARGETS = {"14-bit by 8-bit": 1.8, "8-bit by 8-bit": 3.0}
+TORCH_TARGET, SHARE_TARGET = 0.9, 0.6
+KIND = {"int8_vnni": "8-bit by 8-bit"}
+"""Path -> the square product of the same kind; any other path is of the 14-bit kind."""
+PEAK_PER_CYCLE = {"int8_vnni": 64, "int16_vnni": 32}
+
+
+def random_codes(format: Format, shape, seed: int) -> np.ndarray:
+    codes = np.random.default_rng(seed).integers(format.min_code, format.max_code, shape, endpoint=True)
+    return codes.astype(storage(format))
+
+
+def square_product(name: str, size: int):
+    """(path, work) of an exact size x size x size product, its result checked in float64, exact below 2**53."""
+    formats = FORMATS[name]
+    a, b = (random_codes(format, (size, size), seed) for seed, format in enumerate(formats))
+    chosen = plan(*(Operand(format.bits, format.signed) for format in formats), size, forward_paths())
+    if chosen.path == "int8_vnni":
+        a, b = a.astype(np.uint8), b.astype(np.int8)
+    out = np.empty((size, size), np.int32 if chosen.fits_int32 else np.int64)
+    path = chosen.path.split("_")[-1]
+
+    def work():
+        gemm(a, b, out, spill_terms=chosen.spill_terms, path=path)
+
+    work()
+    if not np.array_equal(out, a.astype(np.float64) @ b.astype(np.float64)):
+        sys.exit(f"the {name} product differs from float64's: no timing")
+    return chosen.path, work
+
+
+def numpy_product(size: int):
+    a, b = np.random.default_rng(0).random((2, size, size), np.float32)
+    out = np.empty((size, size), np.float32)
+    return lambda: np.matmul(a, b, out=out)
+
+
+def torch_product(size: int):
+    """PyTorch's int8 product into int32, or None if PyTorch is not installed."""
+    try:
+        import torch
+    except ImportError as error:
+        print(f"PyTorch not measured: {error}", file=sys.stderr)
+        return None
+    torch.set_num_threads(thread_count())
+    a, b = (torch.from_numpy(random_codes(Format(8, 7), (size, size), seed).astype(np.int8)) for seed in (0, 1))
+    return lambda: torch._int_mm(a, b)
+
+
+def squares(size: int, repeats: int) -> tuple[dict, dict]:
+    """({product: GMAC/s}, {product: path})."""
+    works, paths = {"numpy float32": numpy_product(size)}, {}
+    for name in FORMATS:
+        paths[name], works[name] = square_product(name, size)
+    torch = torch_product(size)
+    if torch:
+        works["torch int8"] = torch
+    seconds = best_seconds(works, repeats)
+    return {name: size**3 / value / 1e9 for name, value in seconds.items()}, paths
+
+
+def square_rows(rates: dict) -> list[dict]:
+    rows = [{"what": f"exact product, {name}, / NumPy float32 @", "ratio": rates[name] / rates["numpy float32"],
+             "target": f">= {target}"} for name, target in TARGETS.items()]
+    if "torch int8" in rates:
+        rows.append({"what": "exact product, 8-bit by 8-bit, / PyTorch int8",
+                     "ratio": rates["8-bit by 8-bit"] / rates["torch int8"], "target": f">= {TORCH_TARGET}"})
+    return rows
+
+
+def with_byte_weights(network) -> PrecisionAssignment:
+    """The assignment of the step, with 8-bit weights."""
+    from dataclasses import replace
+
+    weights, layers = Format(8, 0), assignment(network).layers
+    return PrecisionAssignment(network.name, {
+        name: replace(layer, weights=weights, accumulators=accumulator_format(weights, -24))
+        for name, layer in layers.items()})
+
+
+class LayerWorks:
+    """The three products of one layer on `batch` random inputs, as a training step calls them."""
+
+    def __init__(self, network, name: str, formats, gradient_format: Format, kernel: str, batch: int):
+        layer = next(layer for layer in network.layers if layer.name == name)
+        self.shape = network.shape(name)
+        self.products = Products(layer, self.shape, formats, gradient_format, kernel)
+        self.source = random_codes(formats.activations, (batch, *self.shape.input), 0)
+        self.weight = random_codes(formats.weights, self.shape.weight, 1)
+        self.grad = random_codes(gradient_format, (batch, *self.shape.pre), 2)
+        self.bias = np.zeros(self.shape.weight[-1], np.int16)
+        step_exp = formats.activations.step_exp + gradient_format.step_exp
+        sums = self.products.sum_format.step_exp
+        self.quantizers = (Requantizer(sums, Format(8, sums + 18, False)),
+                           Requantizer(self.products.input_grad_step_exp, formats.activation_grads),
+                           Requantizer(step_exp, formats.weight_grads))
+
+    def forward(self):
+        return self.products.forward(self.source, self.weight, self.bias, self.quantizers[0])[0]
+
+    def input_grad(self):
+        return self.products.input_grad(self.grad, self.weight, self.source.shape, self.quantizers[1])[0]
+
+    def weight_grad(self):
+        return self.products.weight_grad(self.source, self.grad, self.quantizers[2])[0]
+
+
+def layer_works(network, formats_of, batch: int) -> dict[str, LayerWorks]:
+    """By layer, checked: on three images the vector path and the plain path give the same codes."""
+    gradients = {name: products.gradient_format for name, products in fixed_step(network, 1)[0].products.items()}
+    works = {}
+    for name, formats in formats_of.layers.items():
+        auto, plain = (LayerWorks(network, name, formats, gradients[name], kernel, 3) for kernel in ("auto", "plain"))
+        for what in ("forward", "input_grad", "weight_grad"):
+            if not np.array_equal(getattr(auto, what)(), getattr(plain, what)()):
+                sys.exit(f"{what} of {name} differs between the kernel paths: no timing")
+        works[name] = LayerWorks(network, name, formats, gradients[name], "auto", batch)
+    return works
+
+
+def convolution_rows(network, rates: dict, batch: int, repeats: int) -> list[dict]:
+    """Rate of every product of every layer, and its share of the square product of its kind."""
+    rows = []
+    for bits, formats, whats in (("", assignment(network), ("forward", "input_grad", "weight_grad")),
+                                 (", 8-bit weights", with_byte_weights(network), ("forward",))):
+        for name, work in layer_works(network, formats, batch).items():
+            chosen = {what: getattr(work, what) for what in whats
+                      if what != "input_grad" or name != network.names[0]}  # a picture needs no gradient
+            for what, seconds in best_seconds(chosen, repeats, pause=0.0).items():
+                path = (work.products.forward_plan if what == "forward" else work.products.input_grad_plan).path
+                rate = batch * work.shape.macs / seconds / 1e9
+                rows.append({"what": f"{name} {what}{bits}", "path": path, "gmac_per_second": rate,
+                             "ratio": rate / rates[KIND.get(path, "14-bit by 8-bit")],
+                             "target": f">= {SHARE_TARGET}" if name.startswith("conv") else "none"})
+    return rows
+
+
+def roofline(rates: dict, paths: dict) -> list[dict]:
+    clock = clock_hz()
+    return [{"what": f"{name} product / peak of {PEAK_PER_CYCLE[path]} products per cycle and thread",
+             "ratio": rates[name] * 1e9 / (clock * PEAK_PER_CYCLE[path] * thread_count()), "target": "none",
+             "clock_ghz": clock / 1e9} for name, path in paths.items() if path in PEAK_PER_CYCLE]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="512^3, batch 8, 2 repeats")
+    arguments = parser.parse_args()
+    size, batch, repeats = (512, 8, 2) if arguments.quick else (2048, 128, 10)
+    rates, paths = squares(size, repeats)
+    rows = [*square_rows(rates), *roofline(rates, paths),
+            *convolution_rows(without_batch_norm(cifar10_convnet()), rates, batch, repeats)]
+    for name, rate in rates.items():
+        print(f"{name:20} {rate:7.1f} GMAC/s  {paths.get(name, '')}")
+    for row in rows:
+        rate = f"{row['gmac_per_second']:7.1f} GMAC/s  {row['path']:10}" if "path" in row else ""
+        print(f"{row['what']:70} {row['ratio']:6.2f}  target {row['target']:7} {rate}")
+    if arguments.json:
+        result = {"command": "python " + " ".join(sys.argv), "machine": machine(), "threads": thread_count(), "size": size,
+                  "batch": batch, "gmac_per_second": rates, "paths": paths, "ratios": rows}
+        write_text(arguments.json, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
