@@ -104,8 +104,6 @@ def square_rows(rates: dict) -> list[dict]:
 
 def with_byte_weights(network) -> PrecisionAssignment:
     """The assignment of the step, with 8-bit weights."""
-    from dataclasses import replace
-
     weights, layers = Format(8, 0), assignment(network).layers
     return PrecisionAssignment(network.name, {
         name: replace(layer, weights=weights, accumulators=accumulator_format(weights, -24))

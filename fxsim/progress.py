@@ -26,6 +26,7 @@ class Progress(Observer):
         self.stream, self.designs, self.started = stream, designs, 0
         self.terminal = stream.isatty()
         self._drawn = -math.inf
+        self._compilations = _Compilations(self)
 
     def note(self, text: str) -> None:
         self._print(text)
@@ -37,6 +38,7 @@ class Progress(Observer):
         self._clock = None
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        self._compilations.raise_if_interrupted()
         done = epoch * steps + step
         now = time.perf_counter()
         if self._clock is None:
@@ -72,9 +74,10 @@ class Progress(Observer):
     def watching(self) -> Iterator[None]:
         """While it lasts, the first kernel that Numba has to compile is announced, and an interrupt waits for its end.
 
-        LLVM calls back into Python, where an exception is dropped or leaves half-made objects behind.
+        LLVM calls back into Python, where an exception is dropped or leaves half-made objects behind: an interrupt
+        that is lost so (kernels loaded from the cache are not announced) comes again at the next training step.
         """
-        compilations, handler = _Compilations(self), signal.getsignal(signal.SIGINT)
+        compilations, handler = self._compilations, signal.getsignal(signal.SIGINT)
         if handler is signal.default_int_handler:  # else somebody else's, or ignored
             signal.signal(signal.SIGINT, compilations.interrupt)
         try:
@@ -96,11 +99,14 @@ class _Compilations(event.Listener):
 
     def on_end(self, event) -> None:
         self.running -= 1
-        if self.interrupted and not self.running:
-            self.interrupted = False
-            raise KeyboardInterrupt
+        if not self.running:
+            self.raise_if_interrupted()
 
     def interrupt(self, number, frame) -> None:
+        self.interrupted = True
         if not self.running:
             raise KeyboardInterrupt
-        self.interrupted = True
+
+    def raise_if_interrupted(self) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt

@@ -96,9 +96,11 @@ def test_random_products(shape, a_bits, b_bits, bits, shift, overflow, mode, see
 
 
 FASTER = {
-    "exact": (2**7, 2**7, 0, "floor", 9 * 2**14, 9 * 2**14), "exact but for one": (2**7, 2**7, 0, "floor", 9 * 2**14 - 1, 2**18),
+    "exact": (2**7, 2**7, 0, "floor", 9 * 2**14, 9 * 2**14),
+    "exact but for one": (2**7, 2**7, 0, "floor", 9 * 2**14 - 1, 2**18),
     "int32": (2**7, 2**7, 0, "floor", 2**15, 2**15), "int32 with rounding": (2**7, 2**7, 3, "nearest_even", 2**9, 2**9),
-    "int32 with jam": (2**7, 2**7, 0, "jam", 2**15, 2**15), "int32 to its limit": (2**15, 2**14, 0, "floor", 2**30, 2**30 - 2**29),
+    "int32 with jam": (2**7, 2**7, 0, "jam", 2**15, 2**15),
+    "int32 to its limit": (2**15, 2**14, 0, "floor", 2**30, 2**30 - 2**29),
     "int64": (2**15, 2**15, 0, "floor", 2**30, 2**30), "shift beyond int32": (2**7, 2**7, 31, "ceil", 3, 3),
 }
 """What decides the kernel -> greatest |a| and |b|, shift, rounding, -low and high."""
