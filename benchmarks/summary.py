@@ -54,17 +54,30 @@ def mismatch_table() -> str:
 
 
 def speed_table() -> str:
-    """Every ratio that the committed benchmark results hold, with its target."""
+    """The ratios that the committed benchmark results hold, with their targets; layers have a table of their own."""
     rows = ["| what | measured | target |", "| --- | --- | --- |"]
     for name in SPEED_FILES:
         found = result(name)
         for row in (found or {}).get("ratios", []):
+            if "gmac_per_second" in row:
+                continue
             value = f"{row['ratio']:.2f}" if "ratio" in row else f"{row['seconds']:.2f} s"
             rows.append(f"| {row['what']} | {value} | {row['target']} |")
     return "\n".join(rows)
 
 
-TABLES = {"claim": claim_table, "mismatch": mismatch_table, "speed": speed_table}
+def layers_table() -> str:
+    """Rate of each product of each layer as a share of the square product of its kind."""
+    rates = {row["what"]: row["ratio"] for row in (result("products") or {"ratios": []})["ratios"] if "gmac_per_second" in row}
+    rows = ["| layer | forward | input gradient | weight gradient | forward in bytes |", "|" + " --- |" * 5]
+    for layer in dict.fromkeys(what.split()[0] for what in rates):
+        whats = (f"{layer} {what}" for what in ("forward", "input_grad", "weight_grad", "forward, 8-bit weights"))
+        cells = (f"{rates[what]:.2f}" if what in rates else "" for what in whats)
+        rows.append(f"| {layer} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+TABLES = {"claim": claim_table, "mismatch": mismatch_table, "speed": speed_table, "layers": layers_table}
 
 
 def marked(text: str) -> str:

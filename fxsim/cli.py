@@ -178,7 +178,12 @@ def _add_settings(parser) -> None:
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--batch", type=int, metavar="N", help="pictures per step")
     parser.add_argument("--learning-rate", type=float, metavar="X")
-    parser.add_argument("--seed", type=int, metavar="N", help="of initial weights and order of pictures (default: 0)")
+    parser.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None,
+                        help="turn half of the training pictures left to right (default: the network's)")
+    parser.add_argument("--crop", type=int, metavar="N",
+                        help="cut training pictures at random out of N pixels of padding (default: the network's; 0: no)")
+    parser.add_argument("--seed", type=int, metavar="N",
+                        help="of initial weights, order and augmentation of pictures (default: 0)")
     parser.add_argument("--quick", action="store_true", default=None, help="three epochs of 512 pictures")
     _add_out(parser)
 

@@ -9,15 +9,16 @@ from pathlib import Path
 from fxsim.errors import InputError, choice
 from fxsim.nn import networks, spec
 from fxsim.nn.spec import Network
+from fxsim.train.augment import Augmentation
 from fxsim.train.schedule import Schedule
 
 DEFAULTS: dict[str, dict] = {
     "digits-convnet": {"dataset": "digits", "epochs": 12, "batch": 32, "learning_rate": 0.1},
     "mnist-convnet": {"dataset": "mnist", "epochs": 10, "batch": 32, "learning_rate": 0.1},
-    "cifar10-convnet": {"dataset": "cifar10", "epochs": 15, "batch": 128, "learning_rate": 0.1},
+    "cifar10-convnet": {"dataset": "cifar10", "epochs": 15, "batch": 128, "learning_rate": 0.1, "flip": True, "crop": 4},
     "svhn-convnet": {"dataset": "svhn", "epochs": 15, "batch": 128, "learning_rate": 0.1},
-    "cifar10-resnet": {"dataset": "cifar10", "epochs": 20, "batch": 250, "learning_rate": 0.01},
-    "cifar100-resnet": {"dataset": "cifar100", "epochs": 20, "batch": 250, "learning_rate": 0.01},
+    "cifar10-resnet": {"dataset": "cifar10", "epochs": 20, "batch": 250, "learning_rate": 0.01, "flip": True, "crop": 4},
+    "cifar100-resnet": {"dataset": "cifar100", "epochs": 20, "batch": 250, "learning_rate": 0.01, "flip": True, "crop": 4},
 }
 """What a network is trained with where the user says nothing; the first with a data set is its default network."""
 
@@ -31,9 +32,10 @@ class Settings:
 
     network: name of a built-in network; layers: a network of one's own as plain data (spec.from_dict), else None.
     width: multiplier of the built-in's filters.  data: folder of the data set (digits need none).
+    flip, crop: augmentation of training pictures, see train/augment.py.
     drops: epochs (from 0) at whose start the learning rate is divided by 10; None for one, after 3/4 of the epochs.
     target: bound on the mismatch probability p_m that B_min must meet.  perturb: bits to add to C_o.
-    gain_samples: test pictures (not their labels) from which noise gains are estimated.
+    gain_samples: training pictures (not their labels) from which noise gains are estimated.
     quick: few epochs and pictures.
     """
 
@@ -45,6 +47,8 @@ class Settings:
     batch: int = 32
     learning_rate: float = 0.1
     drops: tuple[int, ...] | None = None
+    flip: bool = False
+    crop: int = 0
     seed: int = 0
     target: float = 0.01
     perturb: tuple[int, ...] = (-1, 1)
@@ -66,6 +70,7 @@ class Settings:
         if settings.quick:
             settings = dataclasses.replace(settings, epochs=min(settings.epochs, QUICK_EPOCHS), drops=())
         settings.schedule()
+        settings.augmentation()
         return settings
 
     def schedule(self) -> Schedule:
@@ -74,6 +79,9 @@ class Settings:
             drop = self.epochs * 3 // 4
             drops = (drop,) if 0 < drop < self.epochs else ()
         return Schedule(self.epochs, self.learning_rate, drops)
+
+    def augmentation(self) -> Augmentation:
+        return Augmentation(self.flip, self.crop)
 
     def build_network(self) -> Network:
         if self.layers is None:

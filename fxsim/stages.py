@@ -158,7 +158,7 @@ class Experiment:
         self.observer.begin(design, self.settings)
         start = time.perf_counter()
         epochs = train(learner, self.dataset, self.settings.schedule(), self.settings.batch, self.settings.seed,
-                       self.observer.step)
+                       self.observer.step, self.settings.augmentation())
         return Outcome(design, epochs, costs, time.perf_counter() - start)
 
     def _finished(self, outcome: Outcome, earlier: results.Results) -> Outcome:
