@@ -11,7 +11,7 @@ import pytest
 import scipy.io
 
 from fxsim import datasets
-from fxsim.datasets import Dataset
+from fxsim.datasets import Dataset, idx, mat
 from fxsim.errors import InputError
 
 CIFAR10_TRAIN = [f"data_batch_{i}.bin" for i in range(1, 6)]
@@ -215,7 +215,7 @@ def test_idx_refuses_damaged_gzip(tmp_path):
 
 
 def test_idx_checks_the_end_of_a_file_that_fills_whole_chunks(tmp_path):
-    path, content = tmp_path / "a.gz", idx_bytes(np.zeros(datasets._CHUNK_BYTES, np.uint8))
+    path, content = tmp_path / "a.gz", idx_bytes(np.zeros(idx._CHUNK_BYTES, np.uint8))
     packed = gzip.compress(content)
     path.write_bytes(gzip.compress(content + b"\0"))
     assert "oversized" in refusal(datasets.read_idx, path, 1)
@@ -225,7 +225,7 @@ def test_idx_checks_the_end_of_a_file_that_fills_whole_chunks(tmp_path):
 
 def test_idx_reads_little_more_of_an_archive_than_its_header_says():
     with gzip.open(io.BytesIO(gzip.compress(bytes(50_000_000)))) as stream:
-        assert 24 < len(datasets._read_past(stream, 24)) <= 24 + datasets._CHUNK_BYTES
+        assert 24 < len(idx._read_past(stream, 24)) <= 24 + idx._CHUNK_BYTES
 
 
 @pytest.mark.parametrize("child", ["", "cifar-10-batches-bin"])
@@ -360,7 +360,7 @@ def test_svhn_refuses_every_flipped_byte_after_the_descriptive_text(tmp_path):
     assert len(whole) < 500
     for index in range(124, len(whole)):
         path.write_bytes(whole[:index] + bytes([whole[index] ^ 0xFF]) + whole[index + 1:])
-        assert refusal(datasets._read_svhn, path).startswith(f"{path}: ")
+        assert refusal(mat.read_svhn, path).startswith(f"{path}: ")
 
 
 def test_load_reads_the_folder_of_the_named_set(tmp_path):
