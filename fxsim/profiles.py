@@ -23,12 +23,16 @@ OVERFLOW_FORMAT = Format(4, 3)
 """The overflow table's: 4 bits, signed, codes -8 to 7."""
 
 
+RUN, BY_FORMULA, BY_EXAMPLES, NOT_COMPARED = "run", "by formula", "by examples", "not compared"
+"""Of Profile.checked; CHECKED tells their meaning."""
+
+
 @dataclass(frozen=True)
 class Profile:
     """One named mode of one system.
 
     kind: 'rounding' or 'overflow'.  mode: the fxsim mode that equals it, None where no mode does.
-    note: conditions, or why there is none.  source: where the meaning is stated.
+    note: conditions, or why there is none.  source: where the meaning is stated.  checked: what the tests compare with.
     """
 
     system: str
@@ -36,6 +40,7 @@ class Profile:
     kind: str
     mode: str | None
     source: str
+    checked: str
     note: str = ""
 
     def __post_init__(self):
@@ -44,11 +49,12 @@ class Profile:
             choice("mode", self.mode, ROUNDINGS if self.kind == "rounding" else OVERFLOWS)
 
 
-def _rows(system: str, kind: str, source: str, modes: dict[str, str | tuple[str | None, str]]) -> Iterable[Profile]:
+def _rows(system: str, kind: str, source: str, checked: str,
+          modes: dict[str, str | tuple[str | None, str]]) -> Iterable[Profile]:
     """Profiles of one system; a value is a mode, or (mode, note)."""
     for name, value in modes.items():
         mode, note = value if isinstance(value, tuple) else (value, "")
-        yield Profile(system, name, kind, mode, source, note)
+        yield Profile(system, name, kind, mode, source, NOT_COMPARED if mode in STOCHASTIC else checked, note)
 
 
 _AP_FIXED = "AMD UG1399, Vitis HLS: quantization modes, overflow modes"
@@ -62,37 +68,43 @@ _ONNX = "ONNX: QuantizeLinear"
 _GEMMLOWP = "gemmlowp: fixedpoint/fixedpoint.h"
 _TFLITE = "TensorFlow Lite: kernels/internal/common: MultiplyByQuantizedMultiplier"
 
+CHECKED = """\
+How it was checked (tests/test_profiles.py): "run" and "run in": every 8-bit code, compared with the system itself or with
+one that has the mode under the same name; "by formula": with the formula of its source or standard; "by examples": with
+the examples of its documents alone; "not compared": taken from the documents, or random words of its own."""
+
 PROFILES: tuple[Profile, ...] = (
-    *_rows("ap_fixed", "rounding", _AP_FIXED, {
+    *_rows("ap_fixed", "rounding", _AP_FIXED, "run in APyTypes", {
         "AP_RND": "nearest_up", "AP_RND_ZERO": "nearest_zero", "AP_RND_MIN_INF": "nearest_down",
         "AP_RND_INF": "nearest_away", "AP_RND_CONV": "nearest_even", "AP_TRN": ("floor", "the default"),
         "AP_TRN_ZERO": "zero"}),
-    *_rows("ap_fixed", "overflow", _AP_FIXED, {
+    *_rows("ap_fixed", "overflow", _AP_FIXED, BY_EXAMPLES, {
         "AP_SAT": "saturate", "AP_SAT_ZERO": "saturate_zero",
         "AP_SAT_SYM": ("saturate_symmetric", "the least code itself becomes the next one"),
-        "AP_WRAP": ("wrap", "the default, with N = 0 saturated bits; N above 0 has no equal"),
+        "AP_WRAP": ("wrap", "the default, with N = 0 saturated bits; N above 0 has no equal")}),
+    *_rows("ap_fixed", "overflow", _AP_FIXED, NOT_COMPARED, {
         "AP_WRAP_SM": (None, "sign-magnitude wrap keeps a sign bit and inverts the others")}),
-    *_rows("MATLAB fimath", "rounding", _FIMATH, {
+    *_rows("MATLAB fimath", "rounding", _FIMATH, BY_EXAMPLES, {
         "Ceiling": "ceil", "Convergent": "nearest_even", "Floor": "floor",
         "Nearest": ("nearest_up", "the default; ties toward positive infinity"),
         "Round": ("nearest_away", "ties away from zero"), "Zero": "zero"}),
-    *_rows("MATLAB fimath", "overflow", _FIMATH, {"Saturate": ("saturate", "the default"), "Wrap": "wrap"}),
-    *_rows("VHDL fixed_pkg", "rounding", _FIXED_PKG, {
+    *_rows("MATLAB fimath", "overflow", _FIMATH, NOT_COMPARED, {"Saturate": ("saturate", "the default"), "Wrap": "wrap"}),
+    *_rows("VHDL fixed_pkg", "rounding", _FIXED_PKG, "run in GHDL", {
         "fixed_round": ("nearest_even", "the default; round_fixed takes a tie up only where the last bit is 1"),
         "fixed_truncate": "floor"}),
-    *_rows("VHDL fixed_pkg", "overflow", _FIXED_PKG, {
+    *_rows("VHDL fixed_pkg", "overflow", _FIXED_PKG, "run in GHDL", {
         "fixed_saturate": ("saturate", "the default"), "fixed_wrap": "wrap"}),
-    *_rows("VHDL numeric_std", "rounding", _NUMERIC_STD, {
+    *_rows("VHDL numeric_std", "rounding", _NUMERIC_STD, "run in GHDL", {
         "shift_right(signed)": "floor", "signed / 2**n": ("zero", "division truncates toward zero")}),
-    *_rows("VHDL numeric_std", "overflow", _NUMERIC_STD, {
+    *_rows("VHDL numeric_std", "overflow", _NUMERIC_STD, "run in GHDL", {
         "resize(unsigned)": "wrap",
         "resize(signed)": (None, "keeps the sign bit and the low bits: no wrap; slice the vector to wrap")}),
-    *_rows("SystemVerilog", "rounding", _VERILOG, {
+    *_rows("SystemVerilog", "rounding", _VERILOG, "run in Icarus", {
         ">>>": ("floor", "on signed operands; an unsigned one makes the expression unsigned"),
         "signed / 2**n": ("zero", "division truncates toward zero")}),
-    *_rows("SystemVerilog", "overflow", _VERILOG, {
+    *_rows("SystemVerilog", "overflow", _VERILOG, "run in Icarus", {
         "narrower assignment": ("wrap", "also of signed values, and of size casts")}),
-    *_rows("APyTypes", "rounding", _APYTYPES, {
+    *_rows("APyTypes", "rounding", _APYTYPES, RUN, {
         "TO_NEG": "floor", "TO_POS": "ceil", "TO_ZERO": "zero", "TO_AWAY": "away", "TIES_EVEN": "nearest_even",
         "TIES_ODD": "nearest_odd", "TIES_AWAY": "nearest_away", "TIES_ZERO": "nearest_zero",
         "TIES_POS": "nearest_up", "TIES_NEG": "nearest_down", "JAM": "jam",
@@ -100,24 +112,24 @@ PROFILES: tuple[Profile, ...] = (
         "TRN_MAG": (None, "adds one to the floor of every negative value, exact ones too"),
         "STOCH_WEIGHTED": ("stochastic", "the same law, other random words"),
         "STOCH_EQUAL": ("stochastic_equal", "the same law, other random words")}),
-    *_rows("APyTypes", "overflow", _APYTYPES, {
+    *_rows("APyTypes", "overflow", _APYTYPES, RUN, {
         "SAT": "saturate", "WRAP": "wrap",
         "NUMERIC_STD": (None, "keeps the sign bit and the low bits, as numeric_std's resize")}),
-    *_rows("QONNX", "rounding", _QONNX, {
+    *_rows("QONNX", "rounding", _QONNX, RUN, {
         "ROUND": ("nearest_even", "the default"), "HALF_EVEN": "nearest_even",
         "HALF_UP": ("nearest_away", "ties away from zero, whatever the name says"), "HALF_DOWN": "nearest_zero",
         "CEIL": "ceil", "FLOOR": "floor", "UP": "away", "DOWN": "zero"}),
-    *_rows("QONNX", "overflow", _QONNX, {
+    *_rows("QONNX", "overflow", _QONNX, RUN, {
         "narrow=0": ("saturate", "1-bit signed Quant is bipolar, -1 and +1, and has no equal"),
         "narrow=1": ("saturate_symmetric", "signed; an unsigned one loses its highest code and has no equal")}),
-    *_rows("ONNX", "rounding", _ONNX, {"QuantizeLinear": "nearest_even"}),
-    *_rows("ONNX", "overflow", _ONNX, {"QuantizeLinear": "saturate"}),
-    *_rows("gemmlowp", "rounding", _GEMMLOWP, {
+    *_rows("ONNX", "rounding", _ONNX, "run in ONNX Runtime", {"QuantizeLinear": "nearest_even"}),
+    *_rows("ONNX", "overflow", _ONNX, "run in ONNX Runtime", {"QuantizeLinear": "saturate"}),
+    *_rows("gemmlowp", "rounding", _GEMMLOWP, BY_FORMULA, {
         "RoundingDivideByPOT": "nearest_away",
         "SaturatingRoundingDoublingHighMul": ("nearest_up", "of the product a * b, by 31 bits (15 for int16)")}),
-    *_rows("gemmlowp", "overflow", _GEMMLOWP, {
+    *_rows("gemmlowp", "overflow", _GEMMLOWP, BY_FORMULA, {
         "SaturatingRoundingDoublingHighMul": ("saturate", "only the least value times itself overflows")}),
-    *_rows("TensorFlow Lite", "rounding", _TFLITE, {
+    *_rows("TensorFlow Lite", "rounding", _TFLITE, BY_FORMULA, {
         "double rounding": (None, "two roundings: nearest_up by 31 bits, then nearest_away by the rest; requantize "
                                   "twice, through a 32-bit format"),
         "TFLITE_SINGLE_ROUNDING": "nearest_up"}),
@@ -160,17 +172,17 @@ def markdown() -> str:
     rounding = _table("rounding", ROUNDING_CASES)
     overflow = _table("overflow", OVERFLOW_CASES)
     return (f"Rounding to a step of 1:\n\n{rounding}\n\nOverflow of {OVERFLOW_FORMAT.bits} signed bits, "
-            f"{OVERFLOW_FORMAT.min_code} to {OVERFLOW_FORMAT.max_code}:\n\n{overflow}\n\n{_sources()}\n")
+            f"{OVERFLOW_FORMAT.min_code} to {OVERFLOW_FORMAT.max_code}:\n\n{overflow}\n\n{CHECKED}\n\n{_sources()}\n")
 
 
 def _table(kind: str, cases: Iterable[float]) -> str:
-    heads = ["system", "name", "fxsim", *(f"{case:g}" for case in cases), "remarks"]
-    lines = [_row(heads), _row(["---"] * 3 + ["---:"] * len(list(cases)) + ["---"])]
+    heads = ["system", "name", "fxsim", *(f"{case:g}" for case in cases), "checked", "remarks"]
+    lines = [_row(heads), _row(["---"] * 3 + ["---:"] * len(list(cases)) + ["---"] * 2)]
     for row in PROFILES:
         if row.kind == kind:
             codes = truth(kind, row.mode) if row.mode else None
             shown = [str(code) for code in codes] if codes else [""] * len(list(cases))
-            lines.append(_row([row.system, f"`{row.name}`", row.mode or "no equal", *shown, row.note]))
+            lines.append(_row([row.system, f"`{row.name}`", row.mode or "no equal", *shown, row.checked, row.note]))
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 import numpy as np
 
 from fxsim.formats import Format
-from fxsim.golden.capture import capture
+from fxsim.golden.capture import capture, parameter_codes
 from fxsim.nn.codes import LearningRate
 from fxsim.nn.fixed import FixedNetwork
 from fxsim.nn.spec import Conv, Dense, Network, Pool
@@ -32,11 +32,16 @@ def precision(weight_grads=(12, 0), activations=6):
         bias_grads=Format(9, 1), bias_accumulators=accumulator_format(bias, -13))
 
 
-def golden_step(name="max pool", rounding=None, overflow=None, batch=3, layers=None, seed=5, **widths):
-    """The second step of a short run, so that the accumulators hold something; widths: as for `precision`."""
+def golden_step(name="max pool", rounding=None, overflow=None, batch=3, layers=None, seed=5, earlier=False, accumulator=None,
+                **widths):
+    """The second step of a short run, so that the accumulators hold something.
+
+    earlier: with the parameters of the first step.  widths: as for `precision`.
+    """
     network = NETWORKS[name]
     formats = {layer: precision(**widths) for layer in network.names}
-    assignment = PrecisionAssignment(network.name, formats, Format(12, 3), rounding or {}, overflow or {})
+    assignment = PrecisionAssignment(network.name, formats, Format(12, 3), rounding or {}, overflow or {},
+                                     accumulator=accumulator or {})
     random = np.random.default_rng(seed)
     parameters = {layer: {"weight": random.normal(0, 1.5 / network.shape(layer).dot_length**0.5,
                                                   network.shape(layer).weight),
@@ -45,5 +50,6 @@ def golden_step(name="max pool", rounding=None, overflow=None, batch=3, layers=N
     fixed = FixedNetwork(network, assignment, parameters, seed=seed)
     images = random.integers(0, fixed.input_format.max_code + 1, (batch, *network.input_shape))
     labels = random.integers(0, network.classes, batch)
+    first = parameter_codes(fixed)
     fixed.train_step(images, labels, LearningRate.of(0.3), 2)
-    return capture(fixed, images, labels, LearningRate.of(0.3), 3, layers)
+    return capture(fixed, images, labels, LearningRate.of(0.3), 3, layers, first if earlier else None)

@@ -4,23 +4,28 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from golden_steps import NETWORKS, golden_step
+from golden_steps import NETWORKS, golden_step, precision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import pooling, products
 from oracle import rounding as oracle
 
 from fxsim import testing
+from fxsim.datasets import load
 from fxsim.golden.capture import capture
 from fxsim.golden.explain import _Comparison, explain
 from fxsim.golden.export import Vectors, write_vectors
 from fxsim.golden.manifest import RANDOM_WORDS, Accumulator
-from fxsim.golden.parts import Source
 from fxsim.golden.recipes import recipe_for
+from fxsim.golden.replay import replay
+from fxsim.golden.source import Source
 from fxsim.kernels import softmax
 from fxsim.nn.codes import LearningRate
 from fxsim.nn.fixed import FixedNetwork
 from fxsim.nn.init import initial_parameters
+from fxsim.nn.spec import Conv, Dense, Network
+from fxsim.precision import PrecisionAssignment
+from fxsim.settings import Settings
 
 NEAREST = ("nearest_even", "nearest_odd", "nearest_zero", "nearest_up", "nearest_down")
 OTHERS = ("floor", "ceil", "zero", "away", "jam")
@@ -61,10 +66,10 @@ def quantize_sums(vectors, name, sums, step_exp, rounding=None, overflow=None, n
     return oracle.quantize_all(values, fmt, rounding or entry.rounding, overflow or entry.overflow)[0]
 
 
-def conv_terms(vectors, layer, stride=1, padding=1):
-    """Terms of every pre-activation in the stated order, the bias last, in steps of Z; a function of the weights."""
+def conv_terms(vectors, layer, stride=1, padding=1, **planted):
+    """Terms of every pre-activation in the stated order, the bias last, in steps of Z; planted: other operands."""
     def codes(tensor):
-        return vectors.codes(f"{layer}.{tensor}").astype(int)
+        return planted.get(tensor, vectors.codes(f"{layer}.{tensor}")).astype(int)
 
     step_exps = {tensor: vectors.manifest.entry(f"{layer}.{tensor}").format.step_exp
                  for tensor in ("activations", "weights", "bias", "preactivations")}
@@ -121,7 +126,7 @@ def test_every_tensor_of_any_network_follows_from_the_others(drawn, data):
 
 @pytest.mark.parametrize("mode", NEAREST + OTHERS)
 def test_another_rounding_of_weight_gradients(vectors, mode):
-    made = vectors()
+    made = vectors(weight_grads=(11, 0))
     planted = quantize_sums(made, "c1.weight_grads", *weight_grad_sums(made, "c1"), rounding=mode)
     assert changes(made, "c1.weight_grads", planted) == {f"rounding {mode} instead of nearest_away"}
 
@@ -157,8 +162,28 @@ def test_one_bit_too_many_dropped(vectors):
     assert changes(made, "c1.weight_grads", planted) == {"1 bit too many dropped (values 2 times too small)"}
 
 
-def planted_preactivations(vectors, total_of):
-    return [total_of(terms, bias) for terms, bias in conv_terms(vectors, "c1").values()]
+def quantize_twice(vectors, name, sums, step_exp, guard_bits, guard_rounding):
+    """Codes of sums that are first rounded to `guard_bits` below the step."""
+    unit = Fraction(2) ** (vectors.manifest.entry(name).format.step_exp - guard_bits)
+    exact = Fraction(2) ** step_exp
+    first = [oracle.round_exact(int(total) * exact / unit, guard_rounding) for total in np.reshape(sums, -1)]
+    return quantize_sums(vectors, name, first, vectors.manifest.entry(name).format.step_exp - guard_bits)
+
+
+@pytest.mark.parametrize("guard_bits, guard_rounding, cause", [
+    (1, "nearest_away", "rounded twice, nearest_away: first to 1 bit below the step"),
+    (2, "nearest_away", "rounded twice, nearest_away: first to 2 bits below the step"),
+    (1, "floor", "all but 1 bit below the step cut off before rounding nearest_away"),
+])
+def test_two_roundings_instead_of_one(vectors, guard_bits, guard_rounding, cause):
+    made = vectors(weight_grads=(10, 0), batch=12)
+    sums, step_exp = weight_grad_sums(made, "c1")
+    planted = quantize_twice(made, "c1.weight_grads", sums, step_exp, guard_bits, guard_rounding)
+    assert changes(made, "c1.weight_grads", planted) == {cause}
+
+
+def planted_preactivations(vectors, total_of, **planted):
+    return [total_of(terms, bias) for terms, bias in conv_terms(vectors, "c1", **planted).values()]
 
 
 def test_the_twin_gives_the_preactivations(vectors):
@@ -265,6 +290,53 @@ def test_a_missing_bias_seen_only_in_the_activations(vectors):
     assert changes(made, "c2.activations", pooled) == {"bias missing"}
 
 
+MISREAD = {
+    ("activations", "activations sign-extended instead of zero-extended"): lambda codes: oracle.wrap(codes, 6, True),
+    ("activations", "activations read without the last 1 bit (5 instead of 6)"): lambda codes: codes & -2,
+    ("weights", "weights zero-extended instead of sign-extended"): lambda codes: codes % 2**7,
+    ("weights", "weights read without the first 1 bit (6 instead of 7)"): lambda codes: oracle.wrap(codes, 6, True),
+    ("bias", "bias zero-extended instead of sign-extended"): lambda codes: codes % 2**9,
+}
+
+
+@pytest.mark.parametrize("tensor, change", MISREAD)
+def test_an_operand_of_the_wrong_sign_or_width(vectors, tensor, change):
+    made = vectors()
+    read = np.vectorize(MISREAD[tensor, change])(made.codes(f"c1.{tensor}").astype(int))
+    planted = planted_preactivations(made, lambda terms, bias: sum(terms) + bias, **{tensor: read})
+    assert changes(made, "c1.preactivations", planted) == {change}
+
+
+def test_gradients_of_the_wrong_sign(vectors):
+    made = vectors()
+    x, g = (made.codes(f"c1.{tensor}").astype(int) for tensor in ("activations", "preactivation_grads"))
+    bits = made.manifest.entry("c1.preactivation_grads").format.bits
+    _, step_exp = weight_grad_sums(made, "c1")
+    sums = products.conv_weight_grad(x.tolist(), (g % 2**bits).tolist(), (3, 3, 2, 3), 1, 1)
+    planted = quantize_sums(made, "c1.weight_grads", sums, step_exp)
+    assert changes(made, "c1.weight_grads", planted) == {"preactivation_grads zero-extended instead of sign-extended"}
+
+
+@pytest.mark.parametrize("stale", [("weights",), ("bias",), ("weights", "bias")])
+def test_stale_parameters_forward(vectors, stale):
+    made = vectors(earlier=True)
+    planted = planted_preactivations(made, lambda terms, bias: sum(terms) + bias,
+                                     **{tensor: made.codes(f"c1.earlier_{tensor}") for tensor in stale})
+    assert changes(made, "c1.preactivations", planted) == {f"{' and '.join(stale)} of the step before"}
+
+
+def test_what_a_step_is_stale_against_is_the_step_before():
+    settings = Settings.make(network="digits-convnet", width=0.25, quick=True)
+    network, dataset = settings.build_network(), load("digits", None)
+    assignment = PrecisionAssignment(network.name, {name: precision() for name in network.names})
+    first, second = (replay(settings, network, dataset, assignment, step) for step in (0, 1))
+    assert not [name for name in first.codes if ".earlier_" in name]
+    for name in network.names:
+        for tensor in ("weights", "bias"):
+            assert np.array_equal(second.codes[f"{name}.earlier_{tensor}"], first.codes[f"{name}.{tensor}"])
+            assert np.array_equal(second.codes[f"{name}.{tensor}"], first.codes[f"{name}.updated_{tensor}"])
+
+
 WEIGHTS = {
     "kernel flipped in rows and columns": lambda w: w[::-1, ::-1],
     "kernel rows and columns swapped": lambda w: w.transpose(1, 0, 2, 3),
@@ -285,13 +357,16 @@ def test_weights_read_the_wrong_way_forward(vectors, change):
     assert changes(made, "c1.preactivations", z + (wrong - right) * 2 ** (a + b - sums)) == {change}
 
 
-@pytest.mark.parametrize("change", [*WEIGHTS, "weights after the update instead of before"])
+OTHER_STEPS = {"weights after the update instead of before": "updated_weights",
+               "weights of the step before": "earlier_weights"}
+
+
+@pytest.mark.parametrize("change", [*WEIGHTS, *OTHER_STEPS])
 def test_weights_read_the_wrong_way_backward(vectors, change):
-    made = vectors()
+    made = vectors(earlier=True)
+    w = made.codes(f"c2.{OTHER_STEPS.get(change, 'weights')}").astype(int)
     if change in WEIGHTS:
-        w = WEIGHTS[change](made.codes("c2.weights").astype(int))
-    else:
-        w = made.codes("c2.updated_weights").astype(int)
+        w = WEIGHTS[change](w)
     g = made.codes("c2.preactivation_grads").astype(int)
     sums = products.conv_input_grad(g.tolist(), w.tolist(), made.manifest.entry("c2.activations").shape, 1, 0)
     step_exp = sum(made.manifest.entry(f"c2.{tensor}").format.step_exp for tensor in ("preactivation_grads", "weights"))
@@ -379,17 +454,19 @@ def test_elements_in_another_order(vectors, order):
         f"elements in the order {order} instead of N,H,W,C"}
 
 
-def update(made, rounding="nearest_away", parameter_rounding="nearest_up", held=1, sign=1, narrower=0):
+def update(made, rounding="nearest_away", parameter_rounding="nearest_up", held=1, sign=1, narrower=0, zero_extended=""):
     """(weights, accumulators) after the step, by the definition on fractions."""
     rate = made.manifest.learning_rate
     gamma = rate.mantissa * Fraction(2) ** rate.exponent
     fine, coarse, unit = (Fraction(2) ** made.manifest.entry(f"c2.{tensor}").format.step_exp
                           for tensor in ("accumulators", "weights", "weight_grads"))
     fmt = tuple_of(made.manifest.entry("c2.weights"))
-    flat = [made.codes(f"c2.{tensor}").reshape(-1).tolist() for tensor in ("weights", "accumulators_before",
-                                                                           "weight_grads")]
+    flat = {tensor: made.codes(f"c2.{tensor}").astype(int).reshape(-1)
+            for tensor in ("weights", "accumulators_before", "weight_grads")}
+    if zero_extended:
+        flat[zero_extended] %= 2 ** made.manifest.entry(f"c2.{zero_extended}").format.bits
     weights, accumulators = [], []
-    for w, acc, g in zip(*flat):
+    for w, acc, g in zip(*(codes.tolist() for codes in flat.values())):
         t = w * coarse + held * acc * fine - sign * oracle.round_exact(gamma * g * unit / fine, rounding) * fine
         code = oracle.bound(oracle.round_exact(t / coarse, parameter_rounding), fmt, "saturate")[0]
         rest = int((t - code * coarse) / fine)
@@ -404,6 +481,8 @@ def update(made, rounding="nearest_away", parameter_rounding="nearest_up", held=
     ({"rounding": "zero"}, "update: rounding zero instead of nearest_away"),
     ({"held": 0}, "accumulators before the step ignored (0)"),
     ({"sign": -1}, "update added instead of subtracted"),
+    ({"sign": 0}, "update left out"),
+    ({"zero_extended": "weight_grads"}, "weight_grads zero-extended instead of sign-extended"),
     ({"parameter_rounding": "floor"}, "weights: rounding floor instead of nearest_up"),
     ({"narrower": 1}, "accumulators: range 1 bit narrower, overflow saturate"),
 ])
@@ -411,6 +490,18 @@ def test_another_update(vectors, planted, expected):
     made = vectors()
     assert np.array_equal(made.codes("c2.accumulators").reshape(-1), update(made)[1])
     assert changes(made, "c2.accumulators", update(made, **planted)[1]) == {expected}
+
+
+@pytest.mark.parametrize("planted, expected", [
+    ({"zero_extended": "accumulators_before"}, "accumulators_before zero-extended instead of sign-extended"),
+    ({"held": 0}, "accumulators before the step ignored (0)"),
+    ({"sign": 0}, "update left out"),
+    ({"parameter_rounding": "floor"}, "weights: rounding floor instead of nearest_up"),
+])
+def test_another_update_seen_in_the_weights(vectors, planted, expected):
+    made = vectors()
+    assert np.array_equal(made.codes("c2.updated_weights").reshape(-1), update(made)[0])
+    assert expected in changes(made, "c2.updated_weights", update(made, **planted)[0])
 
 
 def test_rounding_to_nearest_where_random_words_are_asked_for(vectors):
@@ -432,6 +523,55 @@ def test_two_changes_at_once_are_not_one(vectors):
     made = vectors(weight_grads=(9, -4))
     planted = quantize_sums(made, "c1.weight_grads", *weight_grad_sums(made, "c1"), rounding="floor", overflow="wrap")
     assert changes(made, "c1.weight_grads", planted) == set()
+
+
+BRANCHED = Network("branched", (6, 6, 2), (
+    Conv(name="c1", filters=3, padding=1, batch_norm=True),
+    Conv(name="c2", filters=3, padding=1, batch_norm=True, add="c1"),
+    Conv(name="c3", filters=4, kernel=2, dropout=0.25),
+    Dense(name="d1", units=5),
+    Dense(name="d2", units=3, relu=False)))
+
+
+@pytest.fixture(scope="module")
+def branched(tmp_path_factory):
+    """A step with batch norm, a residual addition and dropout."""
+    assignment = PrecisionAssignment(BRANCHED.name, {name: precision() for name in BRANCHED.names})
+    fixed = FixedNetwork(BRANCHED, assignment, initial_parameters(BRANCHED, 2))
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, fixed.input_format.max_code + 1, (3, 6, 6, 2)), random.integers(0, 3, 3)
+    fixed.train_step(images, labels, LearningRate.of(0.3), 0)
+    folder = tmp_path_factory.mktemp("branched")
+    write_vectors(capture(fixed, images, labels, LearningRate.of(0.3), 1), folder, ("npy",))
+    return Vectors(folder)
+
+
+def test_sums_and_updates_are_covered_beside_batch_norm_residual_additions_and_dropout(branched):
+    source, computed = Source(branched), set()
+    for entry in branched.manifest.tensors:
+        recipe, golden = recipe_for(source, entry), branched.codes(entry.name)
+        if recipe:
+            computed.add(entry.name)
+            assert _Comparison(recipe, golden, golden).holds(recipe.default), entry.name
+    assert computed >= {f"{layer}.{tensor}" for layer in BRANCHED.names for tensor in
+                        ("preactivations", "weight_grads", "updates", "updated_weights", "accumulators")}
+    assert computed >= {"c2.activation_grads", "d2.activations", "d1.relu_mask", "d2.logits"}
+    assert not computed & {"c2.activations", "c3.activations", "d1.activations", "c1.activation_grads",
+                           "c1.preactivation_grads", "c3.preactivation_grads"}
+
+
+@pytest.mark.parametrize("name", ["c1", "c2"])
+def test_a_change_before_or_after_batch_norm_is_explained(branched, name):
+    x, w, z = (branched.codes(f"{name}.{tensor}").astype(int) for tensor in ("activations", "weights", "preactivations"))
+    up = sum(branched.manifest.entry(f"{name}.{tensor}").format.step_exp for tensor in ("activations", "weights")) \
+        - branched.manifest.entry(f"{name}.preactivations").format.step_exp
+    planted = [sum(term >> 1 << 1 for term in products.ordered_terms(x.tolist(), w.tolist(), *place, 1, 1)) << up
+               for place in np.ndindex(*z.shape)]
+    assert changes(branched, f"{name}.preactivations", planted) == {
+        "products truncated by 1 bit before they are added"}
+    sums, step_exp = weight_grad_sums(branched, name)
+    planted = quantize_sums(branched, f"{name}.weight_grads", sums, step_exp, rounding="floor")
+    assert "rounding floor instead of nearest_away" in changes(branched, f"{name}.weight_grads", planted)
 
 
 def test_what_was_not_exported_is_named(tmp_path):

@@ -233,14 +233,15 @@ def digits_assignment(network):
 DIGITS = {"network": "digits-convnet", "width": 0.25, "epochs": 2, "batch": 256, "drops": [1], "seed": 4}
 
 
-def test_a_replayed_step_is_the_step_of_the_training_run():
-    settings = Settings.make(**DIGITS)
+@pytest.mark.parametrize("augmentation", [{}, {"flip": True, "crop": 1}], ids=["plain", "augmented"])
+def test_a_replayed_step_is_the_step_of_the_training_run(augmentation):
+    settings = Settings.make(**DIGITS, **augmentation)
     network, dataset = settings.build_network(), load("digits", None)
     assignment = digits_assignment(network)
     fixed = FixedNetwork(network, assignment, initial_parameters(network, 4), seed=4)
     fingerprints = [fixed.fingerprint()]
     train(FixedLearner(fixed, dataset.pixel_max), dataset, settings.schedule(), settings.batch, settings.seed,
-          lambda *_: fingerprints.append(fixed.fingerprint()))
+          lambda *_: fingerprints.append(fixed.fingerprint()), settings.augmentation())
     for step in (0, 1, len(fingerprints) - 2):
         golden = replay(settings, network, dataset, assignment, step)
         assert golden.manifest.fingerprints == {"before": fingerprints[step], "after": fingerprints[step + 1]}

@@ -90,6 +90,22 @@ def test_the_examples_of_ug1399_for_overflows(name, signed, wanted):
     assert quantize(np.array([19.0, -19.0]), format, "nearest_up", mode).codes.tolist() == list(wanted)
 
 
+@pytest.mark.parametrize("signed, values, wanted", [(True, (31, -19), (-1, -3)), (False, (19, -19), (3, 13))])
+def test_the_examples_of_ug1399_for_wrapping(signed, values, wanted):
+    format = Format.parse("ap_fixed<4,4>" if signed else "ap_ufixed<4,4>")
+    codes = quantize(np.array(values), format, "nearest_up", profile("AP_WRAP", "overflow").mode).codes
+    assert codes.tolist() == list(wanted)
+
+
+def test_what_is_said_to_have_run_is_run_by_a_test_here():
+    """... and what is said to be compared otherwise is, too."""
+    ran = {row.system for row in PROFILES if row.checked.startswith("run")}
+    assert ran == {"ap_fixed", "VHDL fixed_pkg", "VHDL numeric_std", "SystemVerilog", "APyTypes", "QONNX", "ONNX"}
+    left = {(row.system, row.name) for row in PROFILES if row.checked == "not compared"}
+    assert left == {("ap_fixed", "AP_WRAP_SM"), ("MATLAB fimath", "Saturate"), ("MATLAB fimath", "Wrap"),
+                    ("APyTypes", "STOCH_WEIGHTED"), ("APyTypes", "STOCH_EQUAL")}
+
+
 @pytest.fixture(scope="module")
 def qonnx_quant():
     module = pytest.importorskip("qonnx.custom_op.general.intquant", reason="needs qonnx (pip install qonnx)")
@@ -314,7 +330,7 @@ def test_a_name_is_looked_up_with_help():
 
 
 def test_a_name_with_two_meanings_needs_its_system(monkeypatch):
-    other = profiles.Profile("Other", "AP_RND", "rounding", "nearest_away", "nowhere")
+    other = profiles.Profile("Other", "AP_RND", "rounding", "nearest_away", "nowhere", "not compared")
     monkeypatch.setattr(profiles, "PROFILES", (*PROFILES, other))
     with pytest.raises(InputError, match="differs among ap_fixed, Other; give the system"):
         profile("AP_RND", "rounding")
@@ -326,8 +342,9 @@ def test_the_table_shows_what_the_twin_computes():
     assert len({len(line) for line in lines if len(line) > 12}) == 1
     for row in PROFILES:
         cases = profiles.ROUNDING_CASES if row.kind == "rounding" else profiles.OVERFLOW_CASES
-        shown, = (line[2:-1] for line in lines if line[:2] == [row.system, f"`{row.name}`"]
-                  and len(line) == len(cases) + 4)
+        shown, = (line[2:-2] for line in lines if line[:2] == [row.system, f"`{row.name}`"]
+                  and len(line) == len(cases) + 5)
+        assert [row.checked, row.note] in [line[-2:] for line in lines if line[:2] == [row.system, f"`{row.name}`"]]
         if row.mode is None or row.mode in oracle.STOCHASTIC:
             assert shown == [row.mode or "no equal", *[""] * len(cases)]
             continue

@@ -147,8 +147,14 @@ def test_a_planted_bug_is_found_and_explained(tmp_path, vectors, unit, bug, tens
 
 
 def test_a_narrow_accumulator_of_the_update_is_found(tmp_path, vectors):
-    tensor, _ = found(vectors, tmp_path, "update", BUG=3)
+    tensor, causes = found(vectors, tmp_path, "update", BUG=3)
     assert tensor == "conv2.accumulators"
+    assert "accumulators: range 1 bit narrower, overflow saturate" in causes
+
+
+def test_unsigned_activations_taken_for_signed_are_found_and_explained(tmp_path, vectors):
+    assert found(vectors, tmp_path, "forward", A_SIGNED=1) == (
+        "conv2.preactivations", ("activations sign-extended instead of zero-extended",))
 
 
 def tight_bits(vectors, tensor):

@@ -1,85 +1,8 @@
 """The RTL multiply-accumulate unit, the ordered kernels and the twin give the same sums and overflow counts."""
-from itertools import product
-
 import numpy as np
 import pytest
-from oracle import products as oracle
-from rtl.harness import ICARUS, both_simulators, read_codes, write_codes
-
-from fxsim import ROUNDINGS
-from fxsim.kernels import accumulate as kernel
-from fxsim.kernels.rounding import code_range, rounding_terms
-
-DETERMINISTIC = ROUNDINGS[:11]
-MODES = list(product((False, True), DETERMINISTIC))
-VALID, CLEAR, WRAP = 1 << 6, 1 << 5, 1 << 4
-
-
-class Sums:
-    """Dot products of each row of `a` with the same row of `b`, (sums, terms); in every mode, each after the other."""
-
-    def __init__(self, a, b, a_bits, b_bits, acc_bits, shift, modes=MODES):
-        self.a, self.b, self.a_bits, self.b_bits = a, b, a_bits, b_bits
-        self.acc_bits, self.shift, self.modes = acc_bits, shift, modes
-        self.shape = (len(modes), *a.shape)
-
-    def controls(self):
-        words = [VALID | WRAP * wrap | DETERMINISTIC.index(rounding) for wrap, rounding in self.modes]
-        controls = np.broadcast_to(np.array(words)[:, None, None], self.shape).copy()
-        controls[:, :, 0] |= CLEAR
-        return controls
-
-    def simulate(self, simulator, folder, bug=0):
-        """(accumulator, overflows) of the RTL after every term, int64 (modes, sums, terms)."""
-        return run_cycles(simulator, folder, np.broadcast_to(self.a, self.shape), np.broadcast_to(self.b, self.shape),
-                          self.controls(), A_BITS=self.a_bits, B_BITS=self.b_bits, ACC_BITS=self.acc_bits,
-                          SHIFT=self.shift, BUG=bug)
-
-    def twin(self):
-        sums = np.empty((*self.shape, 2), np.int64)
-        terms = (self.a.astype(object) * self.b).tolist()
-        for m, (wrap, rounding) in enumerate(self.modes):
-            for i, row in enumerate(terms):
-                for k in range(len(row)):
-                    sums[m, i, k] = oracle.accumulate(row[:k + 1], self.acc_bits, "wrap" if wrap else "saturate",
-                                                      self.shift, rounding)
-        return sums[..., 0], sums[..., 1]
-
-    def kernel(self):
-        """As the twin; a sum of its own for each row and each number of terms."""
-        sums, overflows = (np.empty(self.shape, np.int64) for _ in range(2))
-        low, high = code_range(self.acc_bits, True, "saturate")
-        for m, i, k in np.ndindex(*self.shape):
-            wrap, rounding = self.modes[m]
-            a, b = self.a[i:i + 1, :k + 1].copy(), self.b[i, :k + 1, None].copy()
-            arguments = (0, 1, a, b, self.shift, *rounding_terms(rounding, self.shift))
-            out, count = sums[m, i, k:k + 1, None], overflows[m, i, k:k + 1, None]
-            if wrap:
-                kernel.gemm_wrapping(*arguments, self.acc_bits, out, count)
-            else:
-                kernel.gemm_saturating(*arguments, low, high, out, count)
-        return sums, overflows
-
-    def check(self, got, wanted, what):
-        for name, one, other in zip(("sums", "overflows"), got, wanted):
-            different = np.argwhere(one != other)
-            if len(different):
-                m, i, k = first = tuple(different[0])
-                wrap, rounding = self.modes[m]
-                raise AssertionError(
-                    f"{what}: {name} differ in {len(different)} of {one.size}, first after {self.a[i, :k + 1]} * "
-                    f"{self.b[i, :k + 1]}, shifted by {self.shift}, {rounding}, {'wrap' if wrap else 'saturate'} at "
-                    f"{self.acc_bits} bits: got {one[first]}, wanted {other[first]}")
-
-
-def run_cycles(simulator, folder, a, b, controls, **parameters):
-    simulation = simulator.build("saturating_mac_tb", folder, CYCLES=controls.size, **parameters)
-    write_codes(simulation.folder / "a", a, parameters["A_BITS"])
-    write_codes(simulation.folder / "b", b, parameters["B_BITS"])
-    write_codes(simulation.folder / "control", controls, 7)
-    simulation.run(a="a", b="b", control="control", acc="acc", overflows="overflows")
-    return (read_codes(simulation.folder / "acc", parameters["ACC_BITS"], True, controls.shape),
-            read_codes(simulation.folder / "overflows", 32, False, controls.shape))
+from rtl.harness import ICARUS, both_simulators
+from rtl.sweeps import CLEAR, VALID, Sums, run_cycles, transitions
 
 
 def every_pair(bits, terms, signs=(1,)):
@@ -107,6 +30,20 @@ def test_every_pair_of_3_bit_codes_at_other_widths(tmp_path, acc_bits, shift):
     got = sums.simulate(ICARUS, tmp_path)
     sums.check(got, sums.twin(), "RTL and twin")
     sums.check(got, sums.kernel(), "RTL and kernel")
+
+
+def test_every_addition_to_an_accumulator_of_3_bits(tmp_path):
+    """Of every product of a 4-bit and a 2-bit code, in every mode."""
+    reached = set()
+    for sums in transitions(4, 2, 3, 1):
+        got = sums.simulate(ICARUS, tmp_path)
+        sums.check(got, sums.twin(), "RTL and twin")
+        sums.check(got, sums.kernel(), "RTL and kernel")
+        assert sums.differences(got) == 0
+        before = np.broadcast_to(got[0][..., -2], sums.shape[:2])
+        reached |= {(mode, int(acc), int(a), int(b)) for m, mode in enumerate(sums.modes)
+                    for acc, a, b in zip(before[m], sums.a[:, -1], sums.b[:, -1])}
+    assert len(reached) == 22 * 8 * 16 * 4
 
 
 @pytest.mark.parametrize("a_bits, b_bits, acc_bits, shift", [(8, 8, 18, 0), (16, 12, 28, 4), (31, 31, 62, 0),
@@ -147,5 +84,7 @@ BUGS = {1: ("wrong tie", "nearest_away"), 2: ("wrap for saturate", "saturate"), 
 def test_a_planted_bug_is_caught(tmp_path, bug):
     a, b = every_pair(3, 3)
     sums = Sums(a, b, 3, 3, 5, 1)
+    got = sums.simulate(ICARUS, tmp_path, bug)
     with pytest.raises(AssertionError, match=f"RTL and twin: sums differ .*{BUGS[bug][1]}"):
-        sums.check(sums.simulate(ICARUS, tmp_path, bug), sums.twin(), "RTL and twin")
+        sums.check(got, sums.twin(), "RTL and twin")
+    assert sums.differences(got) > 0

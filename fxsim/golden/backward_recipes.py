@@ -7,19 +7,20 @@ from functools import lru_cache
 import numpy as np
 
 from fxsim.formats import Format
-from fxsim.golden.dots import Dot, Summing, bias_grad_dot, input_grad_dot, rows_per_block, weight_grad_dot
-from fxsim.golden.manifest import Entry
-from fxsim.golden.parts import MissingVectors, PreactivationGrads, Source, requantized
-from fxsim.golden.recipe import Recipe
-from fxsim.golden.semantics import (
-    WEIGHT_VIEWS,
+from fxsim.golden.changes import (
     Alternative,
-    Semantics,
-    change,
+    misread_changes,
     quantization_changes,
+    stale_changes,
     summing_changes,
     weight_changes,
 )
+from fxsim.golden.dots import Dot, Summing, bias_grad_dot, input_grad_dot, rows_per_block, weight_grad_dot
+from fxsim.golden.manifest import Entry
+from fxsim.golden.parts import PreactivationGrads, requantized
+from fxsim.golden.recipe import Recipe
+from fxsim.golden.semantics import WEIGHT_VIEWS, Semantics
+from fxsim.golden.source import MissingVectors, Source
 
 
 class GradsAtPreactivations(Recipe):
@@ -48,15 +49,14 @@ class ParameterGrads(Recipe):
     def __init__(self, source: Source, entry: Entry):
         super().__init__(source, entry)
         self.grads = PreactivationGrads(source, entry.layer)
-        self.of_weights = entry.tensor == "weight_grads"
+        self.operands = ("activations", "preactivation_grads") if entry.tensor == "weight_grads" else \
+            ("preactivation_grads",)
         self._dot = lru_cache(maxsize=2)(self._dot_of)
         self.dot(self.default)
 
     @property
     def default(self) -> Semantics:
-        accumulator = self.entry.accumulator
-        return Semantics(self.entry.rounding, self.entry.overflow,
-                         summing=Summing(bits=accumulator.bits, overflow=accumulator.overflow))
+        return Semantics(self.entry.rounding, self.entry.overflow, summing=Summing.of(self.entry.accumulator))
 
     @property
     def rows_per_block(self) -> int:
@@ -64,25 +64,24 @@ class ParameterGrads(Recipe):
 
     def dot(self, semantics: Semantics) -> Dot:
         return self._dot(Semantics(mask=semantics.mask, last_maximum=semantics.last_maximum,
-                                   averaging=semantics.averaging))
+                                   averaging=semantics.averaging, misread=semantics.misread))
 
     def _dot_of(self, key: Semantics) -> Dot:
         inner = self.grads.codes_or_golden(key)
-        if self.of_weights:
-            return weight_grad_dot(self.layer, self.operand("activations"), inner)
-        return bias_grad_dot(inner)
+        if len(self.operands) == 1:
+            return bias_grad_dot(inner)
+        return weight_grad_dot(self.layer, self.source.operand(self.layer.name, "activations", key.misread), inner)
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from quantization_changes(self.default, self.entry.format)
         yield from self.grads.changes(self.default)
-        tensors = ("activations", "preactivation_grads") if self.of_weights else ("preactivation_grads",)
-        bits = sum(self.source.entry(self.layer.name, tensor).format.bits for tensor in tensors)
+        formats = {tensor: self.source.entry(self.layer.name, tensor).format for tensor in self.operands}
+        yield from misread_changes(self.default, formats)
+        bits = sum(format.bits for format in formats.values())
         yield from summing_changes(self.default, self.entry.accumulator, self.dot(self.default), bits)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        step_exp = self.source.entry(self.layer.name, "preactivation_grads").format.step_exp
-        if self.of_weights:
-            step_exp += self.source.entry(self.layer.name, "activations").format.step_exp
+        step_exp = sum(self.source.entry(self.layer.name, tensor).format.step_exp for tensor in self.operands)
         words = self.source.words(self.layer.name, self.entry.tensor)
         return requantized(self.dot(semantics).sums(rows, semantics.summing), step_exp, self.entry, semantics,
                            None if words is None else self.rows_of(words, rows))
@@ -100,9 +99,7 @@ class ActivationGrads(Recipe):
 
     @property
     def default(self) -> Semantics:
-        accumulator = self.entry.accumulator
-        return Semantics(self.entry.rounding, self.entry.overflow,
-                         summing=Summing(bits=accumulator.bits, overflow=accumulator.overflow))
+        return Semantics(self.entry.rounding, self.entry.overflow, summing=Summing.of(self.entry.accumulator))
 
     @property
     def rows_per_block(self) -> int:
@@ -111,28 +108,27 @@ class ActivationGrads(Recipe):
     def dot(self, semantics: Semantics) -> Dot:
         return self._dot(Semantics(mask=semantics.mask, last_maximum=semantics.last_maximum,
                                    averaging=semantics.averaging, weights=semantics.weights,
-                                   earlier_weights=semantics.earlier_weights))
+                                   weights_from=semantics.weights_from, misread=semantics.misread))
 
     def _dot_of(self, key: Semantics) -> Dot:
-        weights = self.source.codes(self.reader.name, "weights" if key.earlier_weights else "updated_weights")
+        weights = self.source.operand(self.reader.name, key.weights_from, key.misread)
         grads = self.grads.codes_or_golden(key)
         return input_grad_dot(self.reader, grads, WEIGHT_VIEWS[key.weights](weights), self.entry.shape)
 
-    def _reader_formats(self) -> tuple[Format, Format]:
-        reader = self.reader.name
-        return self.source.entry(reader, "preactivation_grads").format, self.source.entry(reader, "weights").format
+    def _reader_formats(self) -> dict[str, Format]:
+        return {tensor: self.source.entry(self.reader.name, tensor).format for tensor in ("preactivation_grads", "weights")}
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from quantization_changes(self.default, self.entry.format)
         yield from self.grads.changes(self.default)
         yield from weight_changes(self.default, self.reader)
-        if self.source.has(self.reader.name, "updated_weights"):
-            yield change(self.default, "weights after the update instead of before", earlier_weights=False)
-        bits = sum(format.bits for format in self._reader_formats())
+        yield from stale_changes(self.default, self.source.tensors(self.reader.name), bias=False)
+        yield from misread_changes(self.default, self._reader_formats())
+        bits = sum(format.bits for format in self._reader_formats().values())
         yield from summing_changes(self.default, self.entry.accumulator, self.dot(self.default), bits)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        step_exp = sum(format.step_exp for format in self._reader_formats())
+        step_exp = sum(format.step_exp for format in self._reader_formats().values())
         words = self.source.words(self.layer.name, "activation_grads")
         return requantized(self._sums(semantics, rows), step_exp, self.entry, semantics,
                            None if words is None else self.rows_of(words, rows))

@@ -1,7 +1,7 @@
 """One training step with every tensor that it reads and makes, in data-flow order."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +9,13 @@ import numpy as np
 from fxsim.errors import choice
 from fxsim.formats import Format
 from fxsim.golden import arithmetic
-from fxsim.golden.description import Description
+from fxsim.golden.description import QUANTIZED, Description
 from fxsim.golden.manifest import RANDOM_WORDS, Entry, Manifest
 from fxsim.kernels.rounding import STOCHASTIC
 from fxsim.machine import versions
 from fxsim.nn.codes import LearningRate, tensor_stream
-from fxsim.nn.fixed import FixedNetwork, StepResult
+from fxsim.nn.fixed import FURTHER, FixedNetwork, StepResult
+from fxsim.nn.optimizer import velocity_tensor
 from fxsim.nn.spec import RELU_RANGE_EXP, Network
 from fxsim.tensor import Tensor
 
@@ -30,15 +31,24 @@ class GoldenStep:
     codes: dict[str, np.ndarray]
 
 
+def parameter_codes(network: FixedNetwork) -> dict[tuple[str, str], np.ndarray]:
+    """(layer, 'weights' or 'bias') -> a copy of the codes."""
+    kinds = {"weight": "weights", "bias": "bias"}
+    return {(layer, kinds[kind]): parameter.codes.copy() for layer, parameters in network.parameters.items()
+            for kind, parameter in parameters.items() if kind in kinds}
+
+
 def capture(network: FixedNetwork, images: np.ndarray, labels: np.ndarray, learning_rate: LearningRate, step: int,
-            layers: Iterable[str] | None = None) -> GoldenStep:
+            layers: Iterable[str] | None = None,
+            earlier: Mapping[tuple[str, str], np.ndarray] | None = None) -> GoldenStep:
     """Run one training step in place and keep its tensors.
 
     images, labels, learning_rate, step: as for FixedNetwork.train_step.  layers: names of the layers to keep,
-    each with its input, its output and the gradients of both; None for all.
+    each with its input, its output and the gradients of both; None for all.  earlier: parameter_codes as of the step
+    before, kept so that a device which computes with stale parameters is found out.
     """
     before = network.fingerprint()
-    recorder = _Recorder(network, np.asarray(labels), learning_rate, step)
+    recorder = _Recorder(network, np.asarray(labels), learning_rate, step, earlier or {})
     recorder.result = network.train_step(images, labels, learning_rate, step, recorder.see)
     entries, codes = recorder.tensors(_wanted(network.network, layers))
     used = {package: version for package, version in versions().items() if package in ("fxsim", "numpy", "numba")}
@@ -64,26 +74,42 @@ def _wanted(network: Network, layers: Iterable[str] | None) -> set[tuple[str, st
 class _Recorder:
     """Collects (layer, tensor, Tensor) from the probe, adding what the probe does not show."""
 
-    def __init__(self, network: FixedNetwork, labels: np.ndarray, learning_rate: LearningRate, step: int):
+    def __init__(self, network: FixedNetwork, labels: np.ndarray, learning_rate: LearningRate, step: int,
+                 earlier: Mapping[tuple[str, str], np.ndarray]):
         self.network, self.labels, self.learning_rate, self.step = network, labels, learning_rate, step
+        self.earlier = earlier
         self.result: StepResult | None = None
         self.kept: list[tuple[str, str, Tensor]] = []
         self.grads: dict[tuple[str, str], Tensor] = {}
         self.accumulators = {
             name: {kind: parameter.accumulators.copy() for kind, parameter in parameters.items()}
             for name, parameters in network.parameters.items()}
+        self.velocities = {
+            (name, velocity_tensor(kind)): parameter.velocity.codes.copy() for name, parameters in network.parameters.items()
+            for kind, parameter in parameters.items() if parameter.velocity}
+        self.running = {(name, f"running_{statistic}"): codes.copy() for name, running in network.running.items()
+                        for statistic, codes in (("mean", running.mean), ("variance", running.variance))}
 
     def see(self, tensor: str, layer: str, value: Tensor) -> None:
         """The probe of FixedNetwork.train_step."""
         value = Tensor(value.codes.copy(), value.format)
-        if tensor in ("weight_grads", "bias_grads"):
+        if (layer, tensor) in self.earlier:
+            self._keep(layer, f"earlier_{tensor}", Tensor(self.earlier[layer, tensor], value.format))
+        if tensor in ("weight_grads", *(f"{kind}_grads" for kind in FURTHER)):
             self.grads[layer, tensor] = value
+        if (layer, tensor) in self.velocities:
+            self._keep(layer, f"{tensor}_before", Tensor(self.velocities[layer, tensor], value.format))
+            self.grads[layer, f"{tensor.removesuffix('velocities') or 'weight_'}grads"] = value  # what the update takes
         if tensor == "updated_weights":
             self._see_update(layer, "weight", "accumulators", "updates", "weight_grads")
-        if tensor == "updated_bias":
-            self._see_update(layer, "bias", "bias_accumulators", "bias_updates", "bias_grads")
+        for kind in FURTHER:
+            if tensor == f"updated_{kind}":
+                self._see_update(layer, kind, f"{kind}_accumulators", f"{kind}_updates", f"{kind}_grads")
+        if (layer, tensor) in self.running:
+            self._keep(layer, f"{tensor}_before", Tensor(self.running[layer, tensor], value.format))
         self._keep(layer, tensor, value)
-        if tensor == "preactivations" and self.network.network.layer(layer).relu:
+        products = self.network.products[layer]
+        if products.layer.relu and tensor == ("preactivations" if products.relu else "relu_inputs"):
             bound = 1 << (RELU_RANGE_EXP - value.format.step_exp)
             mask = (value.codes > 0) & (value.codes < bound)
             self._keep(layer, "relu_mask", Tensor(mask.astype(np.uint8), MASK_FORMAT))
@@ -93,7 +119,7 @@ class _Recorder:
 
     def _see_update(self, layer: str, kind: str, tensor: str, update: str, grads_name: str) -> None:
         """The accumulators as they were, and the update in their steps."""
-        format = getattr(self.network.assignment.layers[layer], tensor)
+        format = self.network.assignment.layers[layer].given()[tensor]
         self._keep(layer, f"{tensor}_before", Tensor(self.accumulators[layer][kind], format))
         grads = self.grads[layer, grads_name]
         words = self._see_words(layer, tensor, grads.shape)
@@ -102,7 +128,7 @@ class _Recorder:
         self._keep(layer, update, Tensor(codes, arithmetic.update_format(grads.format, format, self.learning_rate)))
 
     def _keep(self, layer: str, tensor: str, value: Tensor) -> None:
-        if tensor in ("logits", "activation_grads", "weight_grads", "bias_grads"):
+        if tensor in QUANTIZED and tensor != "activations":
             self._see_words(layer, tensor, value.shape)
         source = self.network.network.source(layer)
         if tensor == "activations" and source is not None:

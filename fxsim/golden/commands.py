@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from fxsim.errors import InputError
+from fxsim.options import ACCUMULATOR_EPILOG, add_accumulator
 
 RUN_FOLDER, VECTORS_FOLDER = "fxsim-run", "fxsim-vectors"
 
@@ -40,12 +41,15 @@ written to the folder of --out, the same bytes every time:
   LAYER.TENSOR.mem    two's complement hexadecimal for $readmemh, one code to a line, row-major
   LAYER.TENSOR.npy    NumPy array of codes
   LAYER.TENSOR.h      C array of codes, with its dimensions
-  manifest.json       formats, shapes, order, rounding, overflow, accumulator, seed, versions, SHA-256 of each file""")
+  manifest.json       formats, shapes, order, rounding, overflow, accumulator, seed, versions, SHA-256 of each file
+
+""" + ACCUMULATOR_EPILOG)
     parser.add_argument("--run", default=RUN_FOLDER, metavar="FOLDER",
                         help=f"experiment whose settings and assignment to take (default: {RUN_FOLDER})")
     parser.add_argument("--network", metavar="NAME", help="built-in network, instead of an experiment's")
     parser.add_argument("--data", metavar="FOLDER", help="where the data set's files are")
     parser.add_argument("--assignment", metavar="FILE", help="formats (default: the experiment's assignment.json)")
+    add_accumulator(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="of parameters, pictures and random words")
     parser.add_argument("--batch", type=int, metavar="N", help="pictures per step (default: the experiment's)")
     parser.add_argument("--step", type=int, default=0, metavar="N", help="which step, from 0 (default: 0)")
@@ -67,6 +71,20 @@ examples:
   fxsim vectors check fxsim-vectors dump --tensor 'conv2.*grads'       some
   fxsim vectors check fxsim-vectors out.mem --tensor conv2.weight_grads
 
+tried for the first tensor that differs, one change at a time; named is what gives all of its codes:
+  quantization   every other rounding (a wrong tie), two roundings, a cut before the rounding; every other overflow (wrap
+                 for saturate), a narrower range; 1 or 2 bits too many or too few dropped
+  accumulator    any narrower width that wraps, saturates after every addition or at the end; other orders of the
+                 additions, tiles, an adder tree
+  products       their last bits cut off before they are added
+  operands       sign extension for zero extension and back; 1 or 2 first or last bits lost; no bias; kernels flipped,
+                 weights transposed; weights or bias of the step before, or updated too early
+  layer, loss    ends of the ReLU's mask, the winner of equal maxima, rounding of averages; no division by the batch
+  update         rounding of the update and of the weight, overflow, a narrower accumulator; the accumulator left out, the
+                 update left out or added
+  file           elements in the order of other axes
+Where no single change does it, the report says so. Not tried is what passes a batch norm, a residual addition or dropout.
+
 exit codes: 0 all codes equal; 1 a code differs; 2 a dump is missing, short, long or malformed""")
     parser.add_argument("vectors", metavar="VECTORS", help="folder that `fxsim vectors export` wrote")
     parser.add_argument("dump", metavar="DUMP", help="folder with files of the same names, or one file")
@@ -85,6 +103,7 @@ def _export(arguments: Namespace) -> int:
     if arguments.network and not arguments.assignment:
         raise InputError("--network needs --assignment FILE; or leave it out and name an experiment with --run")
     assignment = PrecisionAssignment.load(arguments.assignment or Path(arguments.run) / "assignment.json")
+    assignment = assignment.with_accumulators(arguments.accumulator)
     network, dataset = settings.build_network(), load(settings.dataset, settings.data)
     check_dataset(dataset, network)
     golden = replay(settings, network, dataset, assignment, arguments.step, arguments.layers)

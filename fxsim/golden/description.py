@@ -5,15 +5,20 @@ from collections.abc import Mapping
 
 from fxsim.golden.manifest import RANDOM_WORDS, Accumulator, Entry
 from fxsim.kernels.gemm import Operand, accumulator_bits
-from fxsim.nn.fixed import FixedNetwork
+from fxsim.nn.fixed import FURTHER, FixedNetwork
 from fxsim.nn.products import Products
 from fxsim.nn.spec import Dense
+from fxsim.precision import VELOCITIES
 from fxsim.tensor import Counts, Tensor
 
-GIVEN = ("weights", "bias", "labels", "accumulators_before", "bias_accumulators_before")
-QUANTIZED = ("activations", "logits", "activation_grads", "weight_grads", "bias_grads")
-COUNTED_AS = {"updated_weights": "weights"}
-OF_WEIGHTS = ("weights", "weight_grads", "accumulators_before", "updates", "updated_weights", "accumulators")
+GIVEN = ("weights", "bias", "earlier_weights", "earlier_bias", "labels", "accumulators_before", "bias_accumulators_before",
+         "gamma", "beta", "gamma_accumulators_before", "beta_accumulators_before", "running_mean_before",
+         "running_variance_before", *(f"{tensor}_before" for tensor in VELOCITIES))
+QUANTIZED = ("activations", "logits", "branch", "activation_grads", "weight_grads", "bias_grads", "normalized",
+             "gamma_grads", "beta_grads", *VELOCITIES)
+COUNTED_AS = {"updated_weights": "weights", "preactivations": None, "quantized_preactivations": "preactivations"}
+OF_WEIGHTS = ("weights", "earlier_weights", "weight_grads", "velocities_before", "velocities", "accumulators_before", "updates",
+              "updated_weights", "accumulators")
 
 
 class Description:
@@ -39,31 +44,43 @@ class Description:
         pool = self.network.layer(layer).pool
         if tensor in QUANTIZED and not self._is_input(layer, tensor):
             return self.assignment.rounding_of(tensor), self.assignment.overflow_of(tensor)
+        modes = self.assignment.rounding_of, self.assignment.overflow_of
+        if tensor == "quantized_preactivations":
+            return tuple(mode("preactivations") for mode in modes)
+        if tensor == "preactivation_grads" and self.network.layer(layer).batch_norm:
+            return tuple(mode(tensor) for mode in modes)
+        if tensor in ("mean", "variance"):
+            return "nearest_away", "saturate"
         if tensor == "preactivation_grads" and pool and pool.kind == "average":
             return "nearest_away", None
         return {
             "updates": (self.assignment.rounding_of("accumulators"), None),
-            "bias_updates": (self.assignment.rounding_of("bias_accumulators"), None),
-            "updated_weights": ("nearest_up", "saturate"), "updated_bias": ("nearest_up", "saturate"),
-            "accumulators": (None, "saturate"), "bias_accumulators": (None, "saturate"),
+            **{f"{kind}_updates": (self.assignment.rounding_of(f"{kind}_accumulators"), None) for kind in FURTHER},
+            **dict.fromkeys(("updated_weights", *(f"updated_{kind}" for kind in FURTHER)), ("nearest_up", "saturate")),
+            **dict.fromkeys(("accumulators", *(f"{kind}_accumulators" for kind in FURTHER)), (None, "saturate")),
         }.get(tensor, (None, None))
 
     def _accumulator(self, layer: str, tensor: str) -> Accumulator | None:
-        """What the exact sums behind a tensor need; None for one that is no sum of products."""
+        """Of the sums behind a tensor: what exactness needs, or its model; None for one that is no sum of products."""
         products = self.products[layer]
         readers = [reader.name for reader, source in self.network.edges() if source == layer]
+        added = any(other.add == layer for other in self.network.layers)
         if tensor == "preactivations":
             order = "input" if isinstance(products.layer, Dense) else "input channel, kernel row, kernel column"
-            return Accumulator(products.sum_format.bits, products.shape.dot_length + 1, f"{order}, then the bias")
+            bits, terms = products.sum_format.bits, products.shape.dot_length
+            if not products.layer.bias:
+                return _sums(products, "forward", bits, terms, order)
+            return _sums(products, "forward", bits, terms + 1, f"{order}, then the bias")
         if tensor == "weight_grads":
             plan = products.weight_grad_plan(self.batch)
-            return Accumulator(plan.accumulator_bits, plan.terms, "sample, row, column")
+            return _sums(products, "weight_grad", plan.accumulator_bits, plan.terms, "sample, row, column")
         if tensor == "bias_grads":
             return self._bias_accumulator(products)
-        if tensor == "activation_grads" and len(readers) == 1:
+        if tensor == "activation_grads" and len(readers) == 1 and not added:
             reader = self.products[readers[0]]
             order = "output" if isinstance(reader.layer, Dense) else "output channel, kernel row, kernel column"
-            return Accumulator(reader.input_grad_plan.accumulator_bits, reader.input_grad_plan.terms, order)
+            plan = reader.input_grad_plan
+            return _sums(reader, "input_grad", plan.accumulator_bits, plan.terms, order)
         return None
 
     def _bias_accumulator(self, products: Products) -> Accumulator:
@@ -71,6 +88,14 @@ class Description:
         grads = Operand(products.gradient_format.bits, products.gradient_format.signed)
         one = Operand(1)  # of magnitude 1: each gradient is added as it is
         return Accumulator(accumulator_bits(grads, one, terms), terms, "sample, row, column")
+
+
+def _sums(products: Products, kind: str, exact_bits: int, terms: int, order: str) -> Accumulator:
+    """Of one kind of product; the accumulator of pre-activations has the width of Z."""
+    model = products.accumulators.get(kind)
+    if model is None:
+        return Accumulator(exact_bits, terms, order)
+    return Accumulator(exact_bits if kind == "forward" else model.bits, terms, order, "model", model)
 
 
 def _axes(tensor: str, dimensions: int) -> str:

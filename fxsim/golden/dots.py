@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fxsim.accumulator import Accumulator
+from fxsim.golden import manifest
 from fxsim.kernels.accumulate import gemm_saturating
 from fxsim.kernels.rounding import wrap_code
+from fxsim.nn.accumulators import accumulate, bounded
 from fxsim.nn.spec import Dense, Layer
 
 FAR = 2**62
@@ -25,7 +28,8 @@ class Summing:
 
     drop: low bits cut off every product before it is added.  bits, overflow: of the accumulator ('exact', 'wrap',
     'saturate' after every addition, 'saturate_end').  order: key of Dot.orders.  tile: terms summed exactly before
-    each addition that saturates; 0 for an adder tree of all terms.
+    each addition that saturates; 0 for an adder tree of all terms.  model: an accumulator that says all of it but the
+    order of the terms.
     """
 
     drop: int = 0
@@ -33,6 +37,12 @@ class Summing:
     overflow: str = "exact"
     order: str = "stated"
     tile: int = 1
+    model: Accumulator | None = None
+
+    @classmethod
+    def of(cls, accumulator: manifest.Accumulator) -> Summing:
+        """The manifest's own."""
+        return cls(bits=accumulator.bits, overflow=accumulator.overflow, model=accumulator.model)
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,8 @@ class Dot:
     def sums(self, rows: np.ndarray, how: Summing) -> np.ndarray:
         """(R, N) int64 sums of the given rows."""
         left = self.left(rows)
+        if how.model:
+            return self._accumulated(left, how)
         if how.drop:
             shift = how.drop + self.scale
             whole = _gemm(left[:, self.products:], self.right[self.products:])
@@ -61,6 +73,15 @@ class Dot:
             order = self.orders[how.order]
             return _saturating(left[:, order], self.right[order], how)
         return bounded_sum(_gemm(left, self.right), how)
+
+    def _accumulated(self, left: np.ndarray, how: Summing) -> np.ndarray:
+        """By how.model, in steps of the products without a bias, else in those of Z, to whose accumulator it adds last."""
+        order, model, up = self.orders[how.order], how.model, how.model.drop + self.scale
+        order = order[order < self.products]
+        sums, _ = accumulate(left[:, order] >> max(self.scale, 0), self.right[order], model)
+        if self.products == len(self.right):
+            return bounded(sums, model)[0] << up
+        return bounded((sums << up) + _gemm(left[:, self.products:], self.right[self.products:]), model, up)[0]
 
 
 def bounded_sum(sums: np.ndarray, how: Summing) -> np.ndarray:
@@ -129,12 +150,12 @@ def _orders(products: int, others: dict[str, np.ndarray], bias: bool) -> dict[st
     return {name: np.append(order, products) for name, order in orders.items()} | first
 
 
-def forward_dot(layer: Layer, source: np.ndarray, weights: np.ndarray, bias: np.ndarray, positions: tuple[int, int],
-                shifts: tuple[int, int]) -> Dot:
+def forward_dot(layer: Layer, source: np.ndarray, weights: np.ndarray, bias: np.ndarray | None,
+                positions: tuple[int, int], shift: int) -> Dot:
     """Pre-activations: rows (n, y, x), terms (channel, kernel row, kernel column), then the bias.
 
-    source (N, H, W, C), weights (KH, KW, C, O) or (I, O), bias (O,): codes.  positions: (OH, OW).  shifts: left
-    shifts that bring products and bias to one step.
+    source (N, H, W, C), weights (KH, KW, C, O) or (I, O): codes.  bias: (O,) in steps of Z, None for none.
+    positions: (OH, OW).  shift: the left shift that brings products to the step of Z.
     """
     source, weights = _as_conv(layer, source, weights)
     size, stride, padding = _window(layer)
@@ -144,11 +165,12 @@ def forward_dot(layer: Layer, source: np.ndarray, weights: np.ndarray, bias: np.
     def left(rows: np.ndarray) -> np.ndarray:
         n, y, x = np.unravel_index(rows, (len(source), *positions))
         taps = padded[n[:, None], (y * stride)[:, None] + row, (x * stride)[:, None] + column, channel]
-        return np.concatenate([taps << shifts[0], np.ones((len(rows), 1), np.int64)], axis=1)
+        return np.concatenate([taps << max(shift, 0), np.ones((len(rows), len(biases)), np.int64)], axis=1)
 
-    right = np.concatenate([weights[row, column, channel], bias[None].astype(np.int64) << shifts[1]])
-    orders = _orders(channel.size, {KERNEL_FIRST: np.lexsort((channel, column, row))}, bias=True)
-    return Dot(len(source) * positions[0] * positions[1], left, right, channel.size, orders, shifts[0])
+    biases = np.empty((0, weights.shape[3]), np.int64) if bias is None else bias[None].astype(np.int64)
+    right = np.concatenate([weights[row, column, channel], biases])
+    orders = _orders(channel.size, {KERNEL_FIRST: np.lexsort((channel, column, row))}, bias is not None)
+    return Dot(len(source) * positions[0] * positions[1], left, right, channel.size, orders, shift)
 
 
 def input_grad_dot(layer: Layer, grads: np.ndarray, weights: np.ndarray, shape: tuple[int, ...]) -> Dot:

@@ -10,10 +10,10 @@ import numpy as np
 from fxsim.golden.dots import blocks
 from fxsim.golden.export import Vectors
 from fxsim.golden.manifest import Entry
-from fxsim.golden.parts import MissingVectors, Source
 from fxsim.golden.recipe import Recipe
 from fxsim.golden.recipes import recipe_for
 from fxsim.golden.semantics import Semantics
+from fxsim.golden.source import MissingVectors, Source
 
 PROBED_ROWS = 24
 SECOND_LOOK = 6

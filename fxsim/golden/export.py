@@ -88,7 +88,7 @@ def decode(kind: str, data: bytes, entry: Entry, where: str) -> np.ndarray:
 def _decode_npy(data: bytes, entry: Entry, where: str) -> np.ndarray:
     try:
         codes = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, MemoryError) as error:  # a damaged header may ask for more memory than there is
         raise InputError(f"{where} is not an .npy of integers: {error}") from None
     format = entry.format
     if codes.dtype.kind not in "iu":

@@ -5,19 +5,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fxsim.golden.changes import Alternative, averaging_changes, change, mask_changes, quantization_changes
 from fxsim.golden.dots import rows_per_block
 from fxsim.golden.manifest import Entry
-from fxsim.golden.parts import Forward, Output, Source
+from fxsim.golden.parts import Forward, Output
 from fxsim.golden.recipe import Recipe
-from fxsim.golden.semantics import (
-    MASKS,
-    Alternative,
-    Semantics,
-    averaging_changes,
-    change,
-    mask_changes,
-    quantization_changes,
-)
+from fxsim.golden.semantics import MASKS, Semantics
+from fxsim.golden.source import Source
 from fxsim.kernels import softmax
 from fxsim.kernels.rounding import OVERFLOW_RULE, code_range, stochastic_base
 from fxsim.nn.spec import RELU_RANGE_EXP

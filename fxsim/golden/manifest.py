@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from fxsim.accumulator import Accumulator as Model
 from fxsim.errors import InputError, choice
 from fxsim.files import read_json, write_text
 from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
@@ -24,7 +25,7 @@ RANDOM_WORDS = "_random_words"
 """Ends the name of the tensor of random words that rounded a tensor of the name before it."""
 
 ROLES = ("input", "result")
-ACCUMULATION = ("exact", "wrap", "saturate", "saturate_end")
+ACCUMULATION = ("exact", "wrap", "saturate", "saturate_end", "model")
 ENCODING = {
     "mem": "one code per line: two's complement of `bits` bits as ceil(bits/4) hexadecimal digits, most significant "
            "digit first, unused bits 0; for $readmemh",
@@ -39,17 +40,29 @@ class Accumulator:
     """The accumulator of the sums that a tensor is made from.
 
     bits: its signed width at the products' step (the bias included, where there is one).  overflow: 'exact' (bits
-    are enough), 'wrap', 'saturate' (after every addition) or 'saturate_end' (once, at the end).  terms: additions.
-    order: of the terms, slowest first; it matters to 'saturate' only.
+    are enough), 'wrap', 'saturate' (after every addition), 'saturate_end' (once, at the end), or 'model' where `model`
+    says it all.  terms: additions.  order: of the terms, slowest first; it matters where partial sums overflow.
     """
 
     bits: int
     terms: int
     order: str
     overflow: str = "exact"
+    model: Model | None = None
 
     def __post_init__(self):
         choice("accumulator overflow", self.overflow, ACCUMULATION)
+        if (self.overflow == "model") != (self.model is not None):
+            raise InputError("an accumulator with overflow 'model' needs a model, and no other has one")
+
+    def to_dict(self) -> dict:
+        row = {name: getattr(self, name) for name in ("bits", "terms", "order", "overflow")}
+        return {**row, "model": {**self.model.to_dict(), "text": str(self.model)}} if self.model else row
+
+    @classmethod
+    def from_dict(cls, row: dict) -> Accumulator:
+        model = {key: value for key, value in row.get("model", {}).items() if key != "text"}
+        return cls(**{**row, "model": Model.from_dict(model) if model else None})
 
 
 @dataclass(frozen=True)
@@ -60,8 +73,13 @@ class File:
     sha256: str
 
     def __post_init__(self):
-        if not _PLAIN_NAME.fullmatch(self.name):
-            raise InputError(f"file name {self.name!r} must be letters, digits, underscores and dots")
+        _check_plain("file name", self.name)
+
+
+def _check_plain(what: str, name: str) -> None:
+    """A name that leads out of no folder."""
+    if not _PLAIN_NAME.fullmatch(name):
+        raise InputError(f"{what} {name!r} must be letters, digits, underscores and dots")
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,7 @@ class Entry:
     files: Mapping[str, File] = field(default_factory=dict)
 
     def __post_init__(self):
+        _check_plain("tensor", self.name)
         choice("role", self.role, ROLES)
         if self.rounding is not None:
             choice("rounding", self.rounding, ROUNDINGS)
@@ -98,14 +117,16 @@ class Entry:
         return f"{self.layer}.{self.tensor}"
 
     def to_dict(self) -> dict:
-        return {**dataclasses.asdict(self), "format": _format_dict(self.format), "shape": list(self.shape)}
+        accumulator = self.accumulator and self.accumulator.to_dict()
+        return {**dataclasses.asdict(self), "format": _format_dict(self.format), "shape": list(self.shape),
+                "accumulator": accumulator}
 
     @classmethod
     def from_dict(cls, row: dict) -> Entry:
         made = {"format": _read_format(row["format"]), "shape": tuple(map(int, row["shape"])),
                 "files": {kind: File(**file) for kind, file in row["files"].items()}}
-        for name, kind in (("accumulator", Accumulator), ("counts", Counts)):
-            made[name] = kind(**row[name]) if row[name] else None
+        made["accumulator"] = Accumulator.from_dict(row["accumulator"]) if row["accumulator"] else None
+        made["counts"] = Counts(**row["counts"]) if row["counts"] else None
         return cls(**{**row, **made})
 
 

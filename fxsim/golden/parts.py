@@ -6,63 +6,32 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from fxsim.golden.arithmetic import narrowed, quantized
-from fxsim.golden.dots import Dot, Summing, forward_dot
-from fxsim.golden.export import Vectors
-from fxsim.golden.manifest import RANDOM_WORDS, Entry
-from fxsim.golden.semantics import (
-    AVERAGINGS,
-    MASKS,
-    WEIGHT_VIEWS,
+from fxsim.golden.arithmetic import narrowed, quantized, rounded
+from fxsim.golden.changes import (
     Alternative,
-    Semantics,
     averaging_changes,
     change,
     mask_changes,
+    misread_changes,
+    stale_changes,
     summing_changes,
     weight_changes,
 )
+from fxsim.golden.dots import Dot, Summing, forward_dot
+from fxsim.golden.manifest import Entry
+from fxsim.golden.semantics import AVERAGINGS, MASKS, WEIGHT_VIEWS, Semantics
+from fxsim.golden.source import MissingVectors, Source, plain
 from fxsim.kernels.pool import average_pool_gradient_bits
 from fxsim.nn.spec import RELU_RANGE_EXP, Pool
-
-
-class MissingVectors(Exception):
-    """A tensor that a recomputation needs is not among the vectors; the message is its name."""
-
-
-class Source:
-    """Golden codes and entries, by layer and tensor; MissingVectors for what was not exported."""
-
-    def __init__(self, vectors: Vectors):
-        self.vectors, self.manifest, self.network = vectors, vectors.manifest, vectors.manifest.network
-
-    def entry(self, layer: str, tensor: str) -> Entry:
-        name = f"{layer}.{tensor}"
-        if name not in self.vectors:
-            raise MissingVectors(name)
-        return self.manifest.entries[name]
-
-    def codes(self, layer: str, tensor: str) -> np.ndarray:
-        self.entry(layer, tensor)
-        return self.vectors.codes(f"{layer}.{tensor}")
-
-    def words(self, layer: str, tensor: str) -> np.ndarray | None:
-        """The random words of a stochastic rounding, None for any other."""
-        name = f"{layer}.{tensor}{RANDOM_WORDS}"
-        return self.vectors.codes(name) if name in self.vectors else None
-
-    def has(self, layer: str, *tensors: str) -> bool:
-        return all(f"{layer}.{tensor}" in self.vectors for tensor in tensors)
-
-    def readers(self, name: str) -> list[str]:
-        """The layers that read the output of layer `name`."""
-        return [layer.name for layer, source in self.network.edges() if source == name]
 
 
 def requantized(values: np.ndarray, step_exp: int, entry: Entry, semantics: Semantics,
                 words: np.ndarray | None = None) -> np.ndarray:
     """Codes (int64) of integers with step 2**step_exp in the entry's format, under `semantics`."""
     format = narrowed(entry.format, semantics.narrower)
+    guarded = format.step_exp - semantics.guard_bits - step_exp
+    if semantics.guard_bits and guarded > 0:
+        values, step_exp = rounded(values, guarded, semantics.guard_rounding), step_exp + guarded
     return quantized(values, step_exp - semantics.shift, format, semantics.rounding, semantics.overflow, words)
 
 
@@ -71,9 +40,10 @@ class Forward:
 
     def __init__(self, source: Source, name: str):
         self.source, self.layer = source, source.network.layer(name)
+        self.operands = ("activations", "weights", "bias") if self.layer.bias else ("activations", "weights")
         self.entry = source.entry(name, "preactivations")
         self.rows_shape = self.entry.shape[:3]
-        self.dot = lru_cache(maxsize=2)(self._dot)
+        self._dot = lru_cache(maxsize=2)(self._dot_of)
 
     @cached_property
     def golden(self) -> np.ndarray:
@@ -82,39 +52,59 @@ class Forward:
 
     @property
     def has_operands(self) -> bool:
-        return self.source.has(self.layer.name, "activations", "weights", "bias")
+        return self.source.has(self.layer.name, *self.operands)
 
     @property
     def summing(self) -> Summing:
         """The manifest's own."""
-        accumulator = self.entry.accumulator
-        return Summing(bits=accumulator.bits, overflow=accumulator.overflow)
+        return Summing.of(self.entry.accumulator)
 
-    def _dot(self, view: str = "as stored", bias: bool = True) -> Dot:
-        """The sums, with the weights seen through a key of WEIGHT_VIEWS and with or without bias."""
+    def dot(self, semantics: Semantics | None = None) -> Dot:
+        """The sums, of operands as `semantics` (None: the manifest's) has them."""
+        return self._dot(_of_operands(semantics or Semantics()))
+
+    def _dot_of(self, key: Semantics) -> Dot:
         name = self.layer.name
-        a, w, b = (self.source.entry(name, tensor).format.step_exp for tensor in ("activations", "weights", "bias"))
-        step_exp = self.entry.format.step_exp
-        weights = WEIGHT_VIEWS[view](self.source.codes(name, "weights"))
-        return forward_dot(self.layer, self.source.codes(name, "activations"), weights,
-                           self.source.codes(name, "bias") * np.int64(bias), self.rows_shape[1:],
-                           (a + w - step_exp, b - step_exp))
+        activations, weights = (self.source.operand(name, tensor, key.misread)
+                                for tensor in ("activations", key.weights_from))
+        shift = sum(self.source.entry(name, tensor).format.step_exp for tensor in ("activations", "weights")) \
+            - self.entry.format.step_exp
+        return forward_dot(self.layer, activations, WEIGHT_VIEWS[key.weights](weights), self._bias(key),
+                           self.rows_shape[1:], shift)
+
+    def _bias(self, key: Semantics) -> np.ndarray | None:
+        """In steps of Z, int64; None where the layer has none."""
+        if not self.layer.bias:
+            return None
+        shift = self.source.entry(self.layer.name, "bias").format.step_exp - self.entry.format.step_exp
+        return self.source.operand(self.layer.name, key.bias_from, key.misread).astype(np.int64) * key.bias << shift
 
     def sums(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         """(R, O) int64 under `semantics`, without a look at the golden Z."""
-        return self.dot(semantics.weights, semantics.bias).sums(rows, semantics.summing)
+        return self.dot(semantics).sums(rows, semantics.summing)
 
     def sums_or_golden(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        changed = semantics.weights != "as stored" or not semantics.bias or semantics.summing != self.summing
+        changed = _of_operands(semantics) != Semantics() or semantics.summing != self.summing
         return self.sums(semantics, rows) if changed else self.golden[rows].astype(np.int64)
 
     def changes(self, default: Semantics) -> Iterator[Alternative]:
         if not self.has_operands:
             return
-        yield change(default, "bias missing", bias=False)
+        name = self.layer.name
+        formats = {tensor: self.source.entry(name, tensor).format for tensor in self.operands}
+        if self.layer.bias:
+            yield change(default, "bias missing", bias=False)
         yield from weight_changes(default, self.layer)
-        bits = sum(self.source.entry(self.layer.name, tensor).format.bits for tensor in ("activations", "weights"))
+        yield from stale_changes(default, self.source.tensors(name), bias=self.layer.bias)
+        yield from misread_changes(default, formats)
+        bits = formats["activations"].bits + formats["weights"].bits
         yield from summing_changes(default, self.entry.accumulator, self.dot(), bits)
+
+
+def _of_operands(semantics: Semantics) -> Semantics:
+    """The part of `semantics` that decides what is multiplied in a forward pass."""
+    return Semantics(misread=semantics.misread, weights=semantics.weights, weights_from=semantics.weights_from,
+                     bias_from=semantics.bias_from, bias=semantics.bias)
 
 
 class Output:
@@ -166,7 +156,9 @@ class PreactivationGrads:
 
     @property
     def computable(self) -> bool:
-        """Whether all that it is made from was exported."""
+        """Whether all that it is made from was exported, and is covered."""
+        if not plain(self.layer):
+            return False
         try:
             _ = self.source.codes(self.layer.name, "activation_grads"), self._output
         except MissingVectors:
@@ -189,7 +181,9 @@ class PreactivationGrads:
         plain = Semantics()
         changed = (semantics.mask, semantics.last_maximum, semantics.averaging) != \
             (plain.mask, plain.last_maximum, plain.averaging)
-        return self.codes(semantics) if changed else self.source.codes(self.layer.name, "preactivation_grads")
+        if changed:
+            return self.codes(semantics)
+        return self.source.operand(self.layer.name, "preactivation_grads", semantics.misread)
 
     def _under(self, semantics: Semantics) -> np.ndarray:
         """(N, OH, OW, O) int64, of all positions, under `semantics`."""

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fxsim.golden.changes import Alternative
 from fxsim.golden.manifest import Entry
-from fxsim.golden.parts import Source
-from fxsim.golden.semantics import Alternative, Semantics
+from fxsim.golden.semantics import Semantics
+from fxsim.golden.source import Source
 
 
 class Recipe:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from fxsim.datasets import Dataset
 from fxsim.errors import InputError
-from fxsim.golden.capture import GoldenStep, capture
+from fxsim.golden.capture import GoldenStep, capture, parameter_codes
 from fxsim.nn.fixed import FixedNetwork
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.spec import Network
@@ -28,15 +28,19 @@ def replay(settings: Settings, network: Network, dataset: Dataset, assignment: P
     if not 0 <= step < schedule.epochs * per_epoch:
         raise InputError(f"step must be 0 to {schedule.epochs * per_epoch - 1} ({schedule.epochs} epochs of "
                          f"{per_epoch} steps), got {step}")
-    fixed = FixedNetwork(network, assignment, initial_parameters(network, settings.seed), seed=settings.seed)
-    images = FixedLearner(fixed, dataset.pixel_max).images
-    order = None
+    fixed = FixedNetwork(network, assignment, initial_parameters(network, settings.seed), seed=settings.seed,
+                         optimizer=settings.optimizer())
+    images, augmentation = FixedLearner(fixed, dataset.pixel_max).images, settings.augmentation()
+    order = words = earlier = None
     for number in range(step + 1):
         epoch, index = divmod(number, per_epoch)
         if index == 0:
             order = Stream(settings.seed, epoch, "order").permutation(size)
+            words = augmentation.words(settings.seed, epoch, size)
         chosen = order[index * settings.batch:(index + 1) * settings.batch]
-        batch = images(dataset.train_images[chosen]), dataset.train_labels[chosen], schedule.rate(epoch), number
+        pixels = augmentation.apply(dataset.train_images[chosen], words[chosen])
+        batch = images(pixels), dataset.train_labels[chosen], schedule.rate(epoch), number
         if number < step:
+            earlier = parameter_codes(fixed)
             fixed.train_step(*batch)
-    return capture(fixed, *batch, layers)
+    return capture(fixed, *batch, layers, earlier)
