@@ -16,7 +16,7 @@ from fxsim.files import write_text
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 DESIGNS = ("FL", "FX C_+1", "FX C_o", "FX C_-1", "FX C_-2")
-SPEED_FILES = ("step", "products", "elementwise", "scaling")
+SPEED_FILES = ("step", "products", "elementwise", "scaling", "vectors")
 
 
 def result(name: str) -> dict | None:
@@ -77,7 +77,37 @@ def layers_table() -> str:
     return "\n".join(rows)
 
 
-TABLES = {"claim": claim_table, "mismatch": mismatch_table, "speed": speed_table, "layers": layers_table}
+def rtl_table() -> str:
+    """Cases in which RTL, kernel and twin were compared, and in how many they differ, by unit and simulator."""
+    found = result("rtl-cases")
+    rows = ["| unit | simulator | formats | cases | differences |", "| --- | --- | --- | --- | --- |"]
+    groups = list(dict.fromkeys((row["unit"], row["simulator"]) for row in found["rows"]))
+    for unit, simulator in groups:
+        chosen = [row for row in found["rows"] if (row["unit"], row["simulator"]) == (unit, simulator)]
+        tool = " ".join(found["simulators"][simulator].replace(" version", "").split()[:simulator.count(" ") + 2])
+        rows.append(_row([unit, tool, _formats(chosen), *_cases(chosen)]))
+    return "\n".join([*rows, _row(["all", "", "", *_cases(found["rows"])])])
+
+
+def _formats(rows: list[dict]) -> str:
+    if "input" not in rows[0]:
+        return "; ".join(f"{' x '.join(row['operands'])} into {row['accumulator_bits']}" for row in rows)
+    least, most = rows[-1]["dropped_bits"]
+    outputs = "{} to {}".format(*rows[-1]["output_bits"])
+    return f"{rows[0]['input']}, {rows[1]['input']} ... {rows[-2]['input']}, {rows[-1]['input']} to signed and unsigned of " \
+           f"{outputs} bits; {least} to {most} bits dropped"
+
+
+def _cases(rows: list[dict]) -> list[str]:
+    return [f"{sum(row[name] for row in rows):,}" for name in ("cases", "differences")]
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+TABLES = {"claim": claim_table, "mismatch": mismatch_table, "speed": speed_table, "layers": layers_table,
+          "rtl": rtl_table}
 
 
 def marked(text: str) -> str:

@@ -13,6 +13,7 @@ _NAMES = {
     "fxsim.formats": ("Format", "OVERFLOWS", "ROUNDINGS"),
     "fxsim.tensor": ("Counts", "Tensor", "quantize", "requantize"),
     "fxsim.rng": ("Stream",),
+    "fxsim.accumulator": ("Accumulator",),
     "fxsim.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
     "fxsim.nn.spec": ("Conv", "Dense", "Network", "Pool"),
     "fxsim.nn.codes": ("LearningRate",),

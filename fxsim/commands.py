@@ -6,38 +6,44 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from fxsim import machine, report
-from fxsim.analysis.complexity import assignment_complexity, design_complexity
+from fxsim import machine, markdown, plots, report, study
+from fxsim.datasets.survey import complaint, survey, survey_text
 from fxsim.errors import InputError
+from fxsim.files import remove_leftovers, write_text
 from fxsim.golden.commands import run_vectors
 from fxsim.precision import PrecisionAssignment
-from fxsim.profiles import markdown
+from fxsim.profiles import markdown as profiles_table
 from fxsim.progress import Progress
 from fxsim.results import read_results
 from fxsim.settings import NAMES, Settings, read_toml
-from fxsim.stages import SETTINGS_FILE, Experiment, perturbed_name
+from fxsim.stages import SETTINGS_FILE, Experiment, perturbed_name, settings_in
+from fxsim.train.checkpoint import Cadence
+from fxsim.train.designs import costs as costs_of
 
 
 def run(arguments: Namespace) -> None:
     """The whole method, then its tables and plots."""
     settings = _settings(arguments)
-    progress = Progress(sys.stderr, designs=2 + len(settings.perturb))
-    experiment = Experiment(settings, arguments.out, progress, arguments.command_line)
+    progress = Progress(sys.stderr, designs=study.count(settings))
+    experiment = _open(arguments, settings, progress)
     _introduce(experiment)
-    with progress.watching():
-        experiment.run()
-    designs = read_results(experiment.folder)["designs"]
-    print("\nprecision of every tensor (C_o); margin: how much finer or wider than its criterion asks\n")
-    print(report.assignment_table(PrecisionAssignment.from_dict(designs[1]["assignment"])))
-    print("\nbits of an accumulator that adds without loss (C_o)\n")
-    print(report.sums_table(designs[1]))
+    with progress.watching(), study.processes(arguments.jobs) as executor:
+        study.run(experiment, executor)
+    data = read_results(experiment.folder)
+    designs = data["designs"]
+    chosen = next((row for row in designs if row["design"] == perturbed_name(0)), None)
+    if chosen:
+        print("\nprecision of every tensor (C_o); margin: how much finer or wider than its criterion asks\n")
+        print(report.assignment_table(PrecisionAssignment.from_dict(chosen["assignment"])))
+        print("\nbits of an accumulator that adds without loss (C_o)\n")
+        print(report.sums_table(chosen))
     _print_designs(designs)
-    _write_plots(experiment.folder, designs)
+    _write_report(experiment.folder, data, study.sensitivity(settings, designs))
 
 
 def train(arguments: Namespace) -> None:
     """A float run, or one in fixed point."""
-    fixed = arguments.assignment or arguments.bits is not None
+    fixed = bool(arguments.assignment or arguments.bits is not None or arguments.accumulator)
     if arguments.only and arguments.bits is None:
         raise InputError("--only needs --perturb BITS")
     assignment = _assignment(arguments) if fixed else None
@@ -49,7 +55,11 @@ def train(arguments: Namespace) -> None:
             experiment.train_fixed(assignment, _design_name(arguments))
         else:
             experiment.train_float()
-    _print_designs(read_results(experiment.folder)["designs"])
+    designs = read_results(experiment.folder)["designs"]
+    if fixed:
+        print("\nbits of an accumulator that adds without loss\n")
+        print(report.sums_table(next(row for row in designs if row["design"] == _design_name(arguments))))
+    _print_designs(designs)
     print(f"\nwritten to {experiment.folder}" + ("" if fixed else f"; next: fxsim analyze --out {arguments.out}"))
 
 
@@ -60,7 +70,7 @@ def vectors(arguments: Namespace) -> int:
 
 def profiles(arguments: Namespace) -> None:
     """The table of compatibility profiles."""
-    print(markdown())
+    print(profiles_table())
 
 
 def analyze(arguments: Namespace) -> None:
@@ -84,12 +94,18 @@ def cost(arguments: Namespace) -> None:
     if arguments.width is not None:
         given["width"] = arguments.width
     network = Settings.make(**given).build_network()
-    if arguments.assignment:
-        costs = assignment_complexity(network, PrecisionAssignment.load(arguments.assignment))
-    else:
-        costs = design_complexity(network, arguments.design or "FL")
+    assignment = PrecisionAssignment.load(arguments.assignment) if arguments.assignment else None
+    costs = costs_of(arguments.design or ("FX" if assignment else "FL"), network, assignment)
     print(json.dumps(costs.to_dict(), indent=1) if arguments.json else
           f"{costs.network}, design {costs.design}\n\n{report.cost_table(costs)}")
+
+
+def data(arguments: Namespace) -> None:
+    """What is in a folder of data; InputError where that is not whole."""
+    found = survey(arguments.folder, arguments.dataset)
+    print(json.dumps(found, indent=1) if arguments.json else survey_text(found))
+    if wrong := complaint(found):
+        raise InputError(wrong)
 
 
 def info(arguments: Namespace) -> None:
@@ -98,9 +114,21 @@ def info(arguments: Namespace) -> None:
     print(json.dumps(described | {"cache": cache}, indent=1) if arguments.json else report.info_text(described, cache))
 
 
-def _settings(arguments: Namespace) -> Settings:
-    given = read_toml(arguments.experiment) if arguments.experiment else {}
-    return Settings.make(**given | _options(arguments))
+def _settings(arguments: Namespace, design: str = "FL") -> Settings:
+    """The settings that are given, or with --resume those of the folder."""
+    given = (read_toml(arguments.experiment) if arguments.experiment else {}) | _options(arguments)
+    settings = settings_in(arguments.out, design) if arguments.resume else None
+    if settings is None:
+        return Settings.make(**given)
+    settings.check_given(given, arguments.out)
+    return settings
+
+
+def _open(arguments: Namespace, settings: Settings, progress: Progress) -> Experiment:
+    cadence = Cadence(arguments.checkpoint_minutes, arguments.checkpoint_steps)
+    if arguments.resume:
+        remove_leftovers(arguments.out)
+    return Experiment(settings, arguments.out, progress, arguments.command_line, arguments.resume, cadence)
 
 
 def _options(arguments: Namespace) -> dict:
@@ -110,25 +138,29 @@ def _options(arguments: Namespace) -> dict:
 
 def _experiment(arguments: Namespace, progress: Progress, fixed: bool) -> Experiment:
     """For a fixed-point run the experiment in the folder, if there is one."""
-    if not fixed or not (Path(arguments.out) / SETTINGS_FILE).exists():
-        return Experiment(_settings(arguments), arguments.out, progress, arguments.command_line)
+    design = _design_name(arguments) if fixed else "FL"
+    if not fixed or arguments.resume or not (Path(arguments.out) / SETTINGS_FILE).exists():
+        return _open(arguments, _settings(arguments, design), progress)
     given = [arguments.experiment] if arguments.experiment else list(_options(arguments))
     if given:
         raise InputError(f"a fixed-point run takes the settings of {Path(arguments.out) / SETTINGS_FILE}; "
                          f"leave out {', '.join(given)} or choose another --out")
-    return Experiment.reopen(arguments.out, progress, arguments.command_line)
+    return _open(arguments, settings_in(arguments.out, design), progress)
 
 
 def _assignment(arguments: Namespace) -> PrecisionAssignment:
     assignment = PrecisionAssignment.load(arguments.assignment or Path(arguments.out) / "assignment.json")
-    return assignment.perturbed(arguments.bits, arguments.only) if arguments.bits else assignment
+    assignment = assignment.perturbed(arguments.bits, arguments.only) if arguments.bits else assignment
+    return assignment.with_accumulators(arguments.accumulator)
 
 
 def _design_name(arguments: Namespace) -> str:
-    """C_o is the folder's own assignment; another file gives its name to its design."""
+    """C_o is the folder's own assignment; another file gives its name to its design, accumulators give their texts."""
     own, file = Path(arguments.out) / "assignment.json", Path(arguments.assignment or "")
     name = perturbed_name(arguments.bits or 0, arguments.only)
-    return name if not arguments.assignment or file.resolve() == own.resolve() else f"{name} of {file.stem}"
+    if arguments.assignment and file.resolve() != own.resolve():
+        name = f"{name} of {file.stem}"
+    return "; ".join([name, *arguments.accumulator])
 
 
 def _introduce(experiment: Experiment) -> None:
@@ -149,10 +181,13 @@ def _print_designs(designs: list[dict]) -> None:
         print("\nworth a look", *notable, sep="\n  ")
 
 
-def _write_plots(folder: Path, designs: list[dict]) -> None:
-    names = ["assignment.json", "statistics.npz", "results.json", "curves.csv"]
+def _write_report(folder: Path, data: dict, sensitivity: list[dict]) -> None:
+    """Plots, and report.md, which shows them; the last line names all files of the run."""
+    pictures = []
     try:
-        names += report.write_plots(folder, designs)
+        pictures = plots.write_plots(folder, data["designs"], sensitivity)
     except InputError as error:
         print(f"\nno plots: {error}")
-    print(f"\nwritten to {folder}: {', '.join(names)}")
+    write_text(folder / "report.md", markdown.report_markdown(data, sensitivity, pictures))
+    names = ["report.md", "results.json", "curves.csv", "assignment.json", "statistics.npz"]
+    print(f"\nwritten to {folder}: {', '.join([name for name in names if (folder / name).exists()] + pictures)}")

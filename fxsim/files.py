@@ -30,6 +30,12 @@ def write_atomically(path: str | Path, write: Callable) -> None:
             temporary.unlink()
 
 
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote into `folder`; no other may write there."""
+    for path in Path(folder).glob(".*.*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
@@ -55,7 +61,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, zipfile.BadZipFile, AttributeError, EOFError) as error:
+    except (ValueError, TypeError, RuntimeError, zipfile.BadZipFile, AttributeError, EOFError) as error:
         raise InputError(f"{path} is not an .npz of plain arrays: {error}") from None
 
 

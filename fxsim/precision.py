@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fxsim.accumulator import KINDS, Accumulator, check_keys, parse_accumulators
 from fxsim.errors import InputError, choice
 from fxsim.files import read_json, write_text
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, Format
-from fxsim.nn.spec import Network
+from fxsim.nn.spec import RELU_RANGE_EXP, Network
 
 SYMBOLS = {
     "weights": "W",
@@ -33,12 +34,28 @@ TENSORS = tuple(SYMBOLS)
 AUXILIARY = ("bias", "bias_grads", "bias_accumulators", "preactivations")
 """Tensors of a layer outside the method's five."""
 
+BATCH_NORM = ("mean", "variance", "normalized", "gamma", "gamma_grads", "gamma_accumulators", "beta", "beta_grads",
+              "beta_accumulators", "preactivation_grads")
+"""Tensors of a layer with batch norm."""
+
+DIVISIONS = ("mean", "variance")
+"""Always rounded to nearest, ties away from zero, and saturated."""
+
+VELOCITIES = ("velocities", "bias_velocities", "gamma_velocities", "beta_velocities")
+"""Made where there is momentum or weight decay; their formats follow from the gradients' (nn/optimizer.py)."""
+
 PERTURBATION_CLASSES = {
     "feedforward": ("weights", "activations"),
     "weight_grads": ("weight_grads",),
     "activation_grads": ("activation_grads",),
     "accumulators": ("accumulators",),
 }
+
+_FORMATS = (*TENSORS, *AUXILIARY, "branch", *BATCH_NORM)
+_QUANTIZED = (*(name for name in _FORMATS if name not in DIVISIONS), "logits", *VELOCITIES)
+
+_BRANCH = {True: Format(16, RELU_RANGE_EXP), False: Format(16, 3)}
+"""LayerPrecision.branch by default, with and without a ReLU."""
 
 UPDATE_BITS = 62
 """W and its accumulator are added as one exact integer; their widths together stay within this."""
@@ -58,8 +75,38 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class BatchNormPrecision:
+    """The formats of batch norm's own tensors; the pre-activations that it normalizes have LayerPrecision's.
+
+    normalized: x-hat.  preactivation_grads: the gradient at the pre-activations, which the products of the backward pass
+    read; None for the format that it arrives in, that of activation_grads.
+    """
+
+    mean: Format = Format(16, 3)
+    variance: Format = Format(16, 3, signed=False)
+    normalized: Format = Format(16, 3)
+    gamma: Format = Format(16, 1)
+    gamma_grads: Format = Format(16, 0)
+    gamma_accumulators: Format = Format(32, -15)
+    beta: Format = Format(16, 1)
+    beta_grads: Format = Format(16, 0)
+    beta_accumulators: Format = Format(32, -15)
+    preactivation_grads: Format | None = None
+
+    def __post_init__(self):
+        _check_formats(self, [name for name in BATCH_NORM if getattr(self, name) is not None], ("variance",))
+        _check_accumulator("gamma", self.gamma, self.gamma_accumulators)
+        _check_accumulator("beta", self.beta, self.beta_accumulators)
+
+
+@dataclass(frozen=True)
 class LayerPrecision:
-    """The formats of one layer: the method's five, and those of bias and pre-activations."""
+    """The formats of one layer: the method's five, those of bias and pre-activations, those of batch norm.
+
+    preactivations: what batch norm normalizes.  branch: the layer's output where no layer reads it but residual additions
+    do; None for 16 bits over [-2, 2) after a ReLU, whose clipping that is, and over [-8, 8) without one.  batch_norm:
+    None for BatchNormPrecision's defaults, where the layer has batch norm.
+    """
 
     weights: Format
     activations: Format
@@ -70,16 +117,35 @@ class LayerPrecision:
     bias_grads: Format = Format(16, 0)
     bias_accumulators: Format = Format(32, -16)
     preactivations: Format = Format(16, 3)
+    branch: Format | None = None
+    batch_norm: BatchNormPrecision | None = None
 
     def __post_init__(self):
-        for name in (*TENSORS, *AUXILIARY):
-            bits = getattr(self, name).bits
-            if not 1 <= bits <= MAX_TENSOR_BITS:
-                raise InputError(f"{name} bits must be 1 to {MAX_TENSOR_BITS}, got {bits}")
-            if name != "activations" and not getattr(self, name).signed:
-                raise InputError(f"{name} must be signed, got {getattr(self, name)}; only activations may be unsigned")
+        _check_formats(self, (*TENSORS, *AUXILIARY, *(["branch"] if self.branch else [])), ("activations",))
         _check_accumulator("weights", self.weights, self.accumulators)
         _check_accumulator("bias", self.bias, self.bias_accumulators)
+
+    def given(self) -> dict[str, Format]:
+        """Tensor -> format, of all that have one here."""
+        formats = {name: getattr(self, name) for name in (*TENSORS, *AUXILIARY, "branch")}
+        formats |= {name: getattr(self.batch_norm, name) for name in BATCH_NORM} if self.batch_norm else {}
+        return {name: format for name, format in formats.items() if format is not None}
+
+    @classmethod
+    def of(cls, formats: Mapping[str, Format]) -> LayerPrecision:
+        """The precision whose formats are `given`; what is missing has its default."""
+        norm = {name: format for name, format in formats.items() if name in BATCH_NORM}
+        others = {name: format for name, format in formats.items() if name not in BATCH_NORM}
+        return cls(**others, batch_norm=BatchNormPrecision(**norm) if norm else None)
+
+
+def _check_formats(precision, names, unsigned) -> None:
+    for name in names:
+        format = getattr(precision, name)
+        if not 1 <= format.bits <= MAX_TENSOR_BITS:
+            raise InputError(f"{name} bits must be 1 to {MAX_TENSOR_BITS}, got {format.bits}")
+        if name not in unsigned and not format.signed:
+            raise InputError(f"{name} must be signed, got {format}; only {' and '.join(unsigned)} may be unsigned")
 
 
 def accumulator_format(weights: Format, step_exp: int) -> Format:
@@ -102,6 +168,8 @@ class PrecisionAssignment:
 
     layers: layer name -> LayerPrecision, in the network's order.  logits: format of the class scores.
     rounding, overflow: tensor name -> mode where it differs from nearest_away and saturate.
+    accumulator: kind of product (one of fxsim.accumulator.KINDS), or 'layer.kind', which goes before it -> Accumulator
+    of these sums; products without one are summed exactly.
     reasons: (layer, tensor) -> Reason.
     """
 
@@ -111,20 +179,31 @@ class PrecisionAssignment:
     rounding: Mapping[str, str] = field(default_factory=dict)
     overflow: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[tuple[str, str], Reason] = field(default_factory=dict)
+    accumulator: Mapping[str, Accumulator] = field(default_factory=dict)
 
     def __post_init__(self):
         if not 1 <= self.logits.bits <= MAX_TENSOR_BITS:
             raise InputError(f"logits bits must be 1 to {MAX_TENSOR_BITS}, got {self.logits.bits}")
         for what, modes, allowed in (("rounding", self.rounding, ROUNDINGS), ("overflow", self.overflow, OVERFLOWS)):
             for tensor, mode in modes.items():
-                choice(f"{what}: tensor", tensor, (*TENSORS, *AUXILIARY, "logits"))
+                choice(f"{what}: tensor", tensor, _QUANTIZED)
                 choice(f"{what} of {tensor}", mode, allowed)
+        check_keys(self.accumulator, self.layers)
 
     def rounding_of(self, tensor: str) -> str:
         return self.rounding.get(tensor, "nearest_away")
 
     def overflow_of(self, tensor: str) -> str:
         return self.overflow.get(tensor, "saturate")
+
+    def accumulators_of(self, layer: str) -> dict[str, Accumulator]:
+        """Kind of product -> Accumulator, for the products of this layer that have one."""
+        found = {kind: self.accumulator.get(f"{layer}.{kind}", self.accumulator.get(kind)) for kind in KINDS}
+        return {kind: model for kind, model in found.items() if model}
+
+    def with_accumulators(self, texts: Iterable[str]) -> PrecisionAssignment:
+        """The same with accumulators as in fxsim.accumulator.parse_accumulators, beside or in place of its own."""
+        return dataclasses.replace(self, accumulator={**self.accumulator, **parse_accumulators(texts)})
 
     def check_network(self, network: Network) -> None:
         """InputError unless this assignment is for `network` (its name and layers)."""
@@ -133,6 +212,17 @@ class PrecisionAssignment:
                              f"{network.name!r} with {', '.join(network.names)}; make one with `fxsim assign`")
         for source in {source for _, source in network.edges()}:
             _check_shared_input(self, network, source)
+
+    def completed(self, network: Network) -> PrecisionAssignment:
+        """With the defaults written out for batch norm, and for outputs that only residual additions read."""
+        read, added = {source for _, source in network.edges()}, {layer.add for layer in network.layers}
+        layers = {}
+        for layer in network.layers:
+            own = self.layers[layer.name]
+            norm = own.batch_norm or (BatchNormPrecision() if layer.batch_norm else None)
+            branch = own.branch or (_BRANCH[layer.relu] if layer.name in added - read else None)
+            layers[layer.name] = dataclasses.replace(own, batch_norm=norm, branch=branch)
+        return dataclasses.replace(self, layers=layers)
 
     def perturbed(self, bits: int, only: str | None = None) -> PrecisionAssignment:
         """C_o with `bits` more (or fewer, if negative) in every tensor, or in one class of tensors.
@@ -150,12 +240,14 @@ class PrecisionAssignment:
         """Plain data for JSON; `from_dict` reads it back."""
         rows = {}
         for name, layer in self.layers.items():
-            rows[name] = {tensor: _format_dict(getattr(layer, tensor)) for tensor in (*TENSORS, *AUXILIARY)}
+            rows[name] = {tensor: _format_dict(format) for tensor, format in layer.given().items()}
             for tensor in rows[name]:
                 if (name, tensor) in self.reasons:
                     rows[name][tensor]["reason"] = dataclasses.asdict(self.reasons[name, tensor])
+        models = {key: model.to_dict() for key, model in self.accumulator.items()}
         return {"kind": "fxsim precision assignment", "version": 1, "network": self.network, "layers": rows,
-                "logits": _format_dict(self.logits), "rounding": dict(self.rounding), "overflow": dict(self.overflow)}
+                "logits": _format_dict(self.logits), "rounding": dict(self.rounding), "overflow": dict(self.overflow),
+                **({"accumulator": models} if models else {})}
 
     @classmethod
     def from_dict(cls, data: dict) -> PrecisionAssignment:
@@ -167,7 +259,8 @@ class PrecisionAssignment:
             reasons = {(name, tensor): Reason(**cell["reason"])
                        for name, row in data["layers"].items() for tensor, cell in row.items() if "reason" in cell}
             return cls(data["network"], layers, _read_format("", "logits", data["logits"]),
-                       data.get("rounding", {}), data.get("overflow", {}), reasons)
+                       data.get("rounding", {}), data.get("overflow", {}), reasons,
+                       {key: Accumulator.from_dict(row) for key, row in data.get("accumulator", {}).items()})
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"the precision assignment is damaged: {error!r}; make it anew with `fxsim assign`") from None
 
@@ -190,20 +283,25 @@ def _check_shared_input(assignment, network, source) -> None:
 
 
 def _perturb_layer(name, layer: LayerPrecision, bits: int, tensors) -> LayerPrecision:
-    changed = {}
-    for tensor in tensors:
-        old = getattr(layer, tensor)
-        if not 1 <= old.bits + bits <= MAX_TENSOR_BITS:
-            raise InputError(f"layer {name!r}: {tensor} has {old.bits} bits and cannot take {bits:+d}; "
-                             f"stay within 1 to {MAX_TENSOR_BITS}")
-        changed[tensor] = dataclasses.replace(old, bits=old.bits + bits)
+    changed = {tensor: _perturbed(name, tensor, getattr(layer, tensor), bits) for tensor in tensors}
     if "weights" in changed:
         weights = changed["weights"]
         if "accumulators" in changed:
             changed["accumulators"] = Format(changed["accumulators"].bits, weights.step_exp - 1)
         else:
             changed["accumulators"] = accumulator_format(weights, layer.accumulators.step_exp)
+    norm = layer.batch_norm
+    if "activation_grads" in changed and norm and norm.preactivation_grads:
+        grads = _perturbed(name, "preactivation_grads", norm.preactivation_grads, bits)
+        changed["batch_norm"] = dataclasses.replace(norm, preactivation_grads=grads)
     return dataclasses.replace(layer, **changed)
+
+
+def _perturbed(layer: str, tensor: str, format: Format, bits: int) -> Format:
+    if not 1 <= format.bits + bits <= MAX_TENSOR_BITS:
+        raise InputError(f"layer {layer!r}: {tensor} has {format.bits} bits and cannot take {bits:+d}; "
+                         f"stay within 1 to {MAX_TENSOR_BITS}")
+    return dataclasses.replace(format, bits=format.bits + bits)
 
 
 def _format_dict(format: Format) -> dict:
@@ -212,8 +310,8 @@ def _format_dict(format: Format) -> dict:
 
 def _read_layer(name: str, row: dict) -> LayerPrecision:
     for tensor in row:
-        choice(f"layer {name!r}: tensor", tensor, (*TENSORS, *AUXILIARY))
-    return LayerPrecision(**{tensor: _read_format(name, tensor, cell) for tensor, cell in row.items()})
+        choice(f"layer {name!r}: tensor", tensor, _FORMATS)
+    return LayerPrecision.of({tensor: _read_format(name, tensor, cell) for tensor, cell in row.items()})
 
 
 def _read_format(layer: str, tensor: str, cell: dict) -> Format:

@@ -13,6 +13,7 @@ from numba.core import event
 from fxsim.results import Outcome
 from fxsim.settings import Settings
 from fxsim.stages import Observer
+from fxsim.train.loop import Epoch
 
 REFRESH_SECONDS = 0.1
 COMPILE_SECONDS = 30
@@ -20,11 +21,14 @@ COMPILE_SECONDS = 30
 
 
 class Progress(Observer):
-    """Writes design, epoch, loss, speed and time left to `stream`; designs: how many trainings there will be."""
+    """Writes design, epoch, loss, speed and time left to `stream`; designs: how many trainings there will be.
 
-    def __init__(self, stream: TextIO, designs: int = 1):
+    terminal: whether to rewrite the line; None to ask the stream.
+    """
+
+    def __init__(self, stream: TextIO, designs: int = 1, terminal: bool | None = None):
         self.stream, self.designs, self.started = stream, designs, 0
-        self.terminal = stream.isatty()
+        self.terminal = stream.isatty() if terminal is None else terminal
         self._drawn = -math.inf
         self._compilations = _Compilations(self)
 
@@ -35,7 +39,7 @@ class Progress(Observer):
         self.started += 1
         self.design = f"{design} ({self.started}/{self.designs})" if self.designs > 1 else design
         self.epochs, self.batch = settings.epochs, settings.batch
-        self._clock = None
+        self._clock, self._error, self._line = None, "", self.design
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         self._compilations.raise_if_interrupted()
@@ -43,11 +47,14 @@ class Progress(Observer):
         now = time.perf_counter()
         if self._clock is None:
             self._clock = now, done  # the first step compiles kernels; speed counts from its end
-        last_of_epoch = step == steps
-        if last_of_epoch if not self.terminal else now - self._drawn >= REFRESH_SECONDS:
+        self._line = f"{self.design}  epoch {epoch + 1}/{self.epochs}  loss {loss:.4f}{self._speed(now, done, steps)}"
+        if self.terminal and now - self._drawn >= REFRESH_SECONDS:
             self._drawn = now
-            text = f"{self.design}  epoch {epoch + 1}/{self.epochs}  loss {loss:.4f}{self._speed(now, done, steps)}"
-            self._draw(text) if self.terminal else self._print(text)
+            self._draw(self._line + self._error)
+
+    def epoch(self, epoch: Epoch) -> None:
+        self._error = f"  test error {epoch.test_error:.2%}"
+        (self._draw if self.terminal else self._print)(self._line + self._error)
 
     def end(self, outcome: Outcome) -> None:
         last = outcome.epochs[-1]

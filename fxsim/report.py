@@ -1,15 +1,10 @@
-"""Tables for people and plots, from the plain data of results.json."""
+"""Tables for people, from the plain data of results.json."""
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from fxsim.analysis.complexity import Complexity
 from fxsim.analysis.statistics import Statistics
-from fxsim.errors import InputError
-from fxsim.files import write_atomically
 from fxsim.formats import Format
 from fxsim.precision import SYMBOLS, TENSORS, PrecisionAssignment
 
@@ -17,12 +12,14 @@ METRICS = {"weight_storage": ("C_W", "b"), "activation_storage": ("C_A", "b"), "
            "communication": ("C_C", "b")}
 """Metric -> the paper's symbol and unit: bits, one-bit full adders."""
 
+NOTABLE_OVERFLOWS = 0.01
+"""Overflows of an accumulator per sum, above which they are told."""
+
+MOST_NAMED = 3
+"""Designs that a remark names."""
+
 NOTABLE_CLIPPING, NOTABLE_FLUSHING = 0.05, 0.5
 """Shares of a tensor's elements above which its clipping or flushing is told; 5 % is criterion GC's bound."""
-
-COLOURS = ("black", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Colours that the colour-blind can tell apart (Okabe and Ito)."""
-MARKERS, DASHES = "oosD^vX", ("-", "--", ":")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
@@ -51,17 +48,31 @@ def _range(format: Format) -> str:
 
 
 def sums_table(design: dict) -> str:
-    """Bits of an accumulator that adds without loss, for the three products of each layer, and the kernel paths."""
+    """Bits of an accumulator that adds without loss, for the three products of each layer, and the kernel paths.
+
+    Where there is an accumulator of another width: '26, has 16'.
+    """
     products = ("forward", "weight_grad", "input_grad")
     rows = []
     for layer, sums in design["sums"].items():
         paths = ", ".join(dict.fromkeys(row["path"] for row in sums.values()))
-        rows.append([layer, paths, *(str(sums[name]["bits"]) if name in sums else "-" for name in products)])
+        rows.append([layer, paths, *(_sum_bits(sums[name]) if name in sums else "-" for name in products)])
     return table(("layer", "kernel", "Z", "G^W", "G^A below"), rows, 2)
 
 
+def _sum_bits(row: dict) -> str:
+    has = row.get("accumulator", "").partition(" ")[0]
+    return f"{row['bits']}, has {has}" if has else str(row["bits"])
+
+
 def designs_table(designs: Sequence[dict]) -> str:
-    """Designs of results.json side by side: error, loss, the four costs and their share of FL's."""
+    """Designs of results.json side by side; see designs_rows."""
+    header, *rows = designs_rows(designs)
+    return table(header, rows)
+
+
+def designs_rows(designs: Sequence[dict]) -> list[list[str]]:
+    """A header and a row for each design: error, loss, the four costs and their share of FL's."""
     float_costs = next((row["costs"]["total"] for row in designs if row["design"] == "FL"), None)
     units = {metric: _unit(max(row["costs"]["total"][metric] for row in designs)) for metric in METRICS}
     header = ["design", "test error", "train loss"]
@@ -71,7 +82,7 @@ def designs_table(designs: Sequence[dict]) -> str:
         costs = row["costs"]["total"]
         cells = (_cost(costs[metric], units[metric][0], float_costs and float_costs[metric]) for metric in METRICS)
         rows.append([row["design"], f"{row['test_error']:.2%}", f"{row['train_loss']:.4f}", *cells])
-    return table(header, rows)
+    return [header, *rows]
 
 
 def statistics_table(statistics: Statistics) -> str:
@@ -95,7 +106,8 @@ def _unit(value: int) -> tuple[float, str]:
 
 
 def remarks(designs: Sequence[dict]) -> list[str]:
-    """One line for each tensor that clipped or flushed more than is usual, with the designs in which it did."""
+    """One line for each tensor that clipped or flushed, and each product that overflowed, more than is usual, with the
+    designs in which it did."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in designs:
         for tensor, counts in row["counts"].items():
@@ -104,7 +116,13 @@ def remarks(designs: Sequence[dict]) -> list[str]:
             for what, share, bound in (("clipped", clipped, NOTABLE_CLIPPING), ("flushed", flushed, NOTABLE_FLUSHING)):
                 if share > bound:
                     found.setdefault((tensor, what), []).append(f"{share:.1%} in {row['design']}")
-    return [f"{tensor}: {what} {', '.join(where)}" for (tensor, what), where in found.items()]
+        for product, met in row.get("overflows", {}).items():
+            if met["overflows"] > NOTABLE_OVERFLOWS * met["sums"]:
+                share = met["overflows"] / met["sums"]
+                found.setdefault((product, "overflows per sum"), []).append(f"{share:.2g} in {row['design']}")
+    return [f"{tensor}: {what} {', '.join(where[:MOST_NAMED])}"
+            + (f" and {len(where) - MOST_NAMED} more" if len(where) > MOST_NAMED else "")
+            for (tensor, what), where in found.items()]
 
 
 def cost_table(costs: Complexity) -> str:
@@ -129,78 +147,3 @@ def info_text(machine: dict, cache: dict) -> str:
         **{name: version or "not installed" for name, version in machine["versions"].items()},
     }
     return "\n".join(f"{name:<14}{value}" for name, value in rows.items())
-
-
-def write_plots(folder: Path, designs: Sequence[dict]) -> list[str]:
-    """Draw the designs of results.json into `folder`; returns the names of the files.
-
-    curves.png: training loss and test error along the epochs.  bits.png: the bits of the first design that
-    has a precision assignment.  Raises InputError where matplotlib is not installed.
-    """
-    assigned = next((row["assignment"] for row in designs if row["assignment"]), None)
-    figures = {"curves.png": curves_figure(designs)}
-    if assigned:
-        figures["bits.png"] = bits_figure(PrecisionAssignment.from_dict(assigned))
-    for name, figure in figures.items():
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=150)
-        write_atomically(folder / name, lambda file, image=image: file.write(image.getvalue()))
-    return list(figures)
-
-
-def _figure(width: float, height: float):
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise InputError("they need matplotlib; python -m pip install matplotlib") from None
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def curves_figure(designs: Sequence[dict]):
-    """A matplotlib Figure: training loss and test error of each design along the epochs."""
-    figure = _figure(9, 3.6)
-    axes = figure.subplots(1, 2)
-    for index, row in enumerate(designs):
-        epochs = [epoch["epoch"] for epoch in row["epochs"]]
-        label = re.sub(r"C_(\S+)", r"$C_{\1}$", row["design"])
-        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
-                 "marker": MARKERS[index % len(MARKERS)], "markersize": 4, "linewidth": 1.5, "label": label}
-        axes[0].plot(epochs, [epoch["train_loss"] for epoch in row["epochs"]], **style)
-        axes[1].plot(epochs, [100 * epoch["test_error"] for epoch in row["epochs"]], **style)
-    axes[0].set(ylabel="training loss (nats)", yscale="log")
-    axes[0].set_title(designs[0]["costs"]["network"], loc="left", fontsize=10)
-    axes[0].yaxis.set_major_formatter("{x:g}")
-    axes[1].set(ylabel="test error (%)", ylim=(0, None))
-    for axis in axes:
-        axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        _tidy(axis)
-    axes[1].legend(frameon=False)
-    return figure
-
-
-def bits_figure(assignment: PrecisionAssignment):
-    """A matplotlib Figure: the bits of every layer's five tensors as grouped bars."""
-    layers = list(assignment.layers)
-    figure = _figure(max(6.0, 1.5 + 1.3 * len(layers)), 3.6)
-    axis = figure.subplots()
-    width = 0.8 / len(TENSORS)
-    for index, tensor in enumerate(TENSORS):
-        bits = [getattr(layer, tensor).bits for layer in assignment.layers.values()]
-        places = [at + (index - (len(TENSORS) - 1) / 2) * width for at in range(len(layers))]
-        label = f"${SYMBOLS[tensor].replace('acc', '{acc}')}$ {tensor.replace('_', ' ')}"
-        bars = axis.bar(places, bits, width * 0.92, color=COLOURS[1 + index], label=label)
-        axis.bar_label(bars, fontsize=7, padding=1)
-    axis.set(ylabel="bits", xlabel=f"layers of {assignment.network}", xlim=(-0.6, len(layers) - 0.4))
-    axis.set_xticks(range(len(layers)), layers, rotation=0 if len(layers) <= 12 else 45)
-    axis.tick_params(axis="x", length=0)
-    axis.grid(visible=False, axis="x")
-    _tidy(axis)
-    figure.legend(loc="outside upper center", ncols=len(TENSORS), frameon=False, fontsize=8)
-    return figure
-
-
-def _tidy(axis) -> None:
-    axis.grid(color="0.9", linewidth=0.8, axis="y")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)

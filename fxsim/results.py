@@ -1,4 +1,5 @@
-"""What the designs of an experiment came to: results.json and curves.csv, written anew after each design."""
+"""What the designs of an experiment came to: results.json, written anew after each design, and curves.csv, after each
+epoch."""
 from __future__ import annotations
 
 import csv
@@ -16,7 +17,8 @@ from fxsim.nn.fixed import FixedNetwork
 from fxsim.precision import PrecisionAssignment
 from fxsim.train.loop import Epoch
 
-FILE, KIND = "results.json", "fxsim results"
+FILE, KIND, CURVES = "results.json", "fxsim results", "curves.csv"
+COLUMNS = ("design", *(field.name for field in dataclasses.fields(Epoch)))
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Outcome:
 
     design: 'FL', 'FX C_o', 'FX C_-1' ...  counts: tensor 'layer.tensor' -> elements, below, above, flushed, over all
     of training.  stopped: layer -> non-zero updates that did not move a weight's code.  sums: see exact_sums.
-    fingerprint: SHA-256 of all parameter codes; None for float designs.
+    fingerprint: SHA-256 of all parameter codes; None for float designs.  measured: see train/measured.py.
+    overflows: 'layer.kind' -> sums, overflows of their accumulator, over all of training; without accumulators empty.
     """
 
     design: str
@@ -37,6 +40,8 @@ class Outcome:
     stopped: dict[str, int] = field(default_factory=dict)
     sums: dict[str, dict] = field(default_factory=dict)
     fingerprint: str | None = None
+    measured: dict = field(default_factory=dict)
+    overflows: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """Plain data for results.json; epochs count from 1 there."""
@@ -44,24 +49,34 @@ class Outcome:
         return {"design": self.design, "test_error": last.test_error, "test_loss": last.test_loss,
                 "train_loss": last.train_loss, "seconds": round(self.seconds, 3), "fingerprint": self.fingerprint,
                 "costs": self.costs.to_dict(),
-                "epochs": [dataclasses.asdict(epoch) | {"epoch": epoch.epoch + 1} for epoch in self.epochs],
-                "counts": self.counts, "stopped": self.stopped, "sums": self.sums,
+                "epochs": [epoch_row(epoch) for epoch in self.epochs],
+                "counts": self.counts, "stopped": self.stopped, "sums": self.sums, "measured": self.measured,
+                "overflows": self.overflows,
                 "assignment": self.assignment.to_dict() if self.assignment else None}
+
+    @classmethod
+    def from_dict(cls, row: dict, costs: Complexity) -> Outcome:
+        """The outcome, with these costs, that `to_dict` gave."""
+        epochs = [Epoch(**epoch | {"epoch": epoch["epoch"] - 1}) for epoch in row["epochs"]]
+        assignment = PrecisionAssignment.from_dict(row["assignment"]) if row["assignment"] else None
+        return cls(row["design"], epochs, costs, row["seconds"], assignment, row["counts"], row["stopped"], row["sums"],
+                   row["fingerprint"], row["measured"], row.get("overflows", {}))
 
 
 def exact_sums(network: FixedNetwork, batch: int) -> dict[str, dict]:
     """For each layer and product (forward, input_grad, weight_grad): terms, accumulator bits and kernel path.
 
-    The bits hold every partial sum exactly; hardware that adds without loss needs as many.  The first layer
-    has no input_grad.
+    The bits hold every partial sum exactly; hardware that adds without loss needs as many.  Where the sums are in an
+    accumulator all the same, its text.  The first layer has no input_grad.
     """
     rows = {}
     for layer, source in network.network.edges():
         products = network.products[layer.name]
         plans = {"forward": products.forward_plan, "input_grad": products.input_grad_plan if source else None,
                  "weight_grad": products.weight_grad_plan(batch)}
-        rows[layer.name] = {name: {"terms": plan.terms, "bits": plan.accumulator_bits, "path": plan.path}
-                            for name, plan in plans.items() if plan}
+        models = {kind: {"accumulator": str(model)} for kind, model in products.accumulators.items()}
+        rows[layer.name] = {name: {"terms": plan.terms, "bits": plan.accumulator_bits, "path": plan.path,
+                                   **models.get(name, {})} for name, plan in plans.items() if plan}
     return rows
 
 
@@ -88,8 +103,16 @@ class Results:
         names = [design["design"] for design in designs]
         at = names.index(outcome.design) if outcome.design in names else len(designs)
         designs[at:at + 1] = [row]
+        write_curves(self.folder, {design["design"]: design["epochs"] for design in designs})
+        self._write()
+
+    def put(self, name: str, value) -> None:
+        """Plain data about the experiment as a whole, beside its designs."""
+        self.data[name] = value
+        self._write()
+
+    def _write(self) -> None:
         write_text(self.folder / FILE, json.dumps(self.data, indent=1) + "\n")
-        write_text(self.folder / "curves.csv", curves_csv(designs))
 
 
 def read_results(folder: str | Path) -> dict:
@@ -101,12 +124,46 @@ def read_results(folder: str | Path) -> dict:
     return data
 
 
-def curves_csv(designs: list[dict]) -> str:
-    """One row per design and epoch, from the designs of results.json."""
+def finished(folder: Path, settings: dict, design: str, assignment: PrecisionAssignment | None) -> dict | None:
+    """The row of results.json of `design`, if it was trained there with these settings and this assignment."""
+    if not (folder / FILE).exists():
+        return None
+    data = read_results(folder)
+    wanted = json.loads(json.dumps([settings, design, assignment.to_dict() if assignment else None]))
+    rows = [row for row in data["designs"] if [data["settings"], row["design"], row["assignment"]] == wanted]
+    return rows[0] if rows else None
+
+
+def write_curves(folder: Path, epochs: dict[str, list[dict]]) -> None:
+    """Put the epochs (plain data, counted from 1) of these designs into curves.csv, in place of the rows they had.
+
+    The rows of other designs stay: they may be under way beside this one.
+    """
+    path = folder / CURVES
+    designs = _read_curves(path)
+    if not designs and not any(epochs.values()):
+        return
     text = io.StringIO()
-    columns = ["design", *(name.name for name in dataclasses.fields(Epoch))]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for design in designs:
-        writer.writerows({"design": design["design"], **epoch} for epoch in design["epochs"])
-    return text.getvalue()
+    for design, rows in (designs | epochs).items():
+        writer.writerows({"design": design, **row} for row in rows)
+    write_text(path, text.getvalue())
+
+
+def _read_curves(path: Path) -> dict[str, list[dict]]:
+    """The rows of each design in curves.csv; none where it is missing or somebody else's."""
+    designs: dict[str, list[dict]] = {}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            for row in reader if reader.fieldnames == list(COLUMNS) else ():
+                designs.setdefault(row["design"], []).append(row)
+    except (OSError, ValueError, csv.Error):
+        return {}
+    return designs
+
+
+def epoch_row(epoch: Epoch) -> dict:
+    """Plain data for results.json and curves.csv, where epochs count from 1."""
+    return dataclasses.asdict(epoch) | {"epoch": epoch.epoch + 1}

@@ -3,13 +3,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from fxsim.errors import InputError, choice
 from fxsim.nn import networks, spec
+from fxsim.nn.optimizer import Optimizer
 from fxsim.nn.spec import Network
 from fxsim.train.augment import Augmentation
+from fxsim.train.designs import DESIGNS
 from fxsim.train.schedule import Schedule
 
 DEFAULTS: dict[str, dict] = {
@@ -32,9 +35,12 @@ class Settings:
 
     network: name of a built-in network; layers: a network of one's own as plain data (spec.from_dict), else None.
     width: multiplier of the built-in's filters.  data: folder of the data set (digits need none).
+    momentum, weight_decay: 0 for plain SGD, see nn/optimizer.py.
     flip, crop: augmentation of training pictures, see train/augment.py.
     drops: epochs (from 0) at whose start the learning rate is divided by 10; None for one, after 3/4 of the epochs.
-    target: bound on the mismatch probability p_m that B_min must meet.  perturb: bits to add to C_o.
+    designs: of train/designs.py, to be trained in this order.
+    target: bound on the mismatch probability p_m that B_min must meet.  perturb: bits to add to C_o; per_class: also in
+    each class of tensors alone (precision.PERTURBATION_CLASSES).
     gain_samples: training pictures (not their labels) from which noise gains are estimated.
     quick: few epochs and pictures.
     """
@@ -46,12 +52,16 @@ class Settings:
     epochs: int = 12
     batch: int = 32
     learning_rate: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
     drops: tuple[int, ...] | None = None
     flip: bool = False
     crop: int = 0
     seed: int = 0
     target: float = 0.01
+    designs: tuple[str, ...] = ("FL", "FX")
     perturb: tuple[int, ...] = (-1, 1)
+    per_class: bool = False
     gain_samples: int = 512
     quick: bool = False
     layers: dict | None = None
@@ -71,6 +81,7 @@ class Settings:
             settings = dataclasses.replace(settings, epochs=min(settings.epochs, QUICK_EPOCHS), drops=())
         settings.schedule()
         settings.augmentation()
+        settings.optimizer()
         return settings
 
     def schedule(self) -> Schedule:
@@ -83,6 +94,9 @@ class Settings:
     def augmentation(self) -> Augmentation:
         return Augmentation(self.flip, self.crop)
 
+    def optimizer(self) -> Optimizer:
+        return Optimizer(self.momentum, self.weight_decay)
+
     def build_network(self) -> Network:
         if self.layers is None:
             return networks.build(self.network, self.width)
@@ -91,6 +105,16 @@ class Settings:
         except (TypeError, AttributeError) as error:  # a value of a type that no field takes
             raise InputError(f"[layers] does not describe a network: {error}") from None
 
+    def check_given(self, given: dict, place: str | Path) -> None:
+        """InputError where `given` settings are others than these, which are those of `place`."""
+        for name, value in given.items():
+            own, value = getattr(self, name), _checked(name, value)
+            if self.quick and name in ("epochs", "drops"):
+                value = min(value, QUICK_EPOCHS) if name == "epochs" else ()
+            if value != own:
+                raise InputError(f"{name} is {reprlib.repr(value)}, but what is in {place} has {reprlib.repr(own)}; "
+                                 f"leave it out to go on there, or choose another --out")
+
     def to_dict(self) -> dict:
         """Plain data for JSON; Settings.make(**data) gives the settings back."""
         return dataclasses.asdict(self)
@@ -98,7 +122,7 @@ class Settings:
 
 NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str, "str | None": str, "dict | None": dict,
-          "tuple[int, ...]": tuple, "tuple[int, ...] | None": tuple}
+          "tuple[int, ...]": tuple, "tuple[int, ...] | None": tuple, "tuple[str, ...]": tuple}
 _KINDS = {field.name: _TYPES[field.type] for field in dataclasses.fields(Settings)}
 _NOUN = {int: "an integer", float: "a number", bool: "true or false", str: "a text", dict: "a table"}
 _LEAST = {"epochs": 1, "batch": 1, "seed": 0, "gain_samples": 1}
@@ -120,9 +144,7 @@ def _checked(name: str, value):
     """`value` with the type of the field `name`; InputError where it is of another or out of range."""
     kind = _KINDS[name]
     if kind is tuple:
-        if not isinstance(value, (list, tuple)) or not all(type(item) is int for item in value):
-            raise InputError(f"{name} must be a list of integers, got {value!r}")
-        return tuple(value)
+        return _checked_items(name, value)
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
         raise InputError(f"{name} must be {_NOUN[kind]}, got {value!r}")
@@ -134,6 +156,19 @@ def _checked(name: str, value):
         raise InputError(f"width must be above 0 and at most {MAX_WIDTH}, got {value}")
     return kind(value)
 
+
+def _checked_items(name: str, value) -> tuple:
+    item_type, noun = (str, "texts") if name == "designs" else (int, "integers")
+    if not isinstance(value, (list, tuple)) or not all(type(item) is item_type for item in value):
+        raise InputError(f"{name} must be a list of {noun}, got {value!r}")
+    if name == "designs":
+        if not value:
+            raise InputError(f"designs must be at least one of {', '.join(DESIGNS)}")
+        for item in value:
+            choice("design", item, DESIGNS)
+    if name == "perturb" and 0 in value:
+        raise InputError("perturb must not hold 0: that is C_o, which FX trains anyway")
+    return tuple(dict.fromkeys(value))
 
 
 def read_toml(path: str | Path) -> dict:

@@ -283,9 +283,23 @@ def test_from_float_training_to_an_assignment():
     found = measure(network, observer, images, images[:16], gamma_min=0.05)
     assert found.batch_size == 16
     assert found.activation_grads_count.tolist() == [16 * n for n in (64, 64, 64, 3)]
-    assert found.logits_max == pytest.approx(np.abs(network.forward(images)).max())
-    operation = network.forward_tape(images).layers["skip"].preactivation  # no branch, no batch norm
-    assert found.preactivations_max[1] == pytest.approx(np.abs(operation).max())
+    tapes = [network.forward_tape(images), FloatNetwork(NETWORK, network.parameters).forward_tape(images[:16], True)]
+    assert found.logits_max == pytest.approx(max(np.abs(tape.scores).max() for tape in tapes))
+    operations = [tape.layers["skip"].preactivation for tape in tapes]  # no branch, no batch norm
+    assert found.preactivations_max[1] == pytest.approx(max(np.abs(operation).max() for operation in operations))
+    variances = [tape.layers["conv2"].operation.var(axis=(0, 1, 2)).max() for tape in tapes]
+    assert found.variances_max.tolist() == [0, 0, pytest.approx(max(variances)), 0]
     assignment = assign(NETWORK, found)
     assignment.check_network(NETWORK)
     assert assignment_mismatch_bound(NETWORK, found, assignment) <= 0.01
+
+
+@pytest.mark.parametrize("rate, room", [(0.5, 1), (0.2, 1), (0.8, 3), (0.75, 2)])
+def test_activations_have_room_for_the_scale_of_dropout(rate, room):
+    first, *others = NETWORK.layers
+    dropped = Network(NETWORK.name, NETWORK.input_shape, (dataclasses.replace(first, dropout=rate), *others))
+    plain, scaled = (assign(network, statistics()).layers for network in (NETWORK, dropped))
+    for name in ("conv1", "fc"):
+        assert scaled[name].activations == plain[name].activations
+    for name in ("skip", "conv2"):
+        assert scaled[name].activations == Format(plain[name].activations.bits + room, 1 + room, signed=False)

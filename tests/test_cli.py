@@ -51,9 +51,10 @@ def designs(folder):
 
 
 def test_a_run_writes_its_files_and_no_others(folder):
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "assignment.json", "bits.png", "curves.csv", "curves.png", "experiment.json", "float.npz", "gradients.npz",
-        "results.json", "statistics.npz"]
+    pictures = [f"{name}.{suffix}" for name in ("bits", "curves", "ranges", "sensitivity") for suffix in ("png", "svg")]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([
+        "assignment.json", "curves.csv", "experiment.json", "float.npz", "gradients.npz", "report.md", "results.json",
+        "statistics.npz", *pictures])
 
 
 def test_results_hold_everything_of_every_design(designs):
@@ -204,7 +205,7 @@ def test_a_package_that_is_missing_is_told(monkeypatch, capsys):
     assert ["nosuch", "not", "installed"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("train",), ("analyze",), ("assign",), ("cost",), ("info",)])
+@pytest.mark.parametrize("command", [(), ("run",), ("train",), ("analyze",), ("assign",), ("cost",), ("data",), ("info",)])
 def test_help_teaches(command, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([*command, "--help"])
@@ -245,7 +246,13 @@ def test_an_interrupted_run_leaves_whole_files_only(blow, seconds, tmp_path):
     errors = strike(process, blow, out, seconds)
     assert process.returncode == (130 if blow == signal.SIGINT else -signal.SIGKILL), errors
     assert "Traceback" not in errors
-    assert list(out.iterdir()) == []
+    assert {path.name for path in out.glob("[!.]*")} <= {"checkpoint-FL.npz", "curves.csv"}
+    if (out / "checkpoint-FL.npz").exists():
+        read_arrays(out / "checkpoint-FL.npz")
+    if blow == signal.SIGINT:
+        way_on = f"go on with: fxsim run --resume --epochs 5000 --width 0.5 --out {out}"
+        assert errors.splitlines()[-1] == f"fxsim: interrupted; {way_on}"
+        assert not list(out.glob(".*"))
 
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])

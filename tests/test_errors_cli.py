@@ -119,7 +119,7 @@ def test_a_damaged_assignment(refused, copy):
 @pytest.mark.parametrize(("arguments", "parts"), [
     (("run", "--network", "digits-convent"), ("'digits-convent'", "did you mean 'digits-convnet'?")),
     (("cost", "cifar-convnet"), ("did you mean 'cifar10-convnet'?",)),
-    (("cost", "cifar10-convnet", "--design", "FK"), ("'FK'", "FL, BN, TG")),
+    (("cost", "cifar10-convnet", "--design", "FK"), ("'FK'", "FL, FX, BN, SQ, TG")),
     (("cost", "cifar10-convnet", "--width", "0"), ("width", "above 0")),
     (("cost", "cifar10-convnet", "--width", "inf"), ("width", "at most 64")),
     (("run", "--dataset", "cifra10"), ("did you mean 'cifar10'?",)),

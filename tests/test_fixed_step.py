@@ -1,5 +1,6 @@
 """A whole training step in fixed point equals the twin, tensor for tensor."""
 import copy
+import dataclasses
 from fractions import Fraction
 
 import numpy as np
@@ -10,9 +11,12 @@ from hypothesis import strategies as st
 from oracle import rounding as rounding_oracle
 from oracle import step as oracle
 
+from fxsim.accumulator import parse_accumulators
 from fxsim.formats import Format
+from fxsim.nn import accumulated
 from fxsim.nn.codes import LearningRate, pixel_codes
 from fxsim.nn.fixed import FixedNetwork
+from fxsim.nn.optimizer import PLAIN_SGD
 from fxsim.nn.products import available_paths
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 from fxsim.precision import AUXILIARY, TENSORS, LayerPrecision, PrecisionAssignment, accumulator_format
@@ -45,22 +49,24 @@ def precision(weights=8, activations=6, activation_grads=8, weight_grads=10, bel
         bias_accumulators=accumulator_format(b, b.step_exp - 5))
 
 
-def assignment(network, widths, logits=LOGITS, rounding=None, overflow=None):
+def assignment(network, widths, logits=LOGITS, rounding=None, overflow=None, accumulator=()):
     """`widths`: keyword arguments of `precision`, one dict for all layers or one for each."""
     widths = widths if isinstance(widths, list) else [widths] * len(network.layers)
     layers = {name: precision(**row) for name, row in zip(network.names, widths)}
-    return PrecisionAssignment(network.name, layers, logits, rounding or {}, overflow or {})
+    return PrecisionAssignment(network.name, layers, logits, rounding or {}, overflow or {},
+                               accumulator=parse_accumulators(accumulator))
 
 
 def tuple_of(format):
     return format.bits, format.range_exp, format.signed
 
 
-def describe(network):
-    """The twin's plain form of a network."""
+def describe(network, assigned):
+    """The twin's plain form of a network with its accumulators."""
     return [{"name": layer.name, "kind": type(layer).__name__.lower(), "relu": layer.relu,
-             "pool": layer.pool and (layer.pool.kind, layer.pool.size),
-             "stride": getattr(layer, "stride", None), "padding": getattr(layer, "padding", None)}
+             "pool": layer.pool and (layer.pool.kind, layer.pool.size), "dropout": layer.dropout,
+             "stride": getattr(layer, "stride", None), "padding": getattr(layer, "padding", None),
+             "accumulators": {kind: dataclasses.asdict(model) for kind, model in assigned.accumulators_of(layer.name).items()}}
             for layer in network.layers]
 
 
@@ -85,10 +91,11 @@ def start(network, assigned, seed):
     return real, formats, state
 
 
-def check_steps(network, assigned, steps=2, batch=4, rate=0.4, seed=0, kernel="auto"):
+def check_steps(network, assigned, steps=2, batch=4, rate=0.4, seed=0, kernel="auto", optimizer=PLAIN_SGD):
     """Every tensor, count, loss and error of the first steps; returns the tensors that were 0 throughout."""
     real, formats, state = start(network, assigned, seed)
-    fixed = FixedNetwork(network, assigned, real, kernel, seed)
+    fixed = FixedNetwork(network, assigned, real, kernel, seed, optimizer)
+    options = {"optimizer": dataclasses.asdict(optimizer)} if optimizer else {}
     modes = {("rounding", tensor): mode for tensor, mode in assigned.rounding.items()}
     modes |= {("overflow", tensor): mode for tensor, mode in assigned.overflow.items()}
     learning_rate = LearningRate.of(rate)
@@ -104,14 +111,15 @@ def check_steps(network, assigned, steps=2, batch=4, rate=0.4, seed=0, kernel="a
 
         result = fixed.train_step(images, labels, learning_rate, number, probe)
         run, loss_sum, wrong = oracle.train_step(
-            describe(network), formats, tuple_of(assigned.logits), state, images.tolist(), labels.tolist(), gamma,
-            modes, seed, number)
+            describe(network, assigned), formats, tuple_of(assigned.logits), state, images.tolist(), labels.tolist(), gamma,
+            modes, seed, number, **options)
         assert set(seen) == set(run.tensors)
         for (tensor, layer), wanted in run.tensors.items():
             assert_same_codes(seen[tensor, layer], wanted, what=f"step {number}, {layer}, {tensor}")
         assert (result.loss_sum, result.wrong) == (loss_sum, wrong)
         assert {key: (c.below, c.above, c.flushed) for key, c in result.counts.items()} == run.counts
         assert result.stopped == run.stopped
+        assert {key: met.overflows for key, met in result.overflows.items()} == run.overflows
         zero = {key for key, codes in seen.items() if not codes.any()}
         dead = zero if dead is None else dead & zero
     return dead
@@ -140,6 +148,87 @@ ASSIGNMENTS = {
         "activations": "stochastic", "activation_grads": "stochastic", "weight_grads": "stochastic",
         "accumulators": "stochastic", "bias_grads": "stochastic_equal", "logits": "stochastic"}},
 }
+
+
+ACCUMULATORS = {
+    "sequential": ["13 bits"], "tree": ["13 bits, tree"], "tiles": ["13 bits, tiles of 4"],
+    "wrap": ["12 bits, wrap"], "wrap in a tree": ["12 bits, wrap, tree"],
+    "at the end": ["11 bits, saturate_zero at the end", "weight_grad=6 bits, saturate at the end"],
+    "each kind its own": ["forward=11 bits, tiles of 3, nearest_even 2", "input_grad=10 bits, tree, saturate_symmetric, jam 1",
+                          "weight_grad=9 bits, wrap at the end, nearest_away 3"],
+    "one layer's step": ["c1.forward=9 bits, ceil to 2^-10", "c1.weight_grad=6 bits, saturate_zero, floor to 2^-12"],
+    "ample": ["40 bits", "forward=30 bits, tree", "weight_grad=41 bits, wrap at the end"],
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", ACCUMULATORS)
+def test_two_steps_with_accumulators(network, name):
+    """At steps of the bias both finer and coarser than the products'."""
+    network = NETWORKS[network]
+    for bias in (6, 16):
+        check_steps(network, assignment(network, {"bias": bias}, accumulator=ACCUMULATORS[name]))
+
+
+@pytest.mark.parametrize("name", ACCUMULATORS)
+def test_accumulators_overflow_unless_they_are_ample(name):
+    network = NETWORKS["max pool"]
+    assigned = assignment(network, {}, accumulator=ACCUMULATORS[name])
+    real, _, _ = start(network, assigned, 0)
+    fixed = FixedNetwork(network, assigned, real)
+    images, labels = np.random.default_rng(1).integers(0, 64, (8, 5, 5, 2)), np.arange(8) % 3
+    result = fixed.train_step(images, labels, LearningRate.of(0.4))
+    kinds = {kind for layer, kind in result.overflows}
+    met = {kind for (_, kind), own in result.overflows.items() if own.overflows}
+    assert met == (set() if name == "ample" else kinds)
+    sums = {key: own.sums for key, own in result.overflows.items()}
+    assert sums.get(("c1", "forward"), 600) == 8 * 5 * 5 * 3
+    assert sums.get(("c2", "input_grad"), 96) == 8 * 2 * 2 * 3
+    assert sums.get(("c2", "weight_grad"), 48) == 2 * 2 * 3 * 4
+    evaluated = fixed.evaluate(images, labels, batch=3).overflows
+    assert {key: own.sums for key, own in evaluated.items()} == {key: own for key, own in sums.items() if key[1] == "forward"}
+
+
+def test_an_ample_accumulator_changes_nothing():
+    network = NETWORKS["max pool"]
+    fixed = [FixedNetwork(network, assigned, start(network, assigned, 0)[0]) for assigned in
+             (assignment(network, {}), assignment(network, {}, accumulator=ACCUMULATORS["ample"]))]
+    images, labels = np.random.default_rng(1).integers(0, 64, (8, 5, 5, 2)), np.arange(8) % 3
+    for each in fixed:
+        each.train_step(images, labels, LearningRate.of(0.4))
+    assert fixed[0].fingerprint() == fixed[1].fingerprint()
+
+
+@pytest.mark.parametrize("kind", ["forward", "input_grad", "weight_grad"])
+@pytest.mark.parametrize("order", ["sequential", "tree", "tiles of 4"])
+def test_the_exact_product_is_made_up_to_the_bound_and_not_beyond(monkeypatch, kind, order):
+    """Codes at their extremes reach the bound: the width that holds it never accumulates, one bit less does, and overflows."""
+    network = Network("bound", (1, 1, 4), (Dense(name="d1", units=4, relu=False), Dense(name="d2", units=4, relu=False)))
+    assigned = assignment(network, {"bias": 2})
+    formats = assigned.layers["d2"]
+    left, right = {"forward": (formats.activations, formats.weights), "input_grad": (formats.activation_grads, formats.weights),
+                   "weight_grad": (formats.activations, formats.activation_grads)}[kind]
+    bound = 4 * max(left.max_code, -left.min_code) * max(right.max_code, -right.min_code)
+    made = []
+    accumulate = accumulated.accumulate_blocks
+    monkeypatch.setattr(accumulated, "accumulate_blocks", lambda *args: (made.append(1), accumulate(*args))[1])
+    for bits in (bound.bit_length(), bound.bit_length() + 1):
+        made.clear()
+        products = accumulated.AccumulatedProducts(network.layer("d2"), network.shape("d2"), formats, formats.activation_grads,
+                                                   "auto", parse_accumulators([f"{kind}={bits} bits, {order}"]))
+        extreme = [max(format.max_code, format.min_code, key=abs) for format in (left, right)]
+        a, b = (np.full((4, 1, 1, 4) if place == 0 or kind == "weight_grad" else (4, 4), code, np.int16)
+                for place, code in enumerate(extreme))
+        if kind == "forward":
+            sums = products.forward_exact(a, b, np.zeros(4, np.int16))
+        elif kind == "input_grad":
+            sums = products.input_grad_exact(a, b, (4, 1, 1, 4))
+        else:
+            sums = products.weight_grad_exact(a, b)
+        exact = bits == bound.bit_length() + 1
+        assert bool(made) != exact
+        assert bool(products.overflows[kind].overflows) != exact
+        assert (abs(sums) >> products._sum_shift * (kind == "forward") == bound).all() == exact
 
 
 @pytest.mark.parametrize("network", NETWORKS)

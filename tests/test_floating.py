@@ -231,6 +231,8 @@ def test_probes_see_every_tensor_of_a_step_with_its_shape():
                   "activation_grads": (count, *shape.output), "weight_grads": shape.weight}
         names = ("bias_grads",) if layer.bias else ("gamma_grads", "beta_grads")
         wanted |= dict.fromkeys(names, shape.weight[-1:])
+        if layer.batch_norm:
+            wanted["preactivation_grads"] = (count, shape.pre[0] * shape.pre[1], shape.pre[2])
         if layer.name == "scores":
             wanted["scores"] = (count, 4)
         assert {tensor: shape for (tensor, name), shape in seen.items() if name == layer.name} == wanted

@@ -11,8 +11,8 @@ MODULES = {".".join(("fxsim", *path.relative_to(ROOT).with_suffix("").parts)).re
            for path in sorted(ROOT.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
-UPPER = ("fxsim.train", "fxsim.analysis", "fxsim.designs", "fxsim.golden", "fxsim.report", "fxsim.cli",
-         "fxsim.datasets")
+UPPER = ("fxsim.train", "fxsim.analysis", "fxsim.designs", "fxsim.golden", "fxsim.report", "fxsim.markdown", "fxsim.plots",
+         "fxsim.study", "fxsim.cli", "fxsim.datasets")
 FORBIDDEN = {
     "fxsim.errors": ("fxsim",),
     "fxsim.formats": ("fxsim.nn", "fxsim.tensor", "fxsim.precision", *UPPER),
@@ -86,8 +86,8 @@ def test_modules_do_not_import_each_other_in_circles():
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_matplotlib_is_for_reports_only(name):
-    assert name == "fxsim.report" or not [other for other in imports(name) if within(other, "matplotlib")]
+def test_matplotlib_is_for_plots_only(name):
+    assert name == "fxsim.plots" or not [other for other in imports(name) if within(other, "matplotlib")]
 
 
 @pytest.mark.parametrize("name", MODULES)

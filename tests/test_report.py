@@ -1,4 +1,5 @@
 """Tables and plots, on results made up for them."""
+import dataclasses
 import io
 import os
 import signal
@@ -7,7 +8,7 @@ import time
 
 import pytest
 
-from fxsim import report
+from fxsim import markdown, plots, report
 from fxsim.analysis.complexity import design_complexity
 from fxsim.errors import InputError
 from fxsim.formats import Format
@@ -31,7 +32,7 @@ def design(name, costs=None, **changes):
 
 
 DESIGNS = [design("FL"), design("BN", design_complexity(build("mnist-convnet"), "BN")),
-           design("FX C_-1 weight_grads", assignment=ASSIGNMENT.to_dict())]
+           design("FX C_-1", assignment=ASSIGNMENT.to_dict())]
 
 
 def test_a_table_is_aligned():
@@ -80,28 +81,128 @@ def test_the_sums_table_leaves_out_what_a_layer_has_not():
 
 
 def test_the_curves_show_every_design_on_labelled_axes():
-    loss, error = report.curves_figure(DESIGNS).axes
+    loss, error = plots.curves_figure(DESIGNS).axes
     assert [list(line.get_ydata()) for line in loss.lines] == [[1, 1 / 2, 1 / 3]] * 3
-    assert [line.get_label() for line in error.lines] == ["FL", "BN", "FX $C_{-1}$ weight_grads"]
+    assert [line.get_label() for line in error.lines] == ["FL", "BN", "FX $C_{-1}$"]
     assert len({(line.get_color(), line.get_marker()) for line in error.lines}) == 3
     assert (loss.get_ylabel(), error.get_ylabel(), error.get_xlabel()) == (
         "training loss (nats)", "test error (%)", "epoch")
     assert error.lines[0].get_ydata()[0] == pytest.approx(10)
 
 
+def test_the_curves_leave_out_perturbations_of_one_class():
+    figure = plots.curves_figure([*DESIGNS, design("FX C_-1 weight_grads")])
+    assert len(figure.axes[0].lines) == 3
+
+
+SENSITIVITY = [{"class": name, "bits": bits, "train_loss": loss, "test_error": loss / 10} for name, bits, loss in (
+    ("all", -1, 0.5), ("all", 0, 0.3), ("all", 1, 0.2), ("accumulators", -1, 0.4), ("accumulators", 1, 0.25))]
+
+
+def test_the_sensitivity_has_a_line_for_each_class_through_c_o():
+    loss, error = plots.sensitivity_figure(SENSITIVITY).axes
+    assert [line.get_label() for line in loss.lines] == ["all", "accumulators"]
+    assert [list(line.get_xdata()) for line in loss.lines] == [[-1, 0, 1]] * 2
+    assert [list(line.get_ydata()) for line in loss.lines] == [[0.5, 0.3, 0.2], [0.4, 0.3, 0.25]]
+    assert list(error.lines[1].get_ydata()) == pytest.approx([4, 3, 2.5])
+
+
+def histograms(layers):
+    row = {tensor: {"zeros": 2, "least": -6, "counts": [1, 0, 3]} for tensor in SYMBOLS}
+    return {moment: dict.fromkeys(layers, row) for moment in ("start", "end")}
+
+
+def test_the_ranges_show_a_box_from_step_to_range_over_shares_of_all_elements():
+    axes = plots.ranges_figure(ASSIGNMENT, histograms(ASSIGNMENT.layers)).axes
+    assert len(axes) == 5 * 4
+    box, *bars, outline = axes[3].patches  # weight gradients of the first layer
+    low, high = box.get_x(), box.get_x() + box.get_width()
+    assert (low, high) == (FORMATS.weight_grads.step_exp, FORMATS.weight_grads.range_exp)
+    assert [(bar.get_x(), bar.get_height()) for bar in bars] == [(-6, 1 / 6), (-5, 0), (-4, 1 / 2)]
+    assert list(outline.get_data().values) == [1 / 6, 0, 1 / 2]
+
+
+def test_a_tensor_of_zeros_has_no_histogram_to_draw():
+    data = histograms(ASSIGNMENT.layers)
+    data["end"]["conv1"] = data["end"]["conv1"] | {"weights": {"zeros": 4, "least": 0, "counts": []}}
+    assert plots.ranges_figure(ASSIGNMENT, data).axes
+
+
+def measured():
+    def finding(criterion, tensor, value, bound, error=0.0, moment="training", layer="conv1", passed=True):
+        return {"moment": moment, "criterion": criterion, "layer": layer, "tensor": tensor, "value": value, "bound": bound,
+                "error": error, "passed": passed}
+
+    return {"histograms": histograms(ASSIGNMENT.layers), "criteria": [
+        finding("AS", "accumulators", 0.0, 0.0), finding("GC", "weight_grads", 0.02, 0.05),
+        finding("GC", "activation_grads", 0.06, 0.05, passed=False, layer="conv2"),
+        finding("RQB", "weight_grads", 0.03, 0.01, 0.02, "end")]}
+
+
+def report_of(designs, sensitivity=(), pictures=(), **more):
+    settings = dataclasses.asdict(Settings.make(network="mnist-convnet"))
+    designs = [{"command": "fxsim run", "machine": {"processor": "a processor", "versions": {"fxsim": "1"}}, **row}
+               for row in designs]
+    return markdown.report_markdown({"settings": settings, "designs": designs, **more}, sensitivity, pictures)
+
+
+def test_the_report_has_the_tables_and_shows_the_pictures():
+    mismatch = {"target": 0.01, "bound": 0.008, "measured": {"test": {"pictures": 360, "share": 0.0125}}}
+    rows = [*DESIGNS, design("FX C_o", assignment=ASSIGNMENT.to_dict(), measured=measured())]
+    lines = report_of(rows, SENSITIVITY, ["curves.png", "curves.svg", "ranges.png"], mismatch=mismatch).splitlines()
+    assert lines[0] == "# mnist-convnet on mnist"
+    assert [line.split(" | ")[0] for line in lines if line.startswith(("| FL", "| BN", "| FX"))] == [
+        "| FL", "| BN", "| FX C_-1", "| FX C_o"]
+    assert "| accumulators | -1 | 0.4000 | 4.00% |" in lines
+    assert [line for line in lines if line.startswith("| GC |")] == [
+        "| GC | gradients that clip | training | 6.00% | conv2 G^A | 5% | fails in 1 of 2 |"]
+    assert [line.split(" | ")[3:] for line in lines if line.startswith("| RQB |")] == [
+        ["3.00% ± 4.00%", "conv1 G^W", "1%", "holds |"]]
+    assert any("1.25% of 360 test pictures" in line and "0.80%" in line for line in lines)
+    assert [line for line in lines if line.startswith("![")] == [
+        "![Convergence](curves.png)", "![Ranges and steps over the values' magnitudes](ranges.png)"]
+    assert "```text" in lines
+
+
+def test_every_table_of_the_report_is_whole():
+    chosen = design("FX C_o", assignment=ASSIGNMENT.to_dict(), measured=measured())
+    lines = report_of([*DESIGNS, chosen], SENSITIVITY).splitlines()
+    for above, line in zip(lines, lines[1:]):
+        if above.startswith("|") and line.startswith("|"):
+            assert above.count("|") == line.count("|"), line
+
+
+def test_a_report_on_float_designs_leaves_out_what_there_is_not():
+    text = report_of(DESIGNS[:2])
+    assert [line for line in text.splitlines() if line.startswith("##")] == ["## Designs"]
+
+
 def test_the_bars_show_the_bits_of_every_tensor():
-    axis, = report.bits_figure(ASSIGNMENT).axes
+    axis, = plots.bits_figure(ASSIGNMENT).axes
     heights = [bar.get_height() for bars in axis.containers for bar in bars]
     assert heights == [bits for bits in (7, 5, 11, 10, 12) for _ in range(4)]
     assert len(axis.containers) == len(SYMBOLS)
     assert [label.get_text() for label in axis.get_xticklabels()] == list(ASSIGNMENT.layers)
 
 
-def test_plots_are_png_files(tmp_path):
-    assert report.write_plots(tmp_path, DESIGNS) == ["curves.png", "bits.png"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bits.png", "curves.png"]
+def test_plots_are_png_and_svg_files(tmp_path):
+    names = ["curves.png", "curves.svg", "bits.png", "bits.svg"]
+    assert plots.write_plots(tmp_path, DESIGNS) == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     assert (tmp_path / "bits.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert report.write_plots(tmp_path, DESIGNS[:2]) == ["curves.png"]
+    assert b"<svg" in (tmp_path / "bits.svg").read_bytes()
+    assert plots.write_plots(tmp_path, DESIGNS[:2]) == names[:2]
+
+
+def test_what_was_measured_is_drawn_first_and_the_bytes_are_the_same_each_time(tmp_path):
+    other = dataclasses.replace(FORMATS, weights=Format(9, 0), accumulators=Format(12, -9))
+    other = PrecisionAssignment("mnist-convnet", dict.fromkeys(ASSIGNMENT.layers, other))
+    rows = [design("SQ", assignment=other.to_dict()), design("FX C_o", assignment=ASSIGNMENT.to_dict(), measured=measured())]
+    written = plots.write_plots(tmp_path, rows, SENSITIVITY)
+    assert [name for name in written if name.endswith(".png")] == ["curves.png", "bits.png", "ranges.png", "sensitivity.png"]
+    before = {name: (tmp_path / name).read_bytes() for name in written}
+    plots.write_plots(tmp_path, rows[::-1], SENSITIVITY)
+    assert {name: (tmp_path / name).read_bytes() for name in written[2:]} == {name: before[name] for name in written[2:]}
 
 
 def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch):
@@ -109,7 +210,7 @@ def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch)
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match="pip install matplotlib"):
-        report.write_plots(tmp_path, DESIGNS)
+        plots.write_plots(tmp_path, DESIGNS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -134,22 +235,23 @@ def follow(stream, monkeypatch):
     for epoch in range(2):
         for step in range(1, 4):
             progress.step(epoch, step, 3, 0.5)
-    epochs = [Epoch(1, 0.1, 0.5, 0.4, 0.1, 32.0)]
+        epochs = [Epoch(epoch, 0.1, 0.5, 0.4, 0.1, 32.0)]
+        progress.epoch(epochs[0])
     progress.end(Outcome("FL", epochs, design_complexity(build("digits-convnet"), "FL"), 6.0))
     return stream.getvalue()
 
 
 def test_progress_is_one_line_an_epoch_where_nobody_looks_on(monkeypatch):
     assert follow(io.StringIO(), monkeypatch).splitlines() == [
-        "FL (1/2)  epoch 1/2  loss 0.5000  32 images/s  0:03 left",
-        "FL (1/2)  epoch 2/2  loss 0.5000  32 images/s  0:00 left",
+        "FL (1/2)  epoch 1/2  loss 0.5000  32 images/s  0:03 left  test error 10.00%",
+        "FL (1/2)  epoch 2/2  loss 0.5000  32 images/s  0:00 left  test error 10.00%",
         "FL (1/2)  test error 10.00%, training loss 0.5000, 6.0 s"]
 
 
 def test_progress_rewrites_one_line_on_a_terminal(monkeypatch):
     text = follow(Terminal(), monkeypatch)
     assert text.count("\n") == 1
-    assert text.count("\r") == 7
+    assert text.count("\r") == 9
     assert text.endswith("\rFL (1/2)  test error 10.00%, training loss 0.5000, 6.0 s\x1b[K\n")
 
 

@@ -13,6 +13,7 @@ from fxsim.analysis import criteria
 from fxsim.analysis.statistics import Statistics
 from fxsim.errors import InputError
 from fxsim.formats import MAX_TENSOR_BITS, Format
+from fxsim.nn.dropout import scale_bits
 from fxsim.nn.spec import RELU_RANGE_EXP, Network
 from fxsim.precision import UPDATE_BITS, LayerPrecision, PrecisionAssignment, Reason, accumulator_format
 
@@ -22,7 +23,7 @@ WEIGHT_RANGE_EXP = 0
 AUXILIARY_BITS = 16
 BIAS_CLIP_FACTOR = 4
 ABS_MAX_HEADROOM = 2
-"""Logits and pre-activations get a range of twice their largest magnitude in the float run."""
+"""Logits and pre-activations get a range of twice their largest magnitude in the float run, variances of four times."""
 
 Assigned = tuple[Format, Reason]
 
@@ -45,9 +46,11 @@ def assign(
     criteria.reflected_noise_step_exp.  input_bits: of the network's input, in place of EFQN's.
 
     Weights get EFQN's B bits over [-1, 1), activations B unsigned bits over [0, 2): the same step.  The
-    input lies in [0, 1) and reaches that step with one bit less.  A tensor that several layers read gets
-    the finest step that one of them asks for.  Bias gradients, logits and pre-activations have 16 bits, and
-    reasons of their own kind; the bias keeps LayerPrecision's default.
+    input lies in [0, 1) and reaches that step with one bit less; what dropout scales gets the range and the bits
+    for that.  A tensor that several layers read gets the finest step that one of them asks for.  Bias gradients, logits,
+    pre-activations, mean, variance and the gradients of gamma and beta have 16 bits, and reasons of their own kind; bias,
+    x-hat, gamma and beta keep their defaults.  The gradient at pre-activations that batch norm reads has as many bits as
+    G^A, and its range by the same criterion.
 
     Raises InputError for statistics of another network, and naming layer, tensor and statistic where the
     bits would be too many.
@@ -64,10 +67,13 @@ def assign(
         step = formats["weight_grads"][0].step
         formats["activation_grads"] = _activation_grads(statistics, row, step, clip_factor_activations, fourth_root)
         formats["accumulators"] = _accumulators(statistics, row, step, formats["weights"][0])
-        formats["preactivations"] = _twice_abs_max(statistics.preactivations_max[row])
+        formats["preactivations"] = _over_abs_max(statistics.preactivations_max[row])
         if layer.bias:
-            formats["bias_grads"] = _bias_grads(statistics, row)
-    return _collect(network, assigned, _twice_abs_max(statistics.logits_max)[0])
+            formats["bias_grads"] = _clipped("bias_grads", AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row)
+            formats |= {} if layer.relu or row + 1 == len(network.layers) else {"branch": formats["preactivations"]}
+        else:
+            formats |= _batch_norm(statistics, row, formats, clip_factor_activations)
+    return _collect(network, assigned, _over_abs_max(statistics.logits_max)[0])
 
 
 def assign_bits(network: Network, statistics: Statistics, min_bits: int, **options) -> PrecisionAssignment:
@@ -102,7 +108,7 @@ def _sources(network: Network) -> list[str | None]:
 
 
 def _collect(network: Network, assigned: dict[str, dict[str, Assigned]], logits: Format) -> PrecisionAssignment:
-    layers = {name: LayerPrecision(**{tensor: format for tensor, (format, _) in row.items()})
+    layers = {name: LayerPrecision.of({tensor: format for tensor, (format, _) in row.items()})
               for name, row in assigned.items()}
     reasons = {(name, tensor): reason for name, row in assigned.items() for tensor, (_, reason) in row.items()}
     return PrecisionAssignment(network.name, layers, logits=logits, reasons=reasons)
@@ -132,7 +138,8 @@ def _feedforward(network: Network, statistics: Statistics, min_bits: int, target
         if source is None:
             activations = _input(int(bits[at]), reasons[at], input_bits)
         else:
-            activations = Format(bits[at], RELU_RANGE_EXP, signed=False), reasons[at]
+            room = scale_bits(network.layer(source))[1]
+            activations = Format(bits[at] + room, RELU_RANGE_EXP + room, signed=False), reasons[at]
         assigned[name] = {"weights": weights, "activations": _shared(activations, sources.count(source))}
     return assigned
 
@@ -193,15 +200,25 @@ def _accumulators(statistics: Statistics, row: int, weight_grad_step: float, wei
     return format, Reason("AS", statistic, step_asked / format.step)
 
 
-def _bias_grads(statistics: Statistics, row: int) -> Assigned:
-    sigma_max = float(statistics.bias_grads_sigma_max[row])
-    format = Format(AUXILIARY_BITS, criteria.clipping_range_exp(sigma_max, BIAS_CLIP_FACTOR))
-    return format, Reason("GC", {"sigma_max": sigma_max}, format.range / (BIAS_CLIP_FACTOR * sigma_max))
+def _clipped(tensor: str, bits: int, factor: float, statistics: Statistics, row: int) -> Assigned:
+    sigma_max = float(getattr(statistics, f"{tensor}_sigma_max")[row])
+    format = Format(bits, criteria.clipping_range_exp(sigma_max, factor))
+    return format, Reason("GC", {"sigma_max": sigma_max}, format.range / (factor * sigma_max))
 
 
-def _twice_abs_max(abs_max: float) -> Assigned:
-    format = Format(AUXILIARY_BITS, criteria.clipping_range_exp(abs_max, ABS_MAX_HEADROOM))
-    return format, Reason("range", {"abs_max": float(abs_max)}, format.range / (ABS_MAX_HEADROOM * float(abs_max)))
+def _batch_norm(statistics: Statistics, row: int, formats: dict[str, Assigned], clip_factor: float) -> dict[str, Assigned]:
+    """The mean has the format of what it is the mean of, the gradient at the pre-activations the bits of G^A."""
+    variance, reason = _over_abs_max(statistics.variances_max[row], ABS_MAX_HEADROOM**2)
+    parameters = {tensor: _clipped(tensor, AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row)
+                  for tensor in ("gamma_grads", "beta_grads")}
+    grads = _clipped("preactivation_grads", formats["activation_grads"][0].bits, clip_factor, statistics, row)
+    return {"mean": formats["preactivations"], "variance": (Format(variance.bits, variance.range_exp, signed=False), reason),
+            **parameters, "preactivation_grads": grads}
+
+
+def _over_abs_max(abs_max: float, headroom: int = ABS_MAX_HEADROOM) -> Assigned:
+    format = Format(AUXILIARY_BITS, criteria.clipping_range_exp(abs_max, headroom))
+    return format, Reason("range", {"abs_max": float(abs_max)}, format.range / (headroom * float(abs_max)))
 
 
 def _margin(format: Format, range_asked: float, step_asked: float) -> float:

@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from fxsim.analysis.jacobian import largest_singular_values
 from fxsim.analysis.noise_gains import noise_gains
 from fxsim.analysis.statistics import GradientStatistics, Statistics
-from fxsim.nn.floating import FloatNetwork
+from fxsim.nn.floating import FloatNetwork, Tape
 
 
 def measure(
@@ -27,7 +28,7 @@ def measure(
     """
     shapes = [network.network.shape(name) for name in network.network.names]
     weights_gain, activations_gain = noise_gains(network, images, batch)
-    preactivations_max, logits_max = largest_magnitudes(network, images, batch)
+    preactivations_max, variances_max, logits_max = largest_magnitudes(network, images, training_batch, batch)
     return Statistics(
         network=network.network.name,
         layers=network.network.names,
@@ -38,20 +39,35 @@ def measure(
         weight_grads_count=np.array([shape.weights for shape in shapes]),
         activation_grads_count=np.array([math.prod(shape.output) * len(training_batch) for shape in shapes]),
         preactivations_max=preactivations_max,
+        variances_max=variances_max,
         logits_max=logits_max,
         gamma_min=gamma_min,
         batch_size=len(training_batch),
     )
 
 
-def largest_magnitudes(network: FloatNetwork, images: np.ndarray, batch: int = 64) -> tuple[np.ndarray, float]:
-    """The largest |Z| of every layer `(layers,)`, bias included, before batch norm; and that of the scores."""
-    layers = np.zeros(len(network.network.names))
+def largest_magnitudes(network: FloatNetwork, images: np.ndarray, training_batch: np.ndarray,
+                       batch: int = 64) -> tuple[np.ndarray, np.ndarray, float]:
+    """The largest |Z| of every layer `(layers,)`, bias included, before batch norm; the largest variance of a channel
+    over a batch, 0 without batch norm; the largest score.
+
+    In inference mode; where there is batch norm also in training mode, whose statistics may be others.
+    """
+    layers, variances = np.zeros((2, len(network.network.names)))
     scores = 0.0
-    for start in range(0, len(images), batch):
-        tape = network.forward_tape(images[start:start + batch])
+    for tape in _tapes(network, images, training_batch, batch):
         scores = max(scores, float(np.abs(tape.scores).max()))
         for row, (name, entry) in enumerate(tape.layers.items()):
             operation = entry.operation + network.parameters[name].get("bias", 0.0)
             layers[row] = max(layers[row], float(np.abs(operation).max()))
-    return layers, scores
+            if entry.layer.batch_norm:
+                variances[row] = max(variances[row], float(operation.var(axis=(0, 1, 2)).max()))
+    return layers, variances, scores
+
+
+def _tapes(network: FloatNetwork, images: np.ndarray, training_batch: np.ndarray, batch: int) -> Iterator[Tape]:
+    for start in range(0, len(images), batch):
+        yield network.forward_tape(images[start:start + batch])
+    if any(layer.batch_norm for layer in network.network.layers):
+        copy = FloatNetwork(network.network, network.parameters, network.dtype)  # its running statistics move
+        yield copy.forward_tape(training_batch, training=True)

@@ -22,11 +22,13 @@ class Statistics:
     """Statistics of the float run of the network `network`; arrays have one entry per layer of `layers`.
 
     *_sigma_max, *_sigma_min: largest and smallest standard deviation of a gradient along training, of
-        weights, of the layer's output activations, and of the bias (0 where a layer has no bias);
+        weights, of the layer's output activations, of the bias (0 where a layer has none), and where there is batch norm
+        (else 0) of gamma, of beta, and at the pre-activations;
     weights_gain, activations_gain: noise gains E_W and E_A of W_l and A_l (fxsim.analysis.noise_gains);
     lambda_max: largest singular value of the square-Jacobian of G^W_l with respect to G^A_{l+1};
     weight_grads_count, activation_grads_count: elements of G^W_l and of G^A_{l+1}, the batch included;
-    preactivations_max: largest magnitude at the weighted operation's output;
+    preactivations_max: largest magnitude at the weighted operation's output; variances_max: largest variance that batch
+        norm divides by, 0 without batch norm;
     logits_max: the same of the class scores; gamma_min: the smallest learning rate of the schedule.
 
     Raises InputError, naming entry and layer, for NaN, infinity, and what must be above 0 and is not.
@@ -50,12 +52,20 @@ class Statistics:
     logits_max: float
     gamma_min: float
     batch_size: int
+    gamma_grads_sigma_max: np.ndarray = None
+    gamma_grads_sigma_min: np.ndarray = None
+    beta_grads_sigma_max: np.ndarray = None
+    beta_grads_sigma_min: np.ndarray = None
+    preactivation_grads_sigma_max: np.ndarray = None
+    preactivation_grads_sigma_min: np.ndarray = None
+    variances_max: np.ndarray = None
 
     def __post_init__(self):
         object.__setattr__(self, "network", str(self.network))
         object.__setattr__(self, "layers", tuple(map(str, self.layers)))
         for name in PER_LAYER:
-            values = _numbers(name, getattr(self, name), (len(self.layers),))
+            given = getattr(self, name)
+            values = _numbers(name, np.zeros(len(self.layers)) if given is None else given, (len(self.layers),))
             _check_positive(name, values, self.layers)
             object.__setattr__(self, name, values)
         for name in PER_NETWORK:
@@ -69,9 +79,10 @@ class Statistics:
         if self.network != network.name or self.layers != network.names:
             raise InputError(f"statistics are of network {self.network!r} with layers {', '.join(self.layers)}, not of "
                              f"{network.name!r} with {', '.join(network.names)}; make them with `fxsim analyze`")
-        biased = [row for row, layer in enumerate(network.layers) if layer.bias]
-        for name in OPTIONAL:
-            _check_all_positive(name, getattr(self, name)[biased], [self.layers[row] for row in biased])
+        for names, concerned in ((OF_BIAS, lambda layer: layer.bias), (OF_BATCH_NORM, lambda layer: layer.batch_norm)):
+            rows = [row for row, layer in enumerate(network.layers) if concerned(layer)]
+            for name in names:
+                _check_all_positive(name, getattr(self, name)[rows], [self.layers[row] for row in rows])
 
     def save(self, path: str | Path) -> None:
         """An .npz of plain arrays, one for each field."""
@@ -82,11 +93,11 @@ class Statistics:
         """What `save` wrote, for `network` if that is given; an InputError names the file and what is wrong."""
         arrays = read_arrays(path)
         try:
-            missing = [field for field in FIELDS if field not in arrays]
+            missing = [field for field in FIELDS if field not in (*arrays, *OF_BATCH_NORM)]
             if missing:
                 raise InputError(f"{missing[0]} is missing; make the file anew with `fxsim analyze`")
             layers = tuple(np.atleast_1d(arrays["layers"]))
-            statistics = cls(**{field: arrays[field] for field in FIELDS} | {"layers": layers})
+            statistics = cls(**{field: arrays.get(field) for field in FIELDS} | {"layers": layers})
             if network is not None:
                 statistics.check_network(network)
         except InputError as error:
@@ -97,8 +108,11 @@ class Statistics:
 FIELDS = tuple(field.name for field in dataclasses.fields(Statistics))
 PER_LAYER = tuple(field.name for field in dataclasses.fields(Statistics) if field.type == "np.ndarray")
 PER_NETWORK = ("logits_max", "gamma_min", "batch_size")
-OPTIONAL = ("bias_grads_sigma_max", "bias_grads_sigma_min")
+OF_BIAS = ("bias_grads_sigma_max", "bias_grads_sigma_min")
 """Entries that are 0 for a layer without bias."""
+OF_BATCH_NORM = (*(f"{tensor}_sigma_{which}" for tensor in ("gamma_grads", "beta_grads", "preactivation_grads")
+                   for which in ("max", "min")), "variances_max")
+"""Entries that are 0 for a layer without batch norm."""
 
 
 def _numbers(name: str, values, shape: tuple[int, ...]) -> np.ndarray:
@@ -110,7 +124,7 @@ def _numbers(name: str, values, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _check_positive(name: str, values: np.ndarray, layers) -> None:
-    if name in OPTIONAL:
+    if name in OF_BIAS + OF_BATCH_NORM:
         values = np.where(values == 0, 1, values)
     _check_all_positive(name, values, layers)
 
@@ -126,14 +140,14 @@ def _check_all_positive(name: str, values: np.ndarray, layers) -> None:
 class GradientStatistics:
     """Follows the standard deviations of all gradients of `network` along training.
 
-    For each G^W_l, G^A_{l+1} and bias gradient: a moving average (rate 0.1, started at the first value) over
-    training steps of the tensor's variance, and the largest and smallest that it has been.  `every`: steps
+    For each G^W_l, G^A_{l+1}, bias gradient and gradient of batch norm: a moving average (rate 0.1, started at the
+    first value) over training steps of the tensor's variance, and the largest and smallest that it has been.  `every`: steps
     from one sample to the next.  `state` is all there is, a float64 array `(3, tensors, layers)` of average,
     largest and smallest; save it and assign it to go on after a break.
     Source: Sakr and Shanbhag (ICLR 2019), section 3.
     """
 
-    TENSORS = ("weight_grads", "activation_grads", "bias_grads")
+    TENSORS = ("weight_grads", "activation_grads", "bias_grads", "gamma_grads", "beta_grads", "preactivation_grads")
 
     def __init__(self, network: Network, every: int = 1):
         if every < 1:
@@ -162,9 +176,9 @@ class GradientStatistics:
 
     def sigmas(self) -> dict[str, np.ndarray]:
         """`<tensor>_sigma_max` and `<tensor>_sigma_min`, one entry per layer, by the names of Statistics' fields."""
-        unbiased = [row for row, layer in enumerate(self.network.layers) if not layer.bias]
-        deviations = np.sqrt(self.state[1:])
-        deviations[:, self.TENSORS.index("bias_grads"), unbiased] = 0.0
+        deviations, names = np.sqrt(self.state[1:]), {True: self.TENSORS[3:], False: ("bias_grads",)}
+        for row, layer in enumerate(self.network.layers):
+            deviations[:, [self.TENSORS.index(name) for name in names[not layer.batch_norm]], row] = 0.0
         return {f"{tensor}_sigma_{which}": deviations[at, row].copy()
                 for row, tensor in enumerate(self.TENSORS) for at, which in enumerate(("max", "min"))}
 

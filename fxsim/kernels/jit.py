@@ -28,6 +28,11 @@ def thread_count() -> int:
     return numba.get_num_threads()
 
 
+def use_threads(count: int) -> None:
+    """Let `parallel_for` use `count` threads from now on, or as many as NUMBA_NUM_THREADS allows."""
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+
+
 def parallel_for(kernel: Callable, count: int, grain: int, *arguments) -> None:
     """kernel(start, stop, *arguments) over the whole of range(count), in pieces shared among threads.
 

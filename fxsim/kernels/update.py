@@ -7,12 +7,14 @@ The running weight is one exact number, W at its step D_W and below it the accum
     t    = W * 2**below + acc - u               exact
     W'   = floor(t / 2**below + 1/2)            so that t - W' lies in [-D_W/2, D_W/2); then saturated
     acc' = t - W' * 2**below                    saturated to the accumulator's format
+
+With momentum or weight decay the velocity is in G^W's place (nn/optimizer.py); its exact sum is made here.
 """
 from __future__ import annotations
 
 import numpy as np
 
-from fxsim.kernels.jit import jit, parallel_for
+from fxsim.kernels.jit import GRAIN, jit, parallel_for
 from fxsim.kernels.rounding import round_shift
 
 BLOCK = 8192
@@ -67,3 +69,18 @@ def _update_block(weights, accumulators, grads, bases, mantissa, left, shift, ba
     counts[ACCUMULATOR_CLIPPED] = accumulator_clipped
     counts[UPDATE_FLUSHED] = flushed
     counts[UPDATE_STOPPED] = stopped
+
+
+def velocity_sums(velocities, grads, weights, multipliers: tuple[int, int, int], out) -> None:
+    """out (int64) = velocities, grads and weights, each times its multiplier, added; all of one size, C-contiguous.
+
+    The caller bounds the sum of the magnitudes below 2**62.
+    """
+    parallel_for(_velocity_sums, out.size, GRAIN, velocities.reshape(-1), grads.reshape(-1), weights.reshape(-1),
+                 *multipliers, out.reshape(-1))
+
+
+@jit
+def _velocity_sums(start, stop, velocities, grads, weights, of_velocity, of_grad, of_weight, out):
+    for i in range(start, stop):
+        out[i] = velocities[i] * of_velocity + grads[i] * of_grad + weights[i] * of_weight

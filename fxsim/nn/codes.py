@@ -21,25 +21,40 @@ def storage(format: Format) -> np.dtype:
 
 
 @dataclass(frozen=True)
-class LearningRate:
-    """gamma = mantissa * 2**exponent, the mantissa of exactly 16 bits (2**15 .. 2**16 - 1)."""
+class Factor:
+    """A positive constant mantissa * 2**exponent, the mantissa of exactly 16 bits (2**15 .. 2**16 - 1)."""
 
     mantissa: int
     exponent: int
+
+    @classmethod
+    def nearest(cls, value: float | Fraction) -> Factor:
+        """The nearest factor (ties up) to a real value above 0, exactly."""
+        exact = Fraction(value)
+        exponent = exact.numerator.bit_length() - exact.denominator.bit_length() - MANTISSA_BITS
+        if exact >= Fraction(2) ** (exponent + MANTISSA_BITS):
+            exponent += 1
+        mantissa = math.floor(exact / Fraction(2) ** exponent + Fraction(1, 2))
+        return cls(mantissa >> 1, exponent + 1) if mantissa == 2**MANTISSA_BITS else cls(mantissa, exponent)
+
+    @property
+    def exact(self) -> Fraction:
+        return self.mantissa * Fraction(2) ** self.exponent
+
+    @property
+    def real(self) -> float:
+        return math.ldexp(self.mantissa, self.exponent)
+
+
+class LearningRate(Factor):
+    """gamma of the update."""
 
     @classmethod
     def of(cls, value: float) -> LearningRate:
         """The nearest learning rate (ties up) to a real value above 0."""
         if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
             raise InputError(f"learning rate must be a finite number above 0, got {value!r}")
-        exact = Fraction(value)
-        exponent = math.frexp(value)[1] - MANTISSA_BITS
-        mantissa = math.floor(exact / Fraction(2) ** exponent + Fraction(1, 2))
-        return cls(mantissa >> 1, exponent + 1) if mantissa == 2**MANTISSA_BITS else cls(mantissa, exponent)
-
-    @property
-    def real(self) -> float:
-        return math.ldexp(self.mantissa, self.exponent)
+        return cls.nearest(value)
 
 
 def pixel_codes(pixel_max: int, format: Format) -> np.ndarray:
@@ -50,11 +65,6 @@ def pixel_codes(pixel_max: int, format: Format) -> np.ndarray:
     step = Fraction(2) ** format.step_exp
     nearest = (math.floor(Fraction(p, pixel_max) / step + Fraction(1, 2)) for p in range(pixel_max + 1))
     return np.array([min(code, format.max_code) for code in nearest], storage(format))
-
-
-def dropout_threshold(rate: float) -> int:
-    """A random word below this drops its element: round(rate * 2**32)."""
-    return round(Fraction(rate) * 2**32)
 
 
 def tensor_stream(seed: int, step: int, layer: str, tensor: str) -> Stream:

@@ -13,11 +13,20 @@ import numpy as np
 
 from fxsim.errors import InputError
 from fxsim.nn import floating_products as products
-from fxsim.nn.floating_activation import ActivationGradients, LayerTape, activate, activate_backward, dropout_factor
+from fxsim.nn.floating_activation import (
+    RELU_RANGE,
+    ActivationGradients,
+    LayerTape,
+    activate,
+    activate_backward,
+    dropout_factor,
+)
 from fxsim.nn.floating_columns import columns
 from fxsim.nn.init import WEIGHT_MAX, Parameters, parameter_shapes
 from fxsim.nn.norm import AFFINE_RANGE_EXP
+from fxsim.nn.optimizer import PLAIN_SGD, Optimizer
 from fxsim.nn.spec import Network
+from fxsim.nn.state import Arrays, arrays_of, restore
 
 Probe = Callable[[str, str, np.ndarray], None]
 """Called with (tensor, layer name, array); the array is only lent."""
@@ -59,16 +68,23 @@ class LayerGradients:
 class FloatNetwork:
     """A network with float parameters of its own (copies of what is given).
 
-    parameters: as initial_parameters gives them.  dtype: float32 or float64.
+    parameters: as initial_parameters gives them.  dtype: float32 or float64.  optimizer: momentum and weight decay.
     Raises InputError where parameters do not fit the network.
     """
 
-    def __init__(self, network: Network, parameters: Parameters, dtype=np.float32):
+    activation_range = RELU_RANGE
+    """Where the activation function passes its gradient; it clips to the same range."""
+
+    def __init__(self, network: Network, parameters: Parameters, dtype=np.float32, optimizer: Optimizer = PLAIN_SGD):
         self.network = network
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise InputError(f"dtype must be float32 or float64, got {self.dtype}")
         self.parameters = {layer.name: self._own_parameters(layer, parameters) for layer in network.layers}
+        self.optimizer = optimizer
+        self.velocities: Parameters = {
+            layer: {name: np.zeros_like(array) for name, array in own.items() if name in _RANGES}
+            for layer, own in self.parameters.items() if optimizer}
 
     def _own_parameters(self, layer, parameters: Parameters) -> dict[str, np.ndarray]:
         given = parameters.get(layer.name, {})
@@ -78,6 +94,14 @@ class FloatNetwork:
                 raise InputError(f"layer {layer.name!r} needs parameter {name!r} of shape {shape}, "
                                  f"got {np.shape(given[name]) if name in given else 'none'}")
         return {name: np.array(given[name], self.dtype) for name in shapes}
+
+    def state(self) -> Arrays:
+        """All that training changes: arrays by name, lent."""
+        return arrays_of(self.parameters, "parameters") | arrays_of(self.velocities, "velocities")
+
+    def load_state(self, arrays: Arrays) -> None:
+        """Take over what `state` gave; InputError where it does not fit this network."""
+        restore(self.state(), arrays)
 
     def forward(self, images: np.ndarray, training: bool = False, *, step: int = 0, seed: int = 0) -> np.ndarray:
         """Class scores `(N, classes)` of images `(N, H, W, C)` in [0, 1]; see forward_tape."""
@@ -94,16 +118,16 @@ class FloatNetwork:
         images = self._checked_images(images)
         tapes: dict[str, LayerTape] = {}
         for layer, source in self.network.edges():
-            parameters, shape = self.parameters[layer.name], self.network.shape(layer.name)
+            shape = self.network.shape(layer.name)
             activations = images if source is None else tapes[source].output
             if probe:
                 probe("activations", layer.name, activations)
-            operation = products.product(activations, parameters["weight"], layer, shape)
+            operation = products.product(activations, self.weight(layer.name), layer, shape)
             tape = LayerTape(layer, shape, training, activations, operation.reshape(len(images), *shape.pre),
-                             tapes[layer.add].output if layer.add else None)
+                             tapes[layer.add].output if layer.add else None, range=self.activation_range)
             if training and layer.dropout:
                 tape.keep = dropout_factor(layer, (len(images), *shape.output), step, seed, self.dtype)
-            activate(tape, parameters)
+            self._activate(tape)
             if probe:
                 probe("preactivations", layer.name, tape.preactivation)
             tapes[layer.name] = tape
@@ -111,6 +135,14 @@ class FloatNetwork:
         if probe:
             probe("scores", self.network.layers[-1].name, scores)
         return Tape(scores, tapes)
+
+    def weight(self, name: str) -> np.ndarray:
+        """W_l as the products of the forward and the backward pass read it."""
+        return self.parameters[name]["weight"]
+
+    def _activate(self, tape: LayerTape) -> None:
+        """Fills the tape's output."""
+        activate(tape, self.parameters[tape.layer.name])
 
     def walk_back(self, tape: Tape, score_gradients: np.ndarray, images: bool = False) -> Iterator[LayerGradients]:
         """The gradients around each layer, from the last to the first, one layer at a time.
@@ -128,8 +160,7 @@ class FloatNetwork:
             local = self.activation_gradients(tape, layer.name, output)
             below = None
             if images or source is not None:
-                weight = self.parameters[layer.name]["weight"]
-                below = products.input_gradient(local.operation, weight, layer, entry.shape)
+                below = products.input_gradient(local.operation, self.weight(layer.name), layer, entry.shape)
             yield LayerGradients(layer.name, output, local.operation, below, local.parameters)
             for reader_of, share in ((source, below), (layer.add, local.branch)):
                 if reader_of is not None:
@@ -148,13 +179,16 @@ class FloatNetwork:
     def backward(self, tape: Tape, score_gradients: np.ndarray, probe: Probe | None = None) -> Parameters:
         """Gradients of all trained parameters for the gradient `(N, classes)` of any scalar by the scores.
 
-        probe: called with 'activation_grads' (G^A_{l+1}), 'weight_grads', 'bias_grads', 'gamma_grads', 'beta_grads'.
+        probe: called with 'activation_grads' (G^A_{l+1}), 'weight_grads', 'bias_grads', 'gamma_grads', 'beta_grads', and
+        where there is batch norm 'preactivation_grads', the gradient at what it normalizes.
         """
         gradients: Parameters = {}
         for local in self.walk_back(tape, score_gradients):
             own = {"weight": self.weight_gradient(tape, local.name, local.operation)} | local.parameters
             if probe:
                 probe("activation_grads", local.name, local.output)
+                if self.network.layer(local.name).batch_norm:
+                    probe("preactivation_grads", local.name, local.operation)
                 for name, gradient in own.items():
                     probe(f"{name}_grads", local.name, gradient)
             gradients[local.name] = own
@@ -168,15 +202,25 @@ class FloatNetwork:
         return loss, self.backward(tape, score_gradients, probe)
 
     def update(self, gradients: Parameters, learning_rate: float) -> None:
-        """Stochastic gradient descent: parameter -= learning_rate * gradient, then clipped.
+        """Stochastic gradient descent: parameter -= learning_rate * velocity, then clipped.
 
-        Weights and biases stay in [-1, 1), gamma and beta in [-2, 2).
+        The velocity is the gradient, unless there is momentum or weight decay (nn/optimizer.py).  Weights and biases stay
+        in [-1, 1), gamma and beta in [-2, 2).
         """
         for layer, own in gradients.items():
             for name, gradient in own.items():
                 parameter = self.parameters[layer][name]
-                parameter -= self.dtype.type(learning_rate) * gradient
+                parameter -= self.dtype.type(learning_rate) * self._velocity(layer, name, gradient)
                 np.clip(parameter, *_RANGES[name], out=parameter)
+
+    def _velocity(self, layer: str, name: str, gradient: np.ndarray) -> np.ndarray:
+        if not self.optimizer:
+            return gradient
+        velocity = self.velocities[layer][name]
+        velocity *= self.dtype.type(self.optimizer.mu)
+        velocity += gradient
+        velocity += self.dtype.type(self.optimizer.decay(name)) * self.parameters[layer][name]
+        return velocity
 
     def train_step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float, *, step: int, seed: int,
                    probe: Probe | None = None) -> float:

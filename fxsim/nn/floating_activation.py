@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxsim.kernels import float_activation as kernels
+from fxsim.nn.dropout import kept
 from fxsim.nn.floating_threads import run
 from fxsim.nn.norm import BATCH_NORM_EPSILON_EXP, RUNNING_RATE_EXP
 from fxsim.nn.spec import RELU_RANGE_EXP, Layer, LayerShape
-from fxsim.rng import Stream
 
-RELU_MAX = 2.0**RELU_RANGE_EXP
+RELU_RANGE = (0.0, 2.0**RELU_RANGE_EXP)
 
 
 @dataclass
@@ -29,6 +29,7 @@ class LayerTape:
     mean, inverse `(O,)` float64: batch norm's mean and 1 / sqrt(variance + epsilon).
     winner: the row-major place of each max pooling window's first maximum.
     keep: dropout's factor for each output, 0 or 1 / (1 - rate); None where nothing is dropped.
+    range: what the activation function clips to, if the layer has one.
     """
 
     layer: Layer
@@ -44,6 +45,7 @@ class LayerTape:
     inverse: np.ndarray | None = None
     winner: np.ndarray | None = None
     keep: np.ndarray | None = None
+    range: tuple[float, float] = RELU_RANGE
 
     @property
     def preactivation(self) -> np.ndarray:
@@ -63,10 +65,8 @@ class ActivationGradients:
 
 
 def dropout_factor(layer: Layer, shape: tuple[int, ...], step: int, seed: int, dtype: np.dtype) -> np.ndarray:
-    """0 where the word of Stream(seed, step, "<layer>.dropout") is below round(rate * 2**32), else 1 / (1 - rate)."""
-    words = Stream(seed, step, f"{layer.name}.dropout").words(shape)
-    kept = words >= np.uint32(min(round(layer.dropout * 2**32), 2**32 - 1))
-    return kept * dtype.type(1.0 / (1.0 - layer.dropout))
+    """0 for elements that are dropped, 1 / (1 - rate) for those that are kept."""
+    return kept(layer, shape, step, seed) * dtype.type(1.0 / (1.0 - layer.dropout))
 
 
 def activate(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
@@ -149,7 +149,7 @@ def _run(kernel, operation: np.ndarray, *arguments) -> None:
 def _preactivation_terms(tape: LayerTape) -> tuple:
     """Scale, shift and branch of the pre-activation, and the range that the ReLU clips it to."""
     dtype = tape.operation.dtype
-    low, high = (0.0, RELU_MAX) if tape.layer.relu else (-np.inf, np.inf)
+    low, high = tape.range if tape.layer.relu else (-np.inf, np.inf)
     branch = _stand_in(tape, dtype) if tape.branch is None else tape.branch
     return tape.scale, tape.shift, branch, dtype.type(low), dtype.type(high)
 

@@ -10,6 +10,7 @@ from fxsim.formats import Format
 from fxsim.kernels import update as kernel
 from fxsim.kernels.rounding import MAX_SHIFT
 from fxsim.nn.codes import MANTISSA_BITS, LearningRate, storage
+from fxsim.nn.optimizer import Velocity
 from fxsim.requantizer import Requantizer
 from fxsim.rng import Stream
 from fxsim.tensor import quantize
@@ -28,18 +29,24 @@ class UpdateTally:
 
 @dataclass
 class Parameter:
-    """Weights or biases in training: `codes` in `format`, `accumulators` below its step."""
+    """Weights or biases in training: `codes` in `format`, `accumulators` below its step, `velocity` where there is one."""
 
     codes: np.ndarray
     accumulators: np.ndarray
     format: Format
     accumulator_format: Format
+    velocity: Velocity | None = None
 
     @classmethod
     def quantized(cls, real: np.ndarray, format: Format, accumulator_format: Format) -> Parameter:
         """`real` rounded to nearest, saturated; the accumulators hold 0."""
         codes = quantize(real, format).codes.astype(storage(format))
         return cls(codes, np.zeros(codes.shape, storage(accumulator_format)), format, accumulator_format)
+
+    @property
+    def running(self) -> np.ndarray:
+        """int64 codes, at the accumulators' step, of the running parameter: codes and accumulators as one number."""
+        return (self.codes.astype(np.int64) << self.accumulator_format.bits) + self.accumulators
 
     def update(self, grads: np.ndarray, grads_step_exp: int, learning_rate: LearningRate, rounding: str,
                stream: Stream | None) -> UpdateTally:

@@ -1,16 +1,21 @@
 """The exact products of one layer: which kernel path each takes, and with which proof."""
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 
+from fxsim.accumulator import Accumulator, Overflows
 from fxsim.formats import Format
 from fxsim.kernels import conv as kernel
-from fxsim.kernels.epilogue import NO_FLOOR, Epilogue
+from fxsim.kernels.epilogue import NO_FLOOR
 from fxsim.kernels.gemm import PATHS, Operand, Plan, plan
 from fxsim.kernels.packing import pack_forward_weights, pack_input_grad_weights
 from fxsim.kernels.tile import processor_has
 from fxsim.nn.codes import storage
-from fxsim.nn.spec import RELU_RANGE_EXP, Dense, Layer, LayerShape
+from fxsim.nn.epilogues import epilogue, fused, quantize_sums, relu_bound
+from fxsim.nn.spec import Dense, Layer, LayerShape
 from fxsim.precision import LayerPrecision
 from fxsim.requantizer import Requantizer
 from fxsim.rng import Stream
@@ -36,14 +41,21 @@ class Products:
 
     Sums are exact; each method quantizes them once, in the kernel where the Requantizer allows, else
     afterwards, to the same bits.  gradient_format: of the gradient at the pre-activations (N, OH, OW, O).
-    sum_format: of the pre-activations Z = conv(A, W) + b at full width.
+    sum_format: of the pre-activations Z = conv(A, W) + b at full width, without b where the layer has batch norm.
+    relu: whether the ReLU follows Z at once, with neither batch norm nor a residual branch between.
+    accumulators: kind of product -> Accumulator of its sums (nn/accumulated.py); none here.
+    overflows: kind of product -> Overflows of its last sums, where they have an accumulator.
     Raises ValueError where the widths allow no exact path.
     """
+
+    accumulators: Mapping[str, Accumulator] = MappingProxyType({})
 
     def __init__(self, layer: Layer, shape: LayerShape, formats: LayerPrecision, gradient_format: Format,
                  kernel_name: str = "auto"):
         self.layer, self.shape, self.formats, self.gradient_format = layer, shape, formats, gradient_format
         self._kernel_name = kernel_name
+        self.relu = layer.relu and not layer.batch_norm and not layer.add
+        self.overflows: dict[str, Overflows] = {}
         activations, weights, grads = (Operand(format.bits, format.signed)
                                        for format in (formats.activations, formats.weights, gradient_format))
         self._operands = activations, grads
@@ -53,20 +65,27 @@ class Products:
         self.input_grad_plan = self._plan(grads, weights, taps * outputs, forward_paths())
         self.weight_grad_plan(1)
         self.input_grad_step_exp = gradient_format.step_exp + formats.weights.step_exp
+        self.weight_grad_step_exp = gradient_format.step_exp + formats.activations.step_exp
         self.sum_format, self._sum_shift, self._bias_shift = self._align_bias()
 
     def _plan(self, a: Operand, b: Operand, terms: int, available: tuple[str, ...]) -> Plan:
         return plan(a, b, terms, available, self._kernel_name)
 
     def _align_bias(self) -> tuple[Format, int, int]:
-        """Format of Z, and the left shifts that bring the products and the bias to its step."""
+        """Format of Z, and the left shifts that bring the products and the bias to its step.
+
+        With batch norm there is no bias, and Z is brought to the step of the pre-activations where that is finer.
+        """
+        name, other = ("bias", self.formats.bias) if self.layer.bias else ("preactivations", self.formats.preactivations)
         product_exp = self.formats.activations.step_exp + self.formats.weights.step_exp
-        step_exp = min(product_exp, self.formats.bias.step_exp)
-        sum_shift, bias_shift = product_exp - step_exp, self.formats.bias.step_exp - step_exp
-        bits = 1 + max(self.forward_plan.accumulator_bits + sum_shift, self.formats.bias.bits + bias_shift)
+        step_exp = min(product_exp, other.step_exp)
+        sum_shift, bias_shift = product_exp - step_exp, other.step_exp - step_exp
+        bits = self.forward_plan.accumulator_bits + sum_shift
+        if self.layer.bias:
+            bits = 1 + max(bits, other.bits + bias_shift)
         if bits > MAX_SUM_BITS:
-            raise ValueError(f"pre-activations with bias need {bits} bits, at most {MAX_SUM_BITS} are exact here; bring "
-                             f"the bias step 2^{self.formats.bias.step_exp} and the product step 2^{product_exp} together")
+            raise ValueError(f"sums at the pre-activations need {bits} bits, at most {MAX_SUM_BITS} are exact here; bring "
+                             f"the {name} step 2^{other.step_exp} and the product step 2^{product_exp} together")
         return Format(bits, step_exp + bits - 1), sum_shift, bias_shift
 
     def weight_grad_plan(self, samples: int) -> Plan:
@@ -87,34 +106,32 @@ class Products:
         kernel.conv_forward(source, pack_forward_weights(weight), stride, out, padding=padding,
                             spill_terms=self.forward_plan.spill_terms, path=_TILE_PATH[self.forward_plan.path], **options)
 
-    def forward(self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray, requantizer: Requantizer,
+    def forward(self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, requantizer: Requantizer,
                 stream: Stream | None = None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         """(codes (N, OH, OW, O), ReLU mask uint8 or None, counts) of Z brought to requantizer.format.
 
-        source: (N, H, W, C) codes of A_l.  With a ReLU, Z below 0 becomes 0 before it is rounded, and the mask
-        is 1 where 0 < Z < 2.
+        source: (N, H, W, C) codes of A_l.  bias: None where the layer has batch norm.  Where the ReLU follows at once,
+        Z below 0 becomes 0 before it is rounded, and the mask is 1 where 0 < Z < 2.
         """
+        if not fused(requantizer):
+            return quantize_sums(self.forward_exact(source, weight, bias), requantizer, stream, self.relu)
         out = np.empty((len(source), *self.shape.pre), storage(requantizer.format))
-        mask = np.empty(out.shape, np.uint8) if self.layer.relu else None
-        bound = 1 << max(RELU_RANGE_EXP - self.sum_format.step_exp, 0)  # 1: no multiple of a coarse step is inside
-        if _fused(requantizer):
-            counts = np.zeros(3, np.int64)
-            epilogue = _epilogue(requantizer)._replace(acc_shift=self._sum_shift, relu_bound=bound,
-                                                       floor=0 if self.layer.relu else NO_FLOOR)
-            self._forward(source, weight, out, epilogue=epilogue, bias=bias.astype(np.int64) << self._bias_shift,
-                          mask=kernel.NO_MASK if mask is None else mask, counts=counts)
-            return out, mask, counts
-        sums = self.forward_exact(source, weight, bias)
-        if self.layer.relu:
-            mask[:] = (sums > 0) & (sums < bound)
-            np.maximum(sums, 0, out=sums)
-        return out, mask, requantizer.apply(sums, out, stream)
+        mask, counts = np.empty(out.shape, np.uint8) if self.relu else None, np.zeros(3, np.int64)
+        whole = epilogue(requantizer)._replace(acc_shift=self._sum_shift, relu_bound=relu_bound(requantizer.step_exp),
+                                               floor=0 if self.relu else NO_FLOOR)
+        self._forward(source, weight, out, epilogue=whole, bias=self._aligned_bias(bias),
+                      mask=kernel.NO_MASK if mask is None else mask, counts=counts)
+        return out, mask, counts
 
-    def forward_exact(self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        """Z = conv(A, W) + b in sum_format, int64 (N, OH, OW, O)."""
+    def forward_exact(self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        """Z in sum_format, int64 (N, OH, OW, O)."""
         out = np.empty((len(source), *self.shape.pre), np.int64)
         self._forward(source, weight, out)
-        return (out << self._sum_shift) + (bias.astype(np.int64) << self._bias_shift)
+        out <<= self._sum_shift
+        return out if bias is None else out + self._aligned_bias(bias)
+
+    def _aligned_bias(self, bias: np.ndarray | None) -> np.ndarray | None:
+        return None if bias is None else bias.astype(np.int64) << self._bias_shift
 
     def _input_grad(self, grad, weight, out, **options) -> None:
         source, weight, stride, padding = self._as_conv(out, weight)
@@ -126,9 +143,9 @@ class Products:
                    stream: Stream | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(codes, counts) of the gradient at the layer's input of `shape` (N, H, W, C)."""
         out = np.empty(shape, storage(requantizer.format))
-        if _fused(requantizer):
+        if fused(requantizer):
             counts = np.zeros(3, np.int64)
-            self._input_grad(grad, weight, out, epilogue=_epilogue(requantizer), counts=counts)
+            self._input_grad(grad, weight, out, epilogue=epilogue(requantizer), counts=counts)
             return out, counts
         return out, requantizer.apply(self.input_grad_exact(grad, weight, shape), out, stream)
 
@@ -148,9 +165,9 @@ class Products:
                     stream: Stream | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(codes, counts) of the weight gradient, summed over batch and positions."""
         out = np.empty(self.shape.weight, storage(requantizer.format))
-        if _fused(requantizer):
+        if fused(requantizer):
             counts = np.zeros(3, np.int64)
-            self._weight_grad(source, grad, out, epilogue=_epilogue(requantizer), counts=counts)
+            self._weight_grad(source, grad, out, epilogue=epilogue(requantizer), counts=counts)
             return out, counts
         return out, requantizer.apply(self.weight_grad_exact(source, grad), out, stream)
 
@@ -159,14 +176,3 @@ class Products:
         out = np.empty(self.shape.weight, np.int64)
         self._weight_grad(source, grad, out)
         return out
-
-
-def _fused(requantizer: Requantizer) -> bool:
-    """Whether a kernel's epilogue can do it: no random words, no left shift, plain saturation."""
-    return requantizer.fusable and requantizer.overflow in ("saturate", "saturate_symmetric")
-
-
-def _epilogue(requantizer: Requantizer) -> Epilogue:
-    low, high, *_ = requantizer.bounds()
-    base, neg, odd, jam = requantizer.terms(requantizer.shift)
-    return Epilogue(shift=requantizer.shift, base=base, neg=neg, odd=odd, jam=jam, low=low, high=high)

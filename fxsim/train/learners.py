@@ -1,23 +1,27 @@
 """One face for both executors: pixels in, losses and errors out."""
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
 
+from fxsim.accumulator import Overflows
+from fxsim.analysis.statistics import GradientStatistics
 from fxsim.datasets import Dataset
 from fxsim.errors import InputError
 from fxsim.nn.codes import LearningRate, pixel_codes
 from fxsim.nn.fixed import FixedNetwork
 from fxsim.nn.floating import FloatNetwork
+from fxsim.nn.state import Arrays, restore
 from fxsim.tensor import Counts
 
 
 class FloatLearner:
-    """Trains a FloatNetwork; `observer(step)` may give a probe for a training step."""
+    """Trains a FloatNetwork; `gradients`, if given, follows its gradients."""
 
-    def __init__(self, network: FloatNetwork, pixel_max: int, seed: int = 0, observer=None):
-        self.network, self.pixel_max, self.seed, self.observer = network, pixel_max, seed, observer
+    def __init__(self, network: FloatNetwork, pixel_max: int, seed: int = 0, gradients: GradientStatistics | None = None):
+        self.network, self.pixel_max, self.seed, self.gradients = network, pixel_max, seed, gradients
 
     def images(self, pixels: np.ndarray) -> np.ndarray:
         """Reals in [0, 1] of uint8 pixels."""
@@ -25,7 +29,7 @@ class FloatLearner:
 
     def step(self, pixels: np.ndarray, labels: np.ndarray, rate: LearningRate, step: int) -> float:
         """One SGD step; returns the batch's mean loss."""
-        probe = self.observer(step) if self.observer else None
+        probe = self.gradients.probe(step) if self.gradients else None
         return self.network.train_step(self.images(pixels), labels, rate.real, step=step, seed=self.seed, probe=probe)
 
     def evaluate(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -38,6 +42,14 @@ class FloatLearner:
             errors += error * len(labels[part])
         return losses / len(labels), errors / len(labels)
 
+    def state(self) -> Arrays:
+        """All that the next steps depend on, and what was measured: arrays by name, lent."""
+        return self.network.state() | ({"gradients": self.gradients.state} if self.gradients else {})
+
+    def load_state(self, arrays: Arrays) -> None:
+        """Go on from what `state` gave; InputError where it is of another learner."""
+        restore(self.state(), arrays)
+
 
 class FixedLearner:
     """Trains a FixedNetwork and sums up its quantization counts."""
@@ -47,6 +59,7 @@ class FixedLearner:
         self.codes = pixel_codes(pixel_max, network.input_format)
         self.counts: dict[tuple[str, str], Counts] = {}
         self.stopped: dict[str, int] = {}
+        self.overflows: dict[tuple[str, str], Overflows] = {}
 
     def images(self, pixels: np.ndarray) -> np.ndarray:
         """Codes of A_1 of uint8 pixels."""
@@ -56,6 +69,7 @@ class FixedLearner:
         """One SGD step; returns the batch's mean loss."""
         result = self.network.train_step(self.images(pixels), labels, rate, step)
         _add(self.counts, result.counts)
+        _add(self.overflows, result.overflows)
         for layer, stopped in result.stopped.items():
             self.stopped[layer] = self.stopped.get(layer, 0) + stopped
         return result.loss
@@ -64,6 +78,28 @@ class FixedLearner:
         """(mean loss, share of errors)."""
         result = self.network.evaluate(self.images(pixels), labels)
         return result.loss, result.error
+
+    def state(self) -> Arrays:
+        """All that the next steps depend on, and what was counted: arrays by name, lent."""
+        counts = {f"counts.{layer}.{tensor}": np.array(dataclasses.astuple(counts), np.int64)
+                  for (layer, tensor), counts in self.counts.items()}
+        stopped = {f"stopped.{layer}": np.array(updates, np.int64) for layer, updates in self.stopped.items()}
+        overflows = {f"overflows.{layer}.{kind}": np.array(dataclasses.astuple(met), np.int64)
+                     for (layer, kind), met in self.overflows.items()}
+        return self.network.state() | counts | stopped | overflows
+
+    def load_state(self, arrays: Arrays) -> None:
+        """Go on from what `state` gave; InputError where it is of another learner."""
+        counts, stopped, overflows = (_below(what, arrays) for what in ("counts", "stopped", "overflows"))
+        restore(self.network.state(), {name: array for name, array in arrays.items()
+                                       if name.partition(".")[0] not in ("counts", "stopped", "overflows")})
+        self.counts = {tuple(name.split(".")): Counts(*array.tolist()) for name, array in counts.items()}
+        self.stopped = {layer: array.item() for layer, array in stopped.items()}
+        self.overflows = {tuple(name.split(".")): Overflows(*array.tolist()) for name, array in overflows.items()}
+
+
+def _below(prefix: str, arrays: Arrays) -> Arrays:
+    return {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{prefix}.")}
 
 
 def _add(total: dict, more: Mapping) -> None:

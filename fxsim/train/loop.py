@@ -1,10 +1,15 @@
 """The training loop, the same for every design."""
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from fxsim.datasets import Dataset
 from fxsim.errors import InputError
@@ -27,34 +32,109 @@ class Epoch:
     images_per_second: float
 
 
+@dataclass
+class Position:
+    """How far a training has come: its finished epochs, and of the epoch under way the steps done and the sum of their
+    losses.  seconds: spent on training in all; epoch_seconds: on the steps of the epoch under way."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    step: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+
+    def add_step(self, loss: float, seconds: float) -> None:
+        self.step += 1
+        self.loss_sum += loss
+        self.seconds += seconds
+        self.epoch_seconds += seconds
+
+    def add_epoch(self, epoch: Epoch, seconds: float) -> None:
+        """The epoch under way has ended; seconds: what its evaluation took."""
+        self.epochs.append(epoch)
+        self.seconds += seconds
+        self.step, self.loss_sum, self.epoch_seconds = 0, 0.0, 0.0
+
+
 def train(learner, dataset: Dataset, schedule: Schedule, batch: int, seed: int,
           report: Callable[[int, int, int, float], None] | None = None,
-          augmentation: Augmentation = NO_AUGMENTATION) -> list[Epoch]:
+          augmentation: Augmentation = NO_AUGMENTATION, position: Position | None = None,
+          keep: Callable[[Position], None] | None = None) -> list[Epoch]:
     """Train for all epochs of the schedule; returns one Epoch for each.
 
     learner: FloatLearner or FixedLearner.  batch: pictures a step; what is left of an epoch is dropped.
     seed: key of the order of pictures, Stream(seed, epoch, 'order'), and of their augmentation.
     report(epoch, step, steps, mean loss so far) is called after every step.
+    position: where to go on, with a learner that was there; it moves along.  Learner and position belong together
+    whenever an interrupt ends the training, and whenever keep(position) is called, which is before every report and
+    after every epoch.
     """
+    check_batch(dataset, batch)
+    position, keep = position or Position(), keep or (lambda position: None)
+    while len(position.epochs) < schedule.epochs:
+        _epoch(learner, dataset, schedule, batch, seed, report, augmentation, position, keep)
+    return position.epochs
+
+
+def check_batch(dataset: Dataset, batch: int) -> None:
+    """InputError unless there are pictures for a step."""
     size = len(dataset.train_labels)
     if not 1 <= batch <= size:
         raise InputError(f"batch must be 1 to {size}, the number of training pictures, got {batch}")
-    return [_epoch(learner, dataset, schedule, epoch, batch, seed, report, augmentation)
-            for epoch in range(schedule.epochs)]
 
 
-def _epoch(learner, dataset, schedule, epoch, batch, seed, report, augmentation) -> Epoch:
-    order = Stream(seed, epoch, "order").permutation(len(dataset.train_labels))
-    rate, steps, words = schedule.rate(epoch), len(order) // batch, augmentation.words(seed, epoch, len(order))
-    total, start = 0.0, time.perf_counter()
-    for index in range(steps):
-        chosen = order[index * batch:(index + 1) * batch]
-        pixels = augmentation.apply(dataset.train_images[chosen], words[chosen])
-        loss = learner.step(pixels, dataset.train_labels[chosen], rate, epoch * steps + index)
-        if not math.isfinite(loss):
-            raise InputError(f"the loss is {loss} at epoch {epoch}, step {index}; lower the learning rate")
-        total += loss
+def _epoch(learner, dataset, schedule, batch, seed, report, augmentation, position, keep) -> None:
+    """What is left of the epoch under way."""
+    epoch, steps, clock = len(position.epochs), len(dataset.train_labels) // batch, _Stopwatch()
+    rate = schedule.rate(epoch)
+    for pixels, labels in _batches(dataset, batch, seed, augmentation, epoch, position.step):
+        with _uninterrupted():
+            loss = learner.step(pixels, labels, rate, epoch * steps + position.step)
+            if not math.isfinite(loss):
+                raise InputError(f"the loss is {loss} at epoch {epoch}, step {position.step}; lower the learning rate")
+            position.add_step(loss, clock.lap())
+        keep(position)
         if report:
-            report(epoch, index + 1, steps, total / (index + 1))
-    speed = steps * batch / (time.perf_counter() - start)
-    return Epoch(epoch, rate.real, total / steps, *learner.evaluate(dataset.test_images, dataset.test_labels), speed)
+            report(epoch, position.step, steps, position.loss_sum / position.step)
+    speed = steps * batch / (position.epoch_seconds + clock.lap())
+    tested = learner.evaluate(dataset.test_images, dataset.test_labels)
+    with _uninterrupted():
+        position.add_epoch(Epoch(epoch, rate.real, position.loss_sum / steps, *tested, speed), clock.lap())
+    keep(position)
+
+
+def _batches(dataset: Dataset, batch: int, seed: int, augmentation: Augmentation, epoch: int,
+             start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(pixels, labels) of the steps of an epoch, from step `start`."""
+    order = Stream(seed, epoch, "order").permutation(len(dataset.train_labels))
+    words = augmentation.words(seed, epoch, len(order))
+    for index in range(start, len(order) // batch):
+        chosen = order[index * batch:(index + 1) * batch]
+        yield augmentation.apply(dataset.train_images[chosen], words[chosen]), dataset.train_labels[chosen]
+
+
+class _Stopwatch:
+    def __init__(self):
+        self.last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the lap before."""
+        lap, self.last = time.perf_counter() - self.last, time.perf_counter()
+        return lap
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """An interrupt (SIGINT) in the block comes at its end, so that no step is half done."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield  # nobody hears interrupts here
+        return
+    held = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        handler(*held[0])

@@ -92,3 +92,14 @@ def quantize_all(values, fmt, rounding="nearest_away", overflow="saturate", word
 
 def divide_nearest_away(numerator, denominator):
     return round_exact(Fraction(numerator, denominator), "nearest_away")
+
+
+def sixteen_bits(value):
+    """(mantissa, exponent) of the nearest number with a mantissa of 16 bits to the Fraction `value`, ties up."""
+    exponent = 0
+    while value >= 2**16:
+        value, exponent = value / 2, exponent + 1
+    while value < 2**15:
+        value, exponent = value * 2, exponent - 1
+    mantissa = round_exact(value, "nearest_up")
+    return (2**15, exponent + 1) if mantissa == 2**16 else (mantissa, exponent)

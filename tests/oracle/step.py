@@ -1,13 +1,15 @@
 """A whole training step of a sequential network, following the numerical contract line by line.
 
 A network is a list of layers, each a dict: `name`; `kind` 'conv' (with `stride` and `padding`) or 'dense';
-`relu`; `pool` None or (kind, size).  `formats` maps a layer's name to its formats by tensor; `modes` maps
-(what, tensor) to a rounding or overflow mode.  The state maps a layer's name to a dict of `weight`, `bias`
+`relu`; `pool` None or (kind, size); `dropout`, its rate; perhaps `accumulators`, those of accumulators.py for some of its
+three products.  `formats` maps a layer's name to its formats by tensor; `modes` maps (what, tensor) to a rounding or
+overflow mode.  The state maps a layer's name to a dict of `weight`, `bias`
 and their accumulators `weight_acc`, `bias_acc`.
 """
 from fractions import Fraction
+from functools import partial
 
-from oracle import philox, pooling, products, softmax
+from oracle import accumulators, dropout, momentum, philox, pooling, products, softmax
 from oracle.rounding import quantize_all, step
 from oracle.update import update
 
@@ -35,7 +37,7 @@ class Run:
 
     def __init__(self, modes, seed, number):
         self.modes, self.seed, self.number = modes, seed, number
-        self.tensors, self.counts, self.stopped = {}, {}, {}
+        self.tensors, self.counts, self.stopped, self.overflows = {}, {}, {}, {}
 
     def mode(self, what, tensor):
         return self.modes.get((what, tensor), {"rounding": "nearest_away", "overflow": "saturate"}[what])
@@ -64,6 +66,37 @@ def as_conv(layer, source, weight):
     return [[[flatten(sample)]] for sample in source], [[weight]], 1, 0
 
 
+def accumulated(layer, kind, product, run, sums_exact, sums_in):
+    """(sums, their step) of products with this step: of sums_exact(), or in the accumulator that the layer has for them."""
+    model = layer.get("accumulators", {}).get(kind)
+    if model is None:
+        return sums_exact(), product
+    drop = model["drop"] if model["step_exp"] is None else model["step_exp"] - exponent(product)
+    sums, run.overflows[layer["name"], kind] = sums_in({**model, "drop": drop})
+    return sums, product * 2**drop
+
+
+def preactivations(layer, x, w, stride, padding, bias, product, bias_step, run):
+    """(nested codes of Z, its step), the bias included."""
+    def exact():
+        return products.conv_forward(x, w, stride, padding)
+
+    def steps(total_step):
+        finest = min(total_step, bias_step)
+        return finest, (exponent(total_step / finest), exponent(bias_step / finest))
+
+    def in_accumulator(model):
+        _, shifts = steps(product * 2 ** model["drop"])
+        return accumulators.forward(x, w, stride, padding, model, bias, shifts)
+
+    sums, total_step = accumulated(layer, "forward", product, run, exact, in_accumulator)
+    finest, (left, bias_left) = steps(total_step)
+    if "forward" not in layer.get("accumulators", {}):
+        sums = [[[[(total << left) + (b << bias_left) for total, b in zip(outputs, bias)] for outputs in row]
+                 for row in sample] for sample in sums]
+    return sums, finest
+
+
 def forward(layers, formats, logits_fmt, state, images, run):
     """(logits, records): the codes of the class scores, and what the backward pass needs of each layer."""
     records, source = [], images
@@ -74,25 +107,39 @@ def forward(layers, formats, logits_fmt, state, images, run):
         run.see("bias", name, state[name]["bias"])
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])
         product, bias = step(own["activations"]) * step(own["weights"]), step(own["bias"])
-        sums = products.conv_forward(x, w, stride, padding)
-        z = [[[[total * product + b * bias for total, b in zip(outputs, state[name]["bias"])]
-               for outputs in row] for row in sample] for sample in sums]
-        finest = min(product, bias)
-        run.see("preactivations", name, map_nested(lambda value, finest=finest: value / finest, z))
+        z, finest = preactivations(layer, x, w, stride, padding, state[name]["bias"], product, bias, run)
+        run.see("preactivations", name, z)
+        z = map_nested(lambda code, finest=finest: code * finest, z)
         owner, tensor, fmt = (name, "logits", logits_fmt) if following is None else \
             (following["name"], "activations", formats[following["name"]]["activations"])
         clipped = map_nested(lambda value: max(value, Fraction(0)), z) if layer["relu"] else z
-        codes, winner = run.quantize(clipped, owner, tensor, fmt), None
+        codes, winner = run.quantize(clipped, owner, tensor, relu_format(layer, fmt)), None
         full_shape = products.shape_of(codes)
         if layer["pool"] and layer["pool"][0] == "max":
             codes, winner = pooling.max_pool(codes, layer["pool"][1])
         elif layer["pool"]:
             codes = pooling.average_pool(codes, layer["pool"][1])
+        if layer["dropout"]:
+            codes = drop(layer, codes, fmt, run)
         records.append((layer, source, z, winner, full_shape))
         source = codes
     logits = [flatten(sample) for sample in source]
     run.see("logits", layers[-1]["name"], source)
     return logits, records
+
+
+def relu_format(layer, fmt):
+    """Where dropout follows, the format's room above 2 is for its scale: the ReLU clips to 2 at the same step."""
+    bits, range_exp, signed = fmt
+    room = max(range_exp - 1, 0) if layer["relu"] and layer["dropout"] else 0
+    return bits - room, range_exp - room, signed
+
+
+def drop(layer, codes, fmt, run):
+    name, rate, flat = layer["name"], layer["dropout"], flatten(codes)
+    dropped, clipped = dropout.forward(flat, dropout.kept(rate, run.seed, run.number, name, len(flat)), rate, fmt)
+    run.counts[name, "dropout"] = (*clipped, 0)
+    return reshape(dropped, products.shape_of(codes))
 
 
 def loss_gradient(layers, formats, logits_fmt, logits, labels, run):
@@ -114,13 +161,17 @@ def exponent(unit):
     return unit.numerator.bit_length() - unit.denominator.bit_length()
 
 
-def through_pool_and_relu(layer, grads, z, winner, shape):
+def back_to_preactivations(layer, grads, z, winner, shape, run):
     """(codes, by how many bits their step is finer) of the gradient at the pre-activations."""
     finer = 0
+    if layer["dropout"]:
+        flat, rate = flatten(grads), layer["dropout"]
+        flat, coarser = dropout.backward(flat, dropout.kept(rate, run.seed, run.number, layer["name"], len(flat)), rate)
+        grads, finer = reshape(flat, products.shape_of(grads)), -coarser
     if layer["pool"] and layer["pool"][0] == "max":
         grads = pooling.max_pool_backward(grads, winner, layer["pool"][1], shape)
     elif layer["pool"]:
-        finer = pooling.finer_bits(layer["pool"][1])
+        finer += pooling.finer_bits(layer["pool"][1])
         grads = pooling.average_pool_backward(grads, layer["pool"][1], shape)
     if layer["relu"]:
         grads = map_nested(lambda grad, value: grad if pooling.relu_passes(value) else 0, grads, z)
@@ -134,12 +185,15 @@ def backward(formats, state, grads, records, run):
         layer, source, z, winner, shape = records[position]
         name, own = layer["name"], formats[layer["name"]]
         run.see("activation_grads", name, grads)
-        inner, finer = through_pool_and_relu(layer, grads, z, winner, shape)
+        inner, finer = back_to_preactivations(layer, grads, z, winner, shape, run)
         run.see("preactivation_grads", name, inner)
-        unit = step(own["activation_grads"]) / 2**finer
+        unit = step(own["activation_grads"]) / Fraction(2) ** finer
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])
-        sums = products.conv_weight_grad(x, inner, products.shape_of(w), stride, padding)
-        scale = unit * step(own["activations"])
+        geometry = stride, padding
+        sums, scale = accumulated(
+            layer, "weight_grad", unit * step(own["activations"]), run,
+            partial(products.conv_weight_grad, x, inner, products.shape_of(w), *geometry),
+            partial(accumulators.weight_grad, x, inner, products.shape_of(w), *geometry))
         weight_grads = run.quantize(map_nested(lambda total, scale=scale: total * scale, sums), name, "weight_grads",
                                     own["weight_grads"])
         weight_grads = weight_grads if layer["kind"] == "conv" else weight_grads[0][0]
@@ -150,9 +204,10 @@ def backward(formats, state, grads, records, run):
         result[name] = weight_grads, bias_grads
         if position:
             below = records[position - 1][0]["name"]
-            sums = products.conv_input_grad(inner, w, products.shape_of(x), stride, padding)
+            sums, scale = accumulated(layer, "input_grad", unit * step(own["weights"]), run,
+                                      partial(products.conv_input_grad, inner, w, products.shape_of(x), *geometry),
+                                      partial(accumulators.input_grad, inner, w, products.shape_of(x), *geometry))
             sums = reshape(flatten(sums), products.shape_of(source))
-            scale = unit * step(own["weights"])
             grads = run.quantize(map_nested(lambda total, scale=scale: total * scale, sums), below, "activation_grads",
                                  formats[below]["activation_grads"])
     return result
@@ -168,9 +223,29 @@ def update_parameter(codes, accumulators, grads, rate, fmts, run, layer, tensor)
     return reshape([row[0] for row in rows], shape), reshape([row[1] for row in rows], shape), events
 
 
-def update_all(formats, state, grads, rate, run):
+def velocities(parameters, kind, grads, fmts, optimizer, run, layer, tensor):
+    """(codes, format) of the velocities of one parameter; fmts: of parameter and gradient."""
+    mu, decay = momentum.held(optimizer["momentum"]), momentum.held(optimizer["weight_decay"] if kind == "weight" else 0)
+    fmt = momentum.velocity_format(optimizer["velocity_bits"], mu, decay, *fmts)
+    old = parameters.get(f"{kind}_velocity") or map_nested(lambda _: 0, grads)
+    flat = [flatten(array) for array in (old, grads, parameters[kind])]
+    words = run.words(layer, tensor, len(flat[0])) or [0] * len(flat[0])
+    modes = run.mode("rounding", tensor), run.mode("overflow", tensor)
+    rows = [momentum.advance(*own, mu, decay, (fmt, fmts[1], fmts[0]), *modes, word) for *own, word in zip(*flat, words)]
+    run.counts[layer, tensor] = tuple(sum(row[k] for row in rows) for k in (1, 2, 3))
+    parameters[f"{kind}_velocity"] = reshape([row[0] for row in rows], products.shape_of(grads))
+    run.see(tensor, layer, parameters[f"{kind}_velocity"])
+    return parameters[f"{kind}_velocity"], fmt
+
+
+def update_all(formats, state, grads, rate, run, optimizer=None):
     for name, (weight_grads, bias_grads) in grads.items():
-        own, parameters = formats[name], state[name]
+        own, parameters = dict(formats[name]), state[name]
+        if optimizer:
+            weight_grads, own["weight_grads"] = velocities(
+                parameters, "weight", weight_grads, (own["weights"], own["weight_grads"]), optimizer, run, name, "velocities")
+            bias_grads, own["bias_grads"] = velocities(
+                parameters, "bias", bias_grads, (own["bias"], own["bias_grads"]), optimizer, run, name, "bias_velocities")
         fmts = own["weights"], own["accumulators"], own["weight_grads"]
         parameters["weight"], parameters["weight_acc"], events = update_parameter(
             parameters["weight"], parameters["weight_acc"], weight_grads, rate, fmts, run, name, "accumulators")
@@ -187,8 +262,9 @@ def update_all(formats, state, grads, rate, run):
         run.see("bias_accumulators", name, parameters["bias_acc"])
 
 
-def train_step(layers, formats, logits_fmt, state, images, labels, rate, modes=None, seed=0, number=0):
-    """One SGD step; `state` is changed in place.
+def train_step(layers, formats, logits_fmt, state, images, labels, rate, modes=None, seed=0, number=0,
+               optimizer=None):
+    """One SGD step; `state` is changed in place.  optimizer: None, or `momentum`, `weight_decay` and `velocity_bits`.
 
     Returns (run, loss_sum, wrong): run.tensors[tensor, layer], run.counts[layer, tensor], run.stopped[layer].
     """
@@ -198,5 +274,5 @@ def train_step(layers, formats, logits_fmt, state, images, labels, rate, modes=N
     losses = sum(softmax.loss(row, label, unit) for row, label in zip(logits, labels))
     wrong = sum(softmax.wrong(row, label) for row, label in zip(logits, labels))
     grads = backward(formats, state, loss_gradient(layers, formats, logits_fmt, logits, labels, run), records, run)
-    update_all(formats, state, grads, rate, run)
+    update_all(formats, state, grads, rate, run, optimizer)
     return run, losses, wrong

@@ -1,0 +1,86 @@
+"""Linear combinations of tensors with one set of integer constants per channel: batch norm, residual additions."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fxsim.formats import Format
+from fxsim.kernels import batch_norm as kernel
+from fxsim.nn.codes import storage
+from fxsim.nn.epilogues import epilogue, fused, quantize_sums, relu_bound
+from fxsim.requantizer import Requantizer
+from fxsim.rng import Stream
+
+MAX_SUM_BITS = 62
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelSum:
+    """first * x + second * y + constant, exact, in steps of 2**step_exp.
+
+    first, second, constant: (O,) arrays of Python integers, one for each channel; second is 0 without y.
+    x, y: formats of the codes.  Raises ValueError where the sum may need more than 62 bits.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    constant: np.ndarray
+    step_exp: int
+    x: Format
+    y: Format | None = None
+
+    def __post_init__(self):
+        if self.bound >= 2 ** (MAX_SUM_BITS - 1):
+            raise ValueError(f"sums of {self.x}{f' and {self.y}' if self.y else ''} codes need {self.bound.bit_length() + 1} "
+                             f"bits, at most {MAX_SUM_BITS} are exact here; lower the widths")
+
+    @property
+    def bound(self) -> int:
+        """What no sum exceeds in magnitude."""
+        terms = _largest(self.first) * magnitude(self.x) + _largest(self.constant)
+        return terms + (_largest(self.second) * magnitude(self.y) if self.y else 0)
+
+    @property
+    def format(self) -> Format:
+        """The format that holds every sum."""
+        bits = self.bound.bit_length() + 1
+        return Format(bits, self.step_exp + bits - 1)
+
+    def exact(self, x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
+        """The sums, int64."""
+        first, second, constant = (each.astype(np.int64) for each in (self.first, self.second, self.constant))
+        sums = first * x + constant
+        return sums if y is None else sums + second * y
+
+    def quantized(self, x: np.ndarray, y: np.ndarray | None, requantizer: Requantizer, stream: Stream | None,
+                  relu: bool = False) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """(codes, ReLU mask or None, counts) of the sums brought to requantizer.format; see `quantize_sums`."""
+        if not fused(requantizer):
+            return quantize_sums(self.exact(x, y), requantizer, stream, relu)
+        whole, kind = epilogue(requantizer), np.int64
+        if relu:
+            whole = whole._replace(floor=0, relu_bound=relu_bound(self.step_exp))
+        if whole.fits_int32(self.bound, 0):
+            whole, kind = whole.in_int32(), np.int32
+        out = np.empty(x.shape, storage(requantizer.format))
+        mask = np.empty(x.shape, np.uint8) if relu else None
+        constants = (each.astype(kind) for each in (self.first, self.second, self.constant))
+        return out, mask, kernel.combine(x, y, *constants, whole, out, mask)
+
+
+def magnitude(format: Format) -> int:
+    """The greatest |code|."""
+    return max(-format.min_code, format.max_code)
+
+
+def _largest(values: np.ndarray) -> int:
+    return max(abs(int(value)) for value in values)
+
+
+def addition(x: Format, y: Format, channels: int) -> ChannelSum:
+    """x + y at the finer of their steps."""
+    step_exp = min(x.step_exp, y.step_exp)
+    first, second, constant = (np.full(channels, value, object)
+                               for value in (1 << (x.step_exp - step_exp), 1 << (y.step_exp - step_exp), 0))
+    return ChannelSum(first, second, constant, step_exp, x, y)

@@ -1,0 +1,146 @@
+"""Checkpoints: all that a training needs to go on to the same bits, in one file that is written whole or not at all.
+
+`checkpoint-DESIGN.npz` is an .npz of plain arrays:
+
+    state.NAME   the learner's arrays, as learner.state() names them
+    text         JSON in UTF-8 (uint8): kind, version, identity, position
+    sha256       32 bytes (uint8), the digest of all other arrays
+
+The identity is plain data that tells one training from another; where it differs, a checkpoint is refused.
+"""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import reprlib
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fxsim.errors import InputError
+from fxsim.files import read_arrays, write_arrays
+from fxsim.train.loop import Epoch, Position
+
+KIND, VERSION = "fxsim checkpoint", 1
+SUFFIX, OLD = ".npz", ".old"
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When a checkpoint is due beside the end of each epoch: after so many minutes, and after so many steps."""
+
+    minutes: float = 2.0
+    steps: int | None = None
+
+    def __post_init__(self):
+        if not (math.isfinite(self.minutes) and self.minutes >= 0):
+            raise InputError(f"checkpoint minutes must be a number from 0, got {self.minutes}")
+        if self.steps is not None and self.steps < 1:
+            raise InputError(f"checkpoint steps must be at least 1, got {self.steps}")
+
+
+class Checkpoint:
+    """The checkpoint of the training of `design` in `folder`."""
+
+    def __init__(self, folder: Path, design: str, identity: Mapping, cadence: Cadence):
+        self.path, self.design, self.cadence = path_of(folder, design), design, cadence
+        self.identity = json.loads(json.dumps(identity))  # as it comes back
+        self._written, self._steps = time.monotonic(), 0
+
+    def load(self, learner) -> Position:
+        """Bring `learner` to where it was when the file was written; returns that position.
+
+        Raises InputError, the learner untouched, where the file is damaged or of another training.
+        """
+        text, state = read(self.path)
+        differences = list(_differences(text["identity"], self.identity))
+        if differences:
+            more = f" ({len(differences) - 1} more differ)" if len(differences) > 1 else ""
+            raise InputError(f"{self.path} is of another training: {differences[0]}{more}; choose another folder, or delete "
+                             f"the file to train {self.design} anew")
+        try:
+            learner.load_state(state)
+        except InputError as error:
+            raise InputError(f"{self.path} does not fit {self.design}: {error}; delete it to train anew") from None
+        position = text["position"]
+        return Position(**position | {"epochs": [Epoch(**epoch) for epoch in position["epochs"]]})
+
+    def keep(self, learner, position: Position) -> None:
+        """To be called after every step and every epoch: writes the file when it is due."""
+        self._steps += 1
+        late = time.monotonic() - self._written >= 60 * self.cadence.minutes
+        if position.step == 0 or late or self._steps == self.cadence.steps:
+            self.write(learner, position)
+
+    def write(self, learner, position: Position) -> None:
+        text = {"kind": KIND, "version": VERSION, "identity": self.identity, "position": dataclasses.asdict(position)}
+        arrays = {f"state.{name}": array for name, array in learner.state().items()}
+        arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
+        write_arrays(self.path, arrays | {"sha256": np.frombuffer(digest(arrays), np.uint8)})
+        self._written, self._steps = time.monotonic(), 0
+
+    def set_aside(self) -> Path | None:
+        """Rename the file, if it is there, so that a new training overwrites nothing; returns the new name."""
+        return self.path.replace(self.path.with_suffix(OLD)) if self.path.exists() else None
+
+
+def path_of(folder: Path, design: str) -> Path:
+    """The checkpoint file of `design`; characters that are not safe in a file name are escaped with %."""
+    return Path(folder) / f"checkpoint-{urllib.parse.quote(design.replace(' ', '-'), safe='+')}{SUFFIX}"
+
+
+def remove(folder: Path, design: str) -> None:
+    """Remove the checkpoint of a design that has ended."""
+    path = path_of(folder, design)
+    for each in (path, path.with_suffix(OLD)):
+        each.unlink(missing_ok=True)
+
+
+def of_others(folder: Path, design: str) -> list[Path]:
+    """The checkpoints in `folder` of other designs than this, those set aside, too."""
+    own = path_of(folder, design).stem
+    return [path for suffix in (SUFFIX, OLD) for path in Path(folder).glob(f"checkpoint-*{suffix}") if path.stem != own]
+
+
+def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """(text, state) of a checkpoint file; InputError where it is damaged or no checkpoint."""
+    try:
+        arrays = read_arrays(path)
+        stored = arrays.pop("sha256").tobytes()
+        text = json.loads(arrays["text"].tobytes())
+        kind, version = text["kind"], text["version"]
+    except InputError as error:
+        raise InputError(f"{error}; the checkpoint is damaged, delete it to start anew") from None
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path} is no checkpoint of fxsim; choose another folder or delete it") from None
+    if (kind, version) != (KIND, VERSION):
+        raise InputError(f"{path} is {kind!r}, version {version}; this fxsim reads {KIND!r}, version {VERSION}")
+    if digest(arrays) != stored:
+        raise InputError(f"{path} is damaged (its SHA-256 differs); delete it to start anew")
+    return text, {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith("state.")}
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """SHA-256 of the arrays' names, dtypes, shapes and elements in row-major order."""
+    sha = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        sha.update(array.tobytes())
+    return sha.digest()
+
+
+def _differences(there, here, name: str = "") -> Iterator[str]:
+    """One line for each value in which two pieces of plain data differ."""
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        there, here = dict(enumerate(there)), dict(enumerate(here))
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in dict.fromkeys((*there, *here)):
+            yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else str(key))
+    elif there != here:
+        yield f"{name} is {reprlib.repr(there)} there, {reprlib.repr(here)} here"

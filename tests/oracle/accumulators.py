@@ -1,0 +1,122 @@
+"""Accumulators: the sums of a dot product's terms as hardware of limited width makes them.
+
+An accumulator is a dict: `bits`, `overflow` (a mode of rounding.py), `when` ('each addition' or 'end'), `order` ('sequential',
+'tree' or 'tiles' of `tile` terms), `rounding` and `drop` of the terms.
+"""
+from fractions import Fraction
+
+from oracle.products import output_size, shape_of, zeros
+from oracle.rounding import round_exact, wrap
+
+
+def bounded(value, bits, overflow):
+    """(value brought into `bits` signed bits, 1 where it was outside)."""
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    if overflow == "saturate_symmetric":
+        low = -high
+    if low <= value <= high:
+        return value, 0
+    return {"saturate": min(max(value, low), high), "saturate_symmetric": min(max(value, low), high), "saturate_zero": 0,
+            "wrap": wrap(value, bits, True)}[overflow], 1
+
+
+class Adder:
+    """Adds in the accumulator's width and counts its overflows."""
+
+    def __init__(self, model, extra_bits=0):
+        self.bits, self.overflow, self.overflows = model["bits"] + extra_bits, model["overflow"], 0
+
+    def __call__(self, *values):
+        total, outside = bounded(sum(values), self.bits, self.overflow)
+        self.overflows += outside
+        return total
+
+
+def tree_sum(values, add):
+    """Each half of a power of two of values by itself, then both; a single value is added to nothing."""
+    if len(values) == 1:
+        return add(values[0])
+    half = len(values) // 2
+    return add(tree_sum(values[:half], add), tree_sum(values[half:], add))
+
+
+def accumulate(terms, model, bias=None, shifts=(0, 0)):
+    """(sum, overflows) of integer terms.
+
+    With a bias, that is the last addition, in a step to which the sum and the bias are shifted left by `shifts`; the adder
+    is wider by as much.
+    """
+    addends = [round_exact(Fraction(term, 2 ** model["drop"]), model["rounding"]) for term in terms]
+    add, last = Adder(model), Adder(model, shifts[0])
+    if model["when"] == "end":
+        total = sum(addends)
+        return (last((total << shifts[0]) + (bias << shifts[1])) if bias is not None else add(total),
+                add.overflows + last.overflows)
+    if model["order"] == "tree":
+        width = 1
+        while width < len(addends):
+            width *= 2
+        total = tree_sum(addends + [0] * (width - len(addends)), add)
+    else:
+        size, total = model["tile"] if model["order"] == "tiles" else 1, 0
+        for start in range(0, len(addends), size):
+            total = add(total, sum(addends[start:start + size]))
+    if bias is not None:
+        total = last(total << shifts[0], bias << shifts[1])
+    return total, add.overflows + last.overflows
+
+
+def code(array, *index):
+    """The code at an index (n, y, x, c), 0 outside of the picture."""
+    n, y, x, c = index
+    return array[n][y][x][c] if 0 <= y < len(array[n]) and 0 <= x < len(array[n][y]) else 0
+
+
+def forward(x, w, stride, padding, model, bias=None, shifts=(0, 0)):
+    """(sums (N, OH, OW, O), overflows), terms by input channel, kernel row, kernel column."""
+    rows, columns, channels, filters = shape_of(w)
+    positions = [output_size(size, kernel, stride, padding) for size, kernel in ((len(x[0]), rows), (len(x[0][0]), columns))]
+
+    def terms(n, oy, ox, o):
+        return [code(x, n, oy * stride + ky - padding, ox * stride + kx - padding, c) * w[ky][kx][c][o]
+                for c in range(channels) for ky in range(rows) for kx in range(columns)]
+    return every((len(x), *positions, filters),
+                 lambda *index: accumulate(terms(*index), model, bias and bias[index[3]], shifts))
+
+
+def input_grad(g, w, x_shape, stride, padding, model):
+    """(sums (N, H, W, C), overflows), terms by output channel, kernel row, kernel column.
+
+    A term is zero unless an output position of this tap reads the input.
+    """
+    rows, columns, _, filters = shape_of(w)
+
+    def terms(n, iy, ix, c):
+        for o in range(filters):
+            for ky in range(rows):
+                for kx in range(columns):
+                    (oy, off_y), (ox, off_x) = divmod(iy + padding - ky, stride), divmod(ix + padding - kx, stride)
+                    yield 0 if off_y or off_x else code(g, n, oy, ox, o) * w[ky][kx][c][o]
+    return every(x_shape, lambda *index: accumulate(list(terms(*index)), model))
+
+
+def weight_grad(x, g, w_shape, stride, padding, model):
+    """(sums (KH, KW, C, O), overflows), terms by picture, row, column."""
+    batch, rows, columns, _ = shape_of(g)
+
+    def terms(ky, kx, c, o):
+        return [code(x, n, oy * stride + ky - padding, ox * stride + kx - padding, c) * g[n][oy][ox][o]
+                for n in range(batch) for oy in range(rows) for ox in range(columns)]
+    return every(w_shape, lambda *index: accumulate(terms(*index), model))
+
+
+def every(shape, function):
+    """(array of `shape` of function(index)[0], sum of function(index)[1])."""
+    out, overflows = zeros(*shape), 0
+    for a in range(shape[0]):
+        for b in range(shape[1]):
+            for c in range(shape[2]):
+                for d in range(shape[3]):
+                    out[a][b][c][d], met = function(a, b, c, d)
+                    overflows += met
+    return out, overflows
