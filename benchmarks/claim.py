@@ -8,23 +8,17 @@ and standard deviations over the seeds.  Prints the table.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
-from machine import machine
+from runs import print_summary, summary, write_result
 
 from fxsim.errors import InputError
-from fxsim.files import write_text
 from fxsim.precision import PERTURBATION_CLASSES
 from fxsim.settings import Settings
-from fxsim.stages import Experiment
+from fxsim.stages import Experiment, perturbed_name
 
-RESULTS = Path(__file__).parent / "results"
-DETAILS = ("assignment", "counts", "stopped", "sums")
+DETAILS = ("assignment", "counts", "stopped", "sums", "overflows", "measured")
 
 
 def runs_of_seed(settings: Settings, folder: str, perturb: list[int], per_class: bool) -> list[dict]:
@@ -35,7 +29,7 @@ def runs_of_seed(settings: Settings, folder: str, perturb: list[int], per_class:
     outcomes.append(experiment.train_fixed(chosen))
     for bits in perturb:
         for only in [None, *(PERTURBATION_CLASSES if per_class else ())]:
-            name = f"FX C_{bits:+d}" + (f" {only}" if only else "")
+            name = perturbed_name(bits, only)
             try:
                 outcomes.append(experiment.train_fixed(chosen.perturbed(bits, only), name))
             except InputError as error:
@@ -48,19 +42,6 @@ def runs_of_seed(settings: Settings, folder: str, perturb: list[int], per_class:
         for detail in DETAILS:
             row.pop(detail)
     return [{"seed": settings.seed, **row} for row in rows]
-
-
-def summary(runs: list[dict]) -> list[dict]:
-    rows = []
-    for design in dict.fromkeys(run["design"] for run in runs):
-        chosen = [run for run in runs if run["design"] == design]
-        row = {"design": design, "seeds": len(chosen)}
-        for key in ("train_loss", "test_error"):
-            values = [run[key] for run in chosen]
-            row[key] = {"mean": statistics.fmean(values), "stdev": statistics.stdev(values) if len(values) > 1 else 0.0,
-                        "values": values}
-        rows.append(row)
-    return rows
 
 
 def main() -> None:
@@ -81,13 +62,9 @@ def main() -> None:
                                  width=arguments.width)
         with tempfile.TemporaryDirectory() as folder:
             runs += runs_of_seed(settings, folder, perturb, arguments.per_class)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS).stdout.strip()
-    result = {"command": "python " + " ".join(["benchmarks/claim.py", *sys.argv[1:]]), "commit": commit,
-              "machine": machine(), "settings": settings.to_dict(), "summary": summary(runs), "runs": runs}
-    write_text(RESULTS / f"claim-{arguments.network}.json", json.dumps(result, indent=1) + "\n")
-    for row in result["summary"]:
-        print(f"{row['design']:28} train loss {row['train_loss']['mean']:.4f} +- {row['train_loss']['stdev']:.4f}   "
-              f"test error {100 * row['test_error']['mean']:.2f} +- {100 * row['test_error']['stdev']:.2f} %")
+    means = summary(runs)
+    write_result(f"claim-{arguments.network}", settings=settings.to_dict(), summary=means, runs=runs)
+    print_summary(means)
 
 
 if __name__ == "__main__":

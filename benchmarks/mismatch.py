@@ -10,49 +10,34 @@ Writes benchmarks/results/mismatch-NETWORK.json.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
-from pathlib import Path
 
 import numpy as np
-from machine import machine
+from runs import write_result
 
 from fxsim.analysis.assign import assign_bits, assignment_mismatch_bound
-from fxsim.files import read_arrays, write_text
-from fxsim.nn.fixed import FixedNetwork
+from fxsim.analysis.mismatch import mismatch
+from fxsim.files import read_arrays
 from fxsim.nn.floating import FloatNetwork
 from fxsim.settings import Settings
 from fxsim.stages import Experiment, nested
-from fxsim.train.learners import FixedLearner, FloatLearner
 
-RESULTS = Path(__file__).parent / "results"
 MIN_BITS = range(2, 9)
 MOST_PICTURES = 2000
-
-
-def decisions(learner, pixels: np.ndarray) -> np.ndarray:
-    """The class that a learner's network decides for, the first of the greatest scores."""
-    network = learner.network
-    scores = network.logits if isinstance(network, FixedNetwork) else network.forward
-    return np.concatenate([np.argmax(scores(learner.images(part)), axis=1)
-                           for part in np.array_split(pixels, -(-len(pixels) // 256))])
 
 
 def compare(experiment: Experiment, parameters: dict, name: str, pictures: np.ndarray) -> list[dict]:
     """One row for each B_min: the bound and the share of `pictures` decided differently."""
     network, pixel_max = experiment.network, experiment.dataset.pixel_max
     statistics = experiment.measure(parameters, pictures)
-    wanted = decisions(FloatLearner(FloatNetwork(network, parameters, np.float64), pixel_max), pictures)
+    view = FloatNetwork(network, parameters, np.float64)
     rows = []
     for bits in MIN_BITS:
         assignment = assign_bits(network, statistics, bits)
-        fixed = FixedLearner(FixedNetwork(network, assignment, parameters), pixel_max)
-        mismatch = float(np.mean(decisions(fixed, pictures) != wanted))
-        rows.append({"pictures": name, "count": len(pictures), "min_bits": bits, "measured": mismatch,
+        rows.append({"pictures": name, "count": len(pictures), "min_bits": bits,
+                     "measured": mismatch(view, assignment, pictures, pixel_max),
                      "bound": float(assignment_mismatch_bound(network, statistics, assignment))})
-        print(f"{name} B_min {bits}: bound {rows[-1]['bound']:.4g}  measured {mismatch:.4g}")
+        print(f"{name} B_min {bits}: bound {rows[-1]['bound']:.4g}  measured {rows[-1]['measured']:.4g}")
     return rows
 
 
@@ -72,10 +57,7 @@ def main() -> None:
         for name in ("train", "test"):
             pictures = getattr(experiment.dataset, f"{name}_images")[:MOST_PICTURES]
             rows += compare(experiment, parameters, name, pictures)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS).stdout.strip()
-    result = {"command": "python " + " ".join(["benchmarks/mismatch.py", *sys.argv[1:]]), "commit": commit,
-              "machine": machine(), "settings": settings.to_dict(), "rows": rows}
-    write_text(RESULTS / f"mismatch-{arguments.network}.json", json.dumps(result, indent=1) + "\n")
+    write_result(f"mismatch-{arguments.network}", settings=settings.to_dict(), rows=rows)
 
 
 if __name__ == "__main__":

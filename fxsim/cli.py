@@ -249,6 +249,7 @@ def _add_settings(parser) -> None:
     parser.add_argument("--dataset", metavar="NAME",
                         help="digits, mnist, cifar10, cifar100 or svhn (default: the network's)")
     parser.add_argument("--data", metavar="FOLDER", help="where the data set's files are")
+    parser.add_argument("--pictures", type=int, metavar="N", help="of the training set, the first (default: all)")
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--batch", type=int, metavar="N", help="pictures per step")
     parser.add_argument("--learning-rate", type=float, metavar="X")

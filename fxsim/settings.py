@@ -35,6 +35,7 @@ class Settings:
 
     network: name of a built-in network; layers: a network of one's own as plain data (spec.from_dict), else None.
     width: multiplier of the built-in's filters.  data: folder of the data set (digits need none).
+    pictures: so many of the training set, the first; None for all.
     momentum, weight_decay: 0 for plain SGD, see nn/optimizer.py.
     flip, crop: augmentation of training pictures, see train/augment.py.
     drops: epochs (from 0) at whose start the learning rate is divided by 10; None for one, after 3/4 of the epochs.
@@ -49,6 +50,7 @@ class Settings:
     width: float = 1.0
     dataset: str = "digits"
     data: str | None = None
+    pictures: int | None = None
     epochs: int = 12
     batch: int = 32
     learning_rate: float = 0.1
@@ -121,11 +123,11 @@ class Settings:
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Settings))
-_TYPES = {"int": int, "float": float, "bool": bool, "str": str, "str | None": str, "dict | None": dict,
+_TYPES = {"int": int, "int | None": int, "float": float, "bool": bool, "str": str, "str | None": str, "dict | None": dict,
           "tuple[int, ...]": tuple, "tuple[int, ...] | None": tuple, "tuple[str, ...]": tuple}
 _KINDS = {field.name: _TYPES[field.type] for field in dataclasses.fields(Settings)}
 _NOUN = {int: "an integer", float: "a number", bool: "true or false", str: "a text", dict: "a table"}
-_LEAST = {"epochs": 1, "batch": 1, "seed": 0, "gain_samples": 1}
+_LEAST = {"pictures": 1, "epochs": 1, "batch": 1, "seed": 0, "gain_samples": 1}
 
 
 def _network_name(given: dict) -> str:

@@ -98,9 +98,9 @@ class Experiment:
         self.network: Network = settings.build_network()
         self.dataset: Dataset = load(settings.dataset, settings.data)
         check_dataset(self.dataset, self.network)
-        if settings.quick:
-            self.dataset = dataclasses.replace(self.dataset, train_images=self.dataset.train_images[:QUICK_PICTURES],
-                                               train_labels=self.dataset.train_labels[:QUICK_PICTURES])
+        most = QUICK_PICTURES if settings.quick else settings.pictures
+        self.dataset = dataclasses.replace(self.dataset, train_images=self.dataset.train_images[:most],
+                                           train_labels=self.dataset.train_labels[:most])
         check_batch(self.dataset, settings.batch)
         self.folder = make_folder(folder)
 

@@ -50,10 +50,10 @@ WIDE = BatchNormPrecision(
     mean=Format(24, 3), variance=Format(26, 4), normalized=Format(20, 3), gamma=Format(20, 1), gamma_grads=Format(24, 0),
     gamma_accumulators=Format(24, -19), beta=Format(22, 1), beta_grads=Format(20, 0), beta_accumulators=Format(20, -21),
     preactivation_grads=Format(20, 1))
+PREACTIVATIONS = Format(10, 2)
 SATURATING = dataclasses.replace(
     NARROW, mean=Format(5, -3), variance=Format(5, -4, signed=False), normalized=Format(6, 0),
     preactivation_grads=Format(3, -3))
-PREACTIVATIONS = Format(10, 2)
 
 
 def precision(norm=None, weights=8, activations=6, activation_grads=8, preactivations=PREACTIVATIONS, branch=None):
@@ -130,8 +130,7 @@ def check_steps(network, assigned, steps=2, batch=3, rate=0.4, seed=0, kernel="a
         result = fixed.train_step(images, labels, learning_rate, number,
                                   lambda tensor, layer, value, seen=seen: seen.update({(tensor, layer): value.codes.copy()}))
         run, loss_sum, wrong = oracle.train_step(*twin, images.tolist(), labels.tolist(), learning_rate.exact, modes, seed,
-                                                 number,
-                                                 dataclasses.asdict(optimizer) if optimizer else None)
+                                                 number, dataclasses.asdict(optimizer) if optimizer else None)
         assert set(seen) == set(run.tensors)
         for (tensor, layer), wanted in run.tensors.items():
             assert_same_codes(seen[tensor, layer], wanted, what=f"step {number}, {layer}, {tensor}")

@@ -16,6 +16,7 @@ from fxsim.formats import Format
 from fxsim.nn import accumulated
 from fxsim.nn.codes import LearningRate, pixel_codes
 from fxsim.nn.fixed import FixedNetwork
+from fxsim.nn.init import initial_parameters
 from fxsim.nn.optimizer import PLAIN_SGD
 from fxsim.nn.products import available_paths
 from fxsim.nn.spec import Conv, Dense, Network, Pool
@@ -189,14 +190,23 @@ def test_accumulators_overflow_unless_they_are_ample(name):
     assert {key: own.sums for key, own in evaluated.items()} == {key: own for key, own in sums.items() if key[1] == "forward"}
 
 
-def test_an_ample_accumulator_changes_nothing():
-    network = NETWORKS["max pool"]
-    fixed = [FixedNetwork(network, assigned, start(network, assigned, 0)[0]) for assigned in
-             (assignment(network, {}), assignment(network, {}, accumulator=ACCUMULATORS["ample"]))]
+NORMS_AND_BRANCHES = Network("norms", (5, 5, 2), (
+    Conv(name="c1", filters=4, padding=1, batch_norm=True),
+    Conv(name="c2", filters=4, padding=1, batch_norm=True, add="c1"),
+    Conv(name="c3", filters=4, padding=1, add="c2"),
+    Dense(name="d", units=3, relu=False)))
+
+
+@pytest.mark.parametrize("network", [NETWORKS["max pool"], NORMS_AND_BRANCHES])
+def test_an_ample_accumulator_changes_nothing_and_a_narrow_one_does(network):
     images, labels = np.random.default_rng(1).integers(0, 64, (8, 5, 5, 2)), np.arange(8) % 3
-    for each in fixed:
-        each.train_step(images, labels, LearningRate.of(0.4))
-    assert fixed[0].fingerprint() == fixed[1].fingerprint()
+    fingerprints = []
+    for texts in ([], ACCUMULATORS["ample"], ["12 bits, tree"]):
+        fixed = FixedNetwork(network, assignment(network, {}, accumulator=texts), initial_parameters(network, 0))
+        met = fixed.train_step(images, labels, LearningRate.of(0.4)).overflows
+        assert len(met) == (3 * len(network.layers) - 1 if texts else 0)  # no gradient at the pictures
+        fingerprints.append(fixed.fingerprint())
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 @pytest.mark.parametrize("kind", ["forward", "input_grad", "weight_grad"])

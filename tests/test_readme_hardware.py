@@ -102,7 +102,8 @@ def test_the_property_test_finds_the_bug_that_the_readme_plants(property_test):
     assert f"`{planted.removeprefix(' ')}`" in SECTION
     with pytest.raises(AssertionError) as raised:
         run_property_test(property_test.replace(planted, ""))
-    assert str(raised.value).splitlines()[0] == shown.splitlines()[0]
+    # which of the ties is the smallest is Hypothesis' to say, and differs among its versions
+    assert without_numbers(str(raised.value).splitlines()[0]) == without_numbers(shown.splitlines()[0])
 
 
 def test_the_cocotb_bench_is_that_of_the_file():

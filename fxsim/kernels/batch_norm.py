@@ -18,11 +18,13 @@ RUNS_PER_BLOCK = 32
 def moments(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(2, O) int64: sums of x and of x * y over all axes but the last.
 
-    Exact where the sum of |x y| and of |x| stays below 2**63.
+    Exact where the sum of |x y| and of |x| stays below 2**63.  A product of int16 codes fits int32, as does a sum of
+    RUNS_PER_BLOCK of them.
     """
+    kind = np.int32 if x.dtype == y.dtype == np.int16 else np.int64
     run = _run_length(x.shape[-1])
     partial = np.zeros((_blocks(x, run), 2, run), np.int64)
-    parallel_for(_moments, len(partial), 1, x.reshape(-1), y.reshape(-1), partial)
+    parallel_for(_moments, len(partial), 1, x.reshape(-1), y.reshape(-1), np.empty(run, kind), partial)
     return partial.sum(axis=0).reshape(2, -1, x.shape[-1]).sum(axis=1)
 
 
@@ -51,16 +53,17 @@ def _blocks(x: np.ndarray, run: int) -> int:
 
 
 @jit
-def _moments(start, stop, x, y, partial):
-    run = partial.shape[2]
+def _moments(start, stop, x, y, like, partial):
+    run, kind = like.size, like.dtype.type
     for block in range(start, stop):
-        sums, products = partial[block]
+        sums, products = np.zeros_like(like), partial[block, 1]
         first = block * RUNS_PER_BLOCK * run
         for at in range(first, min(first + RUNS_PER_BLOCK * run, x.size), run):
             left, right = x[at:at + run], y[at:at + run]
             for i in range(left.size):
-                sums[i] += left[i]
-                products[i] += np.int64(left[i]) * right[i]
+                sums[i] = np.add(sums[i], kind(left[i]))
+                products[i] += np.multiply(kind(left[i]), kind(right[i]))
+        partial[block, 0] = sums
 
 
 @jit
@@ -71,9 +74,11 @@ def _combine(start, stop, x, y, first, second, constant, epilogue, out, mask, co
         begin = block * RUNS_PER_BLOCK * run
         for at in range(begin, min(begin + RUNS_PER_BLOCK * run, x.size), run):
             left, right = x[at:at + run], y[at:at + run]
-            for i in range(left.size):
-                sums[i] = np.multiply(first[i], kind(left[i]))
-            for i in range(right.size):
-                sums[i] = np.add(sums[i], np.multiply(second[i], kind(right[i])))
+            if right.size:
+                for i in range(left.size):
+                    sums[i] = np.add(np.multiply(first[i], kind(left[i])), np.multiply(second[i], kind(right[i])))
+            else:
+                for i in range(left.size):
+                    sums[i] = np.multiply(first[i], kind(left[i]))
             requantize_sums(sums[:left.size], constant, epilogue, out[at:at + run], mask[at:at + run] if mask.size else no_mask,
                             counts[block])

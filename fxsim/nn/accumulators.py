@@ -72,15 +72,17 @@ def accumulate_blocks(lowered: Lowered, model: Accumulator) -> tuple[np.ndarray,
     out, overflows = np.empty((rows, columns), np.int64), 0
     block = max(1, BLOCK_CODES // terms)
     turned = min(block, rows, TURNED_ROWS) > columns
+    block = min(block, TURNED_ROWS) if turned else block
     right = np.ascontiguousarray(lowered.right.T if turned else lowered.right)
-    for start in range(0, rows, TURNED_ROWS if turned else block):
-        stop = min(start + (TURNED_ROWS if turned else block), rows)
+    for start in range(0, rows, block):
+        stop = min(start + block, rows)
         left = gather_rows(lowered.windows, start, stop)
         if turned:
             sums, counts = accumulate(right, np.ascontiguousarray(left.T), model)
-            out[start:stop] = sums.T
+            sums = sums.T
         else:
-            out[start:stop], counts = accumulate(left, right, model)
+            sums, counts = accumulate(left, right, model)
+        out[start:stop] = sums
         overflows += int(counts.sum())
     return out, overflows
 
