@@ -52,7 +52,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return _parser().parse_args(_joined(argv))
 
 
-LISTS = {"--perturb": r"[+-]?\d+(,[+-]?\d+)*", "--designs": r"\w+(,\w+)*,?"}
+LISTS = {"--perturb": r"none|[+-]?\d+(,[+-]?\d+)*", "--designs": r"\w+(,\w+)*,?"}
 """Option -> what its values look like; they may be given apart, too."""
 
 
@@ -73,10 +73,12 @@ def _names(text: str) -> list[str]:
 
 
 def _integers(text: str) -> list[int]:
+    if text == "none":
+        return []
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"integers are wanted, as in -2,-1,+1, not {text!r}") from None
+        raise argparse.ArgumentTypeError(f"integers are wanted, as in -2,-1,+1, or none, not {text!r}") from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -137,7 +139,7 @@ written to the folder of --out:
                         help="FL float, FX fixed point, BN binarized, SQ stochastic weights, TG ternary gradients "
                              "(default: FL,FX)")
     parser.add_argument("--perturb", type=_integers, metavar="LIST",
-                        help="train C_o with so many bits more or fewer, too (default: -1,+1)")
+                        help="train C_o with so many bits more or fewer, too (default: -1,+1; or none)")
     parser.add_argument("--per-class", action="store_true", default=None,
                         help="perturb each class of tensors by itself, too")
     parser.add_argument("--jobs", type=int, default=1, metavar="N",

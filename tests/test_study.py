@@ -167,6 +167,12 @@ def test_perturbations_are_read_however_they_are_given(given):
     assert (arguments.per_class, arguments.seed, arguments.experiment) == (True, -1, "some.toml")
 
 
+@pytest.mark.parametrize("given", [("--perturb", "none"), ("--perturb=none",)])
+def test_no_perturbations(given):
+    arguments = cli.parse(["run", *given, "some.toml"])
+    assert (arguments.perturb, arguments.experiment) == ([], "some.toml")
+
+
 @pytest.mark.parametrize("given", [("--designs", "FL,FX,BN"), ("--designs=FL,FX,BN",), ("--designs", "FL", "FX", "BN"),
                                    ("--designs", "FL,", "FX,", "BN")])
 def test_designs_are_read_however_they_are_given(given):
