@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 
 STEP = """
 import time, statistics, bench_step as b
-network = b.without_batch_norm(b.cifar10_convnet())
+network = b.cifar10_convnet()
 step = b.fixed_step(network, {batch})[1]
 step(); step()
 times = []
@@ -34,7 +34,7 @@ print(statistics.median(times))
 
 MEMORY = """
 import resource, bench_step as b
-network = b.without_batch_norm(b.cifar10_convnet())
+network = b.cifar10_convnet()
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 {warm}
 before = peak()
@@ -49,7 +49,7 @@ IMPORT = "import time; start = time.perf_counter(); import fxsim; print(time.per
 FIRST_STEP = """
 import time; start = time.perf_counter()
 import bench_step as b
-b.fixed_step(b.without_batch_norm(b.cifar10_convnet()), 128)[1]()
+b.fixed_step(b.cifar10_convnet(), 128)[1]()
 print(time.perf_counter() - start)
 """
 

@@ -1,6 +1,6 @@
 """One training step of the CIFAR-10 ConvNet in true fixed point against PyTorch's float32 step and QPyTorch's.
 
-    python benchmarks/bench_step.py [--json FILE] [--batch 128] [--repeats 10] [--quick]
+    python benchmarks/bench_step.py [--json FILE] [--batch 128] [--repeats 10] [--no-batch-norm] [--quick]
 
 All steps run interleaved in one process with the same threads: fxsim's fixed-point and float32 steps, PyTorch float32
 (default and channels_last layout; the faster counts), and QPyTorch with the same bits where it is installed.
@@ -77,7 +77,9 @@ def torch_step(network, batch, channels_last, quantizer=None):
     for i, layer in enumerate(network.layers):
         shape = network.shape(layer.name)
         if len(shape.weight) == 4:
-            modules.append(torch.nn.Conv2d(shape.input[2], shape.weight[3], layer.kernel))
+            modules.append(torch.nn.Conv2d(shape.input[2], shape.weight[3], layer.kernel, bias=not layer.batch_norm))
+            if layer.batch_norm:
+                modules.append(torch.nn.BatchNorm2d(shape.weight[3]))
         else:
             if len(network.shape(network.layers[i - 1].name).weight) == 4:
                 modules.append(torch.nn.Flatten())
@@ -181,10 +183,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--no-batch-norm", action="store_true", help="leave it out of all steps")
     parser.add_argument("--quick", action="store_true", help="batch 16, 2 repeats")
     arguments = parser.parse_args()
     batch, repeats = (16, 2) if arguments.quick else (arguments.batch, arguments.repeats)
-    network = without_batch_norm(cifar10_convnet())
+    network = cifar10_convnet()
+    if arguments.no_batch_norm:
+        network = without_batch_norm(network)
     check(network)
     seconds = measure(contenders(network, batch), repeats)
     rows = ratios(seconds)

@@ -25,7 +25,7 @@ from fxsim.files import read_arrays, write_text
 from fxsim.train import checkpoint
 
 RESULTS = Path(__file__).parent / "results"
-RUN = ("--network", "digits-convnet", "--width", "0.5", "--epochs", "6", "--batch", "64", "--seed", "1",
+RUN = ("--network", "digits-convnet", "--width", "0.5", "--epochs", "3", "--pictures", "512", "--batch", "64", "--seed", "1",
        "--perturb", "1", "--checkpoint-minutes", "0")
 VARYING = {"seconds", "images_per_second", "machine", "command"}
 """What differs between two runs of the same settings."""

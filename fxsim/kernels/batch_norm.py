@@ -13,17 +13,18 @@ from fxsim.kernels.jit import jit, parallel_for
 RUN = 1024
 """Elements of a run, about: its buffers stay in the first-level cache."""
 RUNS_PER_BLOCK = 32
+RUNS_PER_SUM = 256
+"""Runs of a partial sum of `moments`; int32 holds the sum of as many int16 codes."""
 
 
 def moments(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(2, O) int64: sums of x and of x * y over all axes but the last.
 
-    Exact where the sum of |x y| and of |x| stays below 2**63.  A product of int16 codes fits int32, as does a sum of
-    RUNS_PER_BLOCK of them.
+    Exact where the sum of |x y| and of |x| stays below 2**63.  A product of int16 codes fits int32.
     """
     kind = np.int32 if x.dtype == y.dtype == np.int16 else np.int64
     run = _run_length(x.shape[-1])
-    partial = np.zeros((_blocks(x, run), 2, run), np.int64)
+    partial = np.zeros((_blocks(x, run, RUNS_PER_SUM), 2, run), np.int64)
     parallel_for(_moments, len(partial), 1, x.reshape(-1), y.reshape(-1), np.empty(run, kind), partial)
     return partial.sum(axis=0).reshape(2, -1, x.shape[-1]).sum(axis=1)
 
@@ -38,7 +39,7 @@ def combine(x: np.ndarray, y: np.ndarray | None, first: np.ndarray, second: np.n
     """
     run = _run_length(x.shape[-1])
     repeated = (np.tile(each, run // x.shape[-1]) for each in (first, second, constant))
-    counts = np.zeros((_blocks(x, run), 3), np.int64)
+    counts = np.zeros((_blocks(x, run, RUNS_PER_BLOCK), 3), np.int64)
     parallel_for(_combine, len(counts), 1, x.reshape(-1), np.empty(0, x.dtype) if y is None else y.reshape(-1),
                  *repeated, epilogue, out.reshape(-1), np.empty(0, np.uint8) if mask is None else mask.reshape(-1), counts)
     return counts.sum(axis=0)
@@ -48,8 +49,8 @@ def _run_length(channels: int) -> int:
     return channels * max(1, RUN // channels)
 
 
-def _blocks(x: np.ndarray, run: int) -> int:
-    return -(-x.size // (run * RUNS_PER_BLOCK))
+def _blocks(x: np.ndarray, run: int, runs: int) -> int:
+    return -(-x.size // (run * runs))
 
 
 @jit
@@ -57,8 +58,8 @@ def _moments(start, stop, x, y, like, partial):
     run, kind = like.size, like.dtype.type
     for block in range(start, stop):
         sums, products = np.zeros_like(like), partial[block, 1]
-        first = block * RUNS_PER_BLOCK * run
-        for at in range(first, min(first + RUNS_PER_BLOCK * run, x.size), run):
+        first = block * RUNS_PER_SUM * run
+        for at in range(first, min(first + RUNS_PER_SUM * run, x.size), run):
             left, right = x[at:at + run], y[at:at + run]
             for i in range(left.size):
                 sums[i] = np.add(sums[i], kind(left[i]))

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class ChannelSum:
             raise ValueError(f"sums of {self.x}{f' and {self.y}' if self.y else ''} codes need {self.bound.bit_length() + 1} "
                              f"bits, at most {MAX_SUM_BITS} are exact here; lower the widths")
 
-    @property
+    @cached_property
     def bound(self) -> int:
         """What no sum exceeds in magnitude."""
         terms = _largest(self.first) * magnitude(self.x) + _largest(self.constant)
@@ -75,7 +76,7 @@ def magnitude(format: Format) -> int:
 
 
 def _largest(values: np.ndarray) -> int:
-    return max(abs(int(value)) for value in values)
+    return max(int(values.max()), -int(values.min()))
 
 
 def addition(x: Format, y: Format, channels: int) -> ChannelSum:
