@@ -126,6 +126,7 @@ def main() -> int:
     arguments = parser.parse_args()
     draw, rows = random.Random(arguments.seed), []
     with tempfile.TemporaryDirectory() as folder:
+        unbroken(Path(folder) / "compiling")  # so that no moment is drawn from the time of compilation
         span = unbroken(Path(folder) / "unbroken")
         wanted = content(Path(folder) / "unbroken")
         for number in range(arguments.kills):
