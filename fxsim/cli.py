@@ -262,6 +262,8 @@ def _add_settings(parser) -> None:
                         help="turn half of the training pictures left to right (default: the network's)")
     parser.add_argument("--crop", type=int, metavar="N",
                         help="cut training pictures at random out of N pixels of padding (default: the network's; 0: no)")
+    parser.add_argument("--output-grad-bits", type=int, metavar="N",
+                        help="bits of the gradient at the logits (default: the network's; 0: what the criteria ask)")
     parser.add_argument("--seed", type=int, metavar="N",
                         help="of initial weights, order and augmentation of pictures (default: 0)")
     parser.add_argument("--quick", action="store_true", default=None, help="three epochs of 512 pictures")

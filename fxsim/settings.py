@@ -15,13 +15,15 @@ from fxsim.train.augment import Augmentation
 from fxsim.train.designs import DESIGNS
 from fxsim.train.schedule import Schedule
 
+_CIFAR = {"flip": True, "crop": 4, "output_grad_bits": 16}
+
 DEFAULTS: dict[str, dict] = {
     "digits-convnet": {"dataset": "digits", "epochs": 12, "batch": 32, "learning_rate": 0.1},
     "mnist-convnet": {"dataset": "mnist", "epochs": 10, "batch": 32, "learning_rate": 0.1},
-    "cifar10-convnet": {"dataset": "cifar10", "epochs": 15, "batch": 128, "learning_rate": 0.1, "flip": True, "crop": 4},
-    "svhn-convnet": {"dataset": "svhn", "epochs": 15, "batch": 128, "learning_rate": 0.1},
-    "cifar10-resnet": {"dataset": "cifar10", "epochs": 20, "batch": 250, "learning_rate": 0.01, "flip": True, "crop": 4},
-    "cifar100-resnet": {"dataset": "cifar100", "epochs": 20, "batch": 250, "learning_rate": 0.01, "flip": True, "crop": 4},
+    "cifar10-convnet": {"dataset": "cifar10", "epochs": 15, "batch": 128, "learning_rate": 0.1, **_CIFAR},
+    "svhn-convnet": {"dataset": "svhn", "epochs": 15, "batch": 128, "learning_rate": 0.1, "output_grad_bits": 16},
+    "cifar10-resnet": {"dataset": "cifar10", "epochs": 20, "batch": 250, "learning_rate": 0.01, **_CIFAR},
+    "cifar100-resnet": {"dataset": "cifar100", "epochs": 20, "batch": 250, "learning_rate": 0.01, **_CIFAR},
 }
 """What a network is trained with where the user says nothing; the first with a data set is its default network."""
 
@@ -43,6 +45,7 @@ class Settings:
     target: bound on the mismatch probability p_m that B_min must meet.  perturb: bits to add to C_o; per_class: also in
     each class of tensors alone (precision.PERTURBATION_CLASSES).
     gain_samples: training pictures (not their labels) from which noise gains are estimated.
+    output_grad_bits: of the gradient at the logits, 0 for what the criteria ask; see analysis/assign.py.
     quick: few epochs and pictures.
     """
 
@@ -65,6 +68,7 @@ class Settings:
     perturb: tuple[int, ...] = (-1, 1)
     per_class: bool = False
     gain_samples: int = 512
+    output_grad_bits: int = 0
     quick: bool = False
     layers: dict | None = None
 
@@ -127,7 +131,7 @@ _TYPES = {"int": int, "int | None": int, "float": float, "bool": bool, "str": st
           "tuple[int, ...]": tuple, "tuple[int, ...] | None": tuple, "tuple[str, ...]": tuple}
 _KINDS = {field.name: _TYPES[field.type] for field in dataclasses.fields(Settings)}
 _NOUN = {int: "an integer", float: "a number", bool: "true or false", str: "a text", dict: "a table"}
-_LEAST = {"pictures": 1, "epochs": 1, "batch": 1, "seed": 0, "gain_samples": 1}
+_LEAST = {"pictures": 1, "epochs": 1, "batch": 1, "seed": 0, "gain_samples": 1, "output_grad_bits": 0}
 
 
 def _network_name(given: dict) -> str:

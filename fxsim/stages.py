@@ -163,7 +163,8 @@ class Experiment:
     def assign(self) -> PrecisionAssignment:
         """C_o from statistics.npz; writes assignment.json."""
         statistics = Statistics.load(self.path("statistics.npz"), self.network)
-        assignment = assignment_rules.assign(self.network, statistics, self.settings.target)
+        assignment = assignment_rules.assign(self.network, statistics, self.settings.target,
+                                             output_grad_bits=self.settings.output_grad_bits or None)
         assignment.save(self.path("assignment.json"))
         return assignment
 

@@ -18,7 +18,7 @@ from fxsim.formats import Format
 from fxsim.nn.floating import FloatNetwork
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.spec import Conv, Dense, Network, Pool
-from fxsim.precision import TENSORS, PrecisionAssignment
+from fxsim.precision import TENSORS, PrecisionAssignment, Reason
 
 NETWORK = Network("assigned", (8, 8, 1), (
     Conv(name="conv1", filters=4, padding=1, pool=Pool("max", 2)),
@@ -140,6 +140,24 @@ def test_input_bits_replace_what_efqn_asks_of_the_input():
     assert found.reasons["conv1", "activations"].criterion == "given"
     with pytest.raises(InputError, match="input_bits must be 1 to 32, got 40"):
         assign(NETWORK, statistics(), input_bits=40)
+
+
+def test_output_grad_bits_replace_what_bqn_asks_of_the_gradient_at_the_logits():
+    asked, found = assign(NETWORK, statistics()), assign(NETWORK, statistics(), output_grad_bits=16)
+    last = list(asked.layers)[-1]
+    assert found.layers[last].activation_grads == dataclasses.replace(asked.layers[last].activation_grads, bits=16)
+    assert found.reasons[last, "activation_grads"] == Reason("given", {"output_grad_bits": 16.0}, 1.0)
+    others = [(name, tensor) for name, tensor in asked.reasons if (name, tensor) != (last, "activation_grads")]
+    assert all(asked.reasons[key] == found.reasons[key] for key in others)
+    for bits in (1, 40):
+        with pytest.raises(InputError, match=f"output_grad_bits must be 2 to 32, got {bits}"):
+            assign(NETWORK, statistics(), output_grad_bits=bits)
+
+
+def test_the_gradient_that_batch_norm_passes_on_has_the_bits_of_activation_grads_but_at_least_14():
+    for seed in range(8):
+        layer = assign(NETWORK, statistics(seed)).layers["conv2"]
+        assert layer.batch_norm.preactivation_grads.bits == max(14, layer.activation_grads.bits)
 
 
 def test_an_assignment_survives_its_json_file(tmp_path):

@@ -6,6 +6,7 @@ ICLR 2019, section 3.  The criteria are those of fxsim.analysis.criteria; here t
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,6 +22,8 @@ WEIGHT_RANGE_EXP = 0
 """Weights are clipped to [-1, 1)."""
 
 AUXILIARY_BITS = 16
+BATCH_NORM_GRAD_BITS = 14
+"""Least bits of the gradient at pre-activations that batch norm reads; see `assign`."""
 BIAS_CLIP_FACTOR = 4
 ABS_MAX_HEADROOM = 2
 """Logits and pre-activations get a range of twice their largest magnitude in the float run, variances of four times."""
@@ -38,19 +41,24 @@ def assign(
     clip_factor_weights: float = 2,
     fourth_root: bool = True,
     input_bits: int | None = None,
+    output_grad_bits: int | None = None,
 ) -> PrecisionAssignment:
     """The precision configuration C_o that meets the five criteria, for all tensors of `network`.
 
     target: bound on the decision mismatch p_m, from which B_min follows; or B_min itself as `min_bits`.
     clip_factor_*: ranges of G^A and of G^W in units of sigma_max.  fourth_root: see
     criteria.reflected_noise_step_exp.  input_bits: of the network's input, in place of EFQN's.
+    output_grad_bits: of the gradient at the logits, in place of BQN's.  The parts of that gradient sum to zero over the
+    classes, but most are small; a coarse step flushes them, what is left pushes all logits one way, and a long training
+    drifts until its weights saturate.  16 bits avoid that at no cost worth naming: there are as many such codes as classes.
 
     Weights get EFQN's B bits over [-1, 1), activations B unsigned bits over [0, 2): the same step.  The
     input lies in [0, 1) and reaches that step with one bit less; what dropout scales gets the range and the bits
     for that.  A tensor that several layers read gets the finest step that one of them asks for.  Bias gradients, logits,
     pre-activations, mean, variance and the gradients of gamma and beta have 16 bits, and reasons of their own kind; bias,
-    x-hat, gamma and beta keep their defaults.  The gradient at pre-activations that batch norm reads has as many bits as
-    G^A, and its range by the same criterion.
+    x-hat, gamma and beta keep their defaults.  The gradient at pre-activations that batch norm reads has the bits of
+    G^A, at least 14, and its range by the same criterion: it is dense where G^A is sparse, most of it far below its
+    largest, and what a step as coarse as that of G^A would flush is no noise but the mean that batch norm takes away.
 
     Raises InputError for statistics of another network, and naming layer, tensor and statistic where the
     bits would be too many.
@@ -61,16 +69,19 @@ def assign(
     else:
         target = None
     assigned = _feedforward(network, statistics, min_bits, target, input_bits)
+    last = len(network.layers) - 1
     for row, layer in enumerate(network.layers):
         formats = assigned[layer.name]
         formats["weight_grads"] = _weight_grads(statistics, row, clip_factor_weights)
         step = formats["weight_grads"][0].step
         formats["activation_grads"] = _activation_grads(statistics, row, step, clip_factor_activations, fourth_root)
+        if output_grad_bits is not None and row == last:
+            formats["activation_grads"] = _given(formats["activation_grads"][0], "output_grad_bits", output_grad_bits)
         formats["accumulators"] = _accumulators(statistics, row, step, formats["weights"][0])
         formats["preactivations"] = _over_abs_max(statistics.preactivations_max[row])
         if layer.bias:
             formats["bias_grads"] = _clipped("bias_grads", AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row)
-            formats |= {} if layer.relu or row + 1 == len(network.layers) else {"branch": formats["preactivations"]}
+            formats |= {} if layer.relu or row == last else {"branch": formats["preactivations"]}
         else:
             formats |= _batch_norm(statistics, row, formats, clip_factor_activations)
     return _collect(network, assigned, _over_abs_max(statistics.logits_max)[0])
@@ -148,9 +159,15 @@ def _input(bits: int, reason: Reason, input_bits: int | None) -> Assigned:
     """The network's input, in [0, 1): the step of `bits` over [0, 2) takes one bit less."""
     if input_bits is None:
         return Format(max(1, bits - 1), 0, signed=False), reason
-    if not 1 <= input_bits <= MAX_TENSOR_BITS:
-        raise InputError(f"input_bits must be 1 to {MAX_TENSOR_BITS}, got {input_bits}")
-    return Format(input_bits, 0, signed=False), Reason("given", {"input_bits": float(input_bits)}, 1.0)
+    return _given(Format(1, 0, signed=False), "input_bits", input_bits)
+
+
+def _given(format: Format, name: str, bits: int) -> Assigned:
+    """The range of `format` in as many bits as the argument `name` says."""
+    least = 2 if format.signed else 1
+    if not least <= bits <= MAX_TENSOR_BITS:
+        raise InputError(f"{name} must be {least} to {MAX_TENSOR_BITS}, got {bits}")
+    return replace(format, bits=bits), Reason("given", {name: float(bits)}, 1.0)
 
 
 def _shared(activations: Assigned, readers: int) -> Assigned:
@@ -207,11 +224,12 @@ def _clipped(tensor: str, bits: int, factor: float, statistics: Statistics, row:
 
 
 def _batch_norm(statistics: Statistics, row: int, formats: dict[str, Assigned], clip_factor: float) -> dict[str, Assigned]:
-    """The mean has the format of what it is the mean of, the gradient at the pre-activations the bits of G^A."""
+    """The mean has the format of what it is the mean of, the gradient at the pre-activations the bits of G^A, or more."""
     variance, reason = _over_abs_max(statistics.variances_max[row], ABS_MAX_HEADROOM**2)
     parameters = {tensor: _clipped(tensor, AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row)
                   for tensor in ("gamma_grads", "beta_grads")}
-    grads = _clipped("preactivation_grads", formats["activation_grads"][0].bits, clip_factor, statistics, row)
+    bits = max(BATCH_NORM_GRAD_BITS, formats["activation_grads"][0].bits)
+    grads = _clipped("preactivation_grads", bits, clip_factor, statistics, row)
     return {"mean": formats["preactivations"], "variance": (Format(variance.bits, variance.range_exp, signed=False), reason),
             **parameters, "preactivation_grads": grads}
 
