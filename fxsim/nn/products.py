@@ -9,13 +9,14 @@ import numpy as np
 from fxsim.accumulator import Accumulator, Overflows
 from fxsim.formats import Format
 from fxsim.kernels import conv as kernel
+from fxsim.kernels import winograd, winograd_grad
 from fxsim.kernels.epilogue import NO_FLOOR
 from fxsim.kernels.gemm import PATHS, Operand, Plan, plan
 from fxsim.kernels.packing import pack_forward_weights, pack_input_grad_weights
 from fxsim.kernels.tile import processor_has
 from fxsim.nn.codes import storage
 from fxsim.nn.epilogues import epilogue, fused, quantize_sums, relu_bound
-from fxsim.nn.spec import Dense, Layer, LayerShape
+from fxsim.nn.spec import Conv, Dense, Layer, LayerShape
 from fxsim.precision import LayerPrecision
 from fxsim.requantizer import Requantizer
 from fxsim.rng import Stream
@@ -24,6 +25,7 @@ MAX_SUM_BITS = 62
 _TILE_PATH = {"int8_vnni": "vnni", "int16_vnni": "vnni", "int16_avx2": "avx2", "plain": "plain"}
 BYTES = "int8_vnni"
 """The path of unsigned by signed bytes.  Only forward products take it: gradients are signed."""
+WINOGRAD_PATHS = ("int16_vnni", "int16_avx2")
 
 
 def available_paths() -> tuple[str, ...]:
@@ -58,7 +60,7 @@ class Products:
         self.overflows: dict[str, Overflows] = {}
         activations, weights, grads = (Operand(format.bits, format.signed)
                                        for format in (formats.activations, formats.weights, gradient_format))
-        self._operands = activations, grads
+        self._activations, self._weights, self._grads = activations, weights, grads
         self.forward_plan = self._plan(activations, weights, shape.dot_length, forward_paths())
         outputs = shape.weight[-1]
         taps = 1 if isinstance(layer, Dense) else layer.kernel**2
@@ -91,7 +93,7 @@ class Products:
     def weight_grad_plan(self, samples: int) -> Plan:
         """The plan of the weight gradient, whose terms are all positions of all samples."""
         rows, columns, _ = self.shape.pre
-        return self._plan(*self._operands, samples * rows * columns, available_paths())
+        return self._plan(self._activations, self._grads, samples * rows * columns, available_paths())
 
     def _as_conv(self, source: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, int]:
         """(source, weight, stride, padding), a Dense layer told as a 1x1 convolution of one position."""
@@ -99,8 +101,30 @@ class Products:
             return source.reshape(len(source), 1, 1, -1), weight.reshape(1, 1, *weight.shape), 1, 0
         return source, weight, self.layer.stride, self.layer.padding
 
+    def _saves_by_winograd(self, path: str, size: tuple[int, ...]) -> bool:
+        """Whether Winograd's algorithm pays over patches of (rows, columns, ...) positions; a forced path is the direct one."""
+        rows, columns, _ = self.shape.pre
+        return (self._kernel_name == "auto" and path in WINOGRAD_PATHS and isinstance(self.layer, Conv)
+                and winograd.saves(self.shape.weight, self.layer.stride, size[:2], self.layer.kernel**2 * rows * columns))
+
+    def _convolve_by_winograd(self, chosen: Plan, codes: Operand, source, weight, padding, out, *, rotate=False,
+                              epilogue=kernel.RAW, bias=None, **options) -> bool:
+        """Convolve, in the input gradient with `rotate`d weights, by Winograd's algorithm if that holds; whether it did."""
+        even = out.shape[1] % 2 == out.shape[2] % 2 == 0
+        if not even or not self._saves_by_winograd(chosen.path, out.shape[1:]):
+            return False
+        if rotate:
+            weight, padding = winograd.rotated(weight), 2 - padding
+        if not winograd.holds(codes, self._weights, weight, epilogue, bias):
+            return False
+        winograd.conv_winograd(source, weight, padding, out, path=_TILE_PATH[chosen.path], epilogue=epilogue, bias=bias,
+                               **options)
+        return True
+
     def _forward(self, source, weight, out, **options) -> None:
         source, weight, stride, padding = self._as_conv(source, weight)
+        if self._convolve_by_winograd(self.forward_plan, self._activations, source, weight, padding, out, **options):
+            return
         if self.forward_plan.path == BYTES:
             source, weight = source.astype(np.uint8), weight.astype(np.int8)
         kernel.conv_forward(source, pack_forward_weights(weight), stride, out, padding=padding,
@@ -135,6 +159,9 @@ class Products:
 
     def _input_grad(self, grad, weight, out, **options) -> None:
         source, weight, stride, padding = self._as_conv(out, weight)
+        if self._convolve_by_winograd(self.input_grad_plan, self._grads, grad, weight, padding, source, rotate=True,
+                                      **options):
+            return
         kernel.conv_input_grad(grad, pack_input_grad_weights(weight), stride, padding, source,
                                spill_terms=self.input_grad_plan.spill_terms, path=_TILE_PATH[self.input_grad_plan.path],
                                **options)
@@ -155,9 +182,18 @@ class Products:
         self._input_grad(grad, weight, out)
         return out
 
+    @property
+    def _winograd_weight_grad(self) -> bool:
+        return (self._saves_by_winograd(self.weight_grad_plan(1).path, self.shape.pre)
+                and winograd_grad.holds(self._activations, self._grads))
+
     def _weight_grad(self, source, grad, out, **options) -> None:
         source, out, stride, padding = self._as_conv(source, out)
         chosen = self.weight_grad_plan(len(source))
+        if self._winograd_weight_grad:
+            out[:] = winograd_grad.winograd_weight_grad(source, grad, padding, spill_terms=chosen.spill_terms,
+                                                        path=_TILE_PATH[chosen.path])
+            return
         kernel.conv_weight_grad(source, grad, stride, padding, out, spill_terms=chosen.spill_terms,
                                 path=_TILE_PATH[chosen.path], **options)
 
@@ -165,7 +201,7 @@ class Products:
                     stream: Stream | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(codes, counts) of the weight gradient, summed over batch and positions."""
         out = np.empty(self.shape.weight, storage(requantizer.format))
-        if fused(requantizer):
+        if fused(requantizer) and not self._winograd_weight_grad:
             counts = np.zeros(3, np.int64)
             self._weight_grad(source, grad, out, epilogue=epilogue(requantizer), counts=counts)
             return out, counts

@@ -1,0 +1,175 @@
+"""Winograd's algorithm gives the twin's sums and the direct kernel's codes, on both sides of every bound."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from bits import assert_same_codes
+from fingerprint_run import assignment
+from oracle import products as oracle
+from test_conv import conv_layer, extremes, products, random_codes, unit
+
+from fxsim.formats import Format
+from fxsim.kernels import winograd, winograd_grad
+from fxsim.kernels.gemm import INT32_MAX, Operand
+from fxsim.nn.codes import LearningRate, storage
+from fxsim.nn.fixed import FixedNetwork
+from fxsim.nn.init import initial_parameters
+from fxsim.nn.products import WINOGRAD_PATHS, available_paths
+from fxsim.nn.spec import Conv, Dense, Network, Pool
+
+PATHS = [path for path in WINOGRAD_PATHS if path in available_paths()]
+CHANNELS = 32
+pytestmark = pytest.mark.skipif(not PATHS, reason="this processor has neither AVX2 nor VNNI")
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """The products that took Winograd's algorithm, in the order in which they did."""
+    names = []
+
+    def watch(module, function, name):
+        run = getattr(module, function)
+        monkeypatch.setattr(module, function, lambda *args, **kwargs: (names.append(name), run(*args, **kwargs))[1])
+
+    watch(winograd, "conv_winograd", "convolution")
+    watch(winograd_grad, "winograd_weight_grad", "weight_grad")
+    return names
+
+
+def codes_of(format, shape, pattern, seed=0):
+    if pattern == "random":
+        return random_codes(np.random.default_rng(seed), format, shape)
+    return extremes(format, shape, pattern)
+
+
+def case(size, padding, batch, formats, pattern, outputs=CHANNELS):
+    """(x, w, g) of a convolution of `size` x `size` images."""
+    rows = size + 2 * padding - 2
+    shapes = (batch, size, size, CHANNELS), (3, 3, CHANNELS, outputs), (batch, rows, rows, outputs)
+    return [codes_of(format, shape, pattern, seed).astype(storage(format))
+            for seed, (format, shape) in enumerate(zip(formats, shapes))]
+
+
+@pytest.mark.parametrize("pattern", ["random", "high", "low", "alternate"])
+@pytest.mark.parametrize("size, padding, batch, wanted", [
+    (4, 1, 1, ["convolution", "convolution", "weight_grad"]),
+    (6, 1, 3, ["convolution", "convolution", "weight_grad"]),
+    (6, 0, 2, ["convolution", "weight_grad"]),  # the input gradient has more patches than it saves
+    (4, 2, 1, ["convolution", "convolution", "weight_grad"]),
+    (5, 1, 3, ["weight_grad"]),  # an odd number of rows
+    (2, 1, 1, ["convolution", "convolution", "weight_grad"]),
+    (3, 0, 1, [])])  # one position
+def test_exact_sums_are_those_of_the_twin(used, size, padding, batch, wanted, pattern):
+    formats = unit(8, False), unit(8), unit(9)
+    x, w, g = case(size, padding, batch, formats, pattern)
+    run = products(conv_layer(w, 1, padding), x.shape[1:], *formats)
+    lists = [codes.tolist() for codes in (x, w, g)]
+    if run.forward_plan.path not in WINOGRAD_PATHS and size % 2 == 0:
+        wanted = wanted[1:]  # bytes are faster by the int8 path
+    assert_same_codes(run.forward_exact(x, w, np.zeros(w.shape[3], np.int16)),
+                      oracle.conv_forward(lists[0], lists[1], 1, padding), what="forward")
+    assert_same_codes(run.input_grad_exact(g, w, x.shape),
+                      oracle.conv_input_grad(lists[2], lists[1], x.shape, 1, padding), what="input gradient")
+    assert_same_codes(run.weight_grad_exact(x, g), oracle.conv_weight_grad(lists[0], lists[2], w.shape, 1, padding),
+                      what="weight gradient")
+    assert used == wanted
+
+
+def direct(x, w, g, padding, formats):
+    """The exact sums by plain loops."""
+    return sums(products(conv_layer(w, 1, padding), x.shape[1:], *formats, "plain"), x, w, g)
+
+
+def sums(run, x, w, g):
+    return [run.forward_exact(x, w, np.zeros(w.shape[3], np.int16)), run.input_grad_exact(g, w, x.shape),
+            run.weight_grad_exact(x, g)]
+
+
+@pytest.mark.parametrize("bits, all_three", [
+    ((13, 12, 14), True),     # the widest of all
+    ((14, 12, 14), False),    # 4 * 2**14 codes of x pass int16
+    ((13, 13, 14), False),    # 9 * 2**12 weights do
+    ((13, 12, 15), False)])   # 4 * 2**14 gradients do
+@pytest.mark.parametrize("pattern", ["random", "high", "low", "alternate"])
+@pytest.mark.parametrize("path", PATHS)
+def test_both_sides_of_the_widths(monkeypatch, used, bits, all_three, pattern, path):
+    """An output reads one channel alone: of all of them int32 would not hold the sums of the greatest weights."""
+    monkeypatch.setattr("fxsim.nn.products.forward_paths", lambda: (path, "plain"))
+    monkeypatch.setattr("fxsim.nn.products.available_paths", lambda: (path, "plain"))
+    formats = unit(bits[0], False), unit(bits[1]), unit(bits[2])
+    x, w, g = case(4, 1, 3, formats, pattern, outputs=64)
+    w *= np.eye(CHANNELS, 64, dtype=w.dtype)
+    for got, wanted in zip(sums(products(conv_layer(w, 1, 1), x.shape[1:], *formats), x, w, g), direct(x, w, g, 1, formats)):
+        assert_same_codes(got, wanted.tolist())
+    assert (used == ["convolution", "convolution", "weight_grad"]) == all_three
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+@pytest.mark.parametrize("path", PATHS)
+def test_both_sides_of_the_sum_bound(monkeypatch, used, path, extra):
+    """The weights of an output sum to just what 4 * |x| * sum lets fit int32, and to one more."""
+    monkeypatch.setattr("fxsim.nn.products.forward_paths", lambda: (path, "plain"))
+    formats = unit(13, False), unit(12), unit(14)
+    x, w, g = case(4, 1, 2, formats, "high")
+    most = INT32_MAX // (winograd.SUM_GROWTH * Operand(13, False).magnitude)
+    w[:] = 0
+    column = w.reshape(-1, CHANNELS)[:, 5]
+    column[:most // 2047] = 2047
+    column[most // 2047] = most % 2047 + extra
+    assert int(w.sum(dtype=np.int64)) == most + extra
+    run = products(conv_layer(w, 1, 1), x.shape[1:], *formats)
+    assert_same_codes(run.forward_exact(x, w, np.zeros(CHANNELS, np.int16)), direct(x, w, g, 1, formats)[0].tolist())
+    assert used == (["convolution"] if extra == 0 else [])
+
+
+def test_weight_gradients_spill_before_int32_is_full(used):
+    """2 * 128 terms of 4 * 2**13 by 4 * 2**13 pass int32 many times over; the sums are right all the same."""
+    formats = unit(13, False), unit(12), unit(14)
+    x, w, g = case(8, 1, 33, formats, "low")
+    x[:] = formats[0].max_code
+    run = products(conv_layer(w, 1, 1), x.shape[1:], *formats)
+    wanted = direct(x, w, g, 1, formats)[2]
+    assert abs(wanted).max() > 2**31
+    assert_same_codes(run.weight_grad_exact(x, g), wanted.tolist())
+    assert used == ["weight_grad"]
+
+
+NETWORK = Network("wide", (8, 8, 1), (
+    Conv(name="conv1", filters=32, padding=1),
+    Conv(name="conv2", filters=32, padding=1, batch_norm=True, pool=Pool("max", 2)),
+    Conv(name="conv3", filters=64, padding=1),
+    Dense(name="fc", units=10, relu=False)))
+
+
+@pytest.mark.parametrize("rounding", ["nearest_away", "floor", "nearest_even", "stochastic"])
+def test_training_steps_are_those_of_the_direct_kernel(used, rounding):
+    rng = np.random.default_rng(3)
+    images, labels = rng.integers(0, 256, (5, 8, 8, 1)), rng.integers(0, 10, 5)
+    formats = assignment(NETWORK)
+    formats = type(formats)(NETWORK.name, formats.layers, rounding=dict.fromkeys(
+        ("activations", "activation_grads", "preactivation_grads", "weight_grads"), rounding))
+    results = {}
+    for kernel in ("auto", PATHS[0]):
+        fixed = FixedNetwork(NETWORK, formats, initial_parameters(NETWORK, 1), kernel=kernel, seed=2)
+        steps = [fixed.train_step(images, labels, LearningRate.of(0.1), step) for step in range(2)]
+        results[kernel] = [(step.loss, step.counts) for step in steps], fixed.fingerprint()
+        if kernel == "auto":
+            assert {"convolution", "weight_grad"} == set(used)
+            used.clear()
+    assert results["auto"] == results[PATHS[0]]
+    assert used == []  # a forced path is the direct one
+
+
+def test_an_operand_that_is_no_multiple_of_32_channels_is_left_to_the_direct_kernel():
+    assert winograd.saves((3, 3, 32, 64), 1, (8, 8), 9 * 64)
+    assert not winograd.saves((3, 3, 33, 64), 1, (8, 8), 9 * 64)
+    assert not winograd.saves((3, 3, 32, 40), 1, (8, 8), 9 * 64)
+    assert not winograd.saves((3, 3, 32, 64), 2, (8, 8), 9 * 64)
+    assert not winograd.saves((5, 5, 32, 64), 1, (8, 8), 25 * 64)
+
+
+def test_formats_of_the_bounds_are_what_the_proofs_say():
+    assert winograd_grad.holds(Operand(13, False), Operand(14, True))
+    assert not winograd_grad.holds(Operand(14, False), Operand(14, True))
+    assert not winograd_grad.holds(Operand(13, False), Operand(15, True))
+    assert Format(13, 0, signed=False).max_code * winograd.CODE_GROWTH <= 2**15
