@@ -16,6 +16,15 @@ from fxsim.files import write_text
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 DESIGNS = ("FL", "FX C_+1", "FX C_o", "FX C_-1", "FX C_-2")
+CIFAR_STUDIES = {
+    "cifar10-convnet-full": "CIFAR-10 ConvNet, {epochs} epochs",
+    "cifar10-convnet-criteria": "CIFAR-10 ConvNet, {epochs} epochs, the gradient at the logits by the criteria alone",
+    "cifar10-resnet-narrow": "CIFAR-10 ResNet, width {width}, {pictures:,} pictures, {epochs} epochs",
+}
+COSTS = {"weight_storage": "C_W (Mb)", "activation_storage": "C_A (Mb)", "training_macs": "C_M (10^9 FA)",
+         "communication": "C_C (Mb)"}
+PUBLISHED_FX = (56.5, 1.7, 11.9, 14)
+"""Of the CIFAR-10 ConvNet: Sakr and Shanbhag (ICLR 2019), table 1."""
 SPEED_FILES = ("step", "products", "elementwise", "scaling", "vectors")
 
 
@@ -51,6 +60,72 @@ def mismatch_table() -> str:
                 cells += [f"{row['bound']:.2g}", f"{row['measured']:.2g}"]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+def cifar_table() -> str:
+    """FL and FX with C_o side by side, from the studies that train only these."""
+    rows = ["| network | runs | FL: training loss | test error | FX: training loss | test error |", "|" + " --- |" * 6]
+    for name, what in CIFAR_STUDIES.items():
+        found = result(f"study-{name}")
+        cells = [what.format(**found["settings"]), str(len(found["settings"]["seed"]))]
+        for design in ("FL", "FX C_o"):
+            cells += _outcome(next(row for row in found["summary"] if row["design"] == design), 4)
+        rows.append(_row(cells))
+    return "\n".join(rows)
+
+
+def costs_of_fx_table() -> str:
+    """The four costs of the CIFAR-10 ConvNet at full width beside those of the paper's table."""
+    runs = {run["design"]: run["costs"] for run in result("study-cifar10-convnet-full")["runs"]}
+    rows = [_row(["", *COSTS.values()]), "|" + " --- |" * 5]
+    measured = [[_unit(runs[design], cost) for cost in COSTS] for design in ("FL", "FX C_o")]
+    for what, numbers in (("FL", measured[0]), ("FX", measured[1]), ("FX, published", PUBLISHED_FX)):
+        rows.append(_row([what, *(f"{number:.3g}" for number in numbers)]))
+    for what, numbers in (("FL / FX", measured[1]), ("FL / FX, published", PUBLISHED_FX)):
+        rows.append(_row([what, *(f"{full / number:.1f}" for full, number in zip(measured[0], numbers))]))
+    return "\n".join(rows)
+
+
+def study_table() -> str:
+    """Designs and perturbations of the narrow CIFAR-10 ConvNet, mean over the seeds."""
+    rows = ["| design | training loss | test error |", "|" + " --- |" * 3]
+    for row in result("study-cifar10-convnet-narrow")["summary"]:
+        rows.append(_row([row["design"].replace("FX ", ""), *_outcome(row, 3)]))
+    return "\n".join(rows)
+
+
+def costs_table() -> str:
+    """The four costs of every design of the paper's networks."""
+    rows = [_row(["network", "design", *COSTS.values()]), "|" + " --- |" * 6]
+    for row in result("costs")["rows"]:
+        rows.append(_row([row["network"], row["design"], *(f"{_unit(row, cost):.3g}" for cost in COSTS)]))
+    return "\n".join(rows)
+
+
+def same_bits_table() -> str:
+    """What must come out bit-identical at the size of real runs, and did or did not."""
+    kills, steps = result("sigkill"), result("steps-cifar10-resnet")
+    threads = " and ".join(str(run["threads"]) for run in steps["runs"])
+    return "\n".join([
+        "| what | equal |", "| --- | --- |",
+        _row(["weights and results of a run killed at a random moment (SIGKILL) and resumed",
+              f"{kills['identical']} of {kills['kills']}"]),
+        _row([f"{len(steps['runs'][0]['steps'])} steps of `{steps['runs'][0]['network']}` at full width with {threads} threads",
+              "yes" if steps["same_bits"] else "no"])])
+
+
+def _outcome(row: dict, places: int) -> list[str]:
+    """Training loss and test error of a summary's row, with their deviations where there are several seeds."""
+    loss, error = row["train_loss"], row["test_error"]
+    if row["seeds"] == 1:
+        return [f"{loss['mean']:.{places}f}", f"{100 * error['mean']:.2f} %"]
+    return [f"{loss['mean']:.{places}f} ± {loss['stdev']:.{places}f}",
+            f"{100 * error['mean']:.2f} ± {100 * error['stdev']:.2f} %"]
+
+
+def _unit(costs: dict, cost: str) -> float:
+    """Millions of bits; of the MACs' cost, thousand millions of full adders."""
+    return costs[cost] / (1e9 if cost == "training_macs" else 1e6)
 
 
 def speed_table() -> str:
@@ -106,7 +181,8 @@ def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-TABLES = {"claim": claim_table, "mismatch": mismatch_table, "speed": speed_table, "layers": layers_table,
+TABLES = {"claim": claim_table, "mismatch": mismatch_table, "cifar": cifar_table, "costs-of-fx": costs_of_fx_table,
+          "study": study_table, "costs": costs_table, "same-bits": same_bits_table, "speed": speed_table, "layers": layers_table,
           "rtl": rtl_table}
 
 

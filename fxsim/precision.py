@@ -228,12 +228,15 @@ class PrecisionAssignment:
         """C_o with `bits` more (or fewer, if negative) in every tensor, or in one class of tensors.
 
         only: a key of PERTURBATION_CLASSES.  Ranges stay, steps move; W^acc's range stays half of W's
-        step, and where only weights are perturbed it keeps its step, so that its bits follow.
+        step, and where only weights are perturbed it keeps its step, so that its bits follow.  W^acc keeps at
+        least 1 bit, for C_o gives it no more in many a layer; InputError where no other tensor can change either.
         """
         if only is not None:
             choice("only", only, PERTURBATION_CLASSES)
         tensors = TENSORS if only is None else PERTURBATION_CLASSES[only]
         layers = {name: _perturb_layer(name, layer, bits, tensors) for name, layer in self.layers.items()}
+        if bits and layers == self.layers:
+            raise InputError(f"accumulators have 1 bit in every layer and cannot take {bits:+d}; perturb another class")
         return dataclasses.replace(self, layers=layers, reasons={})
 
     def to_dict(self) -> dict:
@@ -283,7 +286,11 @@ def _check_shared_input(assignment, network, source) -> None:
 
 
 def _perturb_layer(name, layer: LayerPrecision, bits: int, tensors) -> LayerPrecision:
-    changed = {tensor: _perturbed(name, tensor, getattr(layer, tensor), bits) for tensor in tensors}
+    changed = {tensor: _perturbed(name, tensor, getattr(layer, tensor), bits) for tensor in tensors
+               if tensor != "accumulators"}
+    if "accumulators" in tensors:
+        spared = max(bits, 1 - layer.accumulators.bits)
+        changed["accumulators"] = _perturbed(name, "accumulators", layer.accumulators, spared)
     if "weights" in changed:
         weights = changed["weights"]
         if "accumulators" in changed:

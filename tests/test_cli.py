@@ -1,5 +1,6 @@
 """The command line, from arguments to files; float runs may differ between machines, so no test pins their numbers."""
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -14,7 +15,9 @@ import pytest
 import fxsim
 from fxsim import cli
 from fxsim.analysis.complexity import design_complexity
+from fxsim.errors import InputError
 from fxsim.files import read_arrays
+from fxsim.formats import Format
 from fxsim.nn.networks import BUILDERS, build
 from fxsim.precision import PrecisionAssignment
 from fxsim.settings import Settings
@@ -122,6 +125,22 @@ def test_a_perturbation_that_cannot_be_is_left_out(tmp_path, capsys):
     assert "FX C_-12 is left out: layer 'conv1': " in capsys.readouterr().err
     assert [row["design"] for row in json.loads((tmp_path / "results.json").read_text())["designs"]] == [
         "FL", "FX C_o", "FX C_+1"]
+
+
+def test_accumulators_keep_one_bit(folder):
+    """... of a perturbation that would take more; one that would change nothing is refused."""
+    assignment = PrecisionAssignment.load(folder / "assignment.json")
+    layers = assignment.layers
+    few, least = (dataclasses.replace(assignment, layers={
+        name: dataclasses.replace(layer, accumulators=Format(bits, layer.accumulators.range_exp))
+        for bits, (name, layer) in zip(numbers, layers.items())}) for numbers in ((1, 2, 3, 4), (1, 1, 1, 1)))
+    perturbed = few.perturbed(-2, "accumulators").layers.values()
+    assert [layer.accumulators.bits for layer in perturbed] == [1, 1, 1, 2][:len(layers)]
+    for old, new in zip(few.layers.values(), few.perturbed(-1).layers.values()):
+        assert new.weights.bits == old.weights.bits - 1
+        assert new.accumulators.range_exp == new.weights.step_exp - 1
+    with pytest.raises(InputError, match="accumulators have 1 bit in every layer and cannot take -1"):
+        least.perturbed(-1, "accumulators")
 
 
 def test_an_assignment_trains_without_a_float_run(folder, designs, tmp_path):
