@@ -182,8 +182,8 @@ def _row(cells: list[str]) -> str:
 
 
 TABLES = {"claim": claim_table, "mismatch": mismatch_table, "cifar": cifar_table, "costs-of-fx": costs_of_fx_table,
-          "study": study_table, "costs": costs_table, "same-bits": same_bits_table, "speed": speed_table, "layers": layers_table,
-          "rtl": rtl_table}
+          "study": study_table, "costs": costs_table, "same-bits": same_bits_table, "speed": speed_table,
+          "layers": layers_table, "rtl": rtl_table}
 
 
 def marked(text: str) -> str:
