@@ -20,6 +20,7 @@ from fxsim.kernels import batch_norm as kernel
 from fxsim.nn.batch_norm import BatchNorm, InverseRoot, Running, divided
 from fxsim.nn.channelwise import ChannelSum
 from fxsim.nn.codes import LearningRate, pixel_codes
+from fxsim.nn.epilogues import epilogue as epilogue_of
 from fxsim.nn.fixed import FixedNetwork
 from fxsim.nn.floating import FloatNetwork
 from fxsim.nn.init import initial_parameters
@@ -87,11 +88,57 @@ def test_moments_of_more_than_one_block():
         "nhwc,nhwc->c", x, y, dtype=np.int64)])
 
 
-@given(SHAPES, st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(0, 24), st.booleans(), st.booleans(), st.sampled_from(
+def rounded_in(dtype, x, y, first, second, constant, epilogue):
+    """(codes, counts) that `combine` makes with constants of a dtype."""
+    out = np.empty(x.shape, np.int16)
+    counts = kernel.combine(x, y, *(each.astype(dtype) for each in (first, second, constant)), epilogue, out, None)
+    return out, counts
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2, 17, 24, 40])
+@pytest.mark.parametrize("two", [False, True])
+def test_doubles_round_as_integers_do(shift, two):
+    """... at the ends of what they hold, at ties and their neighbours, at zeros, in codes that are clipped."""
+    random = np.random.default_rng(shift)
+    room = min(2**52 - 2**shift, 2**(31 + shift) - 2**(shift + 1))
+    x, y = random.integers(-(2**15), 2**15, (2, 3, 5, 7, 96)).astype(np.int16)
+    x[0] = 0
+    first, second = random.integers(-(room // 2**18), room // 2**18 + 1, (2, 96))
+    constant = random.integers(-room // 4, room // 4 + 1, 96)
+    constant[:12] = [0, room // 4, -(room // 4), *(side * (5 * 2**shift + 2**shift // 2) + change
+                                                   for side in (-1, 1) for change in (-1, 0, 1)), 2**shift, -(2**shift), 1]
+    constant = np.clip(constant, -room // 4, room // 4)
+    second *= two
+    epilogue = rounding_epilogue("nearest_away", shift, Format(9, 0))
+    bound = 2**15 * (abs(first).max() + abs(second).max()) + abs(constant).max()
+    assert kernel.holds_in_doubles(int(bound), epilogue)
+    wanted, doubles = (rounded_in(dtype, x, y if two else None, first, second, constant, epilogue)
+                       for dtype in (np.int64, np.float64))
+    assert np.array_equal(wanted[0], doubles[0])
+    assert wanted[1].tolist() == doubles[1].tolist()
+    assert wanted[1][:2].all()
+
+
+def test_doubles_are_taken_for_what_they_hold_and_no_more():
+    epilogue = rounding_epilogue("nearest_away", 24, Format(16, 0))
+    assert kernel.holds_in_doubles(2**52 - 2**23, epilogue)
+    assert not kernel.holds_in_doubles(2**52 - 2**23 + 1, epilogue)
+    assert not kernel.holds_in_doubles(2**31 - 1, rounding_epilogue("nearest_away", 0, Format(16, 0)))
+    assert kernel.holds_in_doubles(2**31 - 2, rounding_epilogue("nearest_away", 0, Format(16, 0)))
+    assert not any(kernel.holds_in_doubles(1, rounding_epilogue(rounding, 24, Format(16, 0)))
+                   for rounding in ("nearest_even", "nearest_up", "floor", "jam"))
+    assert not kernel.holds_in_doubles(1, epilogue._replace(floor=0))
+
+
+def rounding_epilogue(rounding, shift, format):
+    return epilogue_of(Requantizer(format.step_exp - shift, format, rounding))
+
+
+@given(SHAPES, st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(0, 24), st.booleans(), st.booleans(), st.sampled_from(
     ["nearest_away", "floor", "nearest_even", "jam", "stochastic"]))
 @settings(max_examples=80)
 def test_channel_sums_are_exact_and_quantized_once(shape, seed, bits, shift, relu, two, rounding):
-    """On both sides of what int32 holds."""
+    """On both sides of what int32 holds, and of what doubles hold."""
     random = np.random.default_rng(seed)
     x_format, y_format = Format(16, 3), Format(9, 1, signed=False)
     first, second, constant = random.integers(-(2**bits), 2**bits + 1, (3, shape[-1])).astype(object)

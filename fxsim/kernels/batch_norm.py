@@ -9,6 +9,7 @@ import numpy as np
 
 from fxsim.kernels.epilogue import Epilogue, requantize_sums
 from fxsim.kernels.jit import jit, parallel_for
+from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED, rounding_terms
 
 RUN = 1024
 """Elements of a run, about: its buffers stay in the first-level cache."""
@@ -34,15 +35,29 @@ def combine(x: np.ndarray, y: np.ndarray | None, first: np.ndarray, second: np.n
     """out = epilogue(first * x + second * y + constant), the three being one number for each channel.
 
     y: a tensor of x's shape, or None for 0.  mask: uint8, 1 where 0 < sum < epilogue.relu_bound, or None.
-    Returns the counts (3,).  Everything is done in the integer type of first, second and constant, int32 or int64,
-    which must hold every intermediate.
+    Returns the counts (3,).  Everything is done in the type of first, second and constant, which must hold every
+    intermediate: int32, int64 or, where `holds_in_doubles`, float64.
     """
     run = _run_length(x.shape[-1])
     repeated = (np.tile(each, run // x.shape[-1]) for each in (first, second, constant))
     counts = np.zeros((_blocks(x, run, RUNS_PER_BLOCK), 3), np.int64)
-    parallel_for(_combine, len(counts), 1, x.reshape(-1), np.empty(0, x.dtype) if y is None else y.reshape(-1),
-                 *repeated, epilogue, out.reshape(-1), np.empty(0, np.uint8) if mask is None else mask.reshape(-1), counts)
+    kernel = _combine_in_doubles if constant.dtype == np.float64 else _combine
+    parallel_for(kernel, len(counts), 1, x.reshape(-1), np.empty(0, x.dtype) if y is None else y.reshape(-1), *repeated,
+                 epilogue, out.reshape(-1), np.empty(0, np.uint8) if mask is None else mask.reshape(-1), counts)
     return counts.sum(axis=0)
+
+
+def holds_in_doubles(bound: int, epilogue: Epilogue) -> bool:
+    """Whether float64 carries sums of at most `bound` in magnitude, and what the epilogue makes of them, exactly.
+
+    It holds integers up to 2**53.  Half a step added to a sum scaled to the new step is a multiple of 2**-shift, or of a
+    half, and of at most (bound + 2**(shift-1)) * 2**-shift; truncation then rounds to nearest, ties away from zero, the
+    one rounding that is done so, to a code that int32 must hold.
+    """
+    shift = epilogue.shift
+    nearest_away = (epilogue.base, epilogue.neg, epilogue.odd, epilogue.jam) == rounding_terms("nearest_away", shift)
+    plain = nearest_away and epilogue.floor < 0 and not epilogue.raw and not epilogue.acc_shift
+    return plain and 2 * bound + (1 << shift) <= 2**53 and (bound >> shift) + 1 < 2**31
 
 
 def _run_length(channels: int) -> int:
@@ -83,3 +98,41 @@ def _combine(start, stop, x, y, first, second, constant, epilogue, out, mask, co
                     sums[i] = np.multiply(first[i], kind(left[i]))
             requantize_sums(sums[:left.size], constant, epilogue, out[at:at + run], mask[at:at + run] if mask.size else no_mask,
                             counts[block])
+
+
+@jit
+def _combine_in_doubles(start, stop, x, y, first, second, constant, epilogue, out, mask, counts):
+    """`_combine` without a ReLU: doubles multiply and round in fewer instructions than 64-bit integers."""
+    run, scale = constant.size, 0.5**epilogue.shift
+    low, high, zero, one = np.int32(epilogue.low), np.int32(epilogue.high), np.int32(0), np.int32(1)
+    codes = np.empty(run, np.int32)
+    for block in range(start, stop):
+        begin = block * RUNS_PER_BLOCK * run
+        for at in range(begin, min(begin + RUNS_PER_BLOCK * run, x.size), run):
+            left, right, target = x[at:at + run], y[at:at + run], out[at:at + run]
+            zeros = np.int64(0)
+            if right.size:
+                for i in range(left.size):
+                    value = first[i] * left[i] + second[i] * right[i] + constant[i]
+                    zeros += value == 0.0
+                    codes[i] = _nearest_away(value * scale)
+            else:
+                for i in range(left.size):
+                    value = first[i] * left[i] + constant[i]
+                    zeros += value == 0.0
+                    codes[i] = _nearest_away(value * scale)
+            below = above = flushed = zero
+            for i in range(left.size):
+                code = codes[i]
+                below = np.add(below, one if code < low else zero)
+                above = np.add(above, one if code > high else zero)
+                flushed = np.add(flushed, one if code == zero else zero)
+                target[i] = min(max(code, low), high)
+            counts[block, BELOW] += below
+            counts[block, ABOVE] += above
+            counts[block, FLUSHED] += flushed - zeros
+
+
+@jit
+def _nearest_away(value):
+    return np.int32(value + np.copysign(0.5, value))

@@ -48,7 +48,7 @@ def winograd_weight_grad(x: np.ndarray, grad: np.ndarray, padding: int, *, spill
     sums = np.zeros((parts, POSITIONS, channels, outputs), np.int64)
     parallel_for(_weight_grad_jobs, parts * blocks, 1, np.ascontiguousarray(x), np.ascontiguousarray(grad), pairs, padding,
                  PATHS[path], spill_words(PAIR * CHUNK, spill_terms // CODE_GROWTH**2, PAIR), sums)
-    return transform_weight_grad(sums.sum(axis=0).reshape(4, 4, channels, outputs))
+    return transform_weight_grad(sums)
 
 
 @jit

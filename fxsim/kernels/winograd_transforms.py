@@ -18,6 +18,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from fxsim.kernels.jit import GRAIN, jit, parallel_for
+
 POSITIONS = 16
 """Products of a patch: position 4 * i + j of row i and column j."""
 CODE_GROWTH, WEIGHT_GROWTH, SUM_GROWTH = 4, 9, 4
@@ -121,10 +123,41 @@ def transform_weights(codes: np.ndarray) -> np.ndarray:
     return codes
 
 
-def transform_weight_grad(sums: np.ndarray) -> np.ndarray:
-    """(3, 3, C, O) int64 gradients G^T m G of (4, 4, C, O) int64 sums m; exact."""
-    for axis in (0, 1):
-        m = [sums.take(position, axis) for position in range(4)]
-        both = m[1] + m[2]
-        sums = np.stack([2 * m[0] + both, m[1] - m[2], both + 2 * m[3]], axis)
-    return sums >> 2
+def transform_weight_grad(parts: np.ndarray) -> np.ndarray:
+    """(3, 3, C, O) int64 gradients G^T m G of int64 sums m, given as `parts` (P, POSITIONS, C, O) to be added; exact."""
+    gradients = np.empty((9, *parts.shape[2:]), np.int64)
+    parallel_for(_transform_weight_grad, parts.shape[2], 1 + GRAIN // (POSITIONS * parts.shape[3]), parts, gradients)
+    return gradients.reshape(3, 3, *parts.shape[2:])
+
+
+@jit
+def _transform_weight_grad(start, stop, parts, gradients):
+    outputs = parts.shape[3]
+    total, columns = np.empty((POSITIONS, outputs), np.int64), np.empty((12, outputs), np.int64)
+    for channel in range(start, stop):
+        total[:] = 0
+        for part in range(len(parts)):
+            for position in range(POSITIONS):
+                source, target = parts[part, position, channel], total[position]
+                for o in range(outputs):
+                    target[o] += source[o]
+        for i in range(4):
+            _gradient_taps(total[4 * i], total[4 * i + 1], total[4 * i + 2], total[4 * i + 3],
+                           columns[i], columns[4 + i], columns[8 + i])
+        for j in range(3):
+            _gradient_taps(columns[4 * j], columns[4 * j + 1], columns[4 * j + 2], columns[4 * j + 3],
+                           gradients[j, channel], gradients[3 + j, channel], gradients[6 + j, channel])
+        for tap in range(9):
+            taps = gradients[tap, channel]
+            for o in range(outputs):
+                taps[o] >>= 2
+
+
+@jit
+def _gradient_taps(first, second, third, fourth, left, middle, right):
+    """(2 G)^T m."""
+    for o in range(first.size):
+        both = second[o] + third[o]
+        left[o] = 2 * first[o] + both
+        middle[o] = second[o] - third[o]
+        right[o] = both + 2 * fourth[o]

@@ -64,6 +64,8 @@ class ChannelSum:
             whole = whole._replace(floor=0, relu_bound=relu_bound(self.step_exp))
         if whole.fits_int32(self.bound, 0):
             whole, kind = whole.in_int32(), np.int32
+        elif kernel.holds_in_doubles(self.bound, whole):
+            kind = np.float64
         out = np.empty(x.shape, storage(requantizer.format))
         mask = np.empty(x.shape, np.uint8) if relu else None
         constants = (each.astype(kind) for each in (self.first, self.second, self.constant))
