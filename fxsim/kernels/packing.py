@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fxsim.kernels import memory
 from fxsim.kernels.jit import GRAIN, jit, parallel_for
 from fxsim.kernels.tile import COLUMNS, word_terms
 
@@ -42,7 +43,7 @@ def _pack_rows(codes, starts, step, columns):
     height, width, depth = starts.shape
     terms = word_terms(codes.dtype)
     shape = (blocks_of(columns, COLUMNS), height, width, blocks_of(depth, terms), COLUMNS, terms)
-    packed = np.empty(shape, codes.dtype)
+    packed = memory.empty(shape, codes.dtype)
     jobs = packed.shape[0] * height * width
     parallel_for(_pack_weights, jobs, _grain(packed, jobs), np.ascontiguousarray(codes).reshape(-1),
                  starts.reshape(-1, depth), step, columns, packed.reshape(packed.shape[0], -1, *packed.shape[3:]))
@@ -103,7 +104,7 @@ def pair_images(codes: np.ndarray, block: int, padding: int = 0) -> np.ndarray:
     """
     images, height, width, channels = codes.shape
     shape = (blocks_of(channels, block), blocks_of(images, PAIR), height + 2 * padding, width + 2 * padding)
-    paired = np.empty((*shape, block, PAIR), codes.dtype)
+    paired = memory.empty((*shape, block, PAIR), codes.dtype)
     jobs = shape[0] * shape[1]
     parallel_for(_pair_images, jobs, _grain(paired, jobs), codes, padding, paired)
     return paired

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fxsim.kernels import memory
 from fxsim.kernels.gemm import Operand
 from fxsim.kernels.jit import jit, parallel_for, thread_count
 from fxsim.kernels.matmul import spill_words
@@ -45,7 +46,7 @@ def winograd_weight_grad(x: np.ndarray, grad: np.ndarray, padding: int, *, spill
     pairs = Plane.of(blocks_of(images, PAIR), height, width)
     blocks = blocks_of(channels, BLOCK) * blocks_of(outputs, BLOCK)
     parts = blocks_of(JOBS_PER_THREAD * thread_count(), blocks)
-    sums = np.zeros((parts, POSITIONS, channels, outputs), np.int64)
+    sums = memory.empty((parts, POSITIONS, channels, outputs), np.int64)
     parallel_for(_weight_grad_jobs, parts * blocks, 1, np.ascontiguousarray(x), np.ascontiguousarray(grad), pairs, padding,
                  PATHS[path], spill_words(PAIR * CHUNK, spill_terms // CODE_GROWTH**2, PAIR), sums)
     return transform_weight_grad(sums)
@@ -63,6 +64,8 @@ def _weight_grad_jobs(start, stop, x, grad, pairs, padding, path, spill, sums):
         part, block = job % parts, job // parts
         channel, output = block // across * BLOCK, block % across * BLOCK
         channels, outputs = min(BLOCK, x.shape[3] - channel), min(BLOCK, grad.shape[3] - output)
+        own_sums = sums[part, :, channel:channel + channels, output:output + outputs]
+        own_sums[:] = 0
         start_word, last = words * part // parts, words * (part + 1) // parts
         chunks = (last - start_word + CHUNK - 1) // CHUNK
         for chunk in range(chunks):  # of equal size
@@ -77,8 +80,7 @@ def _weight_grad_jobs(start, stop, x, grad, pairs, padding, path, spill, sums):
                 inside, at, row, column, mate = locate_patch(grad, PAIR * pair, PAIR, y, left_x, 2, output, outputs, right_edge)
                 transform_gradient_pair(grad_flat, right_edge, inside, at, row, column, mate, right, PAIR * outputs * word,
                                         4 * step, step, outputs)
-            _add_products(path, left, right, step, count, spill,
-                          sums[part, :, channel:channel + channels, output:output + outputs])
+            _add_products(path, left, right, step, count, spill, own_sums)
 
 
 @jit

@@ -18,6 +18,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from fxsim.kernels import memory
 from fxsim.kernels.jit import GRAIN, jit, parallel_for
 
 POSITIONS = 16
@@ -125,7 +126,7 @@ def transform_weights(codes: np.ndarray) -> np.ndarray:
 
 def transform_weight_grad(parts: np.ndarray) -> np.ndarray:
     """(3, 3, C, O) int64 gradients G^T m G of int64 sums m, given as `parts` (P, POSITIONS, C, O) to be added; exact."""
-    gradients = np.empty((9, *parts.shape[2:]), np.int64)
+    gradients = memory.empty((9, *parts.shape[2:]), np.int64)
     parallel_for(_transform_weight_grad, parts.shape[2], 1 + GRAIN // (POSITIONS * parts.shape[3]), parts, gradients)
     return gradients.reshape(3, 3, *parts.shape[2:])
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from fxsim.formats import Format
 from fxsim.kernels import batch_norm as kernel
+from fxsim.kernels import memory
 from fxsim.nn.codes import storage
 from fxsim.nn.epilogues import epilogue, fused, quantize_sums, relu_bound
 from fxsim.requantizer import Requantizer
@@ -66,8 +67,8 @@ class ChannelSum:
             whole, kind = whole.in_int32(), np.int32
         elif kernel.holds_in_doubles(self.bound, whole):
             kind = np.float64
-        out = np.empty(x.shape, storage(requantizer.format))
-        mask = np.empty(x.shape, np.uint8) if relu else None
+        out = memory.empty(x.shape, storage(requantizer.format))
+        mask = memory.empty(x.shape, np.uint8) if relu else None
         constants = (each.astype(kind) for each in (self.first, self.second, self.constant))
         return out, mask, kernel.combine(x, y, *constants, whole, out, mask)
 

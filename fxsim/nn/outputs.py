@@ -7,6 +7,7 @@ import numpy as np
 
 from fxsim.formats import Format
 from fxsim.kernels import dropout as dropout_kernel
+from fxsim.kernels import memory
 from fxsim.kernels import pool as pool_kernel
 from fxsim.kernels.gate import gate
 from fxsim.nn import dropout
@@ -53,7 +54,7 @@ def _dropped_format(layer: Layer, format: Format) -> Format:
 def _before_dropout(grads: np.ndarray, layer: Layer, kept: np.ndarray, format: Format) -> np.ndarray:
     """Gradient codes in _dropped_format(layer, format), which holds them all."""
     dropped = _dropped_format(layer, format)
-    out = np.empty(grads.shape, storage(dropped))
+    out = memory.empty(grads.shape, storage(dropped))
     dropout_kernel.scale_kept(grads, kept, dropout.scale(layer).mantissa, MANTISSA_BITS - 1,
                               (dropped.min_code, dropped.max_code), out)
     return out
@@ -69,11 +70,11 @@ def relu_format(layer: Layer, format: Format) -> Format:
 
 def pooled(codes: np.ndarray, mask: np.ndarray | None, pool: Pool, shape: Shape):
     """(pooled codes, mask, winner) of pre-pooling codes; max pooling folds the mask into the winner."""
-    out = np.empty((len(codes), *shape), codes.dtype)
+    out = memory.empty((len(codes), *shape), codes.dtype)
     if pool.kind == "average":
         pool_kernel.average_pool(codes, pool.size, out)
         return out, mask, None
-    winner = np.empty(out.shape, np.uint8)
+    winner = memory.empty(out.shape, np.uint8)
     pool_kernel.max_pool(codes, pool.size, out, winner, np.ones(codes.shape, np.uint8) if mask is None else mask)
     return out, None, winner
 
@@ -91,7 +92,7 @@ def before_relu(grads: np.ndarray, layer: Layer, record: Record, formats: LayerP
     """Gradient codes at what the ReLU reads (N, H, W, O), in gradient_format(layer, formats), from those of the output."""
     if record.kept is not None:
         grads = _before_dropout(grads, layer, record.kept, formats.activation_grads)
-    inner = np.empty((len(grads), *record.shape), storage(gradient_format(layer, formats)))
+    inner = memory.empty((len(grads), *record.shape), storage(gradient_format(layer, formats)))
     if layer.pool and layer.pool.kind == "max":
         pool_kernel.max_pool_backward(grads, record.winner, layer.pool.size, inner)
         return inner

@@ -9,7 +9,7 @@ import numpy as np
 from fxsim.accumulator import Accumulator, Overflows
 from fxsim.formats import Format
 from fxsim.kernels import conv as kernel
-from fxsim.kernels import winograd, winograd_grad
+from fxsim.kernels import memory, winograd, winograd_grad
 from fxsim.kernels.epilogue import NO_FLOOR
 from fxsim.kernels.gemm import PATHS, Operand, Plan, plan
 from fxsim.kernels.packing import pack_forward_weights, pack_input_grad_weights
@@ -139,8 +139,8 @@ class Products:
         """
         if not fused(requantizer):
             return quantize_sums(self.forward_exact(source, weight, bias), requantizer, stream, self.relu)
-        out = np.empty((len(source), *self.shape.pre), storage(requantizer.format))
-        mask, counts = np.empty(out.shape, np.uint8) if self.relu else None, np.zeros(3, np.int64)
+        out = memory.empty((len(source), *self.shape.pre), storage(requantizer.format))
+        mask, counts = memory.empty(out.shape, np.uint8) if self.relu else None, np.zeros(3, np.int64)
         whole = epilogue(requantizer)._replace(acc_shift=self._sum_shift, relu_bound=relu_bound(requantizer.step_exp),
                                                floor=0 if self.relu else NO_FLOOR)
         self._forward(source, weight, out, epilogue=whole, bias=self._aligned_bias(bias),
@@ -149,7 +149,7 @@ class Products:
 
     def forward_exact(self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         """Z in sum_format, int64 (N, OH, OW, O)."""
-        out = np.empty((len(source), *self.shape.pre), np.int64)
+        out = memory.empty((len(source), *self.shape.pre), np.int64)
         self._forward(source, weight, out)
         out <<= self._sum_shift
         return out if bias is None else out + self._aligned_bias(bias)
@@ -169,7 +169,7 @@ class Products:
     def input_grad(self, grad: np.ndarray, weight: np.ndarray, shape: tuple[int, ...], requantizer: Requantizer,
                    stream: Stream | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(codes, counts) of the gradient at the layer's input of `shape` (N, H, W, C)."""
-        out = np.empty(shape, storage(requantizer.format))
+        out = memory.empty(shape, storage(requantizer.format))
         if fused(requantizer):
             counts = np.zeros(3, np.int64)
             self._input_grad(grad, weight, out, epilogue=epilogue(requantizer), counts=counts)
@@ -178,7 +178,7 @@ class Products:
 
     def input_grad_exact(self, grad: np.ndarray, weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The exact sums, int64, with step 2**input_grad_step_exp."""
-        out = np.empty(shape, np.int64)
+        out = memory.empty(shape, np.int64)
         self._input_grad(grad, weight, out)
         return out
 
@@ -200,7 +200,7 @@ class Products:
     def weight_grad(self, source: np.ndarray, grad: np.ndarray, requantizer: Requantizer,
                     stream: Stream | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(codes, counts) of the weight gradient, summed over batch and positions."""
-        out = np.empty(self.shape.weight, storage(requantizer.format))
+        out = memory.empty(self.shape.weight, storage(requantizer.format))
         if fused(requantizer) and not self._winograd_weight_grad:
             counts = np.zeros(3, np.int64)
             self._weight_grad(source, grad, out, epilogue=epilogue(requantizer), counts=counts)
@@ -209,6 +209,6 @@ class Products:
 
     def weight_grad_exact(self, source: np.ndarray, grad: np.ndarray) -> np.ndarray:
         """The exact sums, int64, with the step of A times that of the gradient."""
-        out = np.empty(self.shape.weight, np.int64)
+        out = memory.empty(self.shape.weight, np.int64)
         self._weight_grad(source, grad, out)
         return out
