@@ -67,9 +67,19 @@ def holds(codes: Operand, weights: Operand, weight: np.ndarray, epilogue: Epilog
     """Whether the arithmetic is exact for any `codes` and this (3, 3, C, O) weight."""
     if CODE_GROWTH * codes.magnitude > 2**15 or WEIGHT_GROWTH * weights.magnitude >= 2**15:
         return False
-    bound = codes.magnitude * int(np.abs(weight).sum(axis=(0, 1, 2), dtype=np.int64).max())
+    bound = codes.magnitude * _largest_column(weight.reshape(-1, weight.shape[3]))
     bias_bound = 0 if bias is None else int(np.abs(bias).max(initial=0))
     return SUM_GROWTH * bound <= INT32_MAX and epilogue.fits_int32(bound, bias_bound)
+
+
+@jit
+def _largest_column(matrix):
+    """The greatest sum of magnitudes of a column."""
+    sums = np.zeros(matrix.shape[1], np.int64)
+    for row in matrix:
+        for column in range(sums.size):
+            sums[column] += abs(np.int64(row[column]))
+    return sums.max()
 
 
 def conv_winograd(x: np.ndarray, weight: np.ndarray, padding: int, out: np.ndarray, *, path: str, epilogue: Epilogue = RAW,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isqrt
 
 import numpy as np
@@ -194,14 +195,16 @@ class InverseRoot:
         finest = min(variance.step_exp, BATCH_NORM_EPSILON_EXP)
         step_exp = finest - finest % 2  # even, so that the root of the step is a power of two
         self._left, self._epsilon = variance.step_exp - step_exp, 1 << (BATCH_NORM_EPSILON_EXP - step_exp)
+        self._root = lru_cache(2**16)(self._root_of_code)  # from step to step variances change little
         self._places = _root_places((variance.max_code << self._left) + self._epsilon)
         self.format = _holding(self.of([0])[0], -self._places - step_exp // 2)
 
     def of(self, codes: np.ndarray) -> np.ndarray:
         """Codes of the inverse roots, Python integers (O,), for codes (O,) of variances."""
-        return integers([self._root((int(code) << self._left) + self._epsilon) for code in codes])
+        return integers([self._root(int(code)) for code in codes])
 
-    def _root(self, value: int) -> int:
+    def _root_of_code(self, code: int) -> int:
+        value = (code << self._left) + self._epsilon
         places = _root_places(value)
         mantissa = isqrt((1 << 2 * places + 2) // value) + 1 >> 1  # never at a tie: 1 / sqrt(value) has no last bit below
         return mantissa << (self._places - places)
