@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 from fxsim.files import write_text
+from fxsim.precision import PERTURBATION_CLASSES
+from fxsim.stages import perturbed_name
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -87,10 +89,26 @@ def costs_of_fx_table() -> str:
 
 
 def study_table() -> str:
-    """Designs and perturbations of the narrow CIFAR-10 ConvNet, mean over the seeds."""
-    rows = ["| design | training loss | test error |", "|" + " --- |" * 3]
-    for row in result("study-cifar10-convnet-narrow")["summary"]:
-        rows.append(_row([row["design"].replace("FX ", ""), *_outcome(row, 3)]))
+    """The five designs on the narrow CIFAR-10 ConvNet: a short study over several seeds, and a longer one."""
+    studies = [result(f"study-cifar10-convnet-{name}") for name in ("narrow", "binarized")]
+    header = [""]
+    for found in studies:
+        pictures = found["settings"]["pictures"] or 50_000
+        header += [f"{pictures:,} pictures, {found['settings']['epochs']} epochs: training loss", "test error"]
+    rows = [_row(header), "|" + " --- |" * 5]
+    for design in ("FL", "FX C_o", "BN", "SQ", "TG"):
+        cells = [_outcome(row, 3) for found in studies for row in found["summary"] if row["design"] == design]
+        rows.append(_row([design, *cells[0], *(cells[1] if cells[1:] else ["", ""])]))
+    return "\n".join(rows)
+
+
+def sensitivity_table() -> str:
+    """Test error of the narrow CIFAR-10 ConvNet with bits added to or taken from one class of C_o's tensors."""
+    found = {row["design"]: row for row in result("study-cifar10-convnet-narrow")["summary"]}
+    rows = [_row(["bits", "all tensors", *(only.replace("_", " ") for only in PERTURBATION_CLASSES)]), "|" + " --- |" * 6]
+    for bits in (-2, -1, 0, 1):
+        names = [perturbed_name(bits, only) for only in (None, *PERTURBATION_CLASSES)]
+        rows.append(_row([f"{bits:+d}" if bits else "C_o", *(_outcome(found[name], 3)[1] for name in names)]))
     return "\n".join(rows)
 
 
@@ -182,8 +200,8 @@ def _row(cells: list[str]) -> str:
 
 
 TABLES = {"claim": claim_table, "mismatch": mismatch_table, "cifar": cifar_table, "costs-of-fx": costs_of_fx_table,
-          "study": study_table, "costs": costs_table, "same-bits": same_bits_table, "speed": speed_table,
-          "layers": layers_table, "rtl": rtl_table}
+          "study": study_table, "sensitivity": sensitivity_table, "costs": costs_table, "same-bits": same_bits_table,
+          "speed": speed_table, "layers": layers_table, "rtl": rtl_table}
 
 
 def marked(text: str) -> str:
