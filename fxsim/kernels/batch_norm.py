@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxsim.kernels.epilogue import Epilogue, requantize_sums
+from fxsim.kernels.epilogue import Epilogue
 from fxsim.kernels.jit import jit, parallel_for
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED, rounding_terms
 
@@ -28,6 +28,16 @@ def moments(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     partial = np.zeros((_blocks(x, run, RUNS_PER_SUM), 2, run), np.int64)
     parallel_for(_moments, len(partial), 1, x.reshape(-1), y.reshape(-1), np.empty(run, kind), partial)
     return partial.sum(axis=0).reshape(2, -1, x.shape[-1]).sum(axis=1)
+
+
+def moments_fit_doubles(codes: np.ndarray) -> bool:
+    """Whether codes are of int16 and float64 holds the sum of their squares, and all parts of it, exactly: n * 2**30 <= 2**53."""
+    return codes.dtype == np.int16 and codes.size // codes.shape[-1] <= 2**23
+
+
+def sum_of_jobs(parts: np.ndarray, outputs: int) -> np.ndarray:
+    """(2, O) int64 from the `moments` (jobs, 2 * padded outputs) float64 of a kernel's jobs."""
+    return parts.sum(axis=0).reshape(2, -1)[:, :outputs].astype(np.int64)
 
 
 def combine(x: np.ndarray, y: np.ndarray | None, first: np.ndarray, second: np.ndarray, constant: np.ndarray,
@@ -56,7 +66,7 @@ def holds_in_doubles(bound: int, epilogue: Epilogue) -> bool:
     """
     shift = epilogue.shift
     nearest_away = (epilogue.base, epilogue.neg, epilogue.odd, epilogue.jam) == rounding_terms("nearest_away", shift)
-    plain = nearest_away and epilogue.floor < 0 and not epilogue.raw and not epilogue.acc_shift
+    plain = nearest_away and epilogue.floor < 0 and not epilogue.acc_shift
     return plain and 2 * bound + (1 << shift) <= 2**53 and (bound >> shift) + 1 < 2**31
 
 
@@ -83,6 +93,34 @@ def _moments(start, stop, x, y, like, partial):
 
 
 @jit
+def _requantize_sums(sums, bias, epilogue, codes, mask, counts):
+    """Codes and ReLU mask of 1-D `sums`, in the integer type of `sums` and `bias`; adds to counts.
+
+    NumPy's scalar functions keep int32 operands int32, so that the loop runs on 16 lanes.
+    """
+    kind = sums.dtype.type
+    zero, one = kind(0), kind(1)
+    acc_shift, relu_bound, floor = kind(epilogue.acc_shift), kind(epilogue.relu_bound), kind(epilogue.floor)
+    shift, base, neg, odd = kind(epilogue.shift), kind(epilogue.base), kind(epilogue.neg), kind(epilogue.odd)
+    jam, low, high = kind(epilogue.jam), kind(epilogue.low), kind(epilogue.high)
+    below = above = flushed = zero
+    for i in range(sums.size):
+        value = np.add(np.left_shift(sums[i], acc_shift), bias[i])
+        mask[i] = (value > zero) & (value < relu_bound)
+        value = np.maximum(value, floor)
+        last_bit = np.bitwise_and(np.right_shift(value, shift), one)
+        carry = np.add(np.add(base, neg if value < zero else zero), odd if last_bit else zero)
+        code = np.bitwise_or(np.right_shift(np.add(value, carry), shift), jam)
+        below = np.add(below, kind(code < low))
+        above = np.add(above, kind(code > high))
+        flushed = np.add(flushed, kind((code == zero) & (value != zero)))
+        codes[i] = np.minimum(np.maximum(code, low), high)
+    counts[BELOW] += below
+    counts[ABOVE] += above
+    counts[FLUSHED] += flushed
+
+
+@jit
 def _combine(start, stop, x, y, first, second, constant, epilogue, out, mask, counts):
     run, kind = constant.size, constant.dtype.type
     sums, no_mask = np.empty(run, constant.dtype), np.empty(run, np.uint8)
@@ -96,7 +134,7 @@ def _combine(start, stop, x, y, first, second, constant, epilogue, out, mask, co
             else:
                 for i in range(left.size):
                     sums[i] = np.multiply(first[i], kind(left[i]))
-            requantize_sums(sums[:left.size], constant, epilogue, out[at:at + run], mask[at:at + run] if mask.size else no_mask,
+            _requantize_sums(sums[:left.size], constant, epilogue, out[at:at + run], mask[at:at + run] if mask.size else no_mask,
                             counts[block])
 
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxsim.kernels.epilogue import Epilogue, requantize_tile, store_tile
+from fxsim.kernels.batch_norm import moments as channel_moments
+from fxsim.kernels.batch_norm import moments_fit_doubles, sum_of_jobs
+from fxsim.kernels.epilogue import RAW, Epilogue, finish_tile, padded_bias, store_sums
 from fxsim.kernels.jit import jit, parallel_for
-from fxsim.kernels.matmul import PANEL_BYTES, RAW, Product, group_tiles, multiply_chunks, spill_words, with_spare
+from fxsim.kernels.matmul import PANEL_BYTES, Product, group_tiles, multiply_chunks, with_spare
 from fxsim.kernels.packing import pair_images, place
 from fxsim.kernels.taps import forward_axis, geometry, input_grad_axis
-from fxsim.kernels.tile import COLUMNS, PATHS, ROWS, TILE, multiply_tile, widen, word_terms
+from fxsim.kernels.tile import COLUMNS, NEVER, PLAIN, ROWS, TILE, register_tile, wide_tile, word_terms
 
 NO_MASK = np.empty(0, np.uint8)
 
@@ -30,6 +32,7 @@ def conv_forward(x: np.ndarray, packed: np.ndarray, stride: int, out: np.ndarray
     spill_terms: product terms that int32 provably holds.  path: a key of `tile.PATHS`.
     epilogue, bias: without an epilogue `out` gets the sums as they are and no bias, and must be int32 or
     int64 as they need; bias is (O,) integers.  mask: (N, OH, OW, O) uint8.  counts: (3,) int64, added to.
+    moments: (2, O) int64, becomes the sums of each channel's codes and of their squares.
     """
     if padding and x.shape[3] % word_terms(x.dtype):  # rows of taps are packed as one, so that the border must be there
         height, width = x.shape[1] + 2 * padding, x.shape[2] + 2 * padding
@@ -47,23 +50,26 @@ def conv_input_grad(grad: np.ndarray, packed: np.ndarray, stride: int, padding: 
 
 
 def _convolve(axis, source, packed, stride, padding, out, *, spill_terms, path, epilogue=RAW, bias=None, mask=NO_MASK,
-              counts=None):
+              counts=None, moments=None):
     blocks, *taps, words, _, terms = packed.shape
     images, outputs = len(out), out.shape[3]
     group = group_tiles(out.size // outputs, blocks)
     tables = geometry(axis, images, source.shape[1:], out.shape[1:], tuple(taps), stride, padding, (words, terms),
                       group)
-    bias = np.zeros(outputs, np.int64) if bias is None else bias.astype(np.int64)
+    bias = padded_bias(bias, outputs)
     depth = terms * int(tables.loops[:, :, 0].prod(axis=1).max())
-    fits_int32 = _fits_int32(epilogue, depth, spill_terms, bias)
-    product = Product(PATHS[path], spill_words(depth, spill_terms, terms), outputs, blocks, fits_int32)
+    product = Product.of(path, depth, terms, spill_terms, outputs, epilogue, int(np.abs(bias).max()))
     jobs = len(tables.groups) * blocks
-    job_counts = np.zeros((jobs, 3), np.int64)
+    fused = moments is not None and product.fits_int32 and moments_fit_doubles(out)
+    job_counts, job_moments = np.zeros((jobs, 3), np.int64), np.zeros((jobs, 2 * bias.size if fused else 0))
     parallel_for(_convolve_jobs, jobs, 1, with_spare(source, terms), source[0].size,
                  packed.reshape(blocks, -1), tables, product, bias,
-                 epilogue.in_int32() if fits_int32 else epilogue, out.reshape(images, -1), mask.reshape(-1), job_counts)
+                 epilogue.in_int32() if product.fits_int32 else epilogue, out.reshape(images, -1), mask.reshape(-1), job_counts,
+                 job_moments)
     if counts is not None:
         counts += job_counts.sum(axis=0)
+    if moments is not None:
+        moments[:] = sum_of_jobs(job_moments, outputs) if fused else channel_moments(out, out)
 
 
 def conv_weight_grad(x: np.ndarray, grad: np.ndarray, stride: int, padding: int, out: np.ndarray, *,
@@ -83,26 +89,9 @@ def conv_weight_grad(x: np.ndarray, grad: np.ndarray, stride: int, padding: int,
                       [width, stride * pixel, panel]])
     order = np.argsort(loops[:, 0], kind="stable")  # the innermost loop should be long
     depth = 2 * int(loops[:, 0].prod())
-    product = Product(PATHS[path], spill_words(depth, spill_terms, 2), outputs, len(right), fits_int32=False)
+    product = Product.of(path, depth, 2, spill_terms, outputs, epilogue)
     multiply_chunks(left.reshape(-1), right.reshape(len(right), -1), rows, images, loops[order], int(np.argmin(order)),
                     product, epilogue, out, counts)
-
-
-def _fits_int32(epilogue: Epilogue, terms: int, spill_terms: int, bias: np.ndarray) -> bool:
-    """Whether sums, bias and rounding stay in int32; |sum| <= terms * (2**31 - 1) / spill_terms."""
-    if terms > spill_terms:
-        return False
-    bound = terms * (2**31 - 1) // max(spill_terms, 1)  # no terms, where every tap is padding, need no bound
-    return epilogue.fits_int32(bound, int(np.abs(bias).max(initial=0)))
-
-
-@jit
-def _bias_tile(bias, first, columns):
-    tile = np.zeros(TILE, np.int64)
-    for row in range(ROWS):
-        for o in range(columns):
-            tile[row * COLUMNS + o] = bias[first + o]
-    return tile
 
 
 @jit
@@ -120,32 +109,28 @@ def _fill_offsets(tables, group, source_image, out_image, first_channel, rows, p
 
 
 @jit
-def _convolve_jobs(start, stop, source, source_image, weights, tables, product, bias, epilogue, out, mask, counts):
+def _convolve_jobs(start, stop, source, source_image, weights, tables, product, bias, epilogue, out, mask, counts, moments):
     """Each job: a group of positions by one block of output channels."""
     low, high, total = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.int64)
-    codes, wide_codes, tile_mask = np.empty(TILE, np.int32), np.empty(TILE, np.int64), np.empty(TILE, np.uint8)
-    flat_weights, flat_out = weights.reshape(-1), out.reshape(-1)
+    codes, tile_mask = np.empty(TILE, np.int64), np.empty(TILE, np.uint8)
+    flat_weights, flat_out, narrow_bias = weights.reshape(-1), out.reshape(-1), bias.astype(np.int32)
     for job in range(start, stop):
         group, block = divmod(job, product.blocks)
         kind, size, column = tables.groups[group, 0], tables.groups[group, 4], block * COLUMNS
         columns = min(COLUMNS, product.columns - column)
         rows, places = np.empty(size + ROWS, np.int64), np.empty(size + ROWS, np.int64)
         _fill_offsets(tables, group, source_image, out.shape[1], column, rows, places)
-        wide_bias = _bias_tile(bias, column, columns)
-        narrow_bias = wide_bias.astype(np.int32)
         weights_at = block * weights.shape[1] + tables.weights_at[kind]
-        loops, job_counts = tables.loops[kind], counts[job]
+        loops, job_counts, job_moments = tables.loops[kind], counts[job], moments[job]
         for at in range(0, size, ROWS):
             valid = min(ROWS, size - at)
-            fits = multiply_tile(product.path, source, flat_weights, rows, at, 0, weights_at, loops,
-                                 product.spill_words, valid, columns, low, high, total)
-            if fits and product.fits_int32:
-                requantize_tile(low, narrow_bias, epilogue, valid, columns, codes, tile_mask, job_counts)
-                store_tile(codes, valid, columns, flat_out, places, at)
+            if product.fits_int32:
+                register_tile(product.path, source, flat_weights, rows, at, 0, weights_at, loops, NEVER, low, high)
+                finish_tile(low, valid, columns, narrow_bias, column, epilogue, flat_out, mask, places, at, job_counts,
+                            job_moments)
             else:
-                widen(fits, low, total)
-                if not epilogue.raw:
-                    requantize_tile(total, wide_bias, epilogue, valid, columns, wide_codes, tile_mask, job_counts)
-                store_tile(total if epilogue.raw else wide_codes, valid, columns, flat_out, places, at)
-            if mask.size:
-                store_tile(tile_mask, valid, columns, mask, places, at)
+                total[:] = 0
+                wide_tile(product.path, source, flat_weights, rows, at, 0, weights_at, loops, product.spill_words, valid, columns,
+                          low, high, total)
+                store_sums(total, product.path == PLAIN, valid, columns, bias, column, epilogue, codes, tile_mask, flat_out, mask,
+                           places, at, job_counts, job_moments)

@@ -5,30 +5,34 @@
 
 with the rounding of `rounding.py`, whose remainder form equals
 `(value + base + neg * (value < 0) + odd * (floor & 1)) >> shift`.
+
+Written in LLVM IR, in vector registers, for the sums of register tiles: in int32 where `fits_int32` allows, else in int64.
+The sums of the plain path take the loops of `store_sums`.
 """
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fxsim.kernels.jit import JIT_DISABLED, jit
+from fxsim.kernels import vectors
+from fxsim.kernels.jit import jit
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
-from fxsim.kernels.tile import COLUMNS, ROWS, TILE
+from fxsim.kernels.tile import COLUMNS
+from fxsim.kernels.vectors import DOUBLE, I8, I32, I64, constant, splat
 
-NO_FLOOR = -(2**62)
+NO_FLOOR = -(2**63)
+REGISTER_BITS = 512
+"""What is finished at once; smaller registers take it in parts."""
 
 
 class Epilogue(NamedTuple):
-    """Integers of one requantization; `floor` is 0 with a ReLU, else NO_FLOOR.  low <= 0 <= high.
+    """Integers of one requantization; `floor` is 0 with a ReLU, else NO_FLOOR.  low <= 0 <= high."""
 
-    raw: store the sums as they are and ignore all else.
-    """
-
-    raw: bool = False
     acc_shift: int = 0
     relu_bound: int = 2**62
     floor: int = NO_FLOOR
@@ -37,13 +41,13 @@ class Epilogue(NamedTuple):
     neg: int = 0
     odd: int = 0
     jam: int = 0
-    low: int = -(2**31)
-    high: int = 2**31 - 1
+    low: int = -(2**63)
+    high: int = 2**63 - 1
 
     def fits_int32(self, sum_bound: int, bias_bound: int) -> bool:
         """Whether every intermediate of sums of at most `sum_bound` in magnitude fits int32."""
         value = (sum_bound << self.acc_shift) + bias_bound
-        return self.shift < 31 and value + abs(self.base) + abs(self.neg) + 1 < 2**31
+        return self.shift < 31 and value + abs(self.base) + abs(self.neg) + abs(self.odd) < 2**31
 
     def in_int32(self) -> Epilogue:
         """The same with bounds that int32 holds; equal in effect where `fits_int32`."""
@@ -51,72 +55,175 @@ class Epilogue(NamedTuple):
                                 for field in ("relu_bound", "floor", "low", "high")})
 
 
-@jit
-def requantize_sums(sums, bias, epilogue, codes, mask, counts):
-    """Codes and ReLU mask of 1-D `sums`, in the integer type of `sums` and `bias`; adds to counts.
+RAW = Epilogue()
+"""Sums stay as they are."""
 
-    NumPy's scalar functions keep int32 operands int32, so that the loop runs on 16 lanes.
-    """
-    kind = sums.dtype.type
-    zero, one = kind(0), kind(1)
-    acc_shift, relu_bound, floor = kind(epilogue.acc_shift), kind(epilogue.relu_bound), kind(epilogue.floor)
-    shift, base, neg, odd = kind(epilogue.shift), kind(epilogue.base), kind(epilogue.neg), kind(epilogue.odd)
-    jam, low, high = kind(epilogue.jam), kind(epilogue.low), kind(epilogue.high)
-    below = above = flushed = zero
-    for i in range(sums.size):
-        value = np.add(np.left_shift(sums[i], acc_shift), bias[i])
-        mask[i] = (value > zero) & (value < relu_bound)
-        value = np.maximum(value, floor)
-        last_bit = np.bitwise_and(np.right_shift(value, shift), one)
-        carry = np.add(np.add(base, neg if value < zero else zero), odd if last_bit else zero)
-        code = np.bitwise_or(np.right_shift(np.add(value, carry), shift), jam)
-        below = np.add(below, kind(code < low))
-        above = np.add(above, kind(code > high))
-        flushed = np.add(flushed, kind((code == zero) & (value != zero)))
-        codes[i] = np.minimum(np.maximum(code, low), high)
+
+def padded_bias(bias: np.ndarray | None, outputs: int) -> np.ndarray:
+    """int64 biases, zeros where there is none, and zeros up to whole columns of a tile."""
+    padded = np.zeros(-(-outputs // COLUMNS) * COLUMNS, np.int64)
+    if bias is not None:
+        padded[:outputs] = bias
+    return padded
+
+
+@jit
+def _requantize_tile(sums, bias, epilogue, rows, columns, codes, mask, counts):
+    """Codes and ReLU mask of the valid `rows` x `columns` of a tile of int64 sums; adds to counts."""
+    below = above = flushed = 0
+    for row in range(rows):
+        for i in range(row * COLUMNS, row * COLUMNS + columns):
+            value = (sums[i] << epilogue.acc_shift) + bias[i - row * COLUMNS]
+            mask[i] = (value > 0) & (value < epilogue.relu_bound)
+            value = max(value, epilogue.floor)
+            carry = epilogue.base + epilogue.neg * (value < 0) + epilogue.odd * ((value >> epilogue.shift) & 1)
+            code = ((value + carry) >> epilogue.shift) | epilogue.jam
+            below += code < epilogue.low
+            above += code > epilogue.high
+            flushed += (code == 0) & (value != 0)
+            codes[i] = min(max(code, epilogue.low), epilogue.high)
     counts[BELOW] += below
     counts[ABOVE] += above
     counts[FLUSHED] += flushed
 
 
 @jit
-def requantize_tile(sums, bias, epilogue, rows, columns, codes, mask, counts):
-    """`requantize_sums` of the valid `rows` x `columns` of a tile: in one run if that is all of it."""
-    whole = rows == ROWS and columns == COLUMNS
-    size = TILE if whole else columns
-    for row in range(1 if whole else rows):
-        part = slice(row * COLUMNS, row * COLUMNS + size)
-        requantize_sums(sums[part], bias[part], epilogue, codes[part], mask[part], counts)
+def _store_tile(tile, rows, columns, out, places, first):
+    """out[places[first + row]:] = the valid columns of each valid row of a tile."""
+    for row in range(rows):
+        source, target = row * COLUMNS, places[first + row]
+        for o in range(columns):
+            out[target + o] = tile[source + o]
 
 
-def _emit_copy(context, builder, signature, args):
-    source, target = (context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 2))
-    kinds = [ir.VectorType(context.get_data_type(signature.args[k].dtype), COLUMNS) for k in (0, 2)]
-    pointers = [builder.bitcast(builder.gep(data, [at]), kind.as_pointer())
-                for data, at, kind in zip((source, target), (args[1], args[3]), kinds)]
-    codes, (wide, narrow) = builder.load(pointers[0], align=1), (kind.element.width for kind in kinds)
-    if wide != narrow:
-        codes = (builder.trunc if wide > narrow else builder.sext)(codes, kinds[1])
-    builder.store(codes, pointers[1], align=1)
+class Finish:
+    """Emits what the module says for `lanes` outputs side by side, in integers of type `element`.
+
+    The arguments of the intrinsic: `rows` and `columns` (valid ones), `bias` (of that type, whole columns, padded), the
+    `first_output` of the tile, an `epilogue` (for int32: `in_int32`), `out` and `mask` (flat; an empty mask is none), `counts`
+    and `moments` (of the job; 2 * padded outputs float64 or empty: sums of the codes and of their squares, added to).
+    A caller that asks for moments proves that codes fit int16 and that float64 holds their sums exactly, below 2**53.
+    """
+
+    def __init__(self, builder, arguments, element):
+        self.builder, self.arguments, self.lanes = builder, arguments, REGISTER_BITS // element.width
+        self.vector = ir.VectorType(element, self.lanes)
+        self.zero = constant(self.vector, 0)
+        self.constants = {name: splat(builder, arguments.field("epilogue", name, element), self.vector)
+                          for name in Epilogue._fields}
+        self.pointers = {name: arguments.data(name) for name in ("bias", "out", "mask", "counts", "moments")}
+        self.counts = {which: vectors.slot(builder, self.zero) for which in (BELOW, ABOVE, FLUSHED)}
+        self.masked, self.measured = (builder.icmp_signed(">", arguments.size(name), I64(0)) for name in ("mask", "moments"))
+        self.sums = [vectors.slot(builder, constant(ir.VectorType(DOUBLE, self.lanes), 0.0)) for _ in range(2)]
+
+    @contextlib.contextmanager
+    def each_column(self):
+        """A loop over the columns, `lanes` at a time; yields the first of them."""
+        builder, arguments = self.builder, self.arguments
+        blocks = builder.sdiv(builder.add(arguments.columns, I64(self.lanes - 1)), I64(self.lanes))
+        lanes = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
+        with cgutils.for_range(builder, blocks) as block:
+            column = builder.mul(block.index, I64(self.lanes))
+            self.left = builder.sub(arguments.columns, column)
+            self.valid = builder.icmp_signed("<", lanes, splat(builder, self.left, ir.VectorType(I64, self.lanes)))
+            self.output = builder.add(arguments.first_output, column)
+            self.bias = vectors.load(builder, self.pointers["bias"], self.output, self.vector)
+            for total in self.sums:
+                builder.store(constant(total.type.pointee, 0.0), total)
+            yield column
+            with builder.if_then(self.measured):
+                self._add_moments()
+
+    def finish(self, sums, place):
+        """Codes, mask, counts and moments of one vector of sums, whose first output goes to `place`."""
+        builder, zero = self.builder, self.zero
+        value = builder.add(builder.shl(sums, self.constants["acc_shift"]), self.bias)
+        inside = builder.and_(builder.icmp_signed(">", value, zero),
+                              builder.icmp_signed("<", value, self.constants["relu_bound"]))
+        value = self._larger(value, self.constants["floor"])
+        code = self._rounded(value)
+        self._count(BELOW, builder.icmp_signed("<", code, self.constants["low"]))
+        self._count(ABOVE, builder.icmp_signed(">", code, self.constants["high"]))
+        self._count(FLUSHED, builder.and_(builder.icmp_signed("==", code, zero), builder.icmp_signed("!=", value, zero)))
+        code = self._larger(code, self.constants["low"])
+        code = builder.select(builder.icmp_signed("<", code, self.constants["high"]), code, self.constants["high"])
+        out = vectors.resized(builder, code, self.arguments.element("out"))
+        vectors.store_lanes(builder, out, self.left, self.pointers["out"], place)
+        with builder.if_then(self.masked):
+            mask = builder.zext(inside, ir.VectorType(I8, self.lanes))
+            vectors.store_lanes(builder, mask, self.left, self.pointers["mask"], place)
+        with builder.if_then(self.measured):
+            self._measure(code)
+
+    def _rounded(self, value):
+        builder, zero, constants = self.builder, self.zero, self.constants
+        last = builder.and_(builder.ashr(value, constants["shift"]), constant(self.vector, 1))
+        carry = builder.add(constants["base"], builder.select(builder.icmp_signed("<", value, zero), constants["neg"], zero))
+        carry = builder.add(carry, builder.select(builder.icmp_signed("!=", last, zero), constants["odd"], zero))
+        return builder.or_(builder.ashr(builder.add(value, carry), constants["shift"]), constants["jam"])
+
+    def _larger(self, value, bound):
+        return self.builder.select(self.builder.icmp_signed(">", value, bound), value, bound)
+
+    def _count(self, which, condition):
+        """One more in the lanes where the condition holds and there is an output."""
+        builder, slot = self.builder, self.counts[which]
+        ones = builder.sext(builder.and_(condition, self.valid), self.vector)
+        builder.store(builder.sub(builder.load(slot), ones), slot)
+
+    def _measure(self, code):
+        """Contraction to a fused multiply-add changes nothing where product and sum are exact."""
+        builder, (total, squares) = self.builder, self.sums
+        code = builder.sitofp(code, total.type.pointee)
+        square = builder.fmul(code, code, flags=("contract",))
+        builder.store(builder.fadd(builder.load(total), code), total)
+        builder.store(builder.fadd(builder.load(squares), square, flags=("contract",)), squares)
+
+    def _add_moments(self):
+        builder, moments = self.builder, self.pointers["moments"]
+        places = self.output, builder.add(self.output, builder.sdiv(self.arguments.size("moments"), I64(2)))
+        for slot, place in zip(self.sums, places):
+            value = builder.load(slot)
+            vectors.store(builder, builder.fadd(vectors.load(builder, moments, place, value.type), value), moments, place)
+
+    def add_counts(self):
+        """To be emitted last."""
+        builder = self.builder
+        for which, slot in self.counts.items():
+            place = builder.gep(self.pointers["counts"], [I64(which)])
+            lanes = builder.sext(builder.load(slot), ir.VectorType(I64, self.lanes))
+            builder.store(builder.add(builder.load(place), vectors.sum_of_lanes(builder, lanes)), place)
+
+
+_FINISH_TILE = "sums rows columns bias first_output epilogue out mask places first counts moments"
+
+
+def _emit_finish_tile(context, builder, signature, args):
+    arguments = vectors.Arguments(context, builder, signature, args, _FINISH_TILE)
+    emit, data, places = Finish(builder, arguments, arguments.element("sums")), arguments.data("sums"), arguments.data("places")
+    with emit.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
+        sums = vectors.load(builder, data, builder.add(builder.mul(row.index, I64(COLUMNS)), column), emit.vector)
+        place = builder.load(builder.gep(places, [builder.add(arguments.first, row.index)]))
+        emit.finish(sums, builder.add(place, column))
+    emit.add_counts()
     return context.get_dummy_value()
 
 
 @intrinsic
-def _copy_columns(typing_context, source, source_at, target, target_at):
-    """target[target_at:][:COLUMNS] = source[source_at:][:COLUMNS], signed integers, in vector registers.
-
-    LLVM unrolls a loop of that length into single moves, and one of unknown length into longer blocks.
-    """
-    return types.void(source, types.int64, target, types.int64), _emit_copy
+def finish_tile(typing_context, sums, rows, columns, bias, first_output, epilogue, out, mask, places, first, counts, moments):
+    """The valid `rows` x `columns` of a tile of sums, to places[first + row] of `out` and `mask`; see `Finish`."""
+    arguments = (sums, types.int64, types.int64, bias, types.int64, epilogue, out, mask, places, types.int64, counts, moments)
+    return types.void(*arguments), _emit_finish_tile
 
 
-@jit
-def store_tile(tile, rows, columns, out, places, first):
-    """out[places[first + row]:] = the valid columns of each valid row of a tile."""
-    for row in range(rows):
-        source, target = row * COLUMNS, places[first + row]
-        if columns == COLUMNS and not JIT_DISABLED:
-            _copy_columns(tile, source, out, target)
-        else:
-            for o in range(columns):
-                out[target + o] = tile[source + o]
+@jit(inline="always")
+def store_sums(sums, plain, rows, columns, bias, first_output, epilogue, codes, tile_mask, out, mask, places, first, counts,
+               moments):
+    """`finish_tile` of int64 sums; in loops that need no LLVM IR where the path is `plain`.  codes, tile_mask: TILE of each."""
+    if not plain:
+        finish_tile(sums, rows, columns, bias, first_output, epilogue, out, mask, places, first, counts, moments)
+    else:
+        _requantize_tile(sums, bias[first_output:], epilogue, rows, columns, codes, tile_mask, counts)
+        _store_tile(codes, rows, columns, out, places, first)
+        if mask.size:
+            _store_tile(tile_mask, rows, columns, mask, places, first)

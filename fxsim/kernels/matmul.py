@@ -8,17 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fxsim.kernels.epilogue import Epilogue, requantize_tile, store_tile
+from fxsim.kernels.epilogue import RAW, Epilogue, finish_tile, store_sums
 from fxsim.kernels.jit import jit, parallel_for
 from fxsim.kernels.packing import blocks_of, pack_forward_weights
 from fxsim.kernels.tile import (
     COLUMNS,
     NEVER,
     PATHS,
+    PLAIN,
     ROWS,
     TILE,
-    multiply_tile,
-    widen,
+    register_tile,
+    wide_tile,
     word_terms,
     words_before_spill,
 )
@@ -29,13 +30,12 @@ JOBS = 16
 """Least jobs of a product, where there are as many tiles, so that threads can share them."""
 PANEL_BYTES = 2**18
 """Share of that cache for one chunk of the right operand."""
-RAW = Epilogue(raw=True)
 
 
 class Product(NamedTuple):
     """How the tiles of a product are made: path, words between spills, valid columns and their blocks.
 
-    fits_int32: the whole arithmetic of the epilogue does; of `multiply_chunks`, the sum of its only chunk.
+    fits_int32: sums and the whole arithmetic of the epilogue do, and the path has registers for them.
     """
 
     path: int
@@ -43,6 +43,14 @@ class Product(NamedTuple):
     columns: int
     blocks: int
     fits_int32: bool
+
+    @classmethod
+    def of(cls, path: str, depth: int, terms: int, spill_terms: int, columns: int, epilogue: Epilogue,
+           bias_bound: int = 0) -> Product:
+        """Of sums of `depth` products, in words of `terms`, of which int32 provably holds `spill_terms`."""
+        bound = depth * (2**31 - 1) // max(spill_terms, 1)  # no terms, where every tap is padding, need no bound
+        fits = path != "plain" and depth <= spill_terms and epilogue.fits_int32(bound, bias_bound)
+        return cls(PATHS[path], spill_words(depth, spill_terms, terms), columns, blocks_of(columns, COLUMNS), fits)
 
 
 def gemm(a: np.ndarray, b: np.ndarray, out: np.ndarray, *, spill_terms: int, path: str, epilogue: Epilogue = RAW,
@@ -56,9 +64,7 @@ def gemm(a: np.ndarray, b: np.ndarray, out: np.ndarray, *, spill_terms: int, pat
     blocks, _, _, words, _, _ = packed.shape
     chunk = min(words, max(1, PANEL_BYTES // (COLUMNS * terms * b.itemsize)))
     loops = np.array([[1, 0, 0], [1, 0, 0], [chunk, terms, COLUMNS * terms]])
-    spill = spill_words(chunk * terms, spill_terms, terms)
-    fits_int32 = epilogue.raw and spill == NEVER and chunk == words
-    product = Product(PATHS[path], spill, b.shape[1], blocks, fits_int32)
+    product = Product.of(path, chunk * terms, terms, spill_terms, b.shape[1], epilogue)
     multiply_chunks(with_spare(a, terms), packed.reshape(blocks, -1), np.arange(len(a)) * a.shape[1], words, loops, 2,
                     product, epilogue, out, counts)
 
@@ -67,13 +73,14 @@ def multiply_chunks(left, right, rows, size, loops, chunk_loop, product, epilogu
     """out[r, o] = epilogue(sum along `loops` of left from rows[r] times column o of right), in parallel.
 
     left: flat codes.  right (blocks, codes).  loops: the table of `tile.py` for one chunk; the loop
-    `chunk_loop` is `size` long and runs in chunks of loops[chunk_loop, 0].
+    `chunk_loop` is `size` long and runs in chunks of loops[chunk_loop, 0].  product: of one chunk.
     """
     group = group_tiles(rows.size, product.blocks)
     jobs = blocks_of(rows.size, group * ROWS) * product.blocks
+    product = product._replace(fits_int32=product.fits_int32 and int(loops[chunk_loop, 0]) == size)
     job_counts = np.zeros((jobs, 3), np.int64)
-    parallel_for(_multiply_jobs, jobs, 1, left, right, rows, size, loops, chunk_loop, group, product, epilogue,
-                 out.reshape(-1), job_counts)
+    parallel_for(_multiply_jobs, jobs, 1, left, right, rows, size, loops, chunk_loop, group, product,
+                 epilogue.in_int32() if product.fits_int32 else epilogue, out.reshape(-1), job_counts)
     if counts is not None:
         counts += job_counts.sum(axis=0)
 
@@ -97,40 +104,30 @@ def group_tiles(rows: int, blocks: int) -> int:
 @jit
 def _multiply_jobs(start, stop, left, right, rows, size, loops, chunk_loop, group, product, epilogue, out, counts):
     """Each job: a group of rows by one block of columns, chunk by chunk."""
-    low, high, total = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.int64)
-    codes, no_mask, no_bias = np.empty(TILE, np.int64), np.empty(TILE, np.uint8), np.zeros(TILE, np.int64)
-    sums, offsets = np.empty((group, TILE), np.int64), np.empty(group * ROWS, np.int64)
+    low, high, sums = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty((group, TILE), np.int64)
+    codes, tile_mask, offsets = np.empty(TILE, np.int64), np.empty(TILE, np.uint8), np.empty(group * ROWS, np.int64)
+    bias, narrow_bias, no_mask = np.zeros(COLUMNS, np.int64), np.zeros(COLUMNS, np.int32), np.empty(0, np.uint8)
     chunk, left_step, right_step = loops[chunk_loop]
-    loops, flat_right = loops.copy(), right.reshape(-1)
+    loops, flat_right, no_moments = loops.copy(), right.reshape(-1), np.empty(0)
     for job in range(start, stop):
-        first, block = job // product.blocks * group * ROWS, job % product.blocks
+        first, block, job_counts = job // product.blocks * group * ROWS, job % product.blocks, counts[job]
         valid_rows, columns = min(group * ROWS, rows.size - first), min(COLUMNS, product.columns - block * COLUMNS)
         for i in range(group * ROWS):
             offsets[i] = rows[first + min(i, valid_rows - 1)]
         places = (first + np.arange(group * ROWS)) * product.columns + block * COLUMNS
-        stored = False
+        if product.fits_int32:
+            for row in range(0, valid_rows, ROWS):
+                register_tile(product.path, left, flat_right, offsets, row, 0, block * right.shape[1], loops, NEVER, low, high)
+                finish_tile(low, min(ROWS, valid_rows - row), columns, narrow_bias, 0, epilogue, out, no_mask, places, row,
+                            job_counts, no_moments)
+            continue
         sums[:] = 0
         for at in range(0, size, chunk):
             loops[chunk_loop, 0] = min(chunk, size - at)
             for row in range(0, valid_rows, ROWS):
-                valid = min(ROWS, valid_rows - row)
-                fits = multiply_tile(product.path, left, flat_right, offsets, row, at * left_step,
-                                     block * right.shape[1] + at * right_step, loops, product.spill_words, valid,
-                                     columns, low, high, total)
-                stored = fits and product.fits_int32
-                if stored:
-                    store_tile(low, valid, columns, out, places, row)
-                else:
-                    widen(fits, low, total)
-                    _add(total, sums[row // ROWS])
-        for row in range(0, 0 if stored else valid_rows, ROWS):
-            part, valid = sums[row // ROWS], min(ROWS, valid_rows - row)
-            if not epilogue.raw:
-                requantize_tile(part, no_bias, epilogue, valid, columns, codes, no_mask, counts[job])
-            store_tile(part if epilogue.raw else codes, valid, columns, out, places, row)
-
-
-@jit
-def _add(total, sums):
-    for k in range(TILE):
-        sums[k] += total[k]
+                wide_tile(product.path, left, flat_right, offsets, row, at * left_step,
+                          block * right.shape[1] + at * right_step, loops, product.spill_words, min(ROWS, valid_rows - row),
+                          columns, low, high, sums[row // ROWS])
+        for row in range(0, valid_rows, ROWS):
+            store_sums(sums[row // ROWS], product.path == PLAIN, min(ROWS, valid_rows - row), columns, bias, 0, epilogue, codes,
+                       tile_mask, out, no_mask, places, row, job_counts, no_moments)

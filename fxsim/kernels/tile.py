@@ -20,6 +20,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from fxsim.kernels import vectors
 from fxsim.kernels.jit import JIT_DISABLED, jit
 
 ROWS, COLUMNS = 6, 64
@@ -216,12 +217,11 @@ avx2_tile = _make_tile("avx2", _avx2_step, lanes=8, vectors=2)
 
 @jit
 def plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, valid_columns, total):
-    """total[TILE] int64 = the same tile in ordinary loops, for operands of any integer type."""
+    """total[TILE] int64 += the same tile in ordinary loops, for operands of any integer type."""
     terms = 4 if a.itemsize == 1 else 2
     for row in range(valid_rows):
         start = rows[first_row + row] + a_origin
         sums = total[row * COLUMNS:row * COLUMNS + valid_columns]
-        sums[:] = 0
         for i in range(loops[0, 0]):
             for j in range(loops[1, 0]):
                 at = start + i * loops[0, 1] + j * loops[1, 1]
@@ -236,29 +236,49 @@ def plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, val
                     column += loops[2, 2]
 
 
-@jit
-def widen(narrow, low, total):
-    """total = low, if `narrow` says that the sums of a tile are in `low`."""
-    if narrow:
-        for k in range(TILE):
-            total[k] = low[k]
-
-
-@jit
-def multiply_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, valid_rows, valid_columns,
-                  low, high, total):
-    """One tile by `path`.  Returns whether all sums fit int32: they are in `low`, else in `total` (int64)."""
-    if path == PLAIN:
-        plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, valid_columns, total)
-        return False
-    fits = spill_words == NEVER
-    if not fits:
+@jit(inline="always")
+def register_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high):
+    """low + (high << CARRY_BITS) = one tile by VNNI or AVX2; without a spill `high` is left alone and counts as 0."""
+    if spill_words != NEVER:
         high[:] = 0
     if path == VNNI:
         vnni_tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high)
     else:
         avx2_tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high)
-    if not fits:
-        for k in range(TILE):
-            total[k] = (np.int64(high[k]) << CARRY_BITS) + low[k]
-    return fits
+
+
+def _emit_add_tile(context, builder, signature, args):
+    arguments = vectors.Arguments(context, builder, signature, args, "low high spilled rows columns target at step")
+    low, high, target = (arguments.data(name) for name in ("low", "high", "target"))
+    narrow = ir.VectorType(_I32, 8)
+    wide = ir.VectorType(_I64, narrow.count)
+    with cgutils.for_range(builder, arguments.rows) as row:
+        source = builder.mul(row.index, _I64(COLUMNS))
+        place = builder.add(arguments.at, builder.mul(row.index, arguments.step))
+        with cgutils.for_range_slice(builder, _I64(0), arguments.columns, _I64(narrow.count), inc=True) as (column, _):
+            source_at, target_at = builder.add(source, column), builder.add(place, column)
+            total = vectors.slot(builder, builder.sext(vectors.load(builder, low, source_at, narrow), wide))
+            with builder.if_then(arguments.spilled):
+                carried = builder.sext(vectors.load(builder, high, source_at, narrow), wide)
+                carried = builder.shl(carried, vectors.constant(wide, CARRY_BITS))
+                builder.store(builder.add(builder.load(total), carried), total)
+            value = builder.add(vectors.load(builder, target, target_at, wide), builder.load(total))
+            vectors.store(builder, value, target, target_at)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def add_tile(typing_context, low, high, spilled, rows, columns, target, at, step):
+    """target[at + row * step + column] (int64) += low, plus high << CARRY_BITS where `spilled`; columns: a multiple of 8."""
+    steps = (types.int64,) * 2
+    return types.void(low, high, types.boolean, *steps, target, *steps), _emit_add_tile
+
+
+@jit(inline="always")
+def wide_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, valid_rows, valid_columns, low, high, total):
+    """total (int64) += one tile by any path; low, high: room for it."""
+    if path == PLAIN:
+        plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, valid_columns, total)
+    else:
+        register_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high)
+        add_tile(low, high, spill_words != NEVER, ROWS, COLUMNS, total, 0, COLUMNS)

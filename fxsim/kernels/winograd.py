@@ -9,27 +9,27 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fxsim.kernels.batch_norm import moments as channel_moments
+from fxsim.kernels.batch_norm import moments_fit_doubles, sum_of_jobs
 from fxsim.kernels.conv import NO_MASK
-from fxsim.kernels.epilogue import Epilogue, requantize_tile, store_tile
+from fxsim.kernels.epilogue import RAW, Epilogue, padded_bias
 from fxsim.kernels.gemm import INT32_MAX, Operand
 from fxsim.kernels.jit import jit, parallel_for
-from fxsim.kernels.matmul import RAW
 from fxsim.kernels.packing import blocks_of, pack_forward_weights
-from fxsim.kernels.tile import COLUMNS, NEVER, PATHS, ROWS, TILE, multiply_tile
+from fxsim.kernels.tile import COLUMNS, NEVER, PATHS, ROWS, TILE, register_tile
 from fxsim.kernels.winograd_transforms import (
     CHANNEL_STEP,
     CODE_GROWTH,
     POSITIONS,
     SUM_GROWTH,
     WEIGHT_GROWTH,
+    finish_patches,
     transform_input,
-    transform_output,
     transform_weights,
 )
 
-GROUPS = 8
-PATCHES = GROUPS * ROWS
-"""Patches of a job: with their sums for a block of outputs they stay in a second-level cache."""
+PATCHES = 8 * ROWS
+"""Patches of a job: transformed, with the weights of a block of outputs, they stay in a second-level cache."""
 LEAST_SAVING = 1.4
 """Times as many products of the direct convolution, from which on the transforms pay."""
 
@@ -83,7 +83,8 @@ def _largest_column(matrix):
 
 
 def conv_winograd(x: np.ndarray, weight: np.ndarray, padding: int, out: np.ndarray, *, path: str, epilogue: Epilogue = RAW,
-                  bias: np.ndarray | None = None, mask: np.ndarray = NO_MASK, counts: np.ndarray | None = None) -> None:
+                  bias: np.ndarray | None = None, mask: np.ndarray = NO_MASK, counts: np.ndarray | None = None,
+                  moments: np.ndarray | None = None) -> None:
     """`conv.conv_forward` of (3, 3, C, O) weights with stride 1, where they and the epilogue are such that it `holds`.
 
     C is a multiple of CHANNEL_STEP, OH and OW are even.  Paths: 'avx2' and 'vnni'.
@@ -92,12 +93,15 @@ def conv_winograd(x: np.ndarray, weight: np.ndarray, padding: int, out: np.ndarr
     packed = pack_forward_weights(transform_weights(weight))
     plane = Plane.of(images, height, width)
     jobs = blocks_of(plane.patches, PATCHES)
-    bias = np.zeros(outputs, np.int32) if bias is None else bias.astype(np.int32)
-    job_counts = np.zeros((jobs, 3), np.int64)
+    bias = padded_bias(bias, outputs).astype(np.int32)
+    fused = moments is not None and moments_fit_doubles(out)
+    job_counts, job_moments = np.zeros((jobs, 3), np.int64), np.zeros((jobs, 2 * bias.size if fused else 0))
     parallel_for(_convolve_jobs, jobs, 1, np.ascontiguousarray(x), packed.reshape(len(packed), -1), plane, padding,
-                 PATHS[path], bias, epilogue.in_int32(), out, mask.reshape(-1), job_counts)
+                 PATHS[path], bias, epilogue.in_int32(), out, mask.reshape(-1), job_counts, job_moments)
     if counts is not None:
         counts += job_counts.sum(axis=0)
+    if moments is not None:
+        moments[:] = sum_of_jobs(job_moments, outputs) if fused else channel_moments(out, out)
 
 
 @jit
@@ -107,7 +111,18 @@ def patch_corner(patch, plane):
     return image, place // plane.columns * 2, place % plane.columns * 2
 
 
-@jit
+@jit(inline="always")
+def next_corner(image, y, x, plane):
+    """The corner of the patch after the one at (image, y, x)."""
+    x += 2
+    if x == 2 * plane.columns:
+        x, y = 0, y + 2
+        if y == 2 * plane.rows:
+            y, image = 0, image + 1
+    return image, y, x
+
+
+@jit(inline="always")
 def locate_patch(codes, image, mates, y, x, size, first, channels, edge):
     """(whether it is in place, offset, row step, column step, image step) of a patch, for the transforms.
 
@@ -115,8 +130,17 @@ def locate_patch(codes, image, mates, y, x, size, first, channels, edge):
     Where it reaches beyond the images it is copied to `edge`, with zeros around.
     """
     images, height, width, depth = codes.shape
-    if y >= 0 and x >= 0 and y + size <= height and x + size <= width and image + mates <= images:
-        return True, ((image * height + y) * width + x) * depth + first, width * depth, depth, height * width * depth
+    inside = y >= 0 and x >= 0 and y + size <= height and x + size <= width and image + mates <= images
+    at, row, column, mate = ((image * height + y) * width + x) * depth + first, width * depth, depth, height * width * depth
+    if not inside:
+        _copy_edge(codes, image, mates, y, x, size, first, channels, edge)
+        at, row, column, mate = 0, size * channels, channels, size * size * channels
+    return inside, at, row, column, mate
+
+
+@jit
+def _copy_edge(codes, image, mates, y, x, size, first, channels, edge):
+    images, height, width, _ = codes.shape
     edge[:] = 0
     for mate in range(min(mates, images - image)):
         for i in range(max(0, -y), min(size, height - y)):
@@ -125,52 +149,34 @@ def locate_patch(codes, image, mates, y, x, size, first, channels, edge):
                 target = edge[((mate * size + i) * size + j) * channels:][:channels]
                 for c in range(channels):
                     target[c] = source[c]
-    return False, 0, size * channels, channels, size * size * channels
 
 
 @jit
-def _convolve_jobs(start, stop, x, weights, plane, padding, path, bias, epilogue, out, mask, counts):
+def _convolve_jobs(start, stop, x, weights, plane, padding, path, bias, epilogue, out, mask, counts, moments):
     """Each job: the patches of PATCHES, by all blocks of output channels."""
     channels, flat, edge = x.shape[3], x.reshape(-1), np.empty(POSITIONS * x.shape[3], x.dtype)
     step = PATCHES * channels + CHANNEL_STEP  # no power of two, for the sake of the cache
-    codes, rows = np.empty(POSITIONS * step, x.dtype), np.arange(PATCHES) * channels
-    sums, places = np.empty((GROUPS, POSITIONS, TILE), np.int32), np.empty((4, PATCHES), np.int64)
-    buffers = np.empty(4 * TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.uint8)
+    codes, rows, places = np.empty(POSITIONS * step, x.dtype), np.arange(PATCHES) * channels, np.empty(4 * PATCHES, np.int64)
+    sums, flat_out = np.empty((POSITIONS, TILE), np.int32), out.reshape(-1)
     loops = np.array([[1, 0, 0], [1, 0, 0], [channels // 2, 2, 2 * COLUMNS]])
-    unused_high, unused_total, flat_weights = np.empty(0, np.int32), np.empty(0, np.int64), weights.reshape(-1)
+    unused, flat_weights = np.empty(0, np.int32), weights.reshape(-1)
     for job in range(start, stop):
-        first = job * PATCHES
+        first, job_counts, job_moments = job * PATCHES, counts[job], moments[job]
         size = min(PATCHES, plane.images * plane.rows * plane.columns - first)
+        image, y, left = patch_corner(first, plane)
         for patch in range(size):
-            image, y, left = patch_corner(first + patch, plane)
-            inside, at, row, column, mate = locate_patch(x, image, 1, y - padding, left - padding, 4, 0, channels, edge)
-            transform_input(flat, edge, inside, at, row, column, mate, codes, patch * channels, 4 * step, step, channels)
+            inside, at, row, column, _ = locate_patch(x, image, 1, y - padding, left - padding, 4, 0, channels, edge)
+            transform_input(flat, edge, inside, at, row, column, codes, patch * channels, step, channels)
             for k in range(4):
-                places[k, patch] = ((image * out.shape[1] + y + k // 2) * out.shape[2] + left + k % 2) * out.shape[3]
+                places[4 * patch + k] = ((image * out.shape[1] + y + k // 2) * out.shape[2] + left + k % 2) * out.shape[3]
+            image, y, left = next_corner(image, y, left, plane)
         for block in range(len(weights)):
-            for position in range(POSITIONS):
-                for group in range((size + ROWS - 1) // ROWS):
-                    multiply_tile(path, codes, flat_weights, rows, group * ROWS, position * step,
-                                  block * weights.shape[1] + position * channels * COLUMNS, loops, NEVER, ROWS, COLUMNS,
-                                  sums[group, position], unused_high, unused_total)
-            _store_patches(sums.reshape(-1), size, places, block * COLUMNS, bias, epilogue, out, mask, counts[job], buffers)
-
-
-@jit
-def _store_patches(sums, size, places, first_output, bias, epilogue, out, mask, counts, buffers):
-    """The outputs of `size` patches from the sums (group, position, tile) of a block of channels; advances `places`."""
-    results, tile_bias, codes, tile_mask = buffers
-    columns, flat = min(COLUMNS, bias.size - first_output), out.reshape(-1)
-    for row in range(ROWS):
-        for o in range(columns):
-            tile_bias[row * COLUMNS + o] = bias[first_output + o]
-    for first in range(0, size, ROWS):
-        rows = min(ROWS, size - first)
-        transform_output(sums, sums, True, first // ROWS * POSITIONS * TILE, 4 * TILE, TILE, 0,
-                         results, 0, 2 * TILE, TILE, TILE)
-        for k in range(4):
-            requantize_tile(results[k * TILE:(k + 1) * TILE], tile_bias, epilogue, rows, columns, codes, tile_mask, counts)
-            store_tile(codes, rows, columns, flat, places[k], first)
-            if mask.size:
-                store_tile(tile_mask, rows, columns, mask, places[k], first)
-    places += COLUMNS
+            columns = min(COLUMNS, out.shape[3] - block * COLUMNS)
+            for patch in range(0, size, ROWS):
+                for position in range(POSITIONS):
+                    register_tile(path, codes, flat_weights, rows, patch, position * step,
+                                  block * weights.shape[1] + position * channels * COLUMNS, loops, NEVER, sums[position],
+                                  unused)
+                finish_patches(sums, min(ROWS, size - patch), columns, bias, block * COLUMNS, epilogue, flat_out, mask, places,
+                               patch, job_counts, job_moments)
+            places += COLUMNS

@@ -8,26 +8,29 @@ import numpy as np
 
 from fxsim.kernels import memory
 from fxsim.kernels.gemm import Operand
-from fxsim.kernels.jit import jit, parallel_for, thread_count
+from fxsim.kernels.jit import jit, parallel_for
 from fxsim.kernels.matmul import spill_words
 from fxsim.kernels.packing import PAIR, blocks_of
-from fxsim.kernels.tile import COLUMNS, PATHS, ROWS, TILE, multiply_tile, widen
-from fxsim.kernels.winograd import Plane, locate_patch, patch_corner
+from fxsim.kernels.tile import COLUMNS, NEVER, PATHS, ROWS, TILE, add_tile, register_tile
+from fxsim.kernels.winograd import Plane, locate_patch, next_corner, patch_corner
 from fxsim.kernels.winograd_transforms import (
     CHANNEL_STEP,
     CODE_GROWTH,
+    HALVES,
     POSITIONS,
     transform_gradient_pair,
     transform_input_pair,
     transform_weight_grad,
 )
 
-CHUNK = 128
-"""Most words between two additions to the int64 sums; as many fit int32 without a spill at the usual widths."""
-BLOCK = 128
+BLOCK = COLUMNS
 """Channels and outputs of a job."""
-JOBS_PER_THREAD = 2
-"""Least jobs of a thread; parts of the batch have sums of their own."""
+CHUNK = 64
+"""Most words that are transformed at once: with the sums of a job they stay in a second-level cache of 1 MB."""
+HALF = POSITIONS // 2
+"""Positions of a job: those of the rows of `HALVES`, which need not all rows of a patch."""
+LEAST_JOBS = 8
+"""Least jobs, so that threads can share them; parts of the batch have sums of their own."""
 
 
 def holds(codes: Operand, grads: Operand) -> bool:
@@ -45,59 +48,50 @@ def winograd_weight_grad(x: np.ndarray, grad: np.ndarray, padding: int, *, spill
     channels = x.shape[3]
     pairs = Plane.of(blocks_of(images, PAIR), height, width)
     blocks = blocks_of(channels, BLOCK) * blocks_of(outputs, BLOCK)
-    parts = blocks_of(JOBS_PER_THREAD * thread_count(), blocks)
+    parts = blocks_of(LEAST_JOBS, 2 * blocks)
     sums = memory.empty((parts, POSITIONS, channels, outputs), np.int64)
-    parallel_for(_weight_grad_jobs, parts * blocks, 1, np.ascontiguousarray(x), np.ascontiguousarray(grad), pairs, padding,
+    parallel_for(_weight_grad_jobs, parts * blocks * 2, 1, np.ascontiguousarray(x), np.ascontiguousarray(grad), pairs, padding,
                  PATHS[path], spill_words(PAIR * CHUNK, spill_terms // CODE_GROWTH**2, PAIR), sums)
     return transform_weight_grad(sums)
 
 
 @jit
 def _weight_grad_jobs(start, stop, x, grad, pairs, padding, path, spill, sums):
-    """Each job: a part of the words, by a block of channels and a block of outputs."""
-    x_flat, grad_flat, parts, across = x.reshape(-1), grad.reshape(-1), len(sums), -(-grad.shape[3] // BLOCK)
-    step = PAIR * (CHUNK * BLOCK + CHANNEL_STEP)
-    left, right = np.empty(POSITIONS * step, x.dtype), np.empty(POSITIONS * step, grad.dtype)
+    """Each job: a part of the words, by a block of channels and a block of outputs, for half of the positions."""
+    x_flat, grad_flat, flat_sums, across = x.reshape(-1), grad.reshape(-1), sums.reshape(-1), -(-grad.shape[3] // BLOCK)
+    step, parts, every_channel, every_output = PAIR * (CHUNK * BLOCK + CHANNEL_STEP), len(sums), x.shape[3], grad.shape[3]
+    left, right = np.empty(HALF * step, x.dtype), np.empty(HALF * step, grad.dtype)
     left_edge, right_edge = np.empty(PAIR * 16 * BLOCK, x.dtype), np.empty(PAIR * 4 * BLOCK, grad.dtype)
+    low, high = np.empty(TILE, np.int32), np.empty(TILE, np.int32)
     words = pairs.images * pairs.rows * pairs.columns
     for job in range(start, stop):
-        part, block = job % parts, job // parts
+        half, part, block = job % 2, job // 2 % parts, job // 2 // parts
         channel, output = block // across * BLOCK, block % across * BLOCK
-        channels, outputs = min(BLOCK, x.shape[3] - channel), min(BLOCK, grad.shape[3] - output)
-        own_sums = sums[part, :, channel:channel + channels, output:output + outputs]
-        own_sums[:] = 0
+        channels, outputs = min(BLOCK, every_channel - channel), min(BLOCK, every_output - output)
+        rows = np.minimum(np.arange(channels + ROWS), channels - 1) * PAIR
+        for i in range(2):
+            row = HALVES[half][i]
+            sums[part, 4 * row:4 * row + 4, channel:channel + channels, output:output + outputs] = 0
         start_word, last = words * part // parts, words * (part + 1) // parts
         chunks = (last - start_word + CHUNK - 1) // CHUNK
         for chunk in range(chunks):  # of equal size
             first = start_word + (last - start_word) * chunk // chunks
             count = start_word + (last - start_word) * (chunk + 1) // chunks - first
+            pair, y, x_left = patch_corner(first, pairs)
             for word in range(count):
-                pair, y, left_x = patch_corner(first + word, pairs)
-                inside, at, row, column, mate = locate_patch(x, PAIR * pair, PAIR, y - padding, left_x - padding, 4, channel,
-                                                             channels, left_edge)
-                transform_input_pair(x_flat, left_edge, inside, at, row, column, mate, left, PAIR * channels * word,
-                                     4 * step, step, channels)
-                inside, at, row, column, mate = locate_patch(grad, PAIR * pair, PAIR, y, left_x, 2, output, outputs, right_edge)
-                transform_gradient_pair(grad_flat, right_edge, inside, at, row, column, mate, right, PAIR * outputs * word,
-                                        4 * step, step, outputs)
-            _add_products(path, left, right, step, count, spill, own_sums)
-
-
-@jit
-def _add_products(path, left, right, step, words, spill, sums):
-    """sums (position, channel, output) += the products of `words` transformed patches."""
-    low, high, total = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.int64)
-    _, channels, outputs = sums.shape
-    rows = np.minimum(np.arange(channels + ROWS), channels - 1) * PAIR
-    loops = np.array([[1, 0, 0], [1, 0, 0], [words, PAIR * channels, PAIR * outputs]])
-    for position in range(POSITIONS):
-        for column in range(0, outputs, COLUMNS):
-            for row in range(0, channels, ROWS):
-                valid, columns = min(ROWS, channels - row), min(COLUMNS, outputs - column)
-                fits = multiply_tile(path, left, right, rows, row, position * step, position * step + PAIR * column, loops,
-                                     spill, valid, columns, low, high, total)
-                widen(fits, low, total)
-                for i in range(valid):
-                    target, source = sums[position, row + i, column:column + columns], total[i * COLUMNS:(i + 1) * COLUMNS]
-                    for o in range(columns):
-                        target[o] += source[o]
+                inside, at, row_step, column_step, mate = locate_patch(x, PAIR * pair, PAIR, y - padding, x_left - padding, 4,
+                                                                       channel, channels, left_edge)
+                transform_input_pair(half, x_flat, left_edge, inside, at, row_step, column_step, mate, left,
+                                     PAIR * channels * word, step, channels)
+                inside, at, row_step, column_step, mate = locate_patch(grad, PAIR * pair, PAIR, y, x_left, 2, output, outputs,
+                                                                       right_edge)
+                transform_gradient_pair(half, grad_flat, right_edge, inside, at, row_step, column_step, mate, right,
+                                        PAIR * outputs * word, step, outputs)
+                pair, y, x_left = next_corner(pair, y, x_left, pairs)
+            loops = np.array([[1, 0, 0], [1, 0, 0], [count, PAIR * channels, PAIR * outputs]])
+            for position in range(HALF):
+                plane = part * POSITIONS + 4 * HALVES[half][position // 4] + position % 4
+                for row in range(0, channels, ROWS):
+                    register_tile(path, left, right, rows, row, position * step, position * step, loops, spill, low, high)
+                    add_tile(low, high, spill != NEVER, min(ROWS, channels - row), outputs, flat_sums,
+                             (plane * every_channel + channel + row) * every_output + output, every_output)

@@ -13,13 +13,17 @@ is integer and the result is four times the sum, an exact division.  Source: Lav
 """
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fxsim.kernels import memory
+from fxsim.kernels import memory, vectors
+from fxsim.kernels.epilogue import Finish
 from fxsim.kernels.jit import GRAIN, jit, parallel_for
+from fxsim.kernels.tile import COLUMNS, TILE
 
 POSITIONS = 16
 """Products of a patch: position 4 * i + j of row i and column j."""
@@ -50,69 +54,145 @@ def _both(transform, builder, block):
     return [transform(builder, row) for row in zip(*columns)]
 
 
-def _single(builder, pointer, kind, _):
-    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=1)
+HALVES = ((1, 2), (0, 3))
+"""Rows of positions, as a weight gradient takes them: the first two need two rows of a patch's four."""
 
 
-def _paired(builder, pointer, kind, mate):
-    """int32 words of two int16 codes: one from `pointer` and one `mate` codes further."""
-    words = ir.VectorType(ir.IntType(32), kind.count)
-    even, odd = (builder.zext(_single(builder, place, kind, None), words)
-                 for place in (pointer, builder.gep(pointer, [mate])))
-    pairs = builder.or_(even, builder.shl(odd, ir.Constant(words, [16] * kind.count)))
-    return builder.bitcast(pairs, ir.VectorType(kind.element, 2 * kind.count))
+def _input_half(builder, half, d):
+    """The two rows of B^T d of a half."""
+    return [_input(builder, d)[row] for row in HALVES[half]]
 
 
-def _make_transform(transform, size, load, lanes, shift=0):
-    """The intrinsic `run(source, edge, inside, at, row, column, mate, target, to, to_row, to_column, length)`.
+def _gradient_half(builder, half, y):
+    """The two rows of A y of a half."""
+    return [_gradient(builder, y)[row] for row in HALVES[half]]
 
-    It takes `size` x `size` runs of `length` codes from source[at] on, or from edge[at] on where not `inside`,
-    `row` and `column` apart, `lanes` codes at a time, and stores the transformed runs, shifted right, likewise.
-    length: a multiple of `lanes`.  load and mate: `_single` or `_paired`.
+
+def _interleaved(builder, even, odd):
+    """Lanes of two vectors side by side."""
+    lanes = even.type.count
+    order = [lane + other for lane in range(lanes) for other in (0, lanes)]
+    return builder.shuffle_vector(even, odd, ir.Constant(ir.VectorType(vectors.I32, 2 * lanes), order))
+
+
+class _Patch:
+    """Emits loads of runs of a patch and stores of what becomes of them.
+
+    Arguments of the intrinsic: runs start at source[at], or at edge[at] where not `inside`, `row` and `column` apart.
+    """
+
+    def __init__(self, builder, arguments, lanes):
+        self.builder, self.arguments = builder, arguments
+        self.vector = ir.VectorType(arguments.element("source"), lanes)
+        self.source = builder.select(arguments.inside, *map(arguments.data, ("source", "edge")))  # Numba would count references
+
+    def load(self, first, i, j, further=None):
+        builder, arguments = self.builder, self.arguments
+        steps = builder.add(builder.mul(_I64(i), arguments.row), builder.mul(_I64(j), arguments.column))
+        place = builder.add(builder.add(arguments.at, first), steps)
+        return vectors.load(builder, self.source, builder.add(place, further) if further else place, self.vector)
+
+    def store(self, target, value, start, position, step):
+        vectors.store(self.builder, value, target, self.builder.add(start, self.builder.mul(_I64(position), step)))
+
+    def runs(self):
+        return cgutils.for_range_slice(self.builder, _I64(0), self.arguments.length, _I64(self.vector.count), inc=True)
+
+
+CHANNEL_STEP = 32
+"""Channels of which the transforms take a multiple."""
+
+
+def _emit_transform_input(context, builder, signature, args):
+    arguments = vectors.Arguments(context, builder, signature, args, "source edge inside at row column target to step length")
+    patch, target = _Patch(builder, arguments, CHANNEL_STEP), arguments.data("target")
+    with patch.runs() as (first, _):
+        block = [[patch.load(first, i, j) for j in range(4)] for i in range(4)]
+        for position, value in enumerate(itertools.chain(*_both(_input, builder, block))):
+            patch.store(target, value, builder.add(arguments.to, first), position, arguments.step)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def transform_input(typing_context, source, edge, inside, at, row, column, target, to, step, length):
+    """B^T d B of `length` int16 codes of each of 4 x 4 pixels: position p goes to target[to + p * step].
+
+    The patch starts at source[at], or at edge[at] where not `inside`; its pixels are `row` and `column` apart.
+    """
+    steps = (types.int64,) * 3
+    return types.void(source, edge, types.boolean, *steps, target, *steps), _emit_transform_input
+
+
+def _make_pair_transform(half_of, transform, size):
+    """The intrinsic that makes one half of the positions of two patches, their terms side by side; see `transform_input`.
+
+    mate: how much further in source the second patch is.  Codes are int16.
     """
 
     def codegen(context, builder, signature, args):
-        source, edge, target = (context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 1, 7))
-        inside, at, row, column, mate = args[2:7]
-        to, to_row, to_column, length = args[8:]
-        source = builder.select(inside, source, edge)  # here, for Numba would count references to the array chosen
-        kind = ir.VectorType(context.get_data_type(signature.args[0].dtype), lanes)
+        names = "half source edge inside at row column mate target to step length"
+        arguments = vectors.Arguments(context, builder, signature, args, names)
+        patch, target = _Patch(builder, arguments, 16), arguments.data("target")
 
-        def run_at(data, start, i, j, row_step, column_step):
-            steps = builder.add(builder.mul(_I64(i), row_step), builder.mul(_I64(j), column_step))
-            return builder.gep(data, [builder.add(start, steps)])
+        def emit(half):
+            with patch.runs() as (first, _):
+                rows = []
+                for further in (_I64(0), arguments.mate):
+                    block = [[patch.load(first, i, j, further) for j in range(size)] for i in range(size)]
+                    rows.append(list(zip(*(half_of(builder, half, column) for column in zip(*block)))))
+                start = builder.add(arguments.to, builder.mul(first, _I64(2)))
+                for i, (even, odd) in enumerate(zip(*rows)):
+                    row = [_interleaved(builder, *pair) for pair in zip(even, odd)]
+                    for j, value in enumerate(transform(builder, row)):
+                        patch.store(target, value, start, 4 * i + j, arguments.step)
 
-        with cgutils.for_range_slice(builder, _I64(0), length, _I64(lanes), inc=True) as (first, _):
-            start = builder.add(at, first)
-            block = [[load(builder, run_at(source, start, i, j, row, column), kind, mate) for j in range(size)]
-                     for i in range(size)]
-            result = _both(transform, builder, block)
-            vector = result[0][0].type
-            start = builder.add(to, builder.mul(first, _I64(vector.count // lanes)))
-            for i, j in np.ndindex(len(result), len(result)):
-                value = builder.ashr(result[i][j], ir.Constant(vector, [shift] * vector.count))
-                pointer = run_at(target, start, i, j, to_row, to_column)
-                builder.store(value, builder.bitcast(pointer, vector.as_pointer()), align=1)
+        with builder.if_else(builder.icmp_signed("==", arguments.half, _I64(0))) as (one, other):
+            with one:
+                emit(0)
+            with other:
+                emit(1)
         return context.get_dummy_value()
 
     @intrinsic
-    def run(typing_context, source, edge, inside, at, row, column, mate, target, to, to_row, to_column, length):
-        steps = (types.int64,) * 4
-        return types.void(source, edge, types.boolean, *steps, target, *steps), codegen
+    def run(typing_context, half, source, edge, inside, at, row, column, mate, target, to, step, length):
+        steps = (types.int64,) * 3
+        return types.void(types.int64, source, edge, types.boolean, *steps, types.int64, target, *steps), codegen
 
     return run
 
 
-CHANNEL_STEP = 32
-"""Channels of which the transforms of a convolution take a multiple."""
-transform_input = _make_transform(_input, 4, _single, CHANNEL_STEP)
-"""B^T d B of int16 codes."""
-transform_output = _make_transform(_output, 4, _single, 16, shift=2)
-"""A^T m A / 4 of int32 sums."""
-transform_input_pair = _make_transform(_input, 4, _paired, 16)
-"""A row of B^T d B of two patches side by side, as words of two int16 terms."""
-transform_gradient_pair = _make_transform(_gradient, 2, _paired, 16)
-"""A row of A y A^T of two patches side by side."""
+transform_input_pair = _make_pair_transform(_input_half, _input, 4)
+"""Half of B^T d B."""
+transform_gradient_pair = _make_pair_transform(_gradient_half, _gradient, 2)
+"""Half of A y A^T."""
+
+
+_FINISH_PATCHES = "sums rows columns bias first_output epilogue out mask places first counts moments"
+
+
+def _emit_finish_patches(context, builder, signature, args):
+    arguments = vectors.Arguments(context, builder, signature, args, _FINISH_PATCHES)
+    emit, data, places = Finish(builder, arguments, vectors.I32), arguments.data("sums"), arguments.data("places")
+    with emit.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
+        start = builder.add(builder.mul(row.index, _I64(COLUMNS)), column)
+        block = [[vectors.load(builder, data, builder.add(start, _I64((4 * i + j) * TILE)), emit.vector) for j in range(4)]
+                 for i in range(4)]
+        where = builder.mul(builder.add(arguments.first, row.index), _I64(4))
+        for k, value in enumerate(itertools.chain(*_both(_output, builder, block))):
+            place = builder.load(builder.gep(places, [builder.add(where, _I64(k))]))
+            emit.finish(builder.ashr(value, vectors.constant(emit.vector, 2)), builder.add(place, column))
+    emit.add_counts()
+    return context.get_dummy_value()
+
+
+@intrinsic
+def finish_patches(typing_context, sums, rows, columns, bias, first_output, epilogue, out, mask, places, first, counts, moments):
+    """A^T m A / 4 of the int32 sums (position, TILE) of `rows` patches, finished as by `epilogue.finish_tile`.
+
+    places: where the four outputs of each patch go, row after row; `first` is the first patch.
+    """
+    arguments = (sums, types.int64, types.int64, bias, types.int64, epilogue, out, mask, places, types.int64, counts, moments)
+    return types.void(*arguments), _emit_finish_patches
 
 
 def transform_weights(codes: np.ndarray) -> np.ndarray:

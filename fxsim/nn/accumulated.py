@@ -21,7 +21,7 @@ from fxsim.nn.accumulators import (
     magnitude,
 )
 from fxsim.nn.codes import storage
-from fxsim.nn.epilogues import fused, quantize_sums
+from fxsim.nn.epilogues import fused
 from fxsim.nn.products import MAX_SUM_BITS, Products
 from fxsim.nn.spec import RELU_RANGE_EXP, Layer, LayerShape
 from fxsim.precision import LayerPrecision
@@ -67,11 +67,12 @@ class AccumulatedProducts(Products):
         return Format(bits, step_exp + bits - 1), sum_exp - step_exp, bias_exp - step_exp
 
     def forward(self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, requantizer: Requantizer,
-                stream: Stream | None = None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+                stream: Stream | None = None,
+                moments: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         if fused(requantizer) and self._ample("forward", source, weight, bias):
             self._count("forward", len(source) * math.prod(self.shape.pre), 0)
-            return super().forward(source, weight, bias, requantizer, stream)
-        return quantize_sums(self.forward_exact(source, weight, bias), requantizer, stream, self.relu)
+            return super().forward(source, weight, bias, requantizer, stream, moments)
+        return self.forward_apart(source, weight, bias, requantizer, stream, moments)
 
     def forward_exact(self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         """Z in sum_format as the accumulator leaves it."""

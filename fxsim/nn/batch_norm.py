@@ -93,10 +93,13 @@ class BatchNorm:
         self._gradient_formats = [_holding(constants[0], exp)
                                   for constants, exp in zip((sums.first, sums.second, sums.constant), exps)]
 
-    def forward(self, codes: np.ndarray, running: Running, run: Run) -> Normalized:
-        """x-hat of pre-activation codes (N, H, W, O); in training from their own statistics, which move the running ones."""
-        formats = self.formats
-        mean, variance = self._statistics(codes, run) if run.training else self._running_statistics(running)
+    def forward(self, codes: np.ndarray, moments: np.ndarray | None, running: Running, run: Run) -> Normalized:
+        """x-hat of pre-activation codes (N, H, W, O); in training from their own statistics, which move the running ones.
+
+        moments: in training (2, O) int64, the sums of each channel's codes and of their squares.
+        """
+        formats, terms = self.formats, codes.size // codes.shape[-1]
+        mean, variance = self._statistics(*moments, terms, run) if run.training else self._running_statistics(running)
         if run.training:
             running.move(mean, variance)
         inverse_roots = self.inverse_root.of(variance)
@@ -112,11 +115,10 @@ class BatchNorm:
             run.see("normalized", self.name, normalized, formats.normalized)
         return Normalized(normalized, inverse_roots)
 
-    def _statistics(self, codes: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray]:
-        """Codes (O,) of the mean and the variance of each channel."""
-        terms, step_exp = codes.size // codes.shape[-1], self.input.step_exp
+    def _statistics(self, total: np.ndarray, square: np.ndarray, terms: int, run: Run) -> tuple[np.ndarray, np.ndarray]:
+        """Codes (O,) of the mean and the variance of each channel, from the sums of its codes and of their squares."""
         _check_sum(self.name, terms * magnitude(self.input) ** 2, "squared pre-activations")
-        total, square = moments(codes, codes).astype(object)
+        total, square, step_exp = integers(total), integers(square), self.input.step_exp
         mean = divided(total, terms, step_exp - self.formats.mean.step_exp)
         variance = divided(terms * square - total**2, terms**2, 2 * step_exp - self.formats.variance.step_exp)
         return (self._saturated("mean", mean, total, self.formats.mean, run),

@@ -224,17 +224,18 @@ class FixedNetwork:
         if not layer.batch_norm:
             return self.products[name].forward_exact(record.source, record.weight, self._bias(name)), self._additions[name]
         norm, parameters = self.norms[name], self.parameters[name]
-        codes, _ = self._product(name, record, name, "preactivations", norm.input, run)
-        record.normalized = norm.forward(codes, self.running[name], run)
+        moments = np.empty((2, record.shape[-1]), np.int64) if run.training else None
+        codes, _ = self._product(name, record, name, "preactivations", norm.input, run, moments)
+        record.normalized = norm.forward(codes, moments, self.running[name], run)
         return record.normalized.codes, norm.affine(parameters["gamma"].codes, parameters["beta"].codes)
 
-    def _product(self, name: str, record: Record, owner: str, tensor: str, format: Format,
-                 run: Run) -> tuple[np.ndarray, np.ndarray | None]:
-        """(codes, ReLU mask if the ReLU follows at once) of Z quantized to a tensor of layer `owner`."""
+    def _product(self, name: str, record: Record, owner: str, tensor: str, format: Format, run: Run,
+                 moments: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """(codes, ReLU mask if the ReLU follows at once) of Z quantized to a tensor of layer `owner`; fills moments."""
         products = self.products[name]
         requantizer = run.requantizer(products.sum_format.step_exp, tensor, format)
         codes, mask, tally = products.forward(record.source, record.weight, self._bias(name), requantizer,
-                                              run.stream(owner, tensor))
+                                              run.stream(owner, tensor), moments)
         run.count(owner, tensor, codes.size, tally)
         return codes, mask
 

@@ -10,7 +10,8 @@ from fxsim.accumulator import Accumulator, Overflows
 from fxsim.formats import Format
 from fxsim.kernels import conv as kernel
 from fxsim.kernels import memory, winograd, winograd_grad
-from fxsim.kernels.epilogue import NO_FLOOR
+from fxsim.kernels.batch_norm import moments as channel_moments
+from fxsim.kernels.epilogue import NO_FLOOR, RAW
 from fxsim.kernels.gemm import PATHS, Operand, Plan, plan
 from fxsim.kernels.packing import pack_forward_weights, pack_input_grad_weights
 from fxsim.kernels.tile import processor_has
@@ -108,7 +109,7 @@ class Products:
                 and winograd.saves(self.shape.weight, self.layer.stride, size[:2], self.layer.kernel**2 * rows * columns))
 
     def _convolve_by_winograd(self, chosen: Plan, codes: Operand, source, weight, padding, out, *, rotate=False,
-                              epilogue=kernel.RAW, bias=None, **options) -> bool:
+                              epilogue=RAW, bias=None, **options) -> bool:
         """Convolve, in the input gradient with `rotate`d weights, by Winograd's algorithm if that holds; whether it did."""
         even = out.shape[1] % 2 == out.shape[2] % 2 == 0
         if not even or not self._saves_by_winograd(chosen.path, out.shape[1:]):
@@ -131,21 +132,30 @@ class Products:
                             spill_terms=self.forward_plan.spill_terms, path=_TILE_PATH[self.forward_plan.path], **options)
 
     def forward(self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, requantizer: Requantizer,
-                stream: Stream | None = None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+                stream: Stream | None = None,
+                moments: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         """(codes (N, OH, OW, O), ReLU mask uint8 or None, counts) of Z brought to requantizer.format.
 
         source: (N, H, W, C) codes of A_l.  bias: None where the layer has batch norm.  Where the ReLU follows at once,
         Z below 0 becomes 0 before it is rounded, and the mask is 1 where 0 < Z < 2.
+        moments: (2, O) int64, becomes the sums of each output channel's codes and of their squares, which it must hold.
         """
         if not fused(requantizer):
-            return quantize_sums(self.forward_exact(source, weight, bias), requantizer, stream, self.relu)
+            return self.forward_apart(source, weight, bias, requantizer, stream, moments)
         out = memory.empty((len(source), *self.shape.pre), storage(requantizer.format))
         mask, counts = memory.empty(out.shape, np.uint8) if self.relu else None, np.zeros(3, np.int64)
         whole = epilogue(requantizer)._replace(acc_shift=self._sum_shift, relu_bound=relu_bound(requantizer.step_exp),
                                                floor=0 if self.relu else NO_FLOOR)
         self._forward(source, weight, out, epilogue=whole, bias=self._aligned_bias(bias),
-                      mask=kernel.NO_MASK if mask is None else mask, counts=counts)
+                      mask=kernel.NO_MASK if mask is None else mask, counts=counts, moments=moments)
         return out, mask, counts
+
+    def forward_apart(self, source, weight, bias, requantizer, stream, moments):
+        """`forward` by way of the exact sums."""
+        codes, *others = quantize_sums(self.forward_exact(source, weight, bias), requantizer, stream, self.relu)
+        if moments is not None:
+            moments[:] = channel_moments(codes, codes)
+        return codes, *others
 
     def forward_exact(self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         """Z in sum_format, int64 (N, OH, OW, O)."""
