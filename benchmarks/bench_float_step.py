@@ -11,12 +11,12 @@ import argparse
 import json
 import time
 
-import numba
 import numpy as np
 import torch
 from machine import machine
 from torch import nn
 
+from fxsim.kernels.jit import use_threads
 from fxsim.nn import floating_products
 from fxsim.nn.floating import AFFINE_MAX, FloatNetwork
 from fxsim.nn.init import WEIGHT_MAX, initial_parameters
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
-    numba.set_num_threads(arguments.threads)
+    use_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
     result = measure(arguments.batch, arguments.threads, arguments.repeats)
     if arguments.json:

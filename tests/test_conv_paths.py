@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 
 from fxsim.kernels import conv
 from fxsim.kernels.epilogue import NO_FLOOR, Epilogue
+from fxsim.kernels.jit import thread_count, use_threads
 from fxsim.kernels.packing import pack_forward_weights, pack_input_grad_weights
 from fxsim.kernels.rounding import ROUNDINGS, STOCHASTIC, round_shift, rounding_terms
 from fxsim.kernels.tile import PATHS, processor_has
@@ -148,13 +148,13 @@ def test_bits_do_not_depend_on_threads(path):
     shape = (9, 12, 11, 6, 70, 3, 2, 1)
     x, w = operands(shape, 255, 2**13, extreme=False)
     g = operands((9, 6, 6, 70, 1, 1, 1, 0), 2**13, 1, extreme=False)[0]
-    results, threads = [], numba.get_num_threads()
+    results, threads = [], thread_count()
     try:
         for count in (1, threads):
-            numba.set_num_threads(count)
+            use_threads(count)
             results.append(run_all(shape, x, w, g, path, INT32_MAX // (2**13 * 2**13), INT32_MAX // (255 * 2**13)))
     finally:
-        numba.set_num_threads(threads)
+        use_threads(threads)
     for one, many in zip(*results):
         np.testing.assert_array_equal(one, many)
 

@@ -2,7 +2,6 @@
 import dataclasses
 from fractions import Fraction
 
-import numba
 import numpy as np
 import pytest
 from bits import assert_same_codes
@@ -13,6 +12,7 @@ from oracle import rounding as rounding_oracle
 from oracle.step import map_nested
 
 from fxsim.formats import Format
+from fxsim.kernels.jit import thread_count, use_threads
 from fxsim.nn.codes import LearningRate
 from fxsim.nn.fixed import FixedNetwork
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer
@@ -174,12 +174,12 @@ def test_everything_that_can_saturate_does():
 @pytest.mark.parametrize("kernel", available_paths())
 @pytest.mark.parametrize("threads", [1, 2])
 def test_every_path_with_one_and_two_threads(kernel, threads):
-    before = numba.get_num_threads()
+    before = thread_count()
     try:
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        use_threads(threads)
         check_steps(NETWORKS["residual"], assignment(NETWORKS["residual"], norm=NARROW), 1, kernel=kernel)
     finally:
-        numba.set_num_threads(before)
+        use_threads(before)
 
 
 def test_momentum_and_weight_decay():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxsim.kernels import float_tile
-from fxsim.kernels.jit import jit
+from fxsim.kernels.jit import jit, thread_count, use_threads
 from fxsim.nn import floating_columns, floating_products, floating_threads
 from fxsim.nn.floating import FloatNetwork
 from fxsim.nn.init import initial_parameters
@@ -122,14 +122,14 @@ def assert_same_parameters(got: FloatNetwork, wanted: FloatNetwork, **tolerance)
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
 def test_a_run_gives_the_same_bits_on_one_and_two_threads(monkeypatch):
     monkeypatch.setattr(floating_threads, "_LEAST_WORK", 0)
-    before = numba.get_num_threads()
+    before = thread_count()
     try:
-        numba.set_num_threads(1)
+        use_threads(1)
         single = trained()
-        numba.set_num_threads(2)
+        use_threads(2)
         assert_same_parameters(trained(), single, rtol=0)
     finally:
-        numba.set_num_threads(before)
+        use_threads(before)
 
 
 @needs_tiles

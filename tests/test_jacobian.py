@@ -1,12 +1,12 @@
 """lambda_max against a dense SVD of the square-Jacobian, built by definition one gradient element at a time."""
 from __future__ import annotations
 
-import numba
 import numpy as np
 import pytest
 
 from fxsim.analysis.jacobian import lambda_max, largest_singular_values
 from fxsim.errors import InputError
+from fxsim.kernels.jit import thread_count, use_threads
 from fxsim.nn.floating import FloatNetwork
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.spec import Conv, Dense, Network, Pool
@@ -38,10 +38,10 @@ IMAGES = np.random.default_rng(12).random((3, 9, 9, 2))
 @pytest.fixture(autouse=True)
 def one_thread():
     """Arrays this small gain nothing from threads, and thousands of passes would wait for them on a busy machine."""
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
+    threads = thread_count()
+    use_threads(1)
     yield
-    numba.set_num_threads(threads)
+    use_threads(threads)
 
 
 def dense_square_jacobian(network: FloatNetwork, tape, name: str) -> np.ndarray:

@@ -1,11 +1,11 @@
 """The exact matrix product against NumPy's int64, by every path, with operands of 2 bytes and of 1 byte."""
-import numba
 import numpy as np
 import pytest
 
 from fxsim.kernels import matmul
 from fxsim.kernels.conv import conv_forward
 from fxsim.kernels.epilogue import Epilogue
+from fxsim.kernels.jit import thread_count, use_threads
 from fxsim.kernels.packing import pack_forward_weights
 from fxsim.kernels.rounding import rounding_terms
 from fxsim.kernels.tile import PATHS, processor_has
@@ -106,11 +106,11 @@ def test_convolution_of_bytes_gives_the_sums_of_int16(path, shape, low):
 
 def test_sums_do_not_depend_on_threads():
     a, b = codes((300, 70), -8191, 8191, np.int16), codes((70, 200), -8191, 8191, np.int16)
-    threads, results = numba.get_num_threads(), []
+    threads, results = thread_count(), []
     try:
         for count in (1, threads):
-            numba.set_num_threads(count)
+            use_threads(count)
             results.append(gemm(a, b, AVAILABLE[-1], INT32_MAX // 8191**2))
     finally:
-        numba.set_num_threads(threads)
+        use_threads(threads)
     np.testing.assert_array_equal(*results)

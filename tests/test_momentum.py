@@ -21,6 +21,7 @@ from fxsim.formats import Format
 from fxsim.golden.capture import capture
 from fxsim.golden.explain import explain
 from fxsim.golden.export import Vectors, write_vectors
+from fxsim.kernels.jit import thread_count, use_threads
 from fxsim.kernels.update import velocity_sums
 from fxsim.nn.codes import LearningRate
 from fxsim.nn.fixed import FixedNetwork
@@ -190,14 +191,14 @@ def test_one_and_two_threads_give_the_same_steps_with_dropout_and_momentum():
     assigned = assignment(net, {}, rounding={"velocities": "stochastic"})
     real, _, _ = start(net, assigned, 1)
     images, labels = np.random.default_rng(3).integers(0, 64, (16, 16, 16, 1)), np.arange(16) % 10
-    prints, before = [], numba.get_num_threads()
+    prints, before = [], thread_count()
     for threads in (1, 2):
         try:
-            numba.set_num_threads(threads)
+            use_threads(threads)
             fixed = FixedNetwork(net, assigned, real, seed=2, optimizer=Optimizer(0.9, 1e-3))
             counts = [fixed.train_step(images, labels, LearningRate.of(0.1), step).counts for step in range(2)]
         finally:
-            numba.set_num_threads(before)
+            use_threads(before)
         prints.append((fixed.fingerprint(), counts))
     assert prints[0] == prints[1]
 

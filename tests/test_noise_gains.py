@@ -1,12 +1,12 @@
 """Noise gains against central differences in float64, tensor by tensor."""
 from __future__ import annotations
 
-import numba
 import numpy as np
 import pytest
 
 from fxsim.analysis.noise_gains import noise_gains
 from fxsim.errors import InputError
+from fxsim.kernels.jit import thread_count, use_threads
 from fxsim.nn import floating
 from fxsim.nn.floating import FloatNetwork
 from fxsim.nn.init import initial_parameters
@@ -34,10 +34,10 @@ H = 1e-6
 @pytest.fixture(autouse=True)
 def one_thread():
     """Arrays this small gain nothing from threads, and thousands of passes would wait for them on a busy machine."""
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
+    threads = thread_count()
+    use_threads(1)
     yield
-    numba.set_num_threads(threads)
+    use_threads(threads)
 
 
 def float_network(network: Network, dtype=np.float64) -> FloatNetwork:

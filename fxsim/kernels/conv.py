@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxsim.kernels.batch_norm import moments as channel_moments
-from fxsim.kernels.batch_norm import moments_fit_doubles, sum_of_jobs
+from fxsim.kernels.channelwise import moments as channel_moments
+from fxsim.kernels.channelwise import sum_of_jobs
 from fxsim.kernels.epilogue import RAW, Epilogue, finish_tile, padded_bias, store_sums
 from fxsim.kernels.jit import jit, parallel_for
 from fxsim.kernels.matmul import PANEL_BYTES, Product, group_tiles, multiply_chunks, with_spare
@@ -60,8 +60,8 @@ def _convolve(axis, source, packed, stride, padding, out, *, spill_terms, path, 
     depth = terms * int(tables.loops[:, :, 0].prod(axis=1).max())
     product = Product.of(path, depth, terms, spill_terms, outputs, epilogue, int(np.abs(bias).max()))
     jobs = len(tables.groups) * blocks
-    fused = moments is not None and product.fits_int32 and moments_fit_doubles(out)
-    job_counts, job_moments = np.zeros((jobs, 3), np.int64), np.zeros((jobs, 2 * bias.size if fused else 0))
+    fused = moments is not None and product.fits_int32 and out.dtype == np.int16
+    job_counts, job_moments = np.zeros((jobs, 3), np.int64), np.zeros((jobs, 2 * bias.size if fused else 0), np.int64)
     parallel_for(_convolve_jobs, jobs, 1, with_spare(source, terms), source[0].size,
                  packed.reshape(blocks, -1), tables, product, bias,
                  epilogue.in_int32() if product.fits_int32 else epilogue, out.reshape(images, -1), mask.reshape(-1), job_counts,
@@ -130,7 +130,7 @@ def _convolve_jobs(start, stop, source, source_image, weights, tables, product, 
                             job_moments)
             else:
                 total[:] = 0
-                wide_tile(product.path, source, flat_weights, rows, at, 0, weights_at, loops, product.spill_words, valid, columns,
-                          low, high, total)
-                store_sums(total, product.path == PLAIN, valid, columns, bias, column, epilogue, codes, tile_mask, flat_out, mask,
-                           places, at, job_counts, job_moments)
+                wide_tile(product.path, source, flat_weights, rows, at, 0, weights_at, loops, product.spill_words, valid,
+                          columns, low, high, total)
+                store_sums(total, product.path == PLAIN, valid, columns, bias, column, epilogue, codes, tile_mask, flat_out,
+                           mask, places, at, job_counts, job_moments)

@@ -23,7 +23,7 @@ from fxsim.kernels import vectors
 from fxsim.kernels.jit import jit
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
 from fxsim.kernels.tile import COLUMNS
-from fxsim.kernels.vectors import DOUBLE, I8, I32, I64, constant, splat
+from fxsim.kernels.vectors import DOUBLE, I8, I64, constant, splat
 
 NO_FLOOR = -(2**63)
 REGISTER_BITS = 512
@@ -99,10 +99,8 @@ def _store_tile(tile, rows, columns, out, places, first):
 class Finish:
     """Emits what the module says for `lanes` outputs side by side, in integers of type `element`.
 
-    The arguments of the intrinsic: `rows` and `columns` (valid ones), `bias` (of that type, whole columns, padded), the
-    `first_output` of the tile, an `epilogue` (for int32: `in_int32`), `out` and `mask` (flat; an empty mask is none), `counts`
-    and `moments` (of the job; 2 * padded outputs float64 or empty: sums of the codes and of their squares, added to).
-    A caller that asks for moments proves that codes fit int16 and that float64 holds their sums exactly, below 2**53.
+    Of the arguments of the intrinsic it takes an `epilogue` (for int32: `in_int32`), `out` and `mask` (flat; an empty mask
+    is none) and `counts`, to which `add_counts` adds at the end.
     """
 
     def __init__(self, builder, arguments, element):
@@ -111,9 +109,69 @@ class Finish:
         self.zero = constant(self.vector, 0)
         self.constants = {name: splat(builder, arguments.field("epilogue", name, element), self.vector)
                           for name in Epilogue._fields}
-        self.pointers = {name: arguments.data(name) for name in ("bias", "out", "mask", "counts", "moments")}
+        self.pointers = {name: arguments.data(name) for name in ("out", "mask", "counts")}
         self.counts = {which: vectors.slot(builder, self.zero) for which in (BELOW, ABOVE, FLUSHED)}
-        self.masked, self.measured = (builder.icmp_signed(">", arguments.size(name), I64(0)) for name in ("mask", "moments"))
+        self.masked = builder.icmp_signed(">", arguments.size("mask"), I64(0))
+        self.left, self.valid = I64(self.lanes), None
+
+    def finish(self, value, place):
+        """Store the codes and the mask of a vector of values, whose first output goes to `place`, and count; returns codes."""
+        builder, zero = self.builder, self.zero
+        inside = builder.and_(builder.icmp_signed(">", value, zero),
+                              builder.icmp_signed("<", value, self.constants["relu_bound"]))
+        value = self._larger(value, self.constants["floor"])
+        code = self._rounded(value)
+        self._count(BELOW, builder.icmp_signed("<", code, self.constants["low"]))
+        self._count(ABOVE, builder.icmp_signed(">", code, self.constants["high"]))
+        self._count(FLUSHED, builder.and_(builder.icmp_signed("==", code, zero), builder.icmp_signed("!=", value, zero)))
+        code = self._larger(code, self.constants["low"])
+        code = builder.select(builder.icmp_signed("<", code, self.constants["high"]), code, self.constants["high"])
+        out = vectors.resized(builder, code, self.arguments.element("out"))
+        vectors.store_lanes(builder, out, self.left, self.pointers["out"], place)
+        with builder.if_then(self.masked):
+            mask = builder.zext(inside, ir.VectorType(I8, self.lanes))
+            vectors.store_lanes(builder, mask, self.left, self.pointers["mask"], place)
+        return code
+
+    def _rounded(self, value):
+        builder, zero, constants = self.builder, self.zero, self.constants
+        last = builder.and_(builder.ashr(value, constants["shift"]), constant(self.vector, 1))
+        carry = builder.add(constants["base"], builder.select(builder.icmp_signed("<", value, zero), constants["neg"], zero))
+        carry = builder.add(carry, builder.select(builder.icmp_signed("!=", last, zero), constants["odd"], zero))
+        return builder.or_(builder.ashr(builder.add(value, carry), constants["shift"]), constants["jam"])
+
+    def _larger(self, value, bound):
+        return self.builder.select(self.builder.icmp_signed(">", value, bound), value, bound)
+
+    def _count(self, which, condition):
+        """One more in the lanes where the condition holds and there is an output."""
+        builder, slot = self.builder, self.counts[which]
+        if self.valid is not None:
+            condition = builder.and_(condition, self.valid)
+        count = builder.load(slot)
+        builder.store(builder.select(condition, builder.add(count, constant(self.vector, 1)), count), slot)
+
+    def add_counts(self):
+        """To be emitted last."""
+        builder = self.builder
+        for which, slot in self.counts.items():
+            place = builder.gep(self.pointers["counts"], [I64(which)])
+            lanes = builder.sext(builder.load(slot), ir.VectorType(I64, self.lanes))
+            builder.store(builder.add(builder.load(place), vectors.sum_of_lanes(builder, lanes)), place)
+
+
+class FinishTile(Finish):
+    """Of a tile of sums: bias before, moments after.
+
+    Further arguments: `rows` and `columns` (valid ones), `bias` (of that type, padded to whole tiles), the `first_output` of
+    the tile, and the job's `moments` (2 * padded outputs int64, or empty: sums of the codes and of their squares, added to).
+    A caller that asks for moments has codes of int16: float64 holds the sums of a tile's rows exactly.
+    """
+
+    def __init__(self, builder, arguments, element):
+        super().__init__(builder, arguments, element)
+        self.pointers |= {name: arguments.data(name) for name in ("bias", "moments")}
+        self.measured = builder.icmp_signed(">", arguments.size("moments"), I64(0))
         self.sums = [vectors.slot(builder, constant(ir.VectorType(DOUBLE, self.lanes), 0.0)) for _ in range(2)]
 
     @contextlib.contextmanager
@@ -135,41 +193,10 @@ class Finish:
                 self._add_moments()
 
     def finish(self, sums, place):
-        """Codes, mask, counts and moments of one vector of sums, whose first output goes to `place`."""
-        builder, zero = self.builder, self.zero
-        value = builder.add(builder.shl(sums, self.constants["acc_shift"]), self.bias)
-        inside = builder.and_(builder.icmp_signed(">", value, zero),
-                              builder.icmp_signed("<", value, self.constants["relu_bound"]))
-        value = self._larger(value, self.constants["floor"])
-        code = self._rounded(value)
-        self._count(BELOW, builder.icmp_signed("<", code, self.constants["low"]))
-        self._count(ABOVE, builder.icmp_signed(">", code, self.constants["high"]))
-        self._count(FLUSHED, builder.and_(builder.icmp_signed("==", code, zero), builder.icmp_signed("!=", value, zero)))
-        code = self._larger(code, self.constants["low"])
-        code = builder.select(builder.icmp_signed("<", code, self.constants["high"]), code, self.constants["high"])
-        out = vectors.resized(builder, code, self.arguments.element("out"))
-        vectors.store_lanes(builder, out, self.left, self.pointers["out"], place)
-        with builder.if_then(self.masked):
-            mask = builder.zext(inside, ir.VectorType(I8, self.lanes))
-            vectors.store_lanes(builder, mask, self.left, self.pointers["mask"], place)
+        builder = self.builder
+        code = super().finish(builder.add(builder.shl(sums, self.constants["acc_shift"]), self.bias), place)
         with builder.if_then(self.measured):
             self._measure(code)
-
-    def _rounded(self, value):
-        builder, zero, constants = self.builder, self.zero, self.constants
-        last = builder.and_(builder.ashr(value, constants["shift"]), constant(self.vector, 1))
-        carry = builder.add(constants["base"], builder.select(builder.icmp_signed("<", value, zero), constants["neg"], zero))
-        carry = builder.add(carry, builder.select(builder.icmp_signed("!=", last, zero), constants["odd"], zero))
-        return builder.or_(builder.ashr(builder.add(value, carry), constants["shift"]), constants["jam"])
-
-    def _larger(self, value, bound):
-        return self.builder.select(self.builder.icmp_signed(">", value, bound), value, bound)
-
-    def _count(self, which, condition):
-        """One more in the lanes where the condition holds and there is an output."""
-        builder, slot = self.builder, self.counts[which]
-        ones = builder.sext(builder.and_(condition, self.valid), self.vector)
-        builder.store(builder.sub(builder.load(slot), ones), slot)
 
     def _measure(self, code):
         """Contraction to a fused multiply-add changes nothing where product and sum are exact."""
@@ -183,16 +210,8 @@ class Finish:
         builder, moments = self.builder, self.pointers["moments"]
         places = self.output, builder.add(self.output, builder.sdiv(self.arguments.size("moments"), I64(2)))
         for slot, place in zip(self.sums, places):
-            value = builder.load(slot)
-            vectors.store(builder, builder.fadd(vectors.load(builder, moments, place, value.type), value), moments, place)
-
-    def add_counts(self):
-        """To be emitted last."""
-        builder = self.builder
-        for which, slot in self.counts.items():
-            place = builder.gep(self.pointers["counts"], [I64(which)])
-            lanes = builder.sext(builder.load(slot), ir.VectorType(I64, self.lanes))
-            builder.store(builder.add(builder.load(place), vectors.sum_of_lanes(builder, lanes)), place)
+            value = builder.fptosi(builder.load(slot), ir.VectorType(I64, self.lanes))
+            vectors.store(builder, builder.add(vectors.load(builder, moments, place, value.type), value), moments, place)
 
 
 _FINISH_TILE = "sums rows columns bias first_output epilogue out mask places first counts moments"
@@ -200,7 +219,8 @@ _FINISH_TILE = "sums rows columns bias first_output epilogue out mask places fir
 
 def _emit_finish_tile(context, builder, signature, args):
     arguments = vectors.Arguments(context, builder, signature, args, _FINISH_TILE)
-    emit, data, places = Finish(builder, arguments, arguments.element("sums")), arguments.data("sums"), arguments.data("places")
+    emit = FinishTile(builder, arguments, arguments.element("sums"))
+    data, places = arguments.data("sums"), arguments.data("places")
     with emit.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
         sums = vectors.load(builder, data, builder.add(builder.mul(row.index, I64(COLUMNS)), column), emit.vector)
         place = builder.load(builder.gep(places, [builder.add(arguments.first, row.index)]))
@@ -211,7 +231,7 @@ def _emit_finish_tile(context, builder, signature, args):
 
 @intrinsic
 def finish_tile(typing_context, sums, rows, columns, bias, first_output, epilogue, out, mask, places, first, counts, moments):
-    """The valid `rows` x `columns` of a tile of sums, to places[first + row] of `out` and `mask`; see `Finish`."""
+    """The valid `rows` x `columns` of a tile of sums, to places[first + row] of `out` and `mask`; see `FinishTile`."""
     arguments = (sums, types.int64, types.int64, bias, types.int64, epilogue, out, mask, places, types.int64, counts, moments)
     return types.void(*arguments), _emit_finish_tile
 

@@ -11,6 +11,7 @@ JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 GRAIN = 1 << 14
 """Elements of simple work below which a second thread costs more than it gives."""
 
+_threads = numba.config.NUMBA_NUM_THREADS
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -24,13 +25,14 @@ def jit(function=None, **options):
 
 
 def thread_count() -> int:
-    """Threads that `parallel_for` uses: numba.get_num_threads(), which NUMBA_NUM_THREADS bounds."""
-    return numba.get_num_threads()
+    """Threads that `parallel_for` uses: NUMBA_NUM_THREADS, by default all that the processor has, or fewer."""
+    return _threads
 
 
 def use_threads(count: int) -> None:
     """Let `parallel_for` use `count` threads from now on, or as many as NUMBA_NUM_THREADS allows."""
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    global _threads
+    _threads = min(count, numba.config.NUMBA_NUM_THREADS)
 
 
 def parallel_for(kernel: Callable, count: int, grain: int, *arguments) -> None:
@@ -53,7 +55,7 @@ def parallel_for(kernel: Callable, count: int, grain: int, *arguments) -> None:
         for start, stop in ranges:  # one iterator for all threads: next() on it is atomic
             kernel(start, stop, *arguments)
 
-    helpers = [_threads().submit(work) for _ in range(min(threads, pieces) - 1)]
+    helpers = [_executor().submit(work) for _ in range(min(threads, pieces) - 1)]
     try:
         work()
     finally:
@@ -61,7 +63,7 @@ def parallel_for(kernel: Callable, count: int, grain: int, *arguments) -> None:
             helper.result()
 
 
-def _threads() -> ThreadPoolExecutor:
+def _executor() -> ThreadPoolExecutor:
     global _pool
     if _pool is None:
         _pool = ThreadPoolExecutor(max(1, numba.config.NUMBA_NUM_THREADS - 1), thread_name_prefix="fxsim")

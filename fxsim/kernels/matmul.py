@@ -108,7 +108,7 @@ def _multiply_jobs(start, stop, left, right, rows, size, loops, chunk_loop, grou
     codes, tile_mask, offsets = np.empty(TILE, np.int64), np.empty(TILE, np.uint8), np.empty(group * ROWS, np.int64)
     bias, narrow_bias, no_mask = np.zeros(COLUMNS, np.int64), np.zeros(COLUMNS, np.int32), np.empty(0, np.uint8)
     chunk, left_step, right_step = loops[chunk_loop]
-    loops, flat_right, no_moments = loops.copy(), right.reshape(-1), np.empty(0)
+    loops, flat_right, no_moments = loops.copy(), right.reshape(-1), np.empty(0, np.int64)
     for job in range(start, stop):
         first, block, job_counts = job // product.blocks * group * ROWS, job % product.blocks, counts[job]
         valid_rows, columns = min(group * ROWS, rows.size - first), min(COLUMNS, product.columns - block * COLUMNS)

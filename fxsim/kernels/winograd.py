@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fxsim.kernels.batch_norm import moments as channel_moments
-from fxsim.kernels.batch_norm import moments_fit_doubles, sum_of_jobs
+from fxsim.kernels.channelwise import moments as channel_moments
+from fxsim.kernels.channelwise import sum_of_jobs
 from fxsim.kernels.conv import NO_MASK
 from fxsim.kernels.epilogue import RAW, Epilogue, padded_bias
 from fxsim.kernels.gemm import INT32_MAX, Operand
@@ -94,8 +94,8 @@ def conv_winograd(x: np.ndarray, weight: np.ndarray, padding: int, out: np.ndarr
     plane = Plane.of(images, height, width)
     jobs = blocks_of(plane.patches, PATCHES)
     bias = padded_bias(bias, outputs).astype(np.int32)
-    fused = moments is not None and moments_fit_doubles(out)
-    job_counts, job_moments = np.zeros((jobs, 3), np.int64), np.zeros((jobs, 2 * bias.size if fused else 0))
+    fused = moments is not None and out.dtype == np.int16
+    job_counts, job_moments = np.zeros((jobs, 3), np.int64), np.zeros((jobs, 2 * bias.size if fused else 0), np.int64)
     parallel_for(_convolve_jobs, jobs, 1, np.ascontiguousarray(x), packed.reshape(len(packed), -1), plane, padding,
                  PATHS[path], bias, epilogue.in_int32(), out, mask.reshape(-1), job_counts, job_moments)
     if counts is not None:

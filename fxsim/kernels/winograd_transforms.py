@@ -21,7 +21,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fxsim.kernels import memory, vectors
-from fxsim.kernels.epilogue import Finish
+from fxsim.kernels.epilogue import FinishTile
 from fxsim.kernels.jit import GRAIN, jit, parallel_for
 from fxsim.kernels.tile import COLUMNS, TILE
 
@@ -31,6 +31,7 @@ CODE_GROWTH, WEIGHT_GROWTH, SUM_GROWTH = 4, 9, 4
 """By how much B^T d B or A y A^T, 2 G g (2 G)^T, and the sums are larger than codes, weights and results."""
 
 _I64 = ir.IntType(64)
+_NOT_FURTHER = _I64(0)
 
 
 def _input(builder, d):
@@ -46,6 +47,12 @@ def _output(builder, m):
 def _gradient(builder, y):
     """A y."""
     return [y[0], builder.add(y[0], y[1]), builder.sub(y[0], y[1]), builder.neg(y[1])]
+
+
+def _weights(builder, g):
+    """2 G g."""
+    outer, twice = builder.add(g[0], g[2]), [builder.add(g[tap], g[tap]) for tap in (0, 2)]
+    return [twice[0], builder.add(outer, g[1]), builder.sub(outer, g[1]), twice[1]]
 
 
 def _both(transform, builder, block):
@@ -75,6 +82,9 @@ def _interleaved(builder, even, odd):
     return builder.shuffle_vector(even, odd, ir.Constant(ir.VectorType(vectors.I32, 2 * lanes), order))
 
 
+PATCHES_AHEAD = 2
+
+
 class _Patch:
     """Emits loads of runs of a patch and stores of what becomes of them.
 
@@ -86,11 +96,18 @@ class _Patch:
         self.vector = ir.VectorType(arguments.element("source"), lanes)
         self.source = builder.select(arguments.inside, *map(arguments.data, ("source", "edge")))  # Numba would count references
 
-    def load(self, first, i, j, further=None):
+    def _place(self, first, i, j, further):
         builder, arguments = self.builder, self.arguments
         steps = builder.add(builder.mul(_I64(i), arguments.row), builder.mul(_I64(j), arguments.column))
-        place = builder.add(builder.add(arguments.at, first), steps)
-        return vectors.load(builder, self.source, builder.add(place, further) if further else place, self.vector)
+        return builder.add(builder.add(builder.add(arguments.at, first), steps), further)
+
+    def load(self, first, i, j, further=_NOT_FURTHER):
+        return vectors.load(self.builder, self.source, self._place(first, i, j, further), self.vector)
+
+    def prefetch(self, first, size):
+        """Ask for the columns that the patch PATCHES_AHEAD of this one does not share with the one before it."""
+        for further, i, j in itertools.product((_NOT_FURTHER, self.arguments.mate), range(size), range(2)):
+            vectors.prefetch(self.builder, self.source, self._place(first, i, 2 * PATCHES_AHEAD + j, further))
 
     def store(self, target, value, start, position, step):
         vectors.store(self.builder, value, target, self.builder.add(start, self.builder.mul(_I64(position), step)))
@@ -103,28 +120,39 @@ CHANNEL_STEP = 32
 """Channels of which the transforms take a multiple."""
 
 
-def _emit_transform_input(context, builder, signature, args):
-    arguments = vectors.Arguments(context, builder, signature, args, "source edge inside at row column target to step length")
-    patch, target = _Patch(builder, arguments, CHANNEL_STEP), arguments.data("target")
-    with patch.runs() as (first, _):
-        block = [[patch.load(first, i, j) for j in range(4)] for i in range(4)]
-        for position, value in enumerate(itertools.chain(*_both(_input, builder, block))):
-            patch.store(target, value, builder.add(arguments.to, first), position, arguments.step)
-    return context.get_dummy_value()
+def _make_transform(transform, size):
+    """The intrinsic `run(source, edge, inside, at, row, column, target, to, step, length)` that transforms int16 codes.
 
-
-@intrinsic
-def transform_input(typing_context, source, edge, inside, at, row, column, target, to, step, length):
-    """B^T d B of `length` int16 codes of each of 4 x 4 pixels: position p goes to target[to + p * step].
-
-    The patch starts at source[at], or at edge[at] where not `inside`; its pixels are `row` and `column` apart.
+    The patch starts at source[at], or at edge[at] where not `inside`; it is `size` x `size` runs of `length` codes, `row` and
+    `column` apart.  Position p of the result goes to target[to + p * step].
     """
-    steps = (types.int64,) * 3
-    return types.void(source, edge, types.boolean, *steps, target, *steps), _emit_transform_input
+
+    def codegen(context, builder, signature, args):
+        names = "source edge inside at row column target to step length"
+        arguments = vectors.Arguments(context, builder, signature, args, names)
+        patch, target = _Patch(builder, arguments, CHANNEL_STEP), arguments.data("target")
+        with patch.runs() as (first, _):
+            block = [[patch.load(first, i, j) for j in range(size)] for i in range(size)]
+            for position, value in enumerate(itertools.chain(*_both(transform, builder, block))):
+                patch.store(target, value, builder.add(arguments.to, first), position, arguments.step)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def run(typing_context, source, edge, inside, at, row, column, target, to, step, length):
+        steps = (types.int64,) * 3
+        return types.void(source, edge, types.boolean, *steps, target, *steps), codegen
+
+    return run
+
+
+transform_input = _make_transform(_input, 4)
+"""B^T d B."""
+transform_taps = _make_transform(_weights, 3)
+"""2 G g (2 G)^T."""
 
 
 def _make_pair_transform(half_of, transform, size):
-    """The intrinsic that makes one half of the positions of two patches, their terms side by side; see `transform_input`.
+    """The intrinsic that makes one half of the positions of two patches, their terms side by side; see `_make_transform`.
 
     mate: how much further in source the second patch is.  Codes are int16.
     """
@@ -137,7 +165,8 @@ def _make_pair_transform(half_of, transform, size):
         def emit(half):
             with patch.runs() as (first, _):
                 rows = []
-                for further in (_I64(0), arguments.mate):
+                patch.prefetch(first, size)
+                for further in (_NOT_FURTHER, arguments.mate):
                     block = [[patch.load(first, i, j, further) for j in range(size)] for i in range(size)]
                     rows.append(list(zip(*(half_of(builder, half, column) for column in zip(*block)))))
                 start = builder.add(arguments.to, builder.mul(first, _I64(2)))
@@ -172,7 +201,7 @@ _FINISH_PATCHES = "sums rows columns bias first_output epilogue out mask places 
 
 def _emit_finish_patches(context, builder, signature, args):
     arguments = vectors.Arguments(context, builder, signature, args, _FINISH_PATCHES)
-    emit, data, places = Finish(builder, arguments, vectors.I32), arguments.data("sums"), arguments.data("places")
+    emit, data, places = FinishTile(builder, arguments, vectors.I32), arguments.data("sums"), arguments.data("places")
     with emit.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
         start = builder.add(builder.mul(row.index, _I64(COLUMNS)), column)
         block = [[vectors.load(builder, data, builder.add(start, _I64((4 * i + j) * TILE)), emit.vector) for j in range(4)]
@@ -186,7 +215,8 @@ def _emit_finish_patches(context, builder, signature, args):
 
 
 @intrinsic
-def finish_patches(typing_context, sums, rows, columns, bias, first_output, epilogue, out, mask, places, first, counts, moments):
+def finish_patches(typing_context, sums, rows, columns, bias, first_output, epilogue, out, mask, places, first, counts,
+                   moments):
     """A^T m A / 4 of the int32 sums (position, TILE) of `rows` patches, finished as by `epilogue.finish_tile`.
 
     places: where the four outputs of each patch go, row after row; `first` is the first patch.
@@ -196,12 +226,16 @@ def finish_patches(typing_context, sums, rows, columns, bias, first_output, epil
 
 
 def transform_weights(codes: np.ndarray) -> np.ndarray:
-    """(3, 3, C, O) int16 codes as (4, 4, C, O) int16 codes 2 G g (2 G)^T; WEIGHT_GROWTH * |g| fits int16."""
-    for axis in (0, 1):
-        first, middle, last = (codes.take(tap, axis) for tap in range(3))
-        outer = first + last
-        codes = np.stack([2 * first, outer + middle, outer - middle, 2 * last], axis)
-    return codes
+    """(3, 3, C, O) int16 codes as (4, 4, C, O) int16 codes 2 G g (2 G)^T; WEIGHT_GROWTH * |g| fits int16, C * O whole runs."""
+    _, _, channels, outputs = codes.shape
+    transformed = np.empty((4, 4, channels, outputs), codes.dtype)
+    _transform_weights(np.ascontiguousarray(codes).reshape(-1), transformed.reshape(-1), channels * outputs)
+    return transformed
+
+
+@jit
+def _transform_weights(codes, transformed, length):
+    transform_taps(codes, codes, True, 0, 3 * length, length, transformed, 0, length, length)
 
 
 def transform_weight_grad(parts: np.ndarray) -> np.ndarray:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from math import isqrt
 
 import numpy as np
 
 from fxsim.errors import InputError
 from fxsim.formats import Format
-from fxsim.kernels.batch_norm import moments
+from fxsim.kernels import roots as kernel
+from fxsim.kernels.channelwise import moments
 from fxsim.nn.channelwise import ChannelSum, magnitude
 from fxsim.nn.codes import MANTISSA_BITS
+from fxsim.nn.integers import divided, integers, times
 from fxsim.nn.norm import BATCH_NORM_EPSILON_EXP, RUNNING_RATE_EXP
 from fxsim.nn.parameters import Parameter
 from fxsim.nn.run import Run
@@ -82,15 +83,15 @@ class BatchNorm:
 
     def _check_widths(self) -> None:
         """Builds the sums with the largest constants that there can be."""
-        formats, root = self.formats, self.inverse_root.of(integers([0]))
+        formats, root = self.formats, integers(self.inverse_root.of(np.zeros(1, np.int64)))
         mean, gamma, beta = (integers([magnitude(format)]) for format in (formats.mean, formats.gamma, formats.beta))
         self.normalization(-mean, root)
         self.output_format = self.affine(gamma, beta).format
         grads, scales = magnitude(self.grads), self._scales(gamma, root)
-        sums = self._gradient(scales, grads, grads * magnitude(formats.normalized), 1)
+        sums = self._gradient(scales, integers([grads]), integers([grads * magnitude(formats.normalized)]), 1)
         exps = (exp - GUARD_BITS + self.gradient_format.step_exp
                 for exp in (-self.grads.step_exp, -formats.normalized.step_exp, 0))
-        self._gradient_formats = [_holding(constants[0], exp)
+        self._gradient_formats = [_holding(int(constants[0]), exp)
                                   for constants, exp in zip((sums.first, sums.second, sums.constant), exps)]
 
     def forward(self, codes: np.ndarray, moments: np.ndarray | None, running: Running, run: Run) -> Normalized:
@@ -118,11 +119,11 @@ class BatchNorm:
     def _statistics(self, total: np.ndarray, square: np.ndarray, terms: int, run: Run) -> tuple[np.ndarray, np.ndarray]:
         """Codes (O,) of the mean and the variance of each channel, from the sums of its codes and of their squares."""
         _check_sum(self.name, terms * magnitude(self.input) ** 2, "squared pre-activations")
-        total, square, step_exp = integers(total), integers(square), self.input.step_exp
+        step_exp, deviation = self.input.step_exp, times(square, terms) - times(total, total)
         mean = divided(total, terms, step_exp - self.formats.mean.step_exp)
-        variance = divided(terms * square - total**2, terms**2, 2 * step_exp - self.formats.variance.step_exp)
+        variance = divided(deviation, terms**2, 2 * step_exp - self.formats.variance.step_exp)
         return (self._saturated("mean", mean, total, self.formats.mean, run),
-                self._saturated("variance", variance, terms * square - total**2, self.formats.variance, run))
+                self._saturated("variance", variance, deviation, self.formats.variance, run))
 
     def _saturated(self, tensor: str, codes: np.ndarray, exact: np.ndarray, format: Format, run: Run) -> np.ndarray:
         below, above, flushed = codes < format.min_code, codes > format.max_code, (codes == 0) & (exact != 0)
@@ -139,19 +140,19 @@ class BatchNorm:
         """(Y - mean) times the inverse root, of pre-activation codes Y."""
         mean_exp = self.formats.mean.step_exp
         step_exp = min(self.input.step_exp, mean_exp)
-        first = inverse_roots << (self.input.step_exp - step_exp)
-        constant = -inverse_roots * (integers(mean) << (mean_exp - step_exp))
+        first = times(inverse_roots, 1 << self.input.step_exp - step_exp)
+        constant = times(times(inverse_roots, -mean), 1 << mean_exp - step_exp)
         return ChannelSum(first, 0 * first, constant, step_exp + self.inverse_root.format.step_exp, self.input)
 
     def affine(self, gamma: np.ndarray, beta: np.ndarray) -> ChannelSum:
         """gamma times x-hat plus beta plus the residual branch, at the finest of their steps."""
-        formats, gamma, beta = self.formats, integers(gamma), integers(beta)
+        formats = self.formats
         product_exp = formats.gamma.step_exp + formats.normalized.step_exp
         branch_exp = self.branch.step_exp if self.branch else product_exp
         step_exp = min(product_exp, formats.beta.step_exp, branch_exp)
-        second = 0 * gamma + (1 << (branch_exp - step_exp) if self.branch else 0)
-        return ChannelSum(gamma << (product_exp - step_exp), second, beta << (formats.beta.step_exp - step_exp), step_exp,
-                          formats.normalized, self.branch)
+        second = times(np.full(gamma.size, int(self.branch is not None)), 1 << branch_exp - step_exp)
+        return ChannelSum(times(gamma, 1 << product_exp - step_exp), second,
+                          times(beta, 1 << formats.beta.step_exp - step_exp), step_exp, formats.normalized, self.branch)
 
     def backward(self, grads: np.ndarray, normalized: Normalized, gamma: Parameter,
                  run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -163,8 +164,7 @@ class BatchNorm:
         own = {"gamma": run.quantize_exact(self.name, "gamma_grads", product_total, step_exp + formats.normalized.step_exp,
                                            formats.gamma_grads),
                "beta": run.quantize_exact(self.name, "beta_grads", total, step_exp, formats.beta_grads)}
-        sums = self._gradient(self._scales(integers(gamma.codes), normalized.inverse_roots), integers(total),
-                              integers(product_total), terms)
+        sums = self._gradient(self._scales(gamma.codes, normalized.inverse_roots), total, product_total, terms)
         codes = run.quantize(self.name, "preactivation_grads", sums, grads, normalized.codes, self.gradient_format)
         if run.probe:
             run.see("gamma_grads", self.name, own["gamma"], formats.gamma_grads)
@@ -177,13 +177,13 @@ class BatchNorm:
     def _scales(self, gamma: np.ndarray, inverse_roots: np.ndarray) -> np.ndarray:
         """gamma times the inverse root, which brings gradients to the step of the sums in `_gradient`."""
         exact_exp = self.formats.gamma.step_exp + self.inverse_root.format.step_exp + self.grads.step_exp
-        return divided(gamma * inverse_roots, 1, exact_exp - self.gradient_format.step_exp + GUARD_BITS)
+        return divided(times(inverse_roots, gamma), 1, exact_exp - self.gradient_format.step_exp + GUARD_BITS)
 
     def _gradient(self, scales: np.ndarray, total: np.ndarray, product_total: np.ndarray, terms: int) -> ChannelSum:
         """scale * (g - mean(g) - x-hat * mean(g * x-hat)), from the sums of g and of g * x-hat over `terms` positions."""
         normalized = self.formats.normalized
-        slopes = -divided(scales * product_total, terms, 2 * normalized.step_exp)
-        return ChannelSum(scales, slopes, -divided(scales * total, terms), self.gradient_format.step_exp - GUARD_BITS,
+        slopes = -divided(times(scales, product_total), terms, 2 * normalized.step_exp)
+        return ChannelSum(scales, slopes, -divided(times(scales, total), terms), self.gradient_format.step_exp - GUARD_BITS,
                           self.grads, normalized)
 
 
@@ -197,36 +197,26 @@ class InverseRoot:
         finest = min(variance.step_exp, BATCH_NORM_EPSILON_EXP)
         step_exp = finest - finest % 2  # even, so that the root of the step is a power of two
         self._left, self._epsilon = variance.step_exp - step_exp, 1 << (BATCH_NORM_EPSILON_EXP - step_exp)
-        self._root = lru_cache(2**16)(self._root_of_code)  # from step to step variances change little
-        self._places = _root_places((variance.max_code << self._left) + self._epsilon)
-        self.format = _holding(self.of([0])[0], -self._places - step_exp // 2)
+        self._value_bits = ((variance.max_code << self._left) + self._epsilon).bit_length()
+        self._places = _root_places(self._value_bits)
+        self.format = _holding(self._root_of(0), -self._places - step_exp // 2)
 
     def of(self, codes: np.ndarray) -> np.ndarray:
-        """Codes of the inverse roots, Python integers (O,), for codes (O,) of variances."""
-        return integers([self._root(int(code)) for code in codes])
+        """Codes of the inverse roots (O,) for codes (O,) of variances."""
+        if self._value_bits <= kernel.MAX_VALUE_BITS:
+            return kernel.inverse_roots((codes << self._left) + self._epsilon, MANTISSA_BITS, self._places)
+        return integers([self._root_of(int(code)) for code in codes])
 
-    def _root_of_code(self, code: int) -> int:
+    def _root_of(self, code: int) -> int:
         value = (code << self._left) + self._epsilon
-        places = _root_places(value)
+        places = _root_places(value.bit_length())
         mantissa = isqrt((1 << 2 * places + 2) // value) + 1 >> 1  # never at a tie: 1 / sqrt(value) has no last bit below
         return mantissa << (self._places - places)
 
 
-def _root_places(value: int) -> int:
-    """k with 2**15 < 2**k / sqrt(value) <= 2**16: sqrt(value) lies in [2**((n-1)/2), 2**(n/2)) for n bits."""
-    return MANTISSA_BITS - 1 + (value.bit_length() + 1) // 2
-
-
-def integers(values) -> np.ndarray:
-    """An array of Python integers, which do not overflow."""
-    return np.array(values, object)
-
-
-def divided(numerators: np.ndarray, denominator: int, exp: int = 0) -> np.ndarray:
-    """numerators * 2**exp / denominator, rounded to nearest, ties away from zero; Python integers."""
-    numerators, denominator = integers(numerators) << max(exp, 0), denominator << max(-exp, 0)
-    magnitudes = (2 * abs(numerators) + denominator) // (2 * denominator)
-    return np.where(numerators < 0, -magnitudes, magnitudes)
+def _root_places(bits: int) -> int:
+    """k with 2**15 < 2**k / sqrt(value) <= 2**16 for values of that many: sqrt(value) is in [2**((bits-1)/2), 2**(bits/2))."""
+    return MANTISSA_BITS - 1 + (bits + 1) // 2
 
 
 def saturated(codes: np.ndarray, format: Format) -> np.ndarray:

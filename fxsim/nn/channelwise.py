@@ -7,10 +7,12 @@ from functools import cached_property
 import numpy as np
 
 from fxsim.formats import Format
-from fxsim.kernels import batch_norm as kernel
+from fxsim.kernels import channelwise as kernel
 from fxsim.kernels import memory
+from fxsim.kernels.epilogue import Epilogue
 from fxsim.nn.codes import storage
 from fxsim.nn.epilogues import epilogue, fused, quantize_sums, relu_bound
+from fxsim.nn.integers import largest
 from fxsim.requantizer import Requantizer
 from fxsim.rng import Stream
 
@@ -21,7 +23,7 @@ MAX_SUM_BITS = 62
 class ChannelSum:
     """first * x + second * y + constant, exact, in steps of 2**step_exp.
 
-    first, second, constant: (O,) arrays of Python integers, one for each channel; second is 0 without y.
+    first, second, constant: (O,) arrays of int64 or Python integers, one for each channel; second is 0 without y.
     x, y: formats of the codes.  Raises ValueError where the sum may need more than 62 bits.
     """
 
@@ -40,8 +42,8 @@ class ChannelSum:
     @cached_property
     def bound(self) -> int:
         """What no sum exceeds in magnitude."""
-        terms = _largest(self.first) * magnitude(self.x) + _largest(self.constant)
-        return terms + (_largest(self.second) * magnitude(self.y) if self.y else 0)
+        terms = largest(self.first) * magnitude(self.x) + largest(self.constant)
+        return terms + (largest(self.second) * magnitude(self.y) if self.y else 0)
 
     @property
     def format(self) -> Format:
@@ -60,26 +62,22 @@ class ChannelSum:
         """(codes, ReLU mask or None, counts) of the sums brought to requantizer.format; see `quantize_sums`."""
         if not fused(requantizer):
             return quantize_sums(self.exact(x, y), requantizer, stream, relu)
-        whole, kind = epilogue(requantizer), np.int64
-        if relu:
-            whole = whole._replace(floor=0, relu_bound=relu_bound(self.step_exp))
-        if whole.fits_int32(self.bound, 0):
-            whole, kind = whole.in_int32(), np.int32
-        elif kernel.holds_in_doubles(self.bound, whole):
-            kind = np.float64
-        out = memory.empty(x.shape, storage(requantizer.format))
-        mask = memory.empty(x.shape, np.uint8) if relu else None
-        constants = (each.astype(kind) for each in (self.first, self.second, self.constant))
-        return out, mask, kernel.combine(x, y, *constants, whole, out, mask)
+        high = Requantizer(self.step_exp + kernel.SPLIT, requantizer.format, requantizer.rounding, requantizer.overflow)
+        out, mask = memory.empty(x.shape, storage(requantizer.format)), memory.empty(x.shape, np.uint8) if relu else None
+        constants = kernel.Constants.of(np.array([self.first, self.second, self.constant], np.int64), self.bound,
+                                        _epilogue(requantizer, relu), _epilogue(high, relu) if fused(high) else None,
+                                        x.dtype == np.int16 and (y is None or y.dtype == np.int16))
+        return out, mask, kernel.combine(x, y, constants, out, mask)
+
+
+def _epilogue(requantizer: Requantizer, relu: bool) -> Epilogue:
+    whole = epilogue(requantizer)
+    return whole._replace(floor=0, relu_bound=relu_bound(requantizer.step_exp)) if relu else whole
 
 
 def magnitude(format: Format) -> int:
     """The greatest |code|."""
     return max(-format.min_code, format.max_code)
-
-
-def _largest(values: np.ndarray) -> int:
-    return max(int(values.max()), -int(values.min()))
 
 
 def addition(x: Format, y: Format, channels: int) -> ChannelSum:

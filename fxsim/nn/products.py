@@ -10,7 +10,7 @@ from fxsim.accumulator import Accumulator, Overflows
 from fxsim.formats import Format
 from fxsim.kernels import conv as kernel
 from fxsim.kernels import memory, winograd, winograd_grad
-from fxsim.kernels.batch_norm import moments as channel_moments
+from fxsim.kernels.channelwise import moments as channel_moments
 from fxsim.kernels.epilogue import NO_FLOOR, RAW
 from fxsim.kernels.gemm import PATHS, Operand, Plan, plan
 from fxsim.kernels.packing import pack_forward_weights, pack_input_grad_weights

@@ -1,0 +1,230 @@
+"""What is done to whole tensors with numbers of their channels: sums of each, and linear combinations with an epilogue.
+
+Tensors are C-contiguous (..., O) codes.
+
+A sum v = first * x + second * y + constant of int16 codes is worked out in two words of int32 where one cannot hold it.
+With s = SPLIT = 15, every constant c is c_1 * 2**s + c_0, 0 <= c_0 < 2**s, and
+
+    w = first_0 * x + second_0 * y + constant_0          |w| <= 2 * (2**s - 1) * 2**15 + 2**s - 1 < 2**31
+    h = first_1 * x + second_1 * y + constant_1 + (w >> s) = v >> s,              modulo 2**32, exact where |v| < 2**46
+
+The low s bits of v only say whether v is above h * 2**s: `h | (low bits are not all 0)`, to be shifted by s bits less,
+rounds to the same code in every mode where two or more bits are dropped of it, has v's sign, is 0 where v is, and below an
+even bound where v is below 2**s times as much.
+"""
+from __future__ import annotations
+
+from math import gcd
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from fxsim.kernels import vectors
+from fxsim.kernels.epilogue import Epilogue, Finish
+from fxsim.kernels.jit import JIT_DISABLED, jit, parallel_for
+from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
+from fxsim.kernels.vectors import I32, I64
+
+RUN = 1024
+"""Elements of a run of `moments`, about: its buffers stay in the first-level cache."""
+RUNS_PER_SUM = 256
+"""Runs of a partial sum of `moments`; int32 holds the sum of as many int16 codes."""
+BLOCK = 1 << 15
+"""Elements of a job of `combine`, about."""
+SPLIT = 15
+LANES = 16
+"""Channels that `combine` takes at once."""
+
+
+def moments(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(2, O) int64: sums of x and of x * y over all axes but the last.
+
+    Exact where the sum of |x y| and of |x| stays below 2**63.  A product of int16 codes fits int32.  Channels being contiguous,
+    a run of whole positions is taken at once, so that inner loops are long however few channels there are.
+    """
+    kind = np.int32 if x.dtype == y.dtype == np.int16 else np.int64
+    run = x.shape[-1] * max(1, RUN // x.shape[-1])
+    partial = np.zeros((-(-x.size // (run * RUNS_PER_SUM)), 2, run), np.int64)
+    parallel_for(_moments, len(partial), 1, x.reshape(-1), y.reshape(-1), np.empty(run, kind), partial)
+    return partial.sum(axis=0).reshape(2, -1, x.shape[-1]).sum(axis=1)
+
+
+def sum_of_jobs(parts: np.ndarray, outputs: int) -> np.ndarray:
+    """(2, O) int64 from the `moments` (jobs, 2 * padded outputs) int64 of a kernel's jobs."""
+    return parts.sum(axis=0).reshape(2, -1)[:, :outputs]
+
+
+@jit
+def _moments(start, stop, x, y, like, partial):
+    run, kind = like.size, like.dtype.type
+    for block in range(start, stop):
+        sums, products = np.zeros_like(like), partial[block, 1]
+        first = block * RUNS_PER_SUM * run
+        for at in range(first, min(first + RUNS_PER_SUM * run, x.size), run):
+            left, right = x[at:at + run], y[at:at + run]
+            for i in range(left.size):
+                sums[i] = np.add(sums[i], kind(left[i]))
+                products[i] += np.multiply(kind(left[i]), kind(right[i]))
+        partial[block, 0] = sums
+
+
+class Constants(NamedTuple):
+    """numbers: first, second and constant of each channel, (3, words, O) int32 or (3, 1, O) int64; the epilogue of sums."""
+
+    numbers: np.ndarray
+    epilogue: Epilogue
+
+    @classmethod
+    def of(cls, numbers: np.ndarray, bound: int, epilogue: Epilogue, epilogue_of_high_word: Epilogue | None,
+           narrow: bool) -> Constants:
+        """In the fewest bits that hold every intermediate, from (3, O) int64 and what no sum exceeds in magnitude.
+
+        epilogue_of_high_word: the same requantization for sums of SPLIT bits less, if there is one.  narrow: codes are int16.
+        """
+        if epilogue.fits_int32(bound, 0):
+            return cls(numbers[:, None].astype(np.int32), epilogue.in_int32())
+        high = epilogue_of_high_word
+        if narrow and high and high.shift >= 2 and high.relu_bound > 1 and high.fits_int32((bound >> SPLIT) + 2, 0):
+            words = np.empty((3, 2, numbers.shape[1]), np.int32)
+            words[:, 0], words[:, 1] = numbers & (2**SPLIT - 1), numbers >> SPLIT
+            return cls(words, high.in_int32())
+        return cls(numbers[:, None], epilogue)
+
+
+def combine(x: np.ndarray, y: np.ndarray | None, constants: Constants, out: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """out = epilogue(first * x + second * y + constant); returns the counts (3,).
+
+    y: a tensor of x's shape, or None for 0.  mask: uint8, 1 where 0 < sum < epilogue.relu_bound, or None.
+    """
+    channels = x.shape[-1]
+    fold = LANES // gcd(channels, LANES)  # positions of which all channels together fill registers
+    plain = JIT_DISABLED or x.size // channels % fold
+    if not plain:
+        channels *= fold
+    numbers = constants.numbers if channels == x.shape[-1] else np.tile(constants.numbers, channels // x.shape[-1])
+    jobs = -(-x.size // _job(channels))
+    counts = np.zeros((jobs, 3), np.int64)
+    y = np.empty(0, x.dtype) if y is None else y.reshape(-1)
+    mask = np.empty(0, np.uint8) if mask is None else mask.reshape(-1)
+    parallel_for(_combine_plainly if plain else _combine, jobs, 1, x.reshape(-1), y, channels, numbers.reshape(-1),
+                 constants.epilogue, out.reshape(-1), mask, counts)
+    return counts.sum(axis=0)
+
+
+def _job(channels: int) -> int:
+    return channels * max(1, BLOCK // channels)
+
+
+_job_size = jit(_job)
+
+
+@jit
+def _combine(start, stop, x, y, channels, numbers, epilogue, out, mask, counts):
+    for job in range(start, stop):
+        begin = job * _job_size(channels)
+        finish_channels(begin, min(begin + _job_size(channels), x.size), x, y, channels, numbers, epilogue, out, mask,
+                        counts[job])
+
+
+@jit
+def _combine_plainly(start, stop, x, y, channels, numbers, epilogue, out, mask, counts):
+    """`_combine` in a loop that needs no LLVM IR; constants of two words are put together again."""
+    words = numbers.size // (3 * channels)
+    shift, second, constant = SPLIT * (words - 1), words * channels, 2 * words * channels
+    for job in range(start, stop):
+        begin = job * _job_size(channels)
+        for i in range(begin, min(begin + _job_size(channels), x.size)):
+            value, channel = np.int64(0), i % channels
+            for word in range(words):
+                k = word * channels + channel
+                part = np.int64(numbers[k]) * x[i] + np.int64(numbers[constant + k])
+                if y.size:
+                    part += np.int64(numbers[second + k]) * y[i]
+                value += part << word * shift
+            value = (value >> shift) | ((value & ((1 << shift) - 1)) != 0)
+            if mask.size:
+                mask[i] = (value > 0) & (value < epilogue.relu_bound)
+            value = max(value, epilogue.floor)
+            carry = epilogue.base + epilogue.neg * (value < 0) + epilogue.odd * ((value >> epilogue.shift) & 1)
+            code = ((value + carry) >> epilogue.shift) | epilogue.jam
+            counts[job, BELOW] += code < epilogue.low
+            counts[job, ABOVE] += code > epilogue.high
+            counts[job, FLUSHED] += (code == 0) & (value != 0)
+            out[i] = min(max(code, epilogue.low), epilogue.high)
+
+
+class _ChannelSums:
+    """Emits first * x + second * y + constant of one vector of channels, in `words` words."""
+
+    def __init__(self, builder, arguments, vector, words):
+        self.builder, self.arguments, self.vector, self.words = builder, arguments, vector, words
+        self.pointers = {name: arguments.data(name) for name in ("x", "y", "numbers")}
+
+    def _codes(self, name, place):
+        vector = ir.VectorType(self.arguments.element(name), self.vector.count)
+        codes = vectors.load(self.builder, self.pointers[name], place, vector)
+        return vectors.resized(self.builder, codes, self.vector.element)
+
+    def _numbers(self, which, channel, word):
+        builder = self.builder
+        place = builder.add(channel, builder.mul(I64(which * self.words + word), self.arguments.channels))
+        return vectors.load(builder, self.pointers["numbers"], place, self.vector)
+
+    def emit(self, place, channel, has_y):
+        builder = self.builder
+        codes = [self._codes(name, place) for name in ("x", "y")[:1 + has_y]]
+        sums = []
+        for word in range(self.words):
+            total = self._numbers(2, channel, word)
+            for which, operand in enumerate(codes):
+                total = builder.add(total, builder.mul(operand, self._numbers(which, channel, word)))
+            sums.append(total)
+        if self.words == 1:
+            return sums[0]
+        low, high = sums
+        high = builder.add(high, builder.ashr(low, vectors.constant(self.vector, SPLIT)))
+        rest = builder.and_(low, vectors.constant(self.vector, 2**SPLIT - 1))
+        sticky = builder.zext(builder.icmp_signed("!=", rest, vectors.constant(self.vector, 0)), self.vector)
+        return builder.or_(high, sticky)
+
+
+def _emit_finish_channels(context, builder, signature, args):
+    arguments = vectors.Arguments(context, builder, signature, args, "start stop x y channels numbers epilogue out mask counts")
+    element = arguments.element("numbers")
+    finish = Finish(builder, arguments, element)
+
+    def loop(has_y, words):
+        sums, channel = _ChannelSums(builder, arguments, finish.vector, words), vectors.slot(builder, I64(0))
+        with cgutils.for_range_slice(builder, arguments.start, arguments.stop, I64(finish.lanes), inc=True) as (place, _):
+            finish.finish(sums.emit(place, builder.load(channel), has_y), place)
+            after = builder.add(builder.load(channel), I64(finish.lanes))
+            again = builder.icmp_signed("==", after, arguments.channels)
+            builder.store(builder.select(again, I64(0), after), channel)
+
+    def either(condition, when_true, when_false):
+        with builder.if_else(condition) as (one, other):
+            with one:
+                when_true()
+            with other:
+                when_false()
+
+    def words_of(has_y):
+        if element == I32:
+            two = builder.icmp_signed(">", arguments.size("numbers"), builder.mul(arguments.channels, I64(3)))
+            either(two, lambda: loop(has_y, 2), lambda: loop(has_y, 1))
+        else:
+            loop(has_y, 1)
+
+    either(builder.icmp_signed(">", arguments.size("y"), I64(0)), lambda: words_of(True), lambda: words_of(False))
+    finish.add_counts()
+    return context.get_dummy_value()
+
+
+@intrinsic
+def finish_channels(typing_context, start, stop, x, y, channels, numbers, epilogue, out, mask, counts):
+    """`combine` of the flat elements from `start`, the first of a position, to `stop`; channels: a multiple of LANES."""
+    arguments = (types.int64, types.int64, x, y, types.int64, numbers, epilogue, out, mask, counts)
+    return types.void(*arguments), _emit_finish_channels
