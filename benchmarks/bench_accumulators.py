@@ -22,8 +22,8 @@ from fxsim.accumulator import Accumulator
 from fxsim.files import write_text
 from fxsim.formats import Format
 from fxsim.kernels.gemm import Operand, plan
-from fxsim.kernels.jit import thread_count
 from fxsim.kernels.matmul import gemm
+from fxsim.kernels.threads import thread_count
 from fxsim.nn.accumulated import AccumulatedProducts
 from fxsim.nn.accumulators import accumulate, bounded
 from fxsim.nn.networks import cifar10_convnet

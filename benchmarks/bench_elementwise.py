@@ -20,7 +20,7 @@ from timing import best_seconds
 from fxsim.files import write_text
 from fxsim.formats import Format
 from fxsim.kernels.accumulate import NO_ROUNDING, accumulate_saturating
-from fxsim.kernels.jit import thread_count
+from fxsim.kernels.threads import thread_count
 from fxsim.requantizer import Requantizer
 
 SHIFT, OUT_BITS, ACCUMULATOR_BITS = 8, 16, 16

@@ -16,7 +16,7 @@ import torch
 from machine import machine
 from torch import nn
 
-from fxsim.kernels.jit import use_threads
+from fxsim.kernels.threads import use_threads
 from fxsim.nn import floating_products
 from fxsim.nn.floating import AFFINE_MAX, FloatNetwork
 from fxsim.nn.init import WEIGHT_MAX, initial_parameters

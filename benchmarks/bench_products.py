@@ -23,8 +23,8 @@ from timing import best_seconds, clock_hz
 from fxsim.files import write_text
 from fxsim.formats import Format
 from fxsim.kernels.gemm import Operand, plan
-from fxsim.kernels.jit import thread_count
 from fxsim.kernels.matmul import gemm
+from fxsim.kernels.threads import thread_count
 from fxsim.nn.codes import storage
 from fxsim.nn.networks import cifar10_convnet
 from fxsim.nn.products import Products, forward_paths

@@ -21,7 +21,7 @@ from machine import machine
 
 from fxsim.files import write_text
 from fxsim.formats import Format
-from fxsim.kernels.jit import thread_count
+from fxsim.kernels.threads import thread_count
 from fxsim.nn.codes import LearningRate
 from fxsim.nn.fixed import FixedNetwork
 from fxsim.nn.floating import FloatNetwork

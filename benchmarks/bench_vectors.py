@@ -23,7 +23,7 @@ from timing import best_seconds
 
 from fxsim.files import write_text
 from fxsim.golden.export import Vectors, encode
-from fxsim.kernels.jit import thread_count
+from fxsim.kernels.threads import thread_count
 from fxsim.nn.networks import cifar10_convnet
 
 BATCH, PICTURES, RECORD = 4, 8, 3073

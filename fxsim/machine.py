@@ -9,8 +9,9 @@ from pathlib import Path
 import llvmlite.binding
 
 from fxsim import __version__
-from fxsim.kernels.jit import JIT_DISABLED, thread_count
+from fxsim.kernels.jit import JIT_DISABLED
 from fxsim.kernels.rounding import round_shift
+from fxsim.kernels.threads import thread_count
 from fxsim.nn.products import available_paths
 
 FEATURES = ("sse4.2", "avx", "avx2", "fma", "avxvnni", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "amx-int8",

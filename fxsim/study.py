@@ -14,7 +14,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
 from fxsim.errors import InputError
-from fxsim.kernels.jit import use_threads
+from fxsim.kernels.threads import use_threads
 from fxsim.machine import core_count
 from fxsim.precision import PERTURBATION_CLASSES, PrecisionAssignment
 from fxsim.progress import Progress

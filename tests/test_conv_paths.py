@@ -12,9 +12,9 @@ import pytest
 
 from fxsim.kernels import conv
 from fxsim.kernels.epilogue import NO_FLOOR, Epilogue
-from fxsim.kernels.jit import thread_count, use_threads
 from fxsim.kernels.packing import pack_forward_weights, pack_input_grad_weights
 from fxsim.kernels.rounding import ROUNDINGS, STOCHASTIC, round_shift, rounding_terms
+from fxsim.kernels.threads import thread_count, use_threads
 from fxsim.kernels.tile import PATHS, processor_has
 
 AVAILABLE = [path for path in PATHS if processor_has(path)]

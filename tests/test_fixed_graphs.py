@@ -12,7 +12,7 @@ from oracle import rounding as rounding_oracle
 from oracle.step import map_nested
 
 from fxsim.formats import Format
-from fxsim.kernels.jit import thread_count, use_threads
+from fxsim.kernels.threads import thread_count, use_threads
 from fxsim.nn.codes import LearningRate
 from fxsim.nn.fixed import FixedNetwork
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer

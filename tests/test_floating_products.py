@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxsim.kernels import float_tile
-from fxsim.kernels.jit import jit, thread_count, use_threads
+from fxsim.kernels.jit import jit
+from fxsim.kernels.threads import thread_count, use_threads
 from fxsim.nn import floating_columns, floating_products, floating_threads
 from fxsim.nn.floating import FloatNetwork
 from fxsim.nn.init import initial_parameters

@@ -6,7 +6,7 @@ import pytest
 
 from fxsim.analysis.jacobian import lambda_max, largest_singular_values
 from fxsim.errors import InputError
-from fxsim.kernels.jit import thread_count, use_threads
+from fxsim.kernels.threads import thread_count, use_threads
 from fxsim.nn.floating import FloatNetwork
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.spec import Conv, Dense, Network, Pool

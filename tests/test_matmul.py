@@ -5,9 +5,9 @@ import pytest
 from fxsim.kernels import matmul
 from fxsim.kernels.conv import conv_forward
 from fxsim.kernels.epilogue import Epilogue
-from fxsim.kernels.jit import thread_count, use_threads
 from fxsim.kernels.packing import pack_forward_weights
 from fxsim.kernels.rounding import rounding_terms
+from fxsim.kernels.threads import thread_count, use_threads
 from fxsim.kernels.tile import PATHS, processor_has
 
 INT32_MAX = 2**31 - 1

@@ -21,7 +21,7 @@ from fxsim.formats import Format
 from fxsim.golden.capture import capture
 from fxsim.golden.explain import explain
 from fxsim.golden.export import Vectors, write_vectors
-from fxsim.kernels.jit import thread_count, use_threads
+from fxsim.kernels.threads import thread_count, use_threads
 from fxsim.kernels.update import velocity_sums
 from fxsim.nn.codes import LearningRate
 from fxsim.nn.fixed import FixedNetwork

@@ -6,7 +6,7 @@ import pytest
 
 from fxsim.analysis.noise_gains import noise_gains
 from fxsim.errors import InputError
-from fxsim.kernels.jit import thread_count, use_threads
+from fxsim.kernels.threads import thread_count, use_threads
 from fxsim.nn import floating
 from fxsim.nn.floating import FloatNetwork
 from fxsim.nn.init import initial_parameters

@@ -18,7 +18,7 @@ from fxsim import cli, study
 from fxsim.analysis import criteria, fixed_run, mismatch
 from fxsim.errors import InputError
 from fxsim.formats import Format
-from fxsim.kernels import jit
+from fxsim.kernels import threads
 from fxsim.nn.codes import LearningRate
 from fxsim.nn.fixed import FixedNetwork
 from fxsim.nn.floating import FloatNetwork
@@ -266,7 +266,7 @@ def test_no_worker_outlives_its_parent(blow, tmp_path):
 
 def test_workers_share_the_cores():
     with study.processes(study.core_count() + 1) as executor:
-        assert executor.submit(jit.thread_count).result(timeout=120) == 1
+        assert executor.submit(threads.thread_count).result(timeout=120) == 1
 
 
 # What is measured on a fixed-point run.

@@ -14,9 +14,10 @@ from __future__ import annotations
 import numpy as np
 
 from fxsim.kernels.gemm import INT32_MAX, never_saturates
-from fxsim.kernels.jit import jit, parallel_for
+from fxsim.kernels.jit import jit
 from fxsim.kernels.matmul import gemm
 from fxsim.kernels.rounding import MAX_SHIFT_INT32, round_shift, wrap_code
+from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.tile import best_path
 
 NO_ROUNDING = (0, 0, 0, 0)

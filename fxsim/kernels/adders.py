@@ -13,8 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from fxsim.kernels.gemm import INT32_MAX
-from fxsim.kernels.jit import jit, parallel_for
+from fxsim.kernels.jit import jit
 from fxsim.kernels.rounding import MAX_SHIFT_INT32, SATURATE, WRAP
+from fxsim.kernels.threads import parallel_for
 
 STRIP = 512
 """Outputs of a row that advance together; the tree's levels of them stay in the first two levels of cache."""

@@ -24,8 +24,9 @@ from numba.extending import intrinsic
 
 from fxsim.kernels import vectors
 from fxsim.kernels.epilogue import Epilogue, Finish
-from fxsim.kernels.jit import JIT_DISABLED, jit, parallel_for
+from fxsim.kernels.jit import JIT_DISABLED, jit
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
+from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.vectors import I32, I64
 
 RUN = 1024

@@ -14,10 +14,11 @@ import numpy as np
 from fxsim.kernels.channelwise import moments as channel_moments
 from fxsim.kernels.channelwise import sum_of_jobs
 from fxsim.kernels.epilogue import RAW, Epilogue, finish_tile, padded_bias, store_sums
-from fxsim.kernels.jit import jit, parallel_for
+from fxsim.kernels.jit import jit
 from fxsim.kernels.matmul import PANEL_BYTES, Product, group_tiles, multiply_chunks, with_spare
 from fxsim.kernels.packing import pair_images, place
 from fxsim.kernels.taps import forward_axis, geometry, input_grad_axis
+from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.tile import COLUMNS, NEVER, PLAIN, ROWS, TILE, register_tile, wide_tile, word_terms
 
 NO_MASK = np.empty(0, np.uint8)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxsim.kernels.jit import GRAIN, jit, parallel_for
+from fxsim.kernels.jit import jit
+from fxsim.kernels.threads import GRAIN, parallel_for
 
 ROWS = 256
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fxsim.kernels.epilogue import RAW, Epilogue, finish_tile, store_sums
-from fxsim.kernels.jit import jit, parallel_for
+from fxsim.kernels.jit import jit
 from fxsim.kernels.packing import blocks_of, pack_forward_weights
+from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.tile import (
     COLUMNS,
     NEVER,

@@ -4,7 +4,8 @@ from __future__ import annotations
 import numpy as np
 
 from fxsim.kernels import memory
-from fxsim.kernels.jit import GRAIN, jit, parallel_for
+from fxsim.kernels.jit import jit
+from fxsim.kernels.threads import GRAIN, parallel_for
 from fxsim.kernels.tile import COLUMNS, word_terms
 
 PAIR = 2

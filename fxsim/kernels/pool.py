@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxsim.kernels.jit import GRAIN, jit, parallel_for
+from fxsim.kernels.jit import jit
 from fxsim.kernels.rounding import round_divide
+from fxsim.kernels.threads import GRAIN, parallel_for
 
 
 def _grain(images: np.ndarray) -> int:

@@ -29,7 +29,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxsim.kernels.jit import jit, parallel_for
+from fxsim.kernels.jit import jit
+from fxsim.kernels.threads import parallel_for
 
 ROUNDINGS = (
     "floor", "ceil", "zero", "away",

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxsim.kernels.jit import GRAIN, jit, parallel_for
+from fxsim.kernels.jit import jit
 from fxsim.kernels.rounding import round_shift
+from fxsim.kernels.threads import GRAIN, parallel_for
 
 BLOCK = 8192
 WEIGHT_CLIPPED, ACCUMULATOR_CLIPPED, UPDATE_FLUSHED, UPDATE_STOPPED = 0, 1, 2, 3

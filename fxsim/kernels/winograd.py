@@ -14,8 +14,9 @@ from fxsim.kernels.channelwise import sum_of_jobs
 from fxsim.kernels.conv import NO_MASK
 from fxsim.kernels.epilogue import RAW, Epilogue, padded_bias
 from fxsim.kernels.gemm import INT32_MAX, Operand
-from fxsim.kernels.jit import jit, parallel_for
+from fxsim.kernels.jit import jit
 from fxsim.kernels.packing import blocks_of, pack_forward_weights
+from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.tile import COLUMNS, NEVER, PATHS, ROWS, TILE, register_tile
 from fxsim.kernels.winograd_transforms import (
     CHANNEL_STEP,

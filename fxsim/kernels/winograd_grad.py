@@ -8,9 +8,10 @@ import numpy as np
 
 from fxsim.kernels import memory
 from fxsim.kernels.gemm import Operand
-from fxsim.kernels.jit import jit, parallel_for
+from fxsim.kernels.jit import jit
 from fxsim.kernels.matmul import spill_words
 from fxsim.kernels.packing import PAIR, blocks_of
+from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.tile import COLUMNS, NEVER, PATHS, ROWS, TILE, add_tile, register_tile
 from fxsim.kernels.winograd import Plane, locate_patch, next_corner, patch_corner
 from fxsim.kernels.winograd_transforms import (

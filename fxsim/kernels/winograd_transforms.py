@@ -22,7 +22,8 @@ from numba.extending import intrinsic
 
 from fxsim.kernels import memory, vectors
 from fxsim.kernels.epilogue import FinishTile
-from fxsim.kernels.jit import GRAIN, jit, parallel_for
+from fxsim.kernels.jit import jit
+from fxsim.kernels.threads import GRAIN, parallel_for
 from fxsim.kernels.tile import COLUMNS, TILE
 
 POSITIONS = 16

@@ -1,7 +1,7 @@
 """Runs a float kernel, whose last two arguments are its range, in parts on several threads."""
 from __future__ import annotations
 
-from fxsim.kernels.jit import parallel_for
+from fxsim.kernels.threads import parallel_for
 
 _LEAST_WORK = 5_000_000
 """Multiply-adds, about 100 microseconds, below which handing a part over is not worth its time."""
