@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
-from fxsim.kernels import memory
-from fxsim.kernels.jit import jit
+from fxsim.kernels import memory, vectors
+from fxsim.kernels.jit import JIT_DISABLED, jit
 from fxsim.kernels.threads import GRAIN, parallel_for
 from fxsim.kernels.tile import COLUMNS, word_terms
+from fxsim.kernels.vectors import I64
 
 PAIR = 2
 
@@ -30,19 +34,22 @@ def pack_forward_weights(codes: np.ndarray) -> np.ndarray:
     height, width, channels, outputs = codes.shape
     merged = (height, 1, width * channels) if channels % word_terms(codes.dtype) else (height, width, channels)
     starts = np.arange(height * width * channels, dtype=np.int64).reshape(merged) * outputs
-    return _pack_rows(codes, starts, 1, outputs)
+    return _pack_rows(codes, starts, 1, outputs, word_terms(codes.dtype))
 
 
 def pack_input_grad_weights(codes: np.ndarray) -> np.ndarray:
     """(KH, KW, C, O) codes as (C blocks, KH, KW, words of O, COLUMNS, terms), taps flipped, for an input gradient."""
     height, width, channels, outputs = codes.shape
     taps = np.arange(height * width, dtype=np.int64)[::-1].reshape(height, width, 1) * channels * outputs
-    return _pack_rows(codes, taps + np.arange(outputs), outputs, channels)
+    if codes.itemsize == 2 and outputs % PAIR == 0:  # a word is one number
+        words = np.ascontiguousarray(codes).view(np.int32)
+        packed = _pack_rows(words, taps // PAIR + np.arange(outputs // PAIR), outputs // PAIR, channels, 1)
+        return packed.view(np.int16).reshape(*packed.shape[:-1], PAIR)
+    return _pack_rows(codes, taps + np.arange(outputs), outputs, channels, word_terms(codes.dtype))
 
 
-def _pack_rows(codes, starts, step, columns):
+def _pack_rows(codes, starts, step, columns, terms):
     height, width, depth = starts.shape
-    terms = word_terms(codes.dtype)
     shape = (blocks_of(columns, COLUMNS), height, width, blocks_of(depth, terms), COLUMNS, terms)
     packed = memory.empty(shape, codes.dtype)
     jobs = packed.shape[0] * height * width
@@ -64,30 +71,81 @@ def _pack_tap(codes, starts, step, first, columns, packed):
     terms, valid = packed.shape[2], min(COLUMNS, columns - first)
     if valid < COLUMNS or starts.size % terms:
         packed[:] = 0
-    whole = starts.size // terms if step == 1 else 0
+    whole = starts.size // terms if step == 1 < terms else 0
+    ahead = 0 if JIT_DISABLED else whole - WORDS_AHEAD
     for word in range(whole):
-        _interleave(codes, starts[word * terms:(word + 1) * terms] + first, valid, packed[word])
+        if word < ahead:
+            for term in range(terms):
+                prefetch_run(codes, starts[(word + WORDS_AHEAD) * terms + term] + first)
+        _interleave(codes, starts[word * terms:(word + 1) * terms] + first, valid, packed[word].reshape(-1))
     for k in range(whole * terms, starts.size):
         source, column = codes[starts[k] + first * step::step], packed[k // terms, :, k % terms]
         for o in range(valid):
             column[o] = source[o]
 
 
-@jit
+@jit(inline="always")
 def _interleave(codes, starts, valid, packed):
-    """packed[o, t] = codes[starts[t] + o], in one run for all terms of the word."""
-    one, two = codes[starts[0]:starts[0] + valid], codes[starts[1]:starts[1] + valid]
-    if codes.itemsize > 1:
-        for o in range(valid):
-            packed[o, 0] = one[o]
-            packed[o, 1] = two[o]
-    else:
-        three, four = codes[starts[2]:starts[2] + valid], codes[starts[3]:starts[3] + valid]
-        for o in range(valid):
-            packed[o, 0] = one[o]
-            packed[o, 1] = two[o]
-            packed[o, 2] = three[o]
-            packed[o, 3] = four[o]
+    """packed[terms * o + t] = codes[starts[t] + o], in one run for all terms of the word."""
+    terms = starts.size
+    whole = 0 if JIT_DISABLED else valid - valid % LANES
+    if whole and terms == 2:
+        interleave_two(codes, starts[0], starts[1], whole, packed)
+    elif whole:
+        interleave_four(codes, starts[0], starts[1], starts[2], starts[3], whole, packed)
+    for o in range(whole, valid):
+        for term in range(terms):
+            packed[terms * o + term] = codes[starts[term] + o]
+
+
+LANES = 16
+WORDS_AHEAD = 8
+"""Rows of a matrix are far apart, so that the processor does not foresee the next ones itself."""
+
+
+def _make_interleave(terms: int):
+    """The emitter of an intrinsic that puts `terms` runs of `length` codes, a multiple of LANES, side by side."""
+
+    def emit(context, builder, signature, args):
+        names = "codes " + " ".join(f"at_{term}" for term in range(terms)) + " length target"
+        arguments = vectors.Arguments(context, builder, signature, args, names)
+        codes, target = arguments.data("codes"), arguments.data("target")
+        vector = ir.VectorType(arguments.element("codes"), LANES)
+        with cgutils.for_range_slice(builder, I64(0), arguments.length, I64(LANES), inc=True) as (first, _):
+            runs = [vectors.load(builder, codes, builder.add(getattr(arguments, f"at_{term}"), first), vector)
+                    for term in range(terms)]
+            while len(runs) > 1:
+                half = len(runs) // 2
+                runs = [vectors.interleaved(builder, *pair) for pair in zip(runs[:half], runs[half:])]
+            vectors.store(builder, runs[0], target, builder.mul(first, I64(terms)))
+        return context.get_dummy_value()
+
+    return emit
+
+
+@intrinsic
+def prefetch_run(typing_context, codes, at):
+    """Ask for the COLUMNS codes from `at` on."""
+
+    def emit(context, builder, signature, args):
+        arguments = vectors.Arguments(context, builder, signature, args, "codes at")
+        for start in range(0, COLUMNS, 64 // (arguments.element("codes").width // 8)):
+            vectors.prefetch(builder, arguments.data("codes"), builder.add(arguments.at, I64(start)))
+        return context.get_dummy_value()
+
+    return types.void(codes, types.int64), emit
+
+
+@intrinsic
+def interleave_two(typing_context, codes, at_0, at_1, length, target):
+    """target[2 * i + t] = codes[at_t + i]."""
+    return types.void(codes, *(types.int64,) * 3, target), _make_interleave(2)
+
+
+@intrinsic
+def interleave_four(typing_context, codes, at_0, at_1, at_2, at_3, length, target):
+    """target[4 * i + t] = codes[at_t + i]."""
+    return types.void(codes, *(types.int64,) * 5, target), _make_interleave(4)
 
 
 def place(codes: np.ndarray, height: int, width: int, top: int, left: int) -> np.ndarray:
@@ -113,26 +171,23 @@ def pair_images(codes: np.ndarray, block: int, padding: int = 0) -> np.ndarray:
 
 @jit
 def _pair_images(start, stop, codes, padding, paired):
-    blocks, _, _, _, block, _ = paired.shape
-    last = codes.shape[0] - 1
+    blocks, pairs, rows, columns, block, _ = paired.shape
+    images, height, width, channels = codes.shape
+    flat, flat_paired, starts = codes.reshape(-1), paired.reshape(-1), np.empty(PAIR, np.int64)
+    pixels = width if block == channels else 1  # that lie side by side in both
     for job in range(start, stop):
         part, pair = job % blocks, job // blocks
-        first, valid = part * block, min(block, codes.shape[3] - part * block)
-        target = paired[part, pair]
-        if padding or valid < block:
-            target[:] = 0
-        single = 2 * pair == last
-        _pair_two(codes[2 * pair], codes[min(2 * pair + 1, last)], first, valid, single, padding, target)
-
-
-@jit
-def _pair_two(even, odd, first, valid, single, padding, paired):
-    height, width, _ = even.shape
-    keep = even.dtype.type(not single)
-    for y in range(height):
-        for x in range(width):
-            target = paired[y + padding, x + padding]
-            one, two = even[y, x, first:first + valid], odd[y, x, first:first + valid]
-            for c in range(valid):
-                target[c, 0] = one[c]
-                target[c, 1] = two[c] * keep
+        first, length = part * block, pixels * min(block, channels - part * block)
+        single = PAIR * pair == images - 1
+        if padding or single or length < pixels * block:
+            paired[part, pair] = 0
+        for y in range(height):
+            for x in range(0, width, pixels):
+                starts[0] = ((PAIR * pair * height + y) * width + x) * channels + first
+                starts[1] = starts[0] + height * width * channels
+                at = (((part * pairs + pair) * rows + y + padding) * columns + x + padding) * block * PAIR
+                if single:
+                    for c in range(length):
+                        flat_paired[at + PAIR * c] = flat[starts[0] + c]
+                else:
+                    _interleave(flat, starts, length, flat_paired[at:at + PAIR * length])

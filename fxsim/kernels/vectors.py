@@ -100,6 +100,13 @@ def slot(builder, value):
     return place
 
 
+def interleaved(builder, even, odd):
+    """Lanes of two vectors side by side."""
+    lanes = even.type.count
+    order = [lane + other for lane in range(lanes) for other in (0, lanes)]
+    return builder.shuffle_vector(even, odd, ir.Constant(ir.VectorType(I32, 2 * lanes), order))
+
+
 def half(builder, value, which: int):
     """The lower (0) or upper (1) half of the lanes of a vector."""
     lanes = value.type.count // 2

@@ -76,13 +76,6 @@ def _gradient_half(builder, half, y):
     return [_gradient(builder, y)[row] for row in HALVES[half]]
 
 
-def _interleaved(builder, even, odd):
-    """Lanes of two vectors side by side."""
-    lanes = even.type.count
-    order = [lane + other for lane in range(lanes) for other in (0, lanes)]
-    return builder.shuffle_vector(even, odd, ir.Constant(ir.VectorType(vectors.I32, 2 * lanes), order))
-
-
 PATCHES_AHEAD = 2
 
 
@@ -172,7 +165,7 @@ def _make_pair_transform(half_of, transform, size):
                     rows.append(list(zip(*(half_of(builder, half, column) for column in zip(*block)))))
                 start = builder.add(arguments.to, builder.mul(first, _I64(2)))
                 for i, (even, odd) in enumerate(zip(*rows)):
-                    row = [_interleaved(builder, *pair) for pair in zip(even, odd)]
+                    row = [vectors.interleaved(builder, *pair) for pair in zip(even, odd)]
                     for j, value in enumerate(transform(builder, row)):
                         patch.store(target, value, start, 4 * i + j, arguments.step)
 

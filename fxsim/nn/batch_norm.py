@@ -105,7 +105,7 @@ class BatchNorm:
             running.move(mean, variance)
         inverse_roots = self.inverse_root.of(variance)
         sums = self.normalization(mean, inverse_roots)
-        normalized = run.quantize(self.name, "normalized", sums, codes, None, formats.normalized)
+        normalized = run.quantize(self.name, "normalized", sums, codes, None, formats.normalized, run.in_place)
         if run.probe:
             run.see("quantized_preactivations", self.name, codes, self.input)
             run.see("mean", self.name, mean, formats.mean)
@@ -154,9 +154,12 @@ class BatchNorm:
         return ChannelSum(times(gamma, 1 << product_exp - step_exp), second,
                           times(beta, 1 << formats.beta.step_exp - step_exp), step_exp, formats.normalized, self.branch)
 
-    def backward(self, grads: np.ndarray, normalized: Normalized, gamma: Parameter,
-                 run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Codes of the gradient at the pre-activations, and of those of gamma and beta, from codes after the affine map."""
+    def backward(self, grads: np.ndarray, normalized: Normalized, gamma: Parameter, run: Run,
+                 in_place: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Codes of the gradient at the pre-activations, and of those of gamma and beta, from codes after the affine map.
+
+        in_place: whether the memory of `grads` may be used for the first.
+        """
         formats, terms = self.formats, grads.size // grads.shape[-1]
         _check_sum(self.name, terms * magnitude(self.grads) * magnitude(formats.normalized), "gradients times x-hat")
         total, product_total = moments(grads, normalized.codes)
@@ -165,7 +168,7 @@ class BatchNorm:
                                            formats.gamma_grads),
                "beta": run.quantize_exact(self.name, "beta_grads", total, step_exp, formats.beta_grads)}
         sums = self._gradient(self._scales(gamma.codes, normalized.inverse_roots), total, product_total, terms)
-        codes = run.quantize(self.name, "preactivation_grads", sums, grads, normalized.codes, self.gradient_format)
+        codes = run.quantize(self.name, "preactivation_grads", sums, grads, normalized.codes, self.gradient_format, in_place)
         if run.probe:
             run.see("gamma_grads", self.name, own["gamma"], formats.gamma_grads)
             run.see("beta_grads", self.name, own["beta"], formats.beta_grads)

@@ -58,12 +58,17 @@ class ChannelSum:
         return sums if y is None else sums + second * y
 
     def quantized(self, x: np.ndarray, y: np.ndarray | None, requantizer: Requantizer, stream: Stream | None,
-                  relu: bool = False) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """(codes, ReLU mask or None, counts) of the sums brought to requantizer.format; see `quantize_sums`."""
+                  relu: bool = False, in_place: bool = False) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """(codes, ReLU mask or None, counts) of the sums brought to requantizer.format; see `quantize_sums`.
+
+        in_place: whether x's memory may be used for the codes.
+        """
         if not fused(requantizer):
             return quantize_sums(self.exact(x, y), requantizer, stream, relu)
         high = Requantizer(self.step_exp + kernel.SPLIT, requantizer.format, requantizer.rounding, requantizer.overflow)
-        out, mask = memory.empty(x.shape, storage(requantizer.format)), memory.empty(x.shape, np.uint8) if relu else None
+        dtype = storage(requantizer.format)
+        out = x if in_place and x.dtype == dtype else memory.empty(x.shape, dtype)
+        mask = memory.empty(x.shape, np.uint8) if relu else None
         constants = kernel.Constants.of(np.array([self.first, self.second, self.constant], np.int64), self.bound,
                                         _epilogue(requantizer, relu), _epilogue(high, relu) if fused(high) else None,
                                         x.dtype == np.int16 and (y is None or y.dtype == np.int16))

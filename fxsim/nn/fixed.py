@@ -281,7 +281,7 @@ class FixedNetwork:
                 output_grads[name] = self._join(name, branches.pop(name), run)
             record, arriving = records.pop(name), output_grads.pop(name)
             run.see("activation_grads", name, arriving, products.formats.activation_grads)
-            inner = before_relu(arriving, layer, record, products.formats)
+            inner = before_relu(arriving, layer, record, products.formats, run.in_place)
             if layer.add:
                 step_exp = gradient_format(layer, products.formats).step_exp
                 branches.setdefault(layer.add, []).append((inner, step_exp))
@@ -310,7 +310,8 @@ class FixedNetwork:
         if name not in self.norms:
             return grads, {}
         run.see("relu_input_grads", name, grads, self.norms[name].grads)
-        return self.norms[name].backward(grads, record.normalized, self.parameters[name]["gamma"], run)
+        in_place = run.in_place and not self.network.layer(name).add  # a residual branch reads the gradients, too
+        return self.norms[name].backward(grads, record.normalized, self.parameters[name]["gamma"], run, in_place)
 
     def _activation_grads_requantizer(self, name: str, step_exp: int, run: Run):
         format = self.assignment.layers[name].activation_grads

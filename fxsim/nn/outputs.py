@@ -88,11 +88,18 @@ def drop(layer: Layer, codes: np.ndarray, format: Format, run: Run) -> np.ndarra
     return kept
 
 
-def before_relu(grads: np.ndarray, layer: Layer, record: Record, formats: LayerPrecision) -> np.ndarray:
-    """Gradient codes at what the ReLU reads (N, H, W, O), in gradient_format(layer, formats), from those of the output."""
+def before_relu(grads: np.ndarray, layer: Layer, record: Record, formats: LayerPrecision, in_place: bool) -> np.ndarray:
+    """Gradient codes at what the ReLU reads (N, H, W, O), in gradient_format(layer, formats), from those of the output.
+
+    in_place: whether the memory of `grads` may be used for them.
+    """
     if record.kept is not None:
         grads = _before_dropout(grads, layer, record.kept, formats.activation_grads)
-    inner = memory.empty((len(grads), *record.shape), storage(gradient_format(layer, formats)))
+    dtype = storage(gradient_format(layer, formats))
+    if layer.pool is None and (record.mask is None or in_place and grads.dtype == dtype):
+        inner = grads
+    else:
+        inner = memory.empty((len(grads), *record.shape), dtype)
     if layer.pool and layer.pool.kind == "max":
         pool_kernel.max_pool_backward(grads, record.winner, layer.pool.size, inner)
         return inner

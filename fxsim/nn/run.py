@@ -67,6 +67,11 @@ class Run:
     probe: Probe | None = None
     training: bool = True
 
+    @property
+    def in_place(self) -> bool:
+        """Whether nobody looks at the tensors of the step, so that the memory of one may be used for the next."""
+        return self.probe is None
+
     def see(self, tensor: str, layer: str, codes: np.ndarray, format: Format) -> None:
         if self.probe:
             self.probe(tensor, layer, Tensor(codes, format))
@@ -89,14 +94,14 @@ class Run:
         return codes
 
     def quantize(self, layer: str, tensor: str, sums: ChannelSum, x: np.ndarray, y: np.ndarray | None,
-                 format: Format) -> np.ndarray:
-        """Codes of `sums` of x and y, counted."""
-        return self.quantize_relu(layer, tensor, sums, x, y, format, False)[0]
+                 format: Format, in_place: bool) -> np.ndarray:
+        """Codes of `sums` of x and y, counted.  in_place: whether x's memory may be used for them."""
+        return self.quantize_relu(layer, tensor, sums, x, y, format, False, in_place)[0]
 
     def quantize_relu(self, layer: str, tensor: str, sums: ChannelSum, x: np.ndarray, y: np.ndarray | None, format: Format,
-                      relu: bool) -> tuple[np.ndarray, np.ndarray | None]:
+                      relu: bool, in_place: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         """(codes, ReLU mask or None) of `sums` of x and y, through a ReLU if there is one; counted."""
         requantizer = self.requantizer(sums.step_exp, tensor, format)
-        codes, mask, tally = sums.quantized(x, y, requantizer, self.stream(layer, tensor), relu)
+        codes, mask, tally = sums.quantized(x, y, requantizer, self.stream(layer, tensor), relu, in_place)
         self.count(layer, tensor, codes.size, tally)
         return codes, mask
