@@ -8,13 +8,12 @@ from fingerprint_run import assignment
 from oracle import products as oracle
 from test_conv import conv_layer, extremes, products, random_codes, unit
 
-from fxsim.formats import Format
 from fxsim.kernels import winograd, winograd_grad
 from fxsim.kernels.gemm import INT32_MAX, Operand
 from fxsim.nn.codes import LearningRate, storage
 from fxsim.nn.fixed import FixedNetwork
 from fxsim.nn.init import initial_parameters
-from fxsim.nn.products import WINOGRAD_PATHS, available_paths
+from fxsim.nn.products import BYTES, WINOGRAD_PATHS, available_paths
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 
 PATHS = [path for path in WINOGRAD_PATHS if path in available_paths()]
@@ -24,15 +23,15 @@ pytestmark = pytest.mark.skipif(not PATHS, reason="this processor has neither AV
 
 @pytest.fixture
 def used(monkeypatch):
-    """The products that took Winograd's algorithm, in the order in which they did."""
+    """The products that took Winograd's algorithm, in the order in which they did: 2 or 4, the size of a patch, or 'grad'."""
     names = []
 
     def watch(module, function, name):
         run = getattr(module, function)
-        monkeypatch.setattr(module, function, lambda *args, **kwargs: (names.append(name), run(*args, **kwargs))[1])
+        monkeypatch.setattr(module, function, lambda *args, **kwargs: (names.append(name(kwargs)), run(*args, **kwargs))[1])
 
-    watch(winograd, "conv_winograd", "convolution")
-    watch(winograd_grad, "winograd_weight_grad", "weight_grad")
+    watch(winograd, "conv_winograd", lambda options: options["algorithm"].size)
+    watch(winograd_grad, "winograd_weight_grad", lambda _: "grad")
     return names
 
 
@@ -50,29 +49,32 @@ def case(size, padding, batch, formats, pattern, outputs=CHANNELS):
             for seed, (format, shape) in enumerate(zip(formats, shapes))]
 
 
-@pytest.mark.parametrize("pattern", ["random", "high", "low", "alternate"])
+PATTERNS = ["random", "high", "low", "alternate"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("size, padding, batch, wanted", [
-    (4, 1, 1, ["convolution", "convolution", "weight_grad"]),
-    (6, 1, 3, ["convolution", "convolution", "weight_grad"]),
-    (6, 0, 2, ["convolution", "weight_grad"]),  # the input gradient has more patches than it saves
-    (4, 2, 1, ["convolution", "convolution", "weight_grad"]),
-    (5, 1, 3, ["weight_grad"]),  # an odd number of rows
-    (2, 1, 1, ["convolution", "convolution", "weight_grad"]),
-    (3, 0, 1, [])])  # one position
+    (4, 1, 1, [4, 4, "grad"]),
+    (4, 2, 1, [4, "grad"]),      # forward 6 x 6 is cheaper by bytes
+    (5, 1, 3, [2, "grad"]),      # so is 5 x 5; the last patches of the input gradient have one row
+    (6, 0, 2, [4, "grad"]),      # the input gradient has more patches than it saves
+    (6, 1, 3, [2, "grad"]),
+    (7, 1, 2, [4, 4, "grad"]),   # the last patches have three rows
+    (2, 1, 1, [2, "grad"]),
+    (3, 0, 1, [])])              # one position
 def test_exact_sums_are_those_of_the_twin(used, size, padding, batch, wanted, pattern):
     formats = unit(8, False), unit(8), unit(9)
     x, w, g = case(size, padding, batch, formats, pattern)
     run = products(conv_layer(w, 1, padding), x.shape[1:], *formats)
     lists = [codes.tolist() for codes in (x, w, g)]
-    if run.forward_plan.path not in WINOGRAD_PATHS and size % 2 == 0:
-        wanted = wanted[1:]  # bytes are faster by the int8 path
     assert_same_codes(run.forward_exact(x, w, np.zeros(w.shape[3], np.int16)),
                       oracle.conv_forward(lists[0], lists[1], 1, padding), what="forward")
     assert_same_codes(run.input_grad_exact(g, w, x.shape),
                       oracle.conv_input_grad(lists[2], lists[1], x.shape, 1, padding), what="input gradient")
     assert_same_codes(run.weight_grad_exact(x, g), oracle.conv_weight_grad(lists[0], lists[2], w.shape, 1, padding),
                       what="weight gradient")
-    assert used == wanted
+    if run.forward_plan.path == BYTES:
+        assert used == wanted
 
 
 def direct(x, w, g, padding, formats):
@@ -85,41 +87,72 @@ def sums(run, x, w, g):
             run.weight_grad_exact(x, g)]
 
 
-@pytest.mark.parametrize("bits, all_three", [
-    ((13, 12, 14), True),     # the widest of all
-    ((14, 12, 14), False),    # 4 * 2**14 codes of x pass int16
-    ((13, 13, 14), False),    # 9 * 2**12 weights do
-    ((13, 12, 15), False)])   # 4 * 2**14 gradients do
-@pytest.mark.parametrize("pattern", ["random", "high", "low", "alternate"])
+@pytest.mark.parametrize("bits, wanted", [
+    ((13, 12, 14), [2, 2, "grad"]),  # the widest of all
+    ((14, 12, 14), [2]),             # 4 * 2**14 codes of x pass int16
+    ((13, 13, 14), ["grad"]),        # 9 * 2**12 weights do
+    ((13, 12, 15), [2]),             # 4 * 2**14 gradients do
+    ((8, 10, 9), [4, 4, "grad"]),    # the widest of patches of 4 x 4
+    ((9, 10, 9), [2, 4, "grad"]),    # 68 * 511 codes of x pass int16
+    ((8, 11, 9), [2, 2, "grad"]),    # 49 * 2**10 weights do
+    ((8, 10, 10), [4, 2, "grad"])])  # 100 * 2**9 gradients do
+@pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("path", PATHS)
-def test_both_sides_of_the_widths(monkeypatch, used, bits, all_three, pattern, path):
+def test_both_sides_of_the_widths(monkeypatch, used, bits, wanted, pattern, path):
     """An output reads one channel alone: of all of them int32 would not hold the sums of the greatest weights."""
     monkeypatch.setattr("fxsim.nn.products.forward_paths", lambda: (path, "plain"))
     monkeypatch.setattr("fxsim.nn.products.available_paths", lambda: (path, "plain"))
     formats = unit(bits[0], False), unit(bits[1]), unit(bits[2])
     x, w, g = case(4, 1, 3, formats, pattern, outputs=64)
     w *= np.eye(CHANNELS, 64, dtype=w.dtype)
-    for got, wanted in zip(sums(products(conv_layer(w, 1, 1), x.shape[1:], *formats), x, w, g), direct(x, w, g, 1, formats)):
-        assert_same_codes(got, wanted.tolist())
-    assert (used == ["convolution", "convolution", "weight_grad"]) == all_three
+    for got, sums_of_loops in zip(sums(products(conv_layer(w, 1, 1), x.shape[1:], *formats), x, w, g),
+                                  direct(x, w, g, 1, formats)):
+        assert_same_codes(got, sums_of_loops.tolist())
+    assert used == wanted
+
+
+@pytest.mark.parametrize("algorithm, signed", [("LARGE", False), ("LARGE", True), ("SMALL", False), ("SMALL", True)])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("path", PATHS)
+def test_transformed_codes_reach_the_ends_of_int16_and_no_further(algorithm, signed, seed, path):
+    """Every coefficient of B^T d B meets the greatest code of one sign and the least of the other; weights of one tap."""
+    algorithm, random = getattr(winograd, algorithm), np.random.default_rng(seed)
+    growth = algorithm.signed_growth if signed else algorithm.unsigned_growth
+    most = (2**15 if signed else 2**15 - 1) // growth
+    ends = (-most, most - 1) if signed else (0, most)
+    rows = {2: [(1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)],
+            4: [(4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0),
+                (0, 4, 0, -5, 0, 1)]}[algorithm.size]
+    coefficients = np.array([np.outer(a, b) for a in rows for b in rows])
+    assert max(np.where(part > 0, part, 0).sum() for part in (*coefficients, *-coefficients)) == algorithm.unsigned_growth
+    assert abs(coefficients).sum(axis=(1, 2)).max() == algorithm.signed_growth and coefficients.max(axis=(1, 2)).min() > 0
+    x = np.concatenate([np.where(sign * coefficients > 0, ends[1], ends[0]) for sign in (1, -1)])
+    x = np.repeat(x[..., None], CHANNELS, axis=3).astype(np.int16)
+    w = random.integers(-1, 2, (3, 3, CHANNELS, CHANNELS)).astype(np.int16) * np.eye(CHANNELS, dtype=np.int16)
+    out = np.empty((len(x), algorithm.size, algorithm.size, CHANNELS), np.int64)
+    winograd.conv_winograd(x, w, 0, out, algorithm=algorithm, path=path.split("_")[1])
+    windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.int64), (3, 3), axis=(1, 2))
+    assert np.array_equal(out, np.einsum("nyxcij,ijco->nyxo", windows, w.astype(np.int64)))
 
 
 @pytest.mark.parametrize("extra", [0, 1])
+@pytest.mark.parametrize("algorithm, bits, largest", [("SMALL", (13, 12, 14), 2047), ("LARGE", (8, 10, 9), 511)])
 @pytest.mark.parametrize("path", PATHS)
-def test_both_sides_of_the_sum_bound(monkeypatch, used, path, extra):
-    """The weights of an output sum to just what 4 * |x| * sum lets fit int32, and to one more."""
+def test_both_sides_of_the_sum_bound(monkeypatch, used, path, algorithm, bits, largest, extra):
+    """The weights of an output sum to just what growth * |x| * sum lets fit int32, and to one more."""
     monkeypatch.setattr("fxsim.nn.products.forward_paths", lambda: (path, "plain"))
-    formats = unit(13, False), unit(12), unit(14)
+    formats, algorithm = (unit(bits[0], False), unit(bits[1]), unit(bits[2])), getattr(winograd, algorithm)
     x, w, g = case(4, 1, 2, formats, "high")
-    most = INT32_MAX // (winograd.SUM_GROWTH * Operand(13, False).magnitude)
+    most = INT32_MAX // (algorithm.sum_growth * Operand(bits[0], False).magnitude)
     w[:] = 0
     column = w.reshape(-1, CHANNELS)[:, 5]
-    column[:most // 2047] = 2047
-    column[most // 2047] = most % 2047 + extra
+    column[:most // largest] = largest
+    column[most // largest] = most % largest + extra
     assert int(w.sum(dtype=np.int64)) == most + extra
     run = products(conv_layer(w, 1, 1), x.shape[1:], *formats)
     assert_same_codes(run.forward_exact(x, w, np.zeros(CHANNELS, np.int16)), direct(x, w, g, 1, formats)[0].tolist())
-    assert used == (["convolution"] if extra == 0 else [])
+    after = [2] if algorithm is winograd.LARGE else []
+    assert used == ([algorithm.size] if extra == 0 else after)
 
 
 def test_weight_gradients_spill_before_int32_is_full(used):
@@ -131,7 +164,7 @@ def test_weight_gradients_spill_before_int32_is_full(used):
     wanted = direct(x, w, g, 1, formats)[2]
     assert abs(wanted).max() > 2**31
     assert_same_codes(run.weight_grad_exact(x, g), wanted.tolist())
-    assert used == ["weight_grad"]
+    assert used == ["grad"]
 
 
 NETWORK = Network("wide", (8, 8, 1), (
@@ -154,22 +187,26 @@ def test_training_steps_are_those_of_the_direct_kernel(used, rounding):
         steps = [fixed.train_step(images, labels, LearningRate.of(0.1), step) for step in range(2)]
         results[kernel] = [(step.loss, step.counts) for step in steps], fixed.fingerprint()
         if kernel == "auto":
-            assert {"convolution", "weight_grad"} == set(used)
+            assert {2, 4, "grad"} == set(used)
             used.clear()
     assert results["auto"] == results[PATHS[0]]
     assert used == []  # a forced path is the direct one
 
 
 def test_an_operand_that_is_no_multiple_of_32_channels_is_left_to_the_direct_kernel():
-    assert winograd.saves((3, 3, 32, 64), 1, (8, 8), 9 * 64)
-    assert not winograd.saves((3, 3, 33, 64), 1, (8, 8), 9 * 64)
-    assert not winograd.saves((3, 3, 32, 40), 1, (8, 8), 9 * 64)
-    assert not winograd.saves((3, 3, 32, 64), 2, (8, 8), 9 * 64)
-    assert not winograd.saves((5, 5, 32, 64), 1, (8, 8), 25 * 64)
+    assert winograd.applies((3, 3, 32, 64), 1)
+    assert not any(winograd.applies(*others) for others in (((3, 3, 33, 64), 1), ((3, 3, 32, 40), 1), ((3, 3, 32, 64), 2),
+                                                            ((5, 5, 32, 64), 1)))
 
 
-def test_formats_of_the_bounds_are_what_the_proofs_say():
+def test_the_algorithm_that_costs_least_is_chosen():
+    weight, codes = np.ones((3, 3, 32, 32), np.int16), Operand(4, False)
+    chosen = {size: winograd.choose((size, size), 9 * size**2, codes, weight) for size in (1, 2, 3, 4, 6, 8, 10, 12)}
+    assert chosen == {1: None, 2: winograd.SMALL, 3: winograd.LARGE, 4: winograd.LARGE, 6: winograd.SMALL, 8: winograd.LARGE,
+                      10: winograd.LARGE, 12: winograd.LARGE}
+
+
+def test_weight_gradients_need_transformed_operands_of_16_bits():
     assert winograd_grad.holds(Operand(13, False), Operand(14, True))
     assert not winograd_grad.holds(Operand(14, False), Operand(14, True))
     assert not winograd_grad.holds(Operand(13, False), Operand(15, True))
-    assert Format(13, 0, signed=False).max_code * winograd.CODE_GROWTH <= 2**15

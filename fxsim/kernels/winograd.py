@@ -1,7 +1,7 @@
-"""Convolutions of 3x3 taps and stride 1 by Winograd's algorithm: exact, with 16 products instead of 36.
+"""Convolutions of 3x3 taps and stride 1 by Winograd's algorithm: exact, with fewer products.
 
 All arithmetic is modulo 2**32, in which sums, differences and products are exact; so is the result where
-SUM_GROWTH times it fits int32, whatever the partial sums.  The transformed operands have to fit int16.
+`sum_growth` times it fits int32, whatever the partial sums.  The transformed operands have to fit int16.
 """
 from __future__ import annotations
 
@@ -20,42 +20,95 @@ from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.tile import COLUMNS, NEVER, PATHS, ROWS, TILE, register_tile
 from fxsim.kernels.winograd_transforms import (
     CHANNEL_STEP,
-    CODE_GROWTH,
-    POSITIONS,
-    SUM_GROWTH,
-    WEIGHT_GROWTH,
+    finish_large_patches,
     finish_patches,
     transform_input,
+    transform_large_input,
     transform_weights,
 )
 
-PATCHES = 8 * ROWS
+PATCHES = 4 * ROWS
 """Patches of a job: transformed, with the weights of a block of outputs, they stay in a second-level cache."""
-LEAST_SAVING = 1.4
-"""Times as many products of the direct convolution, from which on the transforms pay."""
+
+
+class Algorithm(NamedTuple):
+    """F(size x size, 3x3): patches of size x size outputs from (size + 2) x (size + 2) inputs.
+
+    unsigned_growth: the coefficients of B^T d B of either sign add up to no more; signed_growth: all of them.  -2**15 fits
+    int16, and 2**15 is not reached, for there is a positive one among them and the greatest signed code is smaller.
+    weight_growth, sum_growth: by how much transformed weights, and sums that are not yet divided, are larger.
+    least_saving: times as many products of the direct convolution, from which on the transforms pay.
+    """
+
+    size: int
+    unsigned_growth: int
+    signed_growth: int
+    weight_growth: int
+    sum_growth: int
+    least_saving: float
+
+    def products(self, height: int, width: int) -> int:
+        """Of one channel of a plane of outputs."""
+        return blocks_of(height, self.size) * blocks_of(width, self.size) * (self.size + 2) ** 2
+
+    def holds(self, codes: Operand, weights: Weights, epilogue: Epilogue, bias: np.ndarray | None) -> bool:
+        """Whether the arithmetic is exact for any `codes`, the epilogue's included."""
+        growth = self.signed_growth if codes.signed else self.unsigned_growth
+        bound = codes.magnitude * weights.column
+        bias_bound = 0 if bias is None else int(np.abs(bias).max(initial=0))
+        return (growth * codes.magnitude <= 2**15 - (not codes.signed) and self.weight_growth * weights.largest < 2**15
+                and self.sum_growth * bound <= INT32_MAX and epilogue.fits_int32(bound, bias_bound))
+
+
+class Weights(NamedTuple):
+    """Magnitudes of a (3, 3, C, O) weight: of the largest, and the greatest sum of those of an output."""
+
+    largest: int
+    column: int
+
+    @classmethod
+    def of(cls, weight: np.ndarray) -> Weights:
+        return cls(*map(int, _magnitudes(weight.reshape(-1, weight.shape[3]))))
+
+
+LARGE, SMALL = Algorithm(4, 68, 100, 49, 64, 1.5), Algorithm(2, 4, 4, 9, 4, 1.4)
+"""B^T has rows of up to (-4, -4, 1, 1) for patches of 4 x 4: products of two of them add up to 68 and -32."""
 
 
 class Plane(NamedTuple):
-    """A batch of images cut into `rows` x `columns` patches of 2 x 2 outputs; patch p of image i is its p'th."""
+    """A batch of images cut into `rows` x `columns` patches of `size` x `size` outputs; patch p of image i is its p'th."""
 
     images: int
     rows: int
     columns: int
+    size: int = 2
 
     @classmethod
-    def of(cls, images: int, height: int, width: int) -> Plane:
-        return cls(images, blocks_of(height, 2), blocks_of(width, 2))
+    def of(cls, images: int, height: int, width: int, size: int = 2) -> Plane:
+        return cls(images, blocks_of(height, size), blocks_of(width, size), size)
 
     @property
     def patches(self) -> int:
         return self.images * self.rows * self.columns
 
 
-def saves(weight_shape: tuple[int, ...], stride: int, size: tuple[int, int], products: int) -> bool:
-    """Whether patches over height x width outputs save enough of `products`, the direct convolution's of one channel."""
+def applies(weight_shape: tuple[int, ...], stride: int) -> bool:
+    """Whether a convolution is of the kind."""
     *kernel, channels, outputs = weight_shape
-    whole = channels % CHANNEL_STEP == outputs % CHANNEL_STEP == 0
-    return kernel == [3, 3] and stride == 1 and whole and products >= LEAST_SAVING * POSITIONS * Plane.of(1, *size).patches
+    return kernel == [3, 3] and stride == 1 and channels % CHANNEL_STEP == outputs % CHANNEL_STEP == 0
+
+
+def choose(size: tuple[int, int], products: float, codes: Operand, weight: np.ndarray, epilogue: Epilogue = RAW,
+           bias: np.ndarray | None = None) -> Algorithm | None:
+    """The algorithm that is exact and saves most for height x width outputs, if one pays.
+
+    products: as many of int16 codes, for one channel, as cost what the direct convolution does.
+    """
+    weights = Weights.of(weight)
+    costs = {algorithm: algorithm.least_saving * algorithm.products(*size) for algorithm in (LARGE, SMALL)
+             if algorithm.holds(codes, weights, epilogue, bias)}
+    best = min(costs, key=costs.get, default=None)
+    return best if best and costs[best] <= products else None
 
 
 def rotated(weight: np.ndarray) -> np.ndarray:
@@ -63,36 +116,28 @@ def rotated(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight[::-1, ::-1].swapaxes(2, 3))
 
 
-def holds(codes: Operand, weights: Operand, weight: np.ndarray, epilogue: Epilogue = RAW,
-          bias: np.ndarray | None = None) -> bool:
-    """Whether the arithmetic is exact for any `codes` and this (3, 3, C, O) weight."""
-    if CODE_GROWTH * codes.magnitude > 2**15 or WEIGHT_GROWTH * weights.magnitude >= 2**15:
-        return False
-    bound = codes.magnitude * _largest_column(weight.reshape(-1, weight.shape[3]))
-    bias_bound = 0 if bias is None else int(np.abs(bias).max(initial=0))
-    return SUM_GROWTH * bound <= INT32_MAX and epilogue.fits_int32(bound, bias_bound)
-
-
 @jit
-def _largest_column(matrix):
-    """The greatest sum of magnitudes of a column."""
-    sums = np.zeros(matrix.shape[1], np.int64)
+def _magnitudes(matrix):
+    """The greatest magnitude, and the greatest sum of magnitudes of a column."""
+    largest, sums = np.int64(0), np.zeros(matrix.shape[1], np.int64)
     for row in matrix:
         for column in range(sums.size):
-            sums[column] += abs(np.int64(row[column]))
-    return sums.max()
+            size = abs(np.int64(row[column]))
+            sums[column] += size
+            largest = max(largest, size)
+    return largest, sums.max()
 
 
-def conv_winograd(x: np.ndarray, weight: np.ndarray, padding: int, out: np.ndarray, *, path: str, epilogue: Epilogue = RAW,
-                  bias: np.ndarray | None = None, mask: np.ndarray = NO_MASK, counts: np.ndarray | None = None,
-                  moments: np.ndarray | None = None) -> None:
-    """`conv.conv_forward` of (3, 3, C, O) weights with stride 1, where they and the epilogue are such that it `holds`.
+def conv_winograd(x: np.ndarray, weight: np.ndarray, padding: int, out: np.ndarray, *, algorithm: Algorithm, path: str,
+                  epilogue: Epilogue = RAW, bias: np.ndarray | None = None, mask: np.ndarray = NO_MASK,
+                  counts: np.ndarray | None = None, moments: np.ndarray | None = None) -> None:
+    """`conv.conv_forward` of (3, 3, C, O) weights that it `applies` to, with stride 1, by an algorithm that `holds` for them.
 
-    C is a multiple of CHANNEL_STEP, OH and OW are even.  Paths: 'avx2' and 'vnni'.
+    Paths: 'avx2' and 'vnni'.
     """
     images, height, width, outputs = out.shape
-    packed = pack_forward_weights(transform_weights(weight))
-    plane = Plane.of(images, height, width)
+    packed = pack_forward_weights(transform_weights(weight, algorithm.size))
+    plane = Plane.of(images, height, width, algorithm.size)
     jobs = blocks_of(plane.patches, PATCHES)
     bias = padded_bias(bias, outputs).astype(np.int32)
     fused = moments is not None and out.dtype == np.int16
@@ -109,16 +154,16 @@ def conv_winograd(x: np.ndarray, weight: np.ndarray, padding: int, out: np.ndarr
 def patch_corner(patch, plane):
     """(image, y, x) of the first output of a patch."""
     image, place = divmod(patch, plane.rows * plane.columns)
-    return image, place // plane.columns * 2, place % plane.columns * 2
+    return image, place // plane.columns * plane.size, place % plane.columns * plane.size
 
 
 @jit(inline="always")
 def next_corner(image, y, x, plane):
     """The corner of the patch after the one at (image, y, x)."""
-    x += 2
-    if x == 2 * plane.columns:
-        x, y = 0, y + 2
-        if y == 2 * plane.rows:
+    x += plane.size
+    if x == plane.size * plane.columns:
+        x, y = 0, y + plane.size
+        if y == plane.size * plane.rows:
             y, image = 0, image + 1
     return image, y, x
 
@@ -155,10 +200,12 @@ def _copy_edge(codes, image, mates, y, x, size, first, channels, edge):
 @jit
 def _convolve_jobs(start, stop, x, weights, plane, padding, path, bias, epilogue, out, mask, counts, moments):
     """Each job: the patches of PATCHES, by all blocks of output channels."""
-    channels, flat, edge = x.shape[3], x.reshape(-1), np.empty(POSITIONS * x.shape[3], x.dtype)
+    channels, flat, side, outputs = x.shape[3], x.reshape(-1), plane.size + 2, plane.size**2
+    positions, edge = side * side, np.empty(side * side * x.shape[3], x.dtype)
     step = PATCHES * channels + CHANNEL_STEP  # no power of two, for the sake of the cache
-    codes, rows, places = np.empty(POSITIONS * step, x.dtype), np.arange(PATCHES) * channels, np.empty(4 * PATCHES, np.int64)
-    sums, flat_out = np.empty((POSITIONS, TILE), np.int32), out.reshape(-1)
+    codes, rows = np.empty(positions * step, x.dtype), np.arange(PATCHES) * channels
+    places = np.empty(PATCHES * outputs, np.int64)
+    sums, flat_out = np.empty((positions, TILE), np.int32), out.reshape(-1)
     loops = np.array([[1, 0, 0], [1, 0, 0], [channels // 2, 2, 2 * COLUMNS]])
     unused, flat_weights = np.empty(0, np.int32), weights.reshape(-1)
     for job in range(start, stop):
@@ -166,18 +213,28 @@ def _convolve_jobs(start, stop, x, weights, plane, padding, path, bias, epilogue
         size = min(PATCHES, plane.images * plane.rows * plane.columns - first)
         image, y, left = patch_corner(first, plane)
         for patch in range(size):
-            inside, at, row, column, _ = locate_patch(x, image, 1, y - padding, left - padding, 4, 0, channels, edge)
-            transform_input(flat, edge, inside, at, row, column, codes, patch * channels, step, channels)
-            for k in range(4):
-                places[4 * patch + k] = ((image * out.shape[1] + y + k // 2) * out.shape[2] + left + k % 2) * out.shape[3]
+            inside, at, row, column, _ = locate_patch(x, image, 1, y - padding, left - padding, side, 0, channels, edge)
+            if plane.size == 2:
+                transform_input(flat, edge, inside, at, row, column, codes, patch * channels, step, channels)
+            else:
+                transform_large_input(flat, edge, inside, at, row, column, codes, patch * channels, step, channels)
+            for k in range(outputs):
+                i, j = y + k // plane.size, left + k % plane.size
+                place = ((image * out.shape[1] + i) * out.shape[2] + j) * out.shape[3]
+                places[outputs * patch + k] = place if i < out.shape[1] and j < out.shape[2] else -out.shape[3]
             image, y, left = next_corner(image, y, left, plane)
         for block in range(len(weights)):
             columns = min(COLUMNS, out.shape[3] - block * COLUMNS)
             for patch in range(0, size, ROWS):
-                for position in range(POSITIONS):
+                for position in range(positions):
                     register_tile(path, codes, flat_weights, rows, patch, position * step,
                                   block * weights.shape[1] + position * channels * COLUMNS, loops, NEVER, sums[position],
                                   unused)
-                finish_patches(sums, min(ROWS, size - patch), columns, bias, block * COLUMNS, epilogue, flat_out, mask, places,
-                               patch, job_counts, job_moments)
+                valid = min(ROWS, size - patch)
+                if plane.size == 2:
+                    finish_patches(sums, valid, columns, bias, block * COLUMNS, epilogue, flat_out, mask, places, patch,
+                                   job_counts, job_moments)
+                else:
+                    finish_large_patches(sums, valid, columns, bias, block * COLUMNS, epilogue, flat_out, mask, places, patch,
+                                         job_counts, job_moments)
             places += COLUMNS

@@ -13,7 +13,7 @@ from fxsim.kernels.matmul import spill_words
 from fxsim.kernels.packing import PAIR, blocks_of
 from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.tile import COLUMNS, NEVER, PATHS, ROWS, TILE, add_tile, register_tile
-from fxsim.kernels.winograd import Plane, locate_patch, next_corner, patch_corner
+from fxsim.kernels.winograd import SMALL, Plane, locate_patch, next_corner, patch_corner
 from fxsim.kernels.winograd_transforms import (
     CHANNEL_STEP,
     CODE_GROWTH,
@@ -32,6 +32,11 @@ HALF = POSITIONS // 2
 """Positions of a job: those of the rows of `HALVES`, which need not all rows of a patch."""
 LEAST_JOBS = 8
 """Least jobs, so that threads can share them; parts of the batch have sums of their own."""
+
+
+def pays(size: tuple[int, int], products: float) -> bool:
+    """Whether the transforms do, for a plane of gradients; products: see `winograd.choose`."""
+    return products >= SMALL.least_saving * SMALL.products(*size)
 
 
 def holds(codes: Operand, grads: Operand) -> bool:

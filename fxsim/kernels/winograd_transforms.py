@@ -1,4 +1,4 @@
-"""Winograd's transforms F(2x2, 3x3) in exact integers, in vector registers.
+"""Winograd's transforms F(2x2, 3x3) and F(4x4, 3x3) in exact integers, in vector registers.
 
 In one dimension two outputs y of three taps g over four inputs d take four products instead of six, and
 so do the gradients g' of three taps from two output gradients y':
@@ -9,7 +9,20 @@ so do the gradients g' of three taps from two output gradients y':
     A^T m = m0 + m1 + m2, m1 - m2 - m3                 A y = y0, y0 + y1, y0 - y1, -y1
 
 A patch of 2 x 2 outputs applies each along rows and columns: 16 products instead of 36.  With 2 G for G all
-is integer and the result is four times the sum, an exact division.  Source: Lavin and Gray (CVPR 2016), section 4.1.
+is integer and the result is four times the sum, an exact division.
+
+Four outputs over six inputs take six products instead of twelve, a patch of 4 x 4 takes 36 instead of 144:
+
+    B^T d = 4 d0 - 5 d2 + d4, (d4 - 4 d2) + (d3 - 4 d1), (d4 - 4 d2) - (d3 - 4 d1), (d4 - d2) + 2 (d3 - d1),
+            (d4 - d2) - 2 (d3 - d1), 4 d1 - 5 d3 + d5
+    G g   = g0 / 4, -(g0 + g1 + g2) / 6, -(g0 - g1 + g2) / 6, (g0 + 2 g1 + 4 g2) / 24, (g0 - 2 g1 + 4 g2) / 24, g2
+
+and with m that lack the denominators, s = m1 + m2, d = m1 - m2, p = m3 + m4, q = m3 - m4,
+
+    24 y0 = 6 m0 - 4 s + p        12 y1 = q - 2 d        6 y2 = p - s        6 y3 = 2 q - d + 6 m5
+
+so that in two dimensions a sum comes out 9 * 2**k times too large, 1 <= k / 2 <= 3; modulo 2**32 the inverse of 9 takes away
+that factor and a shift the other.  Source: Lavin and Gray (CVPR 2016), sections 4.1 to 4.3.
 """
 from __future__ import annotations
 
@@ -27,22 +40,38 @@ from fxsim.kernels.threads import GRAIN, parallel_for
 from fxsim.kernels.tile import COLUMNS, TILE
 
 POSITIONS = 16
-"""Products of a patch: position 4 * i + j of row i and column j."""
-CODE_GROWTH, WEIGHT_GROWTH, SUM_GROWTH = 4, 9, 4
-"""By how much B^T d B or A y A^T, 2 G g (2 G)^T, and the sums are larger than codes, weights and results."""
+"""Products of a patch of 2 x 2: position 4 * i + j of row i and column j."""
+CODE_GROWTH = 4
+"""By how much B^T d B or A y A^T of such a patch is larger than codes."""
 
 _I64 = ir.IntType(64)
 _NOT_FURTHER = _I64(0)
 
 
 def _input(builder, d):
-    """B^T d."""
-    return [builder.sub(d[0], d[2]), builder.add(d[1], d[2]), builder.sub(d[2], d[1]), builder.sub(d[1], d[3])]
+    """B^T d, of four or six."""
+    if len(d) == 4:
+        return [builder.sub(d[0], d[2]), builder.add(d[1], d[2]), builder.sub(d[2], d[1]), builder.sub(d[1], d[3])]
+    even, odd = builder.sub(d[4], _times(builder, d[2], 4)), builder.sub(d[3], _times(builder, d[1], 4))
+    far, twice = builder.sub(d[4], d[2]), _times(builder, builder.sub(d[3], d[1]), 2)
+    first = builder.add(_times(builder, builder.sub(d[0], d[2]), 4), far)
+    last = builder.sub(builder.sub(d[5], d[3]), _times(builder, twice, 2))
+    return [first, builder.add(even, odd), builder.sub(even, odd), builder.add(far, twice), builder.sub(far, twice), last]
 
 
 def _output(builder, m):
-    """A^T m."""
-    return [builder.add(builder.add(m[0], m[1]), m[2]), builder.sub(builder.sub(m[1], m[2]), m[3])]
+    """A^T m, of four; of six, 24, 12, 6 and 6 times as much."""
+    if len(m) == 4:
+        return [builder.add(builder.add(m[0], m[1]), m[2]), builder.sub(builder.sub(m[1], m[2]), m[3])]
+    s, d = builder.add(m[1], m[2]), builder.sub(m[1], m[2])
+    p, q = builder.add(m[3], m[4]), builder.sub(m[3], m[4])
+    first = builder.add(builder.sub(_times(builder, m[0], 6), _times(builder, s, 4)), p)
+    last = builder.add(builder.sub(_times(builder, q, 2), d), _times(builder, m[5], 6))
+    return [first, builder.sub(q, _times(builder, d, 2)), builder.sub(p, s), last]
+
+
+def _times(builder, value, factor: int):
+    return builder.mul(value, vectors.constant(value.type, factor))
 
 
 def _gradient(builder, y):
@@ -51,9 +80,30 @@ def _gradient(builder, y):
 
 
 def _weights(builder, g):
-    """2 G g."""
-    outer, twice = builder.add(g[0], g[2]), [builder.add(g[tap], g[tap]) for tap in (0, 2)]
-    return [twice[0], builder.add(outer, g[1]), builder.sub(outer, g[1]), twice[1]]
+    """2 G g for a patch of 2 x 2."""
+    outer = builder.add(g[0], g[2])
+    return [_times(builder, g[0], 2), builder.add(outer, g[1]), builder.sub(outer, g[1]), _times(builder, g[2], 2)]
+
+
+def _weights_large(builder, g):
+    """G g without its denominators for a patch of 4 x 4."""
+    near, twice = builder.add(g[0], g[2]), _times(builder, g[1], 2)
+    far = builder.add(g[0], _times(builder, g[2], 4))
+    return [g[0], builder.add(near, g[1]), builder.sub(near, g[1]), builder.add(far, twice), builder.sub(far, twice), g[2]]
+
+
+def _small_result(builder, i, j, value):
+    return builder.ashr(value, vectors.constant(value.type, 2))
+
+
+LARGE_SHIFTS = 3, 2, 1, 1
+"""Powers of two in 24, 12, 6 and 6."""
+INVERSE_OF_9 = pow(9, -1, 2**32)
+
+
+def _large_result(builder, i, j, value):
+    exact = builder.mul(value, vectors.constant(value.type, INVERSE_OF_9))
+    return builder.ashr(exact, vectors.constant(value.type, LARGE_SHIFTS[i] + LARGE_SHIFTS[j]))
 
 
 def _both(transform, builder, block):
@@ -140,9 +190,11 @@ def _make_transform(transform, size):
 
 
 transform_input = _make_transform(_input, 4)
+transform_large_input = _make_transform(_input, 6)
 """B^T d B."""
 transform_taps = _make_transform(_weights, 3)
-"""2 G g (2 G)^T."""
+transform_large_taps = _make_transform(_weights_large, 3)
+"""G g G^T without denominators."""
 
 
 def _make_pair_transform(half_of, transform, size):
@@ -193,43 +245,58 @@ transform_gradient_pair = _make_pair_transform(_gradient_half, _gradient, 2)
 _FINISH_PATCHES = "sums rows columns bias first_output epilogue out mask places first counts moments"
 
 
-def _emit_finish_patches(context, builder, signature, args):
-    arguments = vectors.Arguments(context, builder, signature, args, _FINISH_PATCHES)
-    emit, data, places = FinishTile(builder, arguments, vectors.I32), arguments.data("sums"), arguments.data("places")
-    with emit.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
-        start = builder.add(builder.mul(row.index, _I64(COLUMNS)), column)
-        block = [[vectors.load(builder, data, builder.add(start, _I64((4 * i + j) * TILE)), emit.vector) for j in range(4)]
-                 for i in range(4)]
-        where = builder.mul(builder.add(arguments.first, row.index), _I64(4))
-        for k, value in enumerate(itertools.chain(*_both(_output, builder, block))):
-            place = builder.load(builder.gep(places, [builder.add(where, _I64(k))]))
-            emit.finish(builder.ashr(value, vectors.constant(emit.vector, 2)), builder.add(place, column))
-    emit.add_counts()
-    return context.get_dummy_value()
+def _make_finish_patches(size, result):
+    """The intrinsic that makes the outputs from the int32 sums (position, TILE) of `rows` patches, and finishes them.
 
-
-@intrinsic
-def finish_patches(typing_context, sums, rows, columns, bias, first_output, epilogue, out, mask, places, first, counts,
-                   moments):
-    """A^T m A / 4 of the int32 sums (position, TILE) of `rows` patches, finished as by `epilogue.finish_tile`.
-
-    places: where the four outputs of each patch go, row after row; `first` is the first patch.
+    places: where the outputs of each patch go, row after row, or -1 for those that are none; `first` is the first patch.  The
+    rest: as for `epilogue.finish_tile`.
     """
-    arguments = (sums, types.int64, types.int64, bias, types.int64, epilogue, out, mask, places, types.int64, counts, moments)
-    return types.void(*arguments), _emit_finish_patches
+    side = size + 2
+
+    def codegen(context, builder, signature, args):
+        arguments = vectors.Arguments(context, builder, signature, args, _FINISH_PATCHES)
+        emit, data, places = FinishTile(builder, arguments, vectors.I32), arguments.data("sums"), arguments.data("places")
+        with emit.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
+            start = builder.add(builder.mul(row.index, _I64(COLUMNS)), column)
+            block = [[vectors.load(builder, data, builder.add(start, _I64((side * i + j) * TILE)), emit.vector)
+                      for j in range(side)] for i in range(side)]
+            where = builder.mul(builder.add(arguments.first, row.index), _I64(size * size))
+            outputs = _both(_output, builder, block)
+            for i, j in np.ndindex(size, size):
+                place = builder.load(builder.gep(places, [builder.add(where, _I64(size * i + j))]))
+                with builder.if_then(builder.icmp_signed(">=", place, _I64(0)), likely=True):
+                    emit.finish(result(builder, i, j, outputs[i][j]), builder.add(place, column))
+        emit.add_counts()
+        return context.get_dummy_value()
+
+    @intrinsic
+    def finish_patches(typing_context, sums, rows, columns, bias, first_output, epilogue, out, mask, places, first, counts,
+                       moments):
+        arguments = (sums, types.int64, types.int64, bias, types.int64, epilogue, out, mask, places, types.int64, counts,
+                     moments)
+        return types.void(*arguments), codegen
+
+    return finish_patches
 
 
-def transform_weights(codes: np.ndarray) -> np.ndarray:
-    """(3, 3, C, O) int16 codes as (4, 4, C, O) int16 codes 2 G g (2 G)^T; WEIGHT_GROWTH * |g| fits int16, C * O whole runs."""
+finish_patches = _make_finish_patches(2, _small_result)
+finish_large_patches = _make_finish_patches(4, _large_result)
+
+
+def transform_weights(codes: np.ndarray, size: int) -> np.ndarray:
+    """(size + 2, size + 2, C, O) transformed int16 codes of (3, 3, C, O) ones; C * O is a multiple of CHANNEL_STEP."""
     _, _, channels, outputs = codes.shape
-    transformed = np.empty((4, 4, channels, outputs), codes.dtype)
-    _transform_weights(np.ascontiguousarray(codes).reshape(-1), transformed.reshape(-1), channels * outputs)
+    transformed = np.empty((size + 2, size + 2, channels, outputs), codes.dtype)
+    _transform_weights(np.ascontiguousarray(codes).reshape(-1), transformed.reshape(-1), channels * outputs, size)
     return transformed
 
 
 @jit
-def _transform_weights(codes, transformed, length):
-    transform_taps(codes, codes, True, 0, 3 * length, length, transformed, 0, length, length)
+def _transform_weights(codes, transformed, length, size):
+    if size == 2:
+        transform_taps(codes, codes, True, 0, 3 * length, length, transformed, 0, length, length)
+    else:
+        transform_large_taps(codes, codes, True, 0, 3 * length, length, transformed, 0, length, length)
 
 
 def transform_weight_grad(parts: np.ndarray) -> np.ndarray:

@@ -26,7 +26,8 @@ MAX_SUM_BITS = 62
 _TILE_PATH = {"int8_vnni": "vnni", "int16_vnni": "vnni", "int16_avx2": "avx2", "plain": "plain"}
 BYTES = "int8_vnni"
 """The path of unsigned by signed bytes.  Only forward products take it: gradients are signed."""
-WINOGRAD_PATHS = ("int16_vnni", "int16_avx2")
+WINOGRAD_PATHS = ("int8_vnni", "int16_vnni", "int16_avx2")
+"""Where the widths allow them; the algorithm itself takes codes of int16."""
 
 
 def available_paths() -> tuple[str, ...]:
@@ -102,24 +103,29 @@ class Products:
             return source.reshape(len(source), 1, 1, -1), weight.reshape(1, 1, *weight.shape), 1, 0
         return source, weight, self.layer.stride, self.layer.padding
 
-    def _saves_by_winograd(self, path: str, size: tuple[int, ...]) -> bool:
-        """Whether Winograd's algorithm pays over patches of (rows, columns, ...) positions; a forced path is the direct one."""
+    def _winograd_products(self, path: str) -> float:
+        """Products of int16 codes, for one channel, that cost what the direct ones do; 0 where Winograd has no place.
+
+        A forced path is the direct one.
+        """
         rows, columns, _ = self.shape.pre
-        return (self._kernel_name == "auto" and path in WINOGRAD_PATHS and isinstance(self.layer, Conv)
-                and winograd.saves(self.shape.weight, self.layer.stride, size[:2], self.layer.kernel**2 * rows * columns))
+        fits = (self._kernel_name == "auto" and path in WINOGRAD_PATHS and isinstance(self.layer, Conv)
+                and winograd.applies(self.shape.weight, self.layer.stride))
+        return self.layer.kernel**2 * rows * columns / (2 if path == BYTES else 1) if fits else 0
 
     def _convolve_by_winograd(self, chosen: Plan, codes: Operand, source, weight, padding, out, *, rotate=False,
                               epilogue=RAW, bias=None, **options) -> bool:
-        """Convolve, in the input gradient with `rotate`d weights, by Winograd's algorithm if that holds; whether it did."""
-        even = out.shape[1] % 2 == out.shape[2] % 2 == 0
-        if not even or not self._saves_by_winograd(chosen.path, out.shape[1:]):
+        """Convolve, in the input gradient with `rotate`d weights, by Winograd's algorithm if that pays; whether it did."""
+        products = self._winograd_products(chosen.path)
+        if not products:
             return False
         if rotate:
             weight, padding = winograd.rotated(weight), 2 - padding
-        if not winograd.holds(codes, self._weights, weight, epilogue, bias):
+        algorithm = winograd.choose(out.shape[1:3], products, codes, weight, epilogue, bias)
+        if algorithm is None:
             return False
-        winograd.conv_winograd(source, weight, padding, out, path=_TILE_PATH[chosen.path], epilogue=epilogue, bias=bias,
-                               **options)
+        winograd.conv_winograd(source, weight, padding, out, algorithm=algorithm, path=_TILE_PATH[chosen.path],
+                               epilogue=epilogue, bias=bias, **options)
         return True
 
     def _forward(self, source, weight, out, **options) -> None:
@@ -194,7 +200,7 @@ class Products:
 
     @property
     def _winograd_weight_grad(self) -> bool:
-        return (self._saves_by_winograd(self.weight_grad_plan(1).path, self.shape.pre)
+        return (winograd_grad.pays(self.shape.pre[:2], self._winograd_products(self.weight_grad_plan(1).path))
                 and winograd_grad.holds(self._activations, self._grads))
 
     def _weight_grad(self, source, grad, out, **options) -> None:
