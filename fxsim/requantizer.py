@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -75,3 +76,9 @@ class Requantizer:
         bases = self.bases(stream, out.shape, shift).reshape(-1)
         return kernel.requantize_array(np.ascontiguousarray(values).reshape(-1), bases, shift, self.terms(shift),
                                        self.bounds(), out.reshape(-1))
+
+
+@lru_cache(maxsize=4096)
+def requantizer(step_exp: int, format: Format, rounding: str, overflow: str) -> Requantizer:
+    """The one Requantizer of these, which a training step asks for again and again."""
+    return Requantizer(step_exp, format, rounding, overflow)

@@ -47,9 +47,10 @@ class Algorithm(NamedTuple):
     sum_growth: int
     least_saving: float
 
-    def products(self, height: int, width: int) -> int:
-        """Of one channel of a plane of outputs."""
-        return blocks_of(height, self.size) * blocks_of(width, self.size) * (self.size + 2) ** 2
+    def cost(self, height: int, width: int) -> float:
+        """In products of the direct convolution, of one channel of a plane of outputs."""
+        patches = blocks_of(height, self.size) * blocks_of(width, self.size)
+        return self.least_saving * patches * (self.size + 2) ** 2
 
     def holds(self, codes: Operand, weights: Weights, epilogue: Epilogue, bias: np.ndarray | None) -> bool:
         """Whether the arithmetic is exact for any `codes`, the epilogue's included."""
@@ -68,7 +69,10 @@ class Weights(NamedTuple):
 
     @classmethod
     def of(cls, weight: np.ndarray) -> Weights:
-        return cls(*map(int, _magnitudes(weight.reshape(-1, weight.shape[3]))))
+        largest, matrix = max(int(weight.max()), -int(weight.min())), weight.reshape(-1, weight.shape[3])
+        sums = np.zeros(weight.shape[3], np.int32 if len(matrix) * largest <= INT32_MAX else np.int64)
+        _add_columns(matrix, sums)
+        return cls(largest, int(sums.max()))
 
 
 LARGE, SMALL = Algorithm(4, 68, 100, 49, 64, 1.5), Algorithm(2, 4, 4, 9, 4, 1.4)
@@ -105,10 +109,13 @@ def choose(size: tuple[int, int], products: float, codes: Operand, weight: np.nd
     products: as many of int16 codes, for one channel, as cost what the direct convolution does.
     """
     weights = Weights.of(weight)
-    costs = {algorithm: algorithm.least_saving * algorithm.products(*size) for algorithm in (LARGE, SMALL)
-             if algorithm.holds(codes, weights, epilogue, bias)}
-    best = min(costs, key=costs.get, default=None)
-    return best if best and costs[best] <= products else None
+    exact = [algorithm for algorithm in paying(size, products) if algorithm.holds(codes, weights, epilogue, bias)]
+    return min(exact, key=lambda algorithm: algorithm.cost(*size), default=None)
+
+
+def paying(size: tuple[int, int], products: float) -> list[Algorithm]:
+    """Algorithms that cost less than `products` direct ones, for height x width outputs."""
+    return [algorithm for algorithm in (LARGE, SMALL) if algorithm.cost(*size) <= products]
 
 
 def rotated(weight: np.ndarray) -> np.ndarray:
@@ -117,15 +124,12 @@ def rotated(weight: np.ndarray) -> np.ndarray:
 
 
 @jit
-def _magnitudes(matrix):
-    """The greatest magnitude, and the greatest sum of magnitudes of a column."""
-    largest, sums = np.int64(0), np.zeros(matrix.shape[1], np.int64)
+def _add_columns(matrix, sums):
+    """sums += the magnitudes of each column, in the type of `sums`."""
+    kind = sums.dtype.type
     for row in matrix:
         for column in range(sums.size):
-            size = abs(np.int64(row[column]))
-            sums[column] += size
-            largest = max(largest, size)
-    return largest, sums.max()
+            sums[column] = np.add(sums[column], np.abs(kind(row[column])))
 
 
 def conv_winograd(x: np.ndarray, weight: np.ndarray, padding: int, out: np.ndarray, *, algorithm: Algorithm, path: str,

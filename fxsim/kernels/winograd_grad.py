@@ -36,7 +36,7 @@ LEAST_JOBS = 8
 
 def pays(size: tuple[int, int], products: float) -> bool:
     """Whether the transforms do, for a plane of gradients; products: see `winograd.choose`."""
-    return products >= SMALL.least_saving * SMALL.products(*size)
+    return SMALL.cost(*size) <= products
 
 
 def holds(codes: Operand, grads: Operand) -> bool:

@@ -14,6 +14,7 @@ from fxsim.nn.codes import storage
 from fxsim.nn.epilogues import epilogue, fused, quantize_sums, relu_bound
 from fxsim.nn.integers import largest
 from fxsim.requantizer import Requantizer
+from fxsim.requantizer import requantizer as make_requantizer
 from fxsim.rng import Stream
 
 MAX_SUM_BITS = 62
@@ -65,7 +66,7 @@ class ChannelSum:
         """
         if not fused(requantizer):
             return quantize_sums(self.exact(x, y), requantizer, stream, relu)
-        high = Requantizer(self.step_exp + kernel.SPLIT, requantizer.format, requantizer.rounding, requantizer.overflow)
+        high = make_requantizer(self.step_exp + kernel.SPLIT, requantizer.format, requantizer.rounding, requantizer.overflow)
         dtype = storage(requantizer.format)
         out = x if in_place and x.dtype == dtype else memory.empty(x.shape, dtype)
         mask = memory.empty(x.shape, np.uint8) if relu else None

@@ -1,6 +1,8 @@
 """How exact sums become codes: in a kernel's epilogue where the Requantizer allows it, else afterwards, to the same bits."""
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from fxsim.kernels.epilogue import Epilogue
@@ -15,6 +17,7 @@ def fused(requantizer: Requantizer) -> bool:
     return requantizer.fusable and requantizer.overflow in ("saturate", "saturate_symmetric")
 
 
+@lru_cache(maxsize=4096)
 def epilogue(requantizer: Requantizer) -> Epilogue:
     low, high, *_ = requantizer.bounds()
     base, neg, odd, jam = requantizer.terms(requantizer.shift)

@@ -117,7 +117,7 @@ class Products:
                               epilogue=RAW, bias=None, **options) -> bool:
         """Convolve, in the input gradient with `rotate`d weights, by Winograd's algorithm if that pays; whether it did."""
         products = self._winograd_products(chosen.path)
-        if not products:
+        if not winograd.paying(out.shape[1:3], products):
             return False
         if rotate:
             weight, padding = winograd.rotated(weight), 2 - padding

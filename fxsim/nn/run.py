@@ -13,7 +13,7 @@ from fxsim.nn.channelwise import ChannelSum
 from fxsim.nn.codes import storage, tensor_stream
 from fxsim.nn.products import Products
 from fxsim.precision import PrecisionAssignment
-from fxsim.requantizer import Requantizer
+from fxsim.requantizer import Requantizer, requantizer
 from fxsim.rng import Stream
 from fxsim.tensor import Counts, Tensor
 
@@ -76,11 +76,12 @@ class Run:
         if self.probe:
             self.probe(tensor, layer, Tensor(codes, format))
 
-    def count(self, layer: str, tensor: str, elements: int, tally: Sequence[int]) -> None:
-        self.result.counts[layer, tensor] = Counts(elements, *(int(n) for n in tally))
+    def count(self, layer: str, tensor: str, elements: int, tally: np.ndarray | Sequence[int]) -> None:
+        below, above, flushed = tally.tolist() if isinstance(tally, np.ndarray) else tally
+        self.result.counts[layer, tensor] = Counts(elements, below, above, flushed)
 
     def requantizer(self, step_exp: int, tensor: str, format: Format) -> Requantizer:
-        return Requantizer(step_exp, format, self.assignment.rounding_of(tensor), self.assignment.overflow_of(tensor))
+        return requantizer(step_exp, format, self.assignment.rounding_of(tensor), self.assignment.overflow_of(tensor))
 
     def stream(self, layer: str, tensor: str) -> Stream:
         """The random words of a tensor, should its rounding need them."""
