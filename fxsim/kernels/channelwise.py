@@ -23,7 +23,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fxsim.kernels import vectors
-from fxsim.kernels.epilogue import Epilogue, Finish
+from fxsim.kernels.epilogue import Epilogue, Finish, emit_either
 from fxsim.kernels.jit import JIT_DISABLED, jit
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
 from fxsim.kernels.threads import parallel_for
@@ -158,11 +158,12 @@ def _combine_plainly(start, stop, x, y, channels, numbers, epilogue, out, mask, 
 
 
 class _ChannelSums:
-    """Emits first * x + second * y + constant of one vector of channels, in `words` words."""
+    """Emits first * x + second * y + constant of one vector of channels, in `words` words, for `finish`."""
 
-    def __init__(self, builder, arguments, vector, words):
-        self.builder, self.arguments, self.vector, self.words = builder, arguments, vector, words
-        self.pointers = {name: arguments.data(name) for name in ("x", "y", "numbers")}
+    def __init__(self, finish, words):
+        self.builder, self.arguments, self.vector = finish.builder, finish.arguments, finish.vector
+        self.finish, self.words = finish, words
+        self.pointers = {name: self.arguments.data(name) for name in ("x", "y", "numbers")}
 
     def _codes(self, name, place):
         vector = ir.VectorType(self.arguments.element(name), self.vector.count)
@@ -188,22 +189,25 @@ class _ChannelSums:
         low, high = sums
         high = builder.add(high, builder.ashr(low, vectors.constant(self.vector, SPLIT)))
         rest = builder.and_(low, vectors.constant(self.vector, 2**SPLIT - 1))
-        sticky = builder.zext(builder.icmp_signed("!=", rest, vectors.constant(self.vector, 0)), self.vector)
-        return builder.or_(high, sticky)
+        return builder.or_(high, self.finish.at_most_one(rest))
 
 
 def _emit_finish_channels(context, builder, signature, args):
     arguments = vectors.Arguments(context, builder, signature, args, "start stop x y channels numbers epilogue out mask counts")
     element = arguments.element("numbers")
-    finish = Finish(builder, arguments, element)
 
     def loop(has_y, words):
-        sums, channel = _ChannelSums(builder, arguments, finish.vector, words), vectors.slot(builder, I64(0))
+        emit_either(builder, arguments, lambda simple: one_loop(has_y, words, simple))
+
+    def one_loop(has_y, words, simple):
+        finish = Finish(builder, arguments, element, simple)
+        sums, channel = _ChannelSums(finish, words), vectors.slot(builder, I64(0))
         with cgutils.for_range_slice(builder, arguments.start, arguments.stop, I64(finish.lanes), inc=True) as (place, _):
             finish.finish(sums.emit(place, builder.load(channel), has_y), place)
             after = builder.add(builder.load(channel), I64(finish.lanes))
             again = builder.icmp_signed("==", after, arguments.channels)
             builder.store(builder.select(again, I64(0), after), channel)
+        finish.add_counts()
 
     def either(condition, when_true, when_false):
         with builder.if_else(condition) as (one, other):
@@ -220,7 +224,6 @@ def _emit_finish_channels(context, builder, signature, args):
             loop(has_y, 1)
 
     either(builder.icmp_signed(">", arguments.size("y"), I64(0)), lambda: words_of(True), lambda: words_of(False))
-    finish.add_counts()
     return context.get_dummy_value()
 
 

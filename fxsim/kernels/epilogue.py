@@ -12,6 +12,7 @@ The sums of the plain path take the loops of `store_sums`.
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -96,68 +97,98 @@ def _store_tile(tile, rows, columns, out, places, first):
             out[target + o] = tile[source + o]
 
 
+CLIPPED = -1
+"""What `Finish` counts in place of ABOVE: all that was clipped."""
+
+
 class Finish:
     """Emits what the module says for `lanes` outputs side by side, in integers of type `element`.
 
     Of the arguments of the intrinsic it takes an `epilogue` (for int32: `in_int32`), `out` and `mask` (flat; an empty mask
-    is none) and `counts`, to which `add_counts` adds at the end.
+    is none) and `counts`, to which `add_counts` adds at the end.  simple: leave out acc_shift, odd and jam, which are 0.
+
+    Counts are sums of min(number, 1) and of sign bits: comparisons, whose results live in registers of their own, would be
+    what processors are slowest at.  `one` is opaque, for LLVM would make them comparisons.
     """
 
-    def __init__(self, builder, arguments, element):
-        self.builder, self.arguments, self.lanes = builder, arguments, REGISTER_BITS // element.width
+    def __init__(self, builder, arguments, element, simple):
+        self.builder, self.arguments, self.simple, self.lanes = builder, arguments, simple, REGISTER_BITS // element.width
         self.vector = ir.VectorType(element, self.lanes)
         self.zero = constant(self.vector, 0)
+        self.one = splat(builder, vectors.opaque(builder, element(1)), self.vector)
         self.constants = {name: splat(builder, arguments.field("epilogue", name, element), self.vector)
                           for name in Epilogue._fields}
+        self.inside_bound = builder.sub(self.constants["relu_bound"], self.one)
         self.pointers = {name: arguments.data(name) for name in ("out", "mask", "counts")}
-        self.counts = {which: vectors.slot(builder, self.zero) for which in (BELOW, ABOVE, FLUSHED)}
+        self.counts = {which: vectors.slot(builder, self.zero) for which in (BELOW, CLIPPED, FLUSHED)}
         self.masked = builder.icmp_signed(">", arguments.size("mask"), I64(0))
         self.left, self.valid = I64(self.lanes), None
 
     def finish(self, value, place):
         """Store the codes and the mask of a vector of values, whose first output goes to `place`, and count; returns codes."""
-        builder, zero = self.builder, self.zero
-        inside = builder.and_(builder.icmp_signed(">", value, zero),
-                              builder.icmp_signed("<", value, self.constants["relu_bound"]))
-        value = self._larger(value, self.constants["floor"])
+        builder, constants = self.builder, self.constants
+        inside = builder.icmp_unsigned("<", builder.sub(value, self.one), self.inside_bound)  # 0 < value < relu_bound
+        value = self._larger(value, constants["floor"])
         code = self._rounded(value)
-        self._count(BELOW, builder.icmp_signed("<", code, self.constants["low"]))
-        self._count(ABOVE, builder.icmp_signed(">", code, self.constants["high"]))
-        self._count(FLUSHED, builder.and_(builder.icmp_signed("==", code, zero), builder.icmp_signed("!=", value, zero)))
-        code = self._larger(code, self.constants["low"])
-        code = builder.select(builder.icmp_signed("<", code, self.constants["high"]), code, self.constants["high"])
-        out = vectors.resized(builder, code, self.arguments.element("out"))
+        kept = self._larger(code, constants["low"])
+        kept = builder.select(builder.icmp_signed("<", kept, constants["high"]), kept, constants["high"])
+        self._count_all(value, code, kept)
+        out = vectors.resized(builder, kept, self.arguments.element("out"))
         vectors.store_lanes(builder, out, self.left, self.pointers["out"], place)
         with builder.if_then(self.masked):
             mask = builder.zext(inside, ir.VectorType(I8, self.lanes))
             vectors.store_lanes(builder, mask, self.left, self.pointers["mask"], place)
-        return code
+        return kept
 
     def _rounded(self, value):
         builder, zero, constants = self.builder, self.zero, self.constants
+        sign = builder.ashr(value, constant(self.vector, self.vector.element.width - 1))
+        carried = builder.add(builder.add(value, constants["base"]), builder.and_(sign, constants["neg"]))
+        if self.simple:
+            return builder.ashr(carried, constants["shift"])
         last = builder.and_(builder.ashr(value, constants["shift"]), constant(self.vector, 1))
-        carry = builder.add(constants["base"], builder.select(builder.icmp_signed("<", value, zero), constants["neg"], zero))
-        carry = builder.add(carry, builder.select(builder.icmp_signed("!=", last, zero), constants["odd"], zero))
-        return builder.or_(builder.ashr(builder.add(value, carry), constants["shift"]), constants["jam"])
+        odd = builder.select(builder.icmp_signed("!=", last, zero), constants["odd"], zero)
+        return builder.or_(builder.ashr(builder.add(carried, odd), constants["shift"]), constants["jam"])
 
     def _larger(self, value, bound):
         return self.builder.select(self.builder.icmp_signed(">", value, bound), value, bound)
 
-    def _count(self, which, condition):
-        """One more in the lanes where the condition holds and there is an output."""
-        builder, slot = self.builder, self.counts[which]
+    def _count_all(self, value, code, kept):
+        builder = self.builder
+        beyond = builder.sub(code, kept)  # does not overflow, for low <= 0 <= high
         if self.valid is not None:
-            condition = builder.and_(condition, self.valid)
-        count = builder.load(slot)
-        builder.store(builder.select(condition, builder.add(count, constant(self.vector, 1)), count), slot)
+            beyond = builder.and_(beyond, self.valid)
+        below = builder.ashr(beyond, constant(self.vector, self.vector.element.width - 1))
+        self._add(BELOW, builder.neg(below))
+        self._add(CLIPPED, self.at_most_one(beyond))
+        self._add(FLUSHED, builder.and_(self.at_most_one(value), builder.not_(self.at_most_one(code))))
+
+    def at_most_one(self, value):
+        """1 in the lanes that are not 0."""
+        return self.builder.select(self.builder.icmp_unsigned("<", value, self.one), value, self.one)
+
+    def _add(self, which, ones):
+        self.builder.store(self.builder.add(self.builder.load(self.counts[which]), ones), self.counts[which])
 
     def add_counts(self):
         """To be emitted last."""
         builder = self.builder
-        for which, slot in self.counts.items():
+        sums = {which: vectors.sum_of_lanes(builder, builder.sext(builder.load(slot), ir.VectorType(I64, self.lanes)))
+                for which, slot in self.counts.items()}
+        sums[ABOVE] = builder.sub(sums.pop(CLIPPED), sums[BELOW])
+        for which, count in sums.items():
             place = builder.gep(self.pointers["counts"], [I64(which)])
-            lanes = builder.sext(builder.load(slot), ir.VectorType(I64, self.lanes))
-            builder.store(builder.add(builder.load(place), vectors.sum_of_lanes(builder, lanes)), place)
+            builder.store(builder.add(builder.load(place), count), place)
+
+
+def emit_either(builder, arguments, emit) -> None:
+    """emit(simple) for simple epilogues and for others."""
+    fields = (arguments.field("epilogue", name, I64) for name in ("acc_shift", "odd", "jam"))
+    any_ = functools.reduce(builder.or_, fields)
+    with builder.if_else(builder.icmp_signed("==", any_, I64(0)), likely=True) as branches:
+        for simple, branch in zip((True, False), branches):
+            with branch:
+                emit(simple)
 
 
 class FinishTile(Finish):
@@ -165,14 +196,15 @@ class FinishTile(Finish):
 
     Further arguments: `rows` and `columns` (valid ones), `bias` (of that type, padded to whole tiles), the `first_output` of
     the tile, and the job's `moments` (2 * padded outputs int64, or empty: sums of the codes and of their squares, added to).
-    A caller that asks for moments has codes of int16: float64 holds the sums of a tile's rows exactly.
+    A caller that asks for moments has codes of int16: int32 holds their sum, and float64 that of their squares, over a tile.
     """
 
-    def __init__(self, builder, arguments, element):
-        super().__init__(builder, arguments, element)
+    def __init__(self, builder, arguments, element, simple):
+        super().__init__(builder, arguments, element, simple)
         self.pointers |= {name: arguments.data(name) for name in ("bias", "moments")}
         self.measured = builder.icmp_signed(">", arguments.size("moments"), I64(0))
-        self.sums = [vectors.slot(builder, constant(ir.VectorType(DOUBLE, self.lanes), 0.0)) for _ in range(2)]
+        self.total = vectors.slot(builder, self.zero)
+        self.squares = vectors.slot(builder, constant(ir.VectorType(DOUBLE, self.lanes), 0.0))
 
     @contextlib.contextmanager
     def each_column(self):
@@ -183,35 +215,38 @@ class FinishTile(Finish):
         with cgutils.for_range(builder, blocks) as block:
             column = builder.mul(block.index, I64(self.lanes))
             self.left = builder.sub(arguments.columns, column)
-            self.valid = builder.icmp_signed("<", lanes, splat(builder, self.left, ir.VectorType(I64, self.lanes)))
+            valid = builder.icmp_signed("<", lanes, splat(builder, self.left, ir.VectorType(I64, self.lanes)))
+            self.valid = builder.sext(valid, self.vector)
             self.output = builder.add(arguments.first_output, column)
             self.bias = vectors.load(builder, self.pointers["bias"], self.output, self.vector)
-            for total in self.sums:
-                builder.store(constant(total.type.pointee, 0.0), total)
+            builder.store(self.zero, self.total)
+            builder.store(constant(self.squares.type.pointee, 0.0), self.squares)
             yield column
             with builder.if_then(self.measured):
                 self._add_moments()
 
     def finish(self, sums, place):
         builder = self.builder
-        code = super().finish(builder.add(builder.shl(sums, self.constants["acc_shift"]), self.bias), place)
+        if not self.simple:
+            sums = builder.shl(sums, self.constants["acc_shift"])
+        code = super().finish(builder.add(sums, self.bias), place)
         with builder.if_then(self.measured):
             self._measure(code)
 
     def _measure(self, code):
         """Contraction to a fused multiply-add changes nothing where product and sum are exact."""
-        builder, (total, squares) = self.builder, self.sums
-        code = builder.sitofp(code, total.type.pointee)
-        square = builder.fmul(code, code, flags=("contract",))
-        builder.store(builder.fadd(builder.load(total), code), total)
-        builder.store(builder.fadd(builder.load(squares), square, flags=("contract",)), squares)
+        builder = self.builder
+        real = builder.sitofp(code, self.squares.type.pointee)
+        square = builder.fmul(real, real, flags=("contract",))
+        builder.store(builder.add(builder.load(self.total), code), self.total)
+        builder.store(builder.fadd(builder.load(self.squares), square, flags=("contract",)), self.squares)
 
     def _add_moments(self):
-        builder, moments = self.builder, self.pointers["moments"]
-        places = self.output, builder.add(self.output, builder.sdiv(self.arguments.size("moments"), I64(2)))
-        for slot, place in zip(self.sums, places):
-            value = builder.fptosi(builder.load(slot), ir.VectorType(I64, self.lanes))
-            vectors.store(builder, builder.add(vectors.load(builder, moments, place, value.type), value), moments, place)
+        builder, moments, wide = self.builder, self.pointers["moments"], ir.VectorType(I64, self.lanes)
+        second = builder.add(self.output, builder.sdiv(self.arguments.size("moments"), I64(2)))
+        for value, place in ((builder.sext(builder.load(self.total), wide), self.output),
+                             (builder.fptosi(builder.load(self.squares), wide), second)):
+            vectors.store(builder, builder.add(vectors.load(builder, moments, place, wide), value), moments, place)
 
 
 _FINISH_TILE = "sums rows columns bias first_output epilogue out mask places first counts moments"
@@ -219,13 +254,17 @@ _FINISH_TILE = "sums rows columns bias first_output epilogue out mask places fir
 
 def _emit_finish_tile(context, builder, signature, args):
     arguments = vectors.Arguments(context, builder, signature, args, _FINISH_TILE)
-    emit = FinishTile(builder, arguments, arguments.element("sums"))
     data, places = arguments.data("sums"), arguments.data("places")
-    with emit.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
-        sums = vectors.load(builder, data, builder.add(builder.mul(row.index, I64(COLUMNS)), column), emit.vector)
-        place = builder.load(builder.gep(places, [builder.add(arguments.first, row.index)]))
-        emit.finish(sums, builder.add(place, column))
-    emit.add_counts()
+
+    def emit(simple):
+        tile = FinishTile(builder, arguments, arguments.element("sums"), simple)
+        with tile.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
+            sums = vectors.load(builder, data, builder.add(builder.mul(row.index, I64(COLUMNS)), column), tile.vector)
+            place = builder.load(builder.gep(places, [builder.add(arguments.first, row.index)]))
+            tile.finish(sums, builder.add(place, column))
+        tile.add_counts()
+
+    emit_either(builder, arguments, emit)
     return context.get_dummy_value()
 
 

@@ -80,6 +80,11 @@ def splat(builder, value, vector):
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, vector.count), None))
 
 
+def opaque(builder, value):
+    """`value`, of which LLVM is not to know that it is a constant."""
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
+
+
 def constant(vector, number: int):
     """A Python number in all lanes."""
     return ir.Constant(vector, [number] * vector.count)

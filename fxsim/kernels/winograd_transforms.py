@@ -34,7 +34,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fxsim.kernels import memory, vectors
-from fxsim.kernels.epilogue import FinishTile
+from fxsim.kernels.epilogue import FinishTile, emit_either
 from fxsim.kernels.jit import jit
 from fxsim.kernels.threads import GRAIN, parallel_for
 from fxsim.kernels.tile import COLUMNS, TILE
@@ -255,18 +255,23 @@ def _make_finish_patches(size, result):
 
     def codegen(context, builder, signature, args):
         arguments = vectors.Arguments(context, builder, signature, args, _FINISH_PATCHES)
-        emit, data, places = FinishTile(builder, arguments, vectors.I32), arguments.data("sums"), arguments.data("places")
-        with emit.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
-            start = builder.add(builder.mul(row.index, _I64(COLUMNS)), column)
-            block = [[vectors.load(builder, data, builder.add(start, _I64((side * i + j) * TILE)), emit.vector)
-                      for j in range(side)] for i in range(side)]
-            where = builder.mul(builder.add(arguments.first, row.index), _I64(size * size))
-            outputs = _both(_output, builder, block)
-            for i, j in np.ndindex(size, size):
-                place = builder.load(builder.gep(places, [builder.add(where, _I64(size * i + j))]))
-                with builder.if_then(builder.icmp_signed(">=", place, _I64(0)), likely=True):
-                    emit.finish(result(builder, i, j, outputs[i][j]), builder.add(place, column))
-        emit.add_counts()
+        data, places = arguments.data("sums"), arguments.data("places")
+
+        def emit(simple):
+            tile = FinishTile(builder, arguments, vectors.I32, simple)
+            with tile.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
+                start = builder.add(builder.mul(row.index, _I64(COLUMNS)), column)
+                block = [[vectors.load(builder, data, builder.add(start, _I64((side * i + j) * TILE)), tile.vector)
+                          for j in range(side)] for i in range(side)]
+                where = builder.mul(builder.add(arguments.first, row.index), _I64(size * size))
+                outputs = _both(_output, builder, block)
+                for i, j in np.ndindex(size, size):
+                    place = builder.load(builder.gep(places, [builder.add(where, _I64(size * i + j))]))
+                    with builder.if_then(builder.icmp_signed(">=", place, _I64(0)), likely=True):
+                        tile.finish(result(builder, i, j, outputs[i][j]), builder.add(place, column))
+            tile.add_counts()
+
+        emit_either(builder, arguments, emit)
         return context.get_dummy_value()
 
     @intrinsic
