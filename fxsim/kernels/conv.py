@@ -19,7 +19,7 @@ from fxsim.kernels.matmul import PANEL_BYTES, Product, group_tiles, multiply_chu
 from fxsim.kernels.packing import pair_images, place
 from fxsim.kernels.taps import forward_axis, geometry, input_grad_axis
 from fxsim.kernels.threads import parallel_for
-from fxsim.kernels.tile import COLUMNS, NEVER, PLAIN, ROWS, TILE, register_tile, wide_tile, word_terms
+from fxsim.kernels.tile import COLUMNS, PLAIN, ROWS, TILE, register_tile, wide_tile, word_terms
 
 NO_MASK = np.empty(0, np.uint8)
 
@@ -100,13 +100,17 @@ def _fill_offsets(tables, group, source_image, out_image, first_channel, rows, p
     """Where each position of a group lies in the source and in the output; the last is repeated to the end."""
     _, first_pixel, pixels, first, size = tables.groups[group]
     image, pixel = divmod(first, pixels)
-    for i in range(rows.size):
-        rows[i] = image * source_image + tables.read[first_pixel + pixel]
-        places[i] = image * out_image + tables.write[first_pixel + pixel] + first_channel
-        if i < size - 1:
-            pixel += 1
-            if pixel == pixels:
-                pixel, image = 0, image + 1
+    done = 0
+    while done < size:  # image by image, in loops that run on several lanes
+        count = min(size - done, pixels - pixel)
+        read, write = tables.read[first_pixel + pixel:][:count], tables.write[first_pixel + pixel:][:count]
+        source, target = rows[done:done + count], places[done:done + count]
+        for i in range(count):
+            source[i] = image * source_image + read[i]
+        for i in range(count):
+            target[i] = image * out_image + first_channel + write[i]
+        done, pixel, image = done + count, 0, image + 1
+    rows[size:], places[size:] = rows[size - 1], places[size - 1]
 
 
 @jit
@@ -126,7 +130,7 @@ def _convolve_jobs(start, stop, source, source_image, weights, tables, product, 
         for at in range(0, size, ROWS):
             valid = min(ROWS, size - at)
             if product.fits_int32:
-                register_tile(product.path, source, flat_weights, rows, at, 0, weights_at, loops, NEVER, low, high)
+                register_tile(product.path, source, flat_weights, rows, at, 0, weights_at, loops, low)
                 finish_tile(low, valid, columns, narrow_bias, column, epilogue, flat_out, mask, places, at, job_counts,
                             job_moments)
             else:

@@ -118,7 +118,7 @@ def _multiply_jobs(start, stop, left, right, rows, size, loops, chunk_loop, grou
         places = (first + np.arange(group * ROWS)) * product.columns + block * COLUMNS
         if product.fits_int32:
             for row in range(0, valid_rows, ROWS):
-                register_tile(product.path, left, flat_right, offsets, row, 0, block * right.shape[1], loops, NEVER, low, high)
+                register_tile(product.path, left, flat_right, offsets, row, 0, block * right.shape[1], loops, low)
                 finish_tile(low, min(ROWS, valid_rows - row), columns, narrow_bias, 0, epilogue, out, no_mask, places, row,
                             job_counts, no_moments)
             continue

@@ -155,63 +155,90 @@ class _Emitter:
             self.builder.store(self.builder.load(total), pointer, align=4)
 
 
-def _emit_reduction(builder, emitter, left_rows, right, table, spill_words, high, column):
-    """The three loops; the inner one is cut wherever a spill is due."""
-    remaining = _variable(builder, spill_words)
+def _emit_reduction(builder, emitter, left_rows, right, table, spill):
+    """The three loops; with a `spill`, the inner one is cut wherever one is due."""
     outer, middle, inner = table
     with cgutils.for_range(builder, outer[0]) as i, cgutils.for_range(builder, middle[0]) as j:
         left, right_at = (
             _variable(builder, builder.add(builder.mul(i.index, outer[k]), builder.mul(j.index, middle[k])))
             for k in (1, 2))
-        pending = _variable(builder, inner[0])
-        with _while_positive(builder, pending):
-            count, room = builder.load(pending), builder.load(remaining)
-            count = builder.select(builder.icmp_signed("<", count, room), count, room)
+
+        def add_words(count):
             with cgutils.for_range(builder, count):
                 emitter.add_word(left_rows, builder.load(left), builder.gep(right, [builder.load(right_at)]))
                 _advance(builder, left, inner[1])
                 _advance(builder, right_at, inner[2])
+
+        if spill:
+            spill.cut(inner[0], add_words)
+        else:
+            add_words(inner[0])
+
+
+class _Spill:
+    """Emits a spill of an emitter's sums after each `words` words."""
+
+    def __init__(self, builder, emitter, words, high, column):
+        self.builder, self.emitter, self.words, self.high, self.column = builder, emitter, words, high, column
+        self.remaining = _variable(builder, words)
+
+    def cut(self, all_words, add_words):
+        builder, pending = self.builder, _variable(self.builder, all_words)
+        with _while_positive(builder, pending):
+            count, room = builder.load(pending), builder.load(self.remaining)
+            count = builder.select(builder.icmp_signed("<", count, room), count, room)
+            add_words(count)
             _advance(builder, pending, builder.neg(count))
-            _advance(builder, remaining, builder.neg(count))
-            with builder.if_then(builder.icmp_signed("==", builder.load(remaining), _I64(0)), likely=False):
-                builder.store(spill_words, remaining)
-                emitter.spill(high, column)
+            _advance(builder, self.remaining, builder.neg(count))
+            with builder.if_then(builder.icmp_signed("==", builder.load(self.remaining), _I64(0)), likely=False):
+                builder.store(self.words, self.remaining)
+                self.emitter.spill(self.high, self.column)
 
 
-def _make_tile(path, step, lanes, vectors):
-    """The intrinsic `tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high)`."""
+_TILE = "a b rows first_row a_origin b_origin loops low"
 
-    def codegen(context, builder, signature, args):
-        terms = word_terms(signature.args[0].dtype.name)
-        if not processor_has(path) or (path == "avx2" and terms == 4):  # never called; the IR would not compile
-            return context.get_dummy_value()
-        pointers = {k: context.make_array(signature.args[k])(context, builder, args[k]).data
-                    for k in (0, 1, 2, 6, 8, 9)}
-        first_row, a_origin, b_origin, spill_words = (args[k] for k in (3, 4, 5, 7))
-        table = [[builder.load(builder.gep(pointers[6], [_I64(3 * i + k)])) for k in range(3)] for i in range(3)]
+
+def _make_tile(path, step, lanes, vectors_per_row):
+    """The intrinsics of a tile: one whose sums fit int32, and one that takes `spill_words` and `high` and spills."""
+
+    def emit(context, builder, signature, args, names):
+        arguments = vectors.Arguments(context, builder, signature, args, names)
+        terms = 32 // arguments.element("a").width
+        if not processor_has(path) or terms not in (2, 4) or (path == "avx2" and terms == 4):
+            return context.get_dummy_value()  # never called; the IR would not compile
+        a, b, rows, loops, low = (arguments.data(name) for name in ("a", "b", "rows", "loops", "low"))
+        table = [[builder.load(builder.gep(loops, [_I64(3 * i + k)])) for k in range(3)] for i in range(3)]
         left_rows = []
         for row in range(ROWS):
-            offset = builder.load(builder.gep(pointers[2], [builder.add(first_row, _I64(row))]))
-            left_rows.append(builder.gep(pointers[0], [builder.add(offset, a_origin)]))
-        with cgutils.for_range(builder, _I64(COLUMNS // (lanes * vectors))) as part:
-            column = builder.mul(part.index, _I64(lanes * vectors))
-            right = builder.gep(pointers[1], [builder.add(b_origin, builder.mul(column, _I64(terms)))])
-            emitter = _Emitter(builder, step, lanes, vectors, terms)
-            _emit_reduction(builder, emitter, left_rows, right, table, spill_words, pointers[9], column)
-            emitter.store(pointers[8], column)
+            offset = builder.load(builder.gep(rows, [builder.add(arguments.first_row, _I64(row))]))
+            left_rows.append(builder.gep(a, [builder.add(offset, arguments.a_origin)]))
+        with cgutils.for_range(builder, _I64(COLUMNS // (lanes * vectors_per_row))) as part:
+            column = builder.mul(part.index, _I64(lanes * vectors_per_row))
+            right = builder.gep(b, [builder.add(arguments.b_origin, builder.mul(column, _I64(terms)))])
+            emitter = _Emitter(builder, step, lanes, vectors_per_row, terms)
+            spill = None
+            if "high" in names:
+                spill = _Spill(builder, emitter, arguments.spill_words, arguments.data("high"), column)
+            _emit_reduction(builder, emitter, left_rows, right, table, spill)
+            emitter.store(low, column)
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(typing_context, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high):
-        arguments = (a, b, rows, types.int64, types.int64, types.int64, loops, types.int64, low, high)
-        return types.void(*arguments), codegen
+    def tile(typing_context, a, b, rows, first_row, a_origin, b_origin, loops, low):
+        arguments = (a, b, rows, types.int64, types.int64, types.int64, loops, low)
+        return types.void(*arguments), lambda *context: emit(*context, _TILE)
 
-    return tile
+    @intrinsic
+    def spilling_tile(typing_context, a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high):
+        arguments = (a, b, rows, types.int64, types.int64, types.int64, loops, low, types.int64, high)
+        return types.void(*arguments), lambda *context: emit(*context, _TILE + " spill_words high")
+
+    return tile, spilling_tile
 
 
-vnni_tile = _make_tile("vnni", _vnni_step, lanes=16, vectors=4)
+vnni_tile, vnni_spilling_tile = _make_tile("vnni", _vnni_step, lanes=16, vectors_per_row=4)
 """24 zmm sums, 4 zmm columns, 1 broadcast: one `vpdpwssd` per cycle hides its latency of 4."""
-avx2_tile = _make_tile("avx2", _avx2_step, lanes=8, vectors=2)
+avx2_tile, avx2_spilling_tile = _make_tile("avx2", _avx2_step, lanes=8, vectors_per_row=2)
 """12 ymm sums, 2 ymm columns, 1 broadcast and 1 product fill the 16 registers."""
 
 
@@ -237,18 +264,26 @@ def plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, val
 
 
 @jit(inline="always")
-def register_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high):
-    """low + (high << CARRY_BITS) = one tile by VNNI or AVX2; without a spill `high` is left alone and counts as 0."""
-    if spill_words != NEVER:
-        high[:] = 0
+def register_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, low):
+    """low = one tile by VNNI or AVX2, whose sums fit int32."""
     if path == VNNI:
-        vnni_tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high)
+        vnni_tile(a, b, rows, first_row, a_origin, b_origin, loops, low)
     else:
-        avx2_tile(a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high)
+        avx2_tile(a, b, rows, first_row, a_origin, b_origin, loops, low)
+
+
+@jit(inline="always")
+def spilling_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high):
+    """low + (high << CARRY_BITS) = one tile by VNNI or AVX2."""
+    high[:] = 0
+    if path == VNNI:
+        vnni_spilling_tile(a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high)
+    else:
+        avx2_spilling_tile(a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high)
 
 
 def _emit_add_tile(context, builder, signature, args):
-    arguments = vectors.Arguments(context, builder, signature, args, "low high spilled rows columns target at step")
+    arguments = vectors.Arguments(context, builder, signature, args, "low high rows columns target at step")
     low, high, target = (arguments.data(name) for name in ("low", "high", "target"))
     narrow = ir.VectorType(_I32, 8)
     wide = ir.VectorType(_I64, narrow.count)
@@ -257,21 +292,17 @@ def _emit_add_tile(context, builder, signature, args):
         place = builder.add(arguments.at, builder.mul(row.index, arguments.step))
         with cgutils.for_range_slice(builder, _I64(0), arguments.columns, _I64(narrow.count), inc=True) as (column, _):
             source_at, target_at = builder.add(source, column), builder.add(place, column)
-            total = vectors.slot(builder, builder.sext(vectors.load(builder, low, source_at, narrow), wide))
-            with builder.if_then(arguments.spilled):
-                carried = builder.sext(vectors.load(builder, high, source_at, narrow), wide)
-                carried = builder.shl(carried, vectors.constant(wide, CARRY_BITS))
-                builder.store(builder.add(builder.load(total), carried), total)
-            value = builder.add(vectors.load(builder, target, target_at, wide), builder.load(total))
-            vectors.store(builder, value, target, target_at)
+            parts = [builder.sext(vectors.load(builder, part, source_at, narrow), wide) for part in (low, high)]
+            total = builder.add(parts[0], builder.shl(parts[1], vectors.constant(wide, CARRY_BITS)))
+            vectors.store(builder, builder.add(vectors.load(builder, target, target_at, wide), total), target, target_at)
     return context.get_dummy_value()
 
 
 @intrinsic
-def add_tile(typing_context, low, high, spilled, rows, columns, target, at, step):
-    """target[at + row * step + column] (int64) += low, plus high << CARRY_BITS where `spilled`; columns: a multiple of 8."""
+def add_tile(typing_context, low, high, rows, columns, target, at, step):
+    """target[at + row * step + column] (int64) += low + (high << CARRY_BITS); columns: a multiple of 8."""
     steps = (types.int64,) * 2
-    return types.void(low, high, types.boolean, *steps, target, *steps), _emit_add_tile
+    return types.void(low, high, *steps, target, *steps), _emit_add_tile
 
 
 @jit(inline="always")
@@ -280,5 +311,5 @@ def wide_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_word
     if path == PLAIN:
         plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, valid_columns, total)
     else:
-        register_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, low, high)
-        add_tile(low, high, spill_words != NEVER, ROWS, COLUMNS, total, 0, COLUMNS)
+        spilling_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high)
+        add_tile(low, high, ROWS, COLUMNS, total, 0, COLUMNS)

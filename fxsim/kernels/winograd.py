@@ -17,7 +17,7 @@ from fxsim.kernels.gemm import INT32_MAX, Operand
 from fxsim.kernels.jit import jit
 from fxsim.kernels.packing import blocks_of, pack_forward_weights
 from fxsim.kernels.threads import parallel_for
-from fxsim.kernels.tile import COLUMNS, NEVER, PATHS, ROWS, TILE, register_tile
+from fxsim.kernels.tile import COLUMNS, PATHS, ROWS, TILE, register_tile
 from fxsim.kernels.winograd_transforms import (
     CHANNEL_STEP,
     finish_large_patches,
@@ -211,7 +211,7 @@ def _convolve_jobs(start, stop, x, weights, plane, padding, path, bias, epilogue
     places = np.empty(PATCHES * outputs, np.int64)
     sums, flat_out = np.empty((positions, TILE), np.int32), out.reshape(-1)
     loops = np.array([[1, 0, 0], [1, 0, 0], [channels // 2, 2, 2 * COLUMNS]])
-    unused, flat_weights = np.empty(0, np.int32), weights.reshape(-1)
+    flat_weights = weights.reshape(-1)
     for job in range(start, stop):
         first, job_counts, job_moments = job * PATCHES, counts[job], moments[job]
         size = min(PATCHES, plane.images * plane.rows * plane.columns - first)
@@ -232,8 +232,7 @@ def _convolve_jobs(start, stop, x, weights, plane, padding, path, bias, epilogue
             for patch in range(0, size, ROWS):
                 for position in range(positions):
                     register_tile(path, codes, flat_weights, rows, patch, position * step,
-                                  block * weights.shape[1] + position * channels * COLUMNS, loops, NEVER, sums[position],
-                                  unused)
+                                  block * weights.shape[1] + position * channels * COLUMNS, loops, sums[position])
                 valid = min(ROWS, size - patch)
                 if plane.size == 2:
                     finish_patches(sums, valid, columns, bias, block * COLUMNS, epilogue, flat_out, mask, places, patch,

@@ -12,7 +12,7 @@ from fxsim.kernels.jit import jit
 from fxsim.kernels.matmul import spill_words
 from fxsim.kernels.packing import PAIR, blocks_of
 from fxsim.kernels.threads import parallel_for
-from fxsim.kernels.tile import COLUMNS, NEVER, PATHS, ROWS, TILE, add_tile, register_tile
+from fxsim.kernels.tile import COLUMNS, PATHS, ROWS, TILE, add_tile, spilling_tile
 from fxsim.kernels.winograd import SMALL, Plane, locate_patch, next_corner, patch_corner
 from fxsim.kernels.winograd_transforms import (
     CHANNEL_STEP,
@@ -98,6 +98,6 @@ def _weight_grad_jobs(start, stop, x, grad, pairs, padding, path, spill, sums):
             for position in range(HALF):
                 plane = part * POSITIONS + 4 * HALVES[half][position // 4] + position % 4
                 for row in range(0, channels, ROWS):
-                    register_tile(path, left, right, rows, row, position * step, position * step, loops, spill, low, high)
-                    add_tile(low, high, spill != NEVER, min(ROWS, channels - row), outputs, flat_sums,
+                    spilling_tile(path, left, right, rows, row, position * step, position * step, loops, low, spill, high)
+                    add_tile(low, high, min(ROWS, channels - row), outputs, flat_sums,
                              (plane * every_channel + channel + row) * every_output + output, every_output)
