@@ -75,13 +75,24 @@ def multiply_chunks(left, right, rows, size, loops, chunk_loop, product, epilogu
 
     left: flat codes.  right (blocks, codes).  loops: the table of `tile.py` for one chunk; the loop
     `chunk_loop` is `size` long and runs in chunks of loops[chunk_loop, 0].  product: of one chunk.
+    Where there are few tiles, the reduction is cut into parts, too, that have sums of their own.
     """
-    group = group_tiles(rows.size, product.blocks)
+    chunks = blocks_of(size, int(loops[chunk_loop, 0]))
+    tiles = blocks_of(rows.size, ROWS) * product.blocks
+    parts = min(chunks, blocks_of(JOBS, tiles))
+    group = min(GROUP_TILES, blocks_of(rows.size, ROWS)) if parts > 1 else group_tiles(rows.size, product.blocks)
     jobs = blocks_of(rows.size, group * ROWS) * product.blocks
-    product = product._replace(fits_int32=product.fits_int32 and int(loops[chunk_loop, 0]) == size)
-    job_counts = np.zeros((jobs, 3), np.int64)
-    parallel_for(_multiply_jobs, jobs, 1, left, right, rows, size, loops, chunk_loop, group, product,
-                 epilogue.in_int32() if product.fits_int32 else epilogue, out.reshape(-1), job_counts)
+    product = product._replace(fits_int32=product.fits_int32 and chunks == 1)
+    flat_out, job_counts = out.reshape(-1), np.zeros((jobs, 3), np.int64)
+    whole = epilogue.in_int32() if product.fits_int32 else epilogue
+    if product.fits_int32:
+        parallel_for(_multiply_at_once, jobs, 1, left, right, rows, loops, group, product, whole, flat_out, job_counts)
+    else:
+        partial = np.empty((jobs if parts > 1 else 0, parts, group, TILE), np.int64)
+        parallel_for(_multiply_jobs, parts * jobs, 1, left, right, rows, size, loops, chunk_loop, group, product, whole,
+                     flat_out, job_counts, partial)
+        if parts > 1:
+            parallel_for(_add_parts, jobs, 1, partial, rows.size, product, whole, flat_out, job_counts)
     if counts is not None:
         counts += job_counts.sum(axis=0)
 
@@ -102,33 +113,78 @@ def group_tiles(rows: int, blocks: int) -> int:
     return max(1, min(GROUP_TILES, blocks_of(rows, ROWS) * blocks // JOBS))
 
 
+@jit(inline="always")
+def _job_rows(job, rows, group, product):
+    """(first row, block, valid rows, valid columns) of a job, a group of rows by one block of columns."""
+    first, block = job // product.blocks * group * ROWS, job % product.blocks
+    return first, block, min(group * ROWS, rows - first), min(COLUMNS, product.columns - block * COLUMNS)
+
+
 @jit
-def _multiply_jobs(start, stop, left, right, rows, size, loops, chunk_loop, group, product, epilogue, out, counts):
-    """Each job: a group of rows by one block of columns, chunk by chunk."""
-    low, high, sums = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty((group, TILE), np.int64)
-    codes, tile_mask, offsets = np.empty(TILE, np.int64), np.empty(TILE, np.uint8), np.empty(group * ROWS, np.int64)
-    bias, narrow_bias, no_mask = np.zeros(COLUMNS, np.int64), np.zeros(COLUMNS, np.int32), np.empty(0, np.uint8)
-    chunk, left_step, right_step = loops[chunk_loop]
-    loops, flat_right, no_moments = loops.copy(), right.reshape(-1), np.empty(0, np.int64)
+def _offsets(rows, first, valid, offsets):
+    for i in range(offsets.size):
+        offsets[i] = rows[first + min(i, valid - 1)]
+
+
+@jit
+def _places(first, group, product, block):
+    return (first + np.arange(group * ROWS)) * product.columns + block * COLUMNS
+
+
+@jit
+def _multiply_at_once(start, stop, left, right, rows, loops, group, product, epilogue, out, counts):
+    """Each job: its tiles, whose sums fit int32."""
+    low, offsets, flat_right = np.empty(TILE, np.int32), np.empty(group * ROWS, np.int64), right.reshape(-1)
+    bias, no_mask, no_moments = np.zeros(COLUMNS, np.int32), np.empty(0, np.uint8), np.empty(0, np.int64)
     for job in range(start, stop):
-        first, block, job_counts = job // product.blocks * group * ROWS, job % product.blocks, counts[job]
-        valid_rows, columns = min(group * ROWS, rows.size - first), min(COLUMNS, product.columns - block * COLUMNS)
-        for i in range(group * ROWS):
-            offsets[i] = rows[first + min(i, valid_rows - 1)]
-        places = (first + np.arange(group * ROWS)) * product.columns + block * COLUMNS
-        if product.fits_int32:
-            for row in range(0, valid_rows, ROWS):
-                register_tile(product.path, left, flat_right, offsets, row, 0, block * right.shape[1], loops, low)
-                finish_tile(low, min(ROWS, valid_rows - row), columns, narrow_bias, 0, epilogue, out, no_mask, places, row,
-                            job_counts, no_moments)
-            continue
+        first, block, valid_rows, columns = _job_rows(job, rows.size, group, product)
+        _offsets(rows, first, valid_rows, offsets)
+        places, job_counts = _places(first, group, product, block), counts[job]
+        for row in range(0, valid_rows, ROWS):
+            register_tile(product.path, left, flat_right, offsets, row, 0, block * right.shape[1], loops, low)
+            finish_tile(low, min(ROWS, valid_rows - row), columns, bias, 0, epilogue, out, no_mask, places, row, job_counts,
+                        no_moments)
+
+
+@jit
+def _multiply_jobs(start, stop, left, right, rows, size, loops, chunk_loop, group, product, epilogue, out, counts, partial):
+    """Each job: its tiles, chunk by chunk; or a part of the chunks, with sums for `partial` (jobs, parts, group, TILE)."""
+    low, high, sums = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty((group, TILE), np.int64)
+    offsets, flat_right, parts = np.empty(group * ROWS, np.int64), right.reshape(-1), partial.shape[1]
+    chunk, left_step, right_step = loops[chunk_loop]
+    loops = loops.copy()
+    for part_job in range(start, stop):
+        job, part = divmod(part_job, parts)
+        first, block, valid_rows, columns = _job_rows(job, rows.size, group, product)
+        _offsets(rows, first, valid_rows, offsets)
         sums[:] = 0
-        for at in range(0, size, chunk):
-            loops[chunk_loop, 0] = min(chunk, size - at)
+        last = size * (part + 1) // parts
+        for at in range(size * part // parts, last, chunk):
+            loops[chunk_loop, 0] = min(chunk, last - at)
             for row in range(0, valid_rows, ROWS):
                 wide_tile(product.path, left, flat_right, offsets, row, at * left_step,
                           block * right.shape[1] + at * right_step, loops, product.spill_words, min(ROWS, valid_rows - row),
                           columns, low, high, sums[row // ROWS])
-        for row in range(0, valid_rows, ROWS):
-            store_sums(sums[row // ROWS], product.path == PLAIN, min(ROWS, valid_rows - row), columns, bias, 0, epilogue, codes,
-                       tile_mask, out, no_mask, places, row, job_counts, no_moments)
+        if parts == 1:
+            _store_group(sums, first, block, valid_rows, columns, product, epilogue, out, counts[job])
+        else:
+            partial[job, part] = sums
+
+
+@jit
+def _add_parts(start, stop, partial, rows, product, epilogue, out, counts):
+    for job in range(start, stop):
+        first, block, valid_rows, columns = _job_rows(job, rows, partial.shape[2], product)
+        sums = partial[job, 0]
+        for part in range(1, partial.shape[1]):
+            sums += partial[job, part]
+        _store_group(sums, first, block, valid_rows, columns, product, epilogue, out, counts[job])
+
+
+@jit
+def _store_group(sums, first, block, valid_rows, columns, product, epilogue, out, counts):
+    codes, tile_mask, bias = np.empty(TILE, np.int64), np.empty(TILE, np.uint8), np.zeros(COLUMNS, np.int64)
+    no_mask, no_moments, places = np.empty(0, np.uint8), np.empty(0, np.int64), _places(first, len(sums), product, block)
+    for row in range(0, valid_rows, ROWS):
+        store_sums(sums[row // ROWS], product.path == PLAIN, min(ROWS, valid_rows - row), columns, bias, 0, epilogue, codes,
+                   tile_mask, out, no_mask, places, row, counts, no_moments)
