@@ -98,6 +98,9 @@ def test_random_products(shape, a_bits, b_bits, bits, shift, overflow, mode, see
 FASTER = {
     "exact": (2**7, 2**7, 0, "floor", 9 * 2**14, 9 * 2**14),
     "exact but for one": (2**7, 2**7, 0, "floor", 9 * 2**14 - 1, 2**18),
+    "int16": (2**7, 2**7, 0, "floor", 2**15, 2**15 - 1), "int16, fewer bits": (2**7, 2**7, 0, "nearest_up", 2**14, 2**14 - 1),
+    "int16 to its limit": (181, 181, 0, "floor", 2**15, 2**15 - 1), "int16 of one sign": (2**7, 2**7, 0, "floor", 0, 2**15 - 1),
+    "a product beyond int16": (2**8, 2**7, 0, "floor", 2**15, 2**15 - 1),
     "int32": (2**7, 2**7, 0, "floor", 2**15, 2**15), "int32 with rounding": (2**7, 2**7, 3, "nearest_even", 2**9, 2**9),
     "int32 with jam": (2**7, 2**7, 0, "jam", 2**15, 2**15),
     "int32 to its limit": (2**15, 2**14, 0, "floor", 2**30, 2**30 - 2**29),

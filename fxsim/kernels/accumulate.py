@@ -5,24 +5,29 @@ Each product is first brought to the accumulator's step (a rounded right shift),
     saturating  acc = clip(acc + addend, low, high) after every single addition; the order matters
     wrapping    acc = (acc + addend) modulo 2**bits; order-free
 
-Outputs are independent of each other, so the inner loop runs across them.  Where no partial sum can
-saturate, the exact product has the same bits; where addends and accumulator fit int32, 16 outputs
-advance at once.
+Outputs are independent of each other, so that they advance side by side, in vector registers where int16 or int32 holds
+addends and accumulator.  Where no partial sum can saturate, the exact product has the same bits.
 """
 from __future__ import annotations
 
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
+from fxsim.kernels import vectors
 from fxsim.kernels.gemm import INT32_MAX, never_saturates
-from fxsim.kernels.jit import jit
+from fxsim.kernels.jit import JIT_DISABLED, jit
 from fxsim.kernels.matmul import gemm
 from fxsim.kernels.rounding import MAX_SHIFT_INT32, round_shift, wrap_code
 from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.tile import best_path
+from fxsim.kernels.vectors import I64
 
 NO_ROUNDING = (0, 0, 0, 0)
-STRIP = 1024
-"""Outputs of a row that advance together; their sums stay in the first-level cache."""
+INT16_MAX = 2**15 - 1
+ROWS, VECTORS = 4, 2
+"""Rows and vectors of columns that advance together: their sums and counts fill 16 of 32 registers."""
 
 
 def accumulate_saturating(a: np.ndarray, b: np.ndarray, shift: int, terms: tuple[int, int, int, int], low: int,
@@ -35,69 +40,146 @@ def accumulate_saturating(a: np.ndarray, b: np.ndarray, shift: int, terms: tuple
     out, overflows = np.empty((len(a), b.shape[1]), np.int64), np.zeros((len(a), b.shape[1]), np.int64)
     left, right = (int(np.abs(codes.astype(np.int64)).max(initial=0)) for codes in (a, b))
     product, narrow = left * right, all(codes.dtype.kind == "i" and codes.dtype.itemsize <= 2 for codes in (a, b))
-    if narrow and shift == 0 and tuple(terms) == NO_ROUNDING and never_saturates(product, a.shape[1], low, high):
+    whole = shift == 0 and tuple(terms) == NO_ROUNDING
+    if narrow and whole and never_saturates(product, a.shape[1], low, high):
         gemm(a.astype(np.int16), b.astype(np.int16), out, spill_terms=INT32_MAX // max(product, 1), path=best_path())
-    elif shift <= MAX_SHIFT_INT32 and product <= INT32_MAX and max(-low, high) + product + 1 <= INT32_MAX:
-        jams = _pad(np.full(a.shape[1], terms[3]), 0)
-        parallel_for(_saturating_int32, len(a), 1, _pad(a, 1), _pad(b, 0), shift, *terms[:3], jams, low, high, out,
-                     overflows)
-    else:
+        return out, overflows
+    dtype = _narrowest(product, a.shape[1], shift, whole, low, high)
+    if dtype is None:
         parallel_for(gemm_saturating, len(a), 1, a, b, shift, *terms, low, high, out, overflows)
-    return out, overflows
+        return out, overflows
+    return _accumulate_in_registers(a, b, dtype, (low, high, shift, *terms))
 
 
-def _pad(codes: np.ndarray, axis: int) -> np.ndarray:
-    """As int32, with zeros up to a multiple of 4 terms: zero addends (their jam is zero, too) change no sum."""
-    widths = [(0, 0)] * codes.ndim
-    widths[axis] = 0, -codes.shape[axis] % 4
-    return np.pad(codes.astype(np.int32), widths)
+def _narrowest(product: int, terms: int, shift: int, whole: bool, low: int, high: int):
+    """The type whose registers hold everything, or None; no product exceeds `product` in magnitude.
+
+    int16, for products that are added whole: the addition itself saturates, and its count of at most `terms` fits.
+    int32: with an addend of at most product + 1, rounded up or jammed, an addition does not overflow.
+    """
+    if JIT_DISABLED:
+        return None
+    if whole and product <= INT16_MAX and max(-low - 1, high) <= INT16_MAX and terms <= INT16_MAX:
+        return np.int16
+    holds = shift <= MAX_SHIFT_INT32 and product <= INT32_MAX and max(-low, high) + product + 1 <= INT32_MAX
+    return np.int32 if holds and terms <= INT32_MAX else None
 
 
-@jit
-def _saturating_int32(start, stop, a, b, shift, base, neg, odd, jams, low, high, out, overflows):
-    """gemm_saturating in int32; the caller proves that |product| + 1 and limit + |addend| fit."""
-    columns = b.shape[1]
-    sums, counts = np.empty(STRIP, np.int32), np.empty(STRIP, np.int32)
-    for m in range(start, stop):
-        for first in range(0, columns, STRIP):
-            size = min(STRIP, columns - first)
-            sums[:], counts[:] = 0, 0
-            for k in range(0, a.shape[1], 4):
-                _add_four(a, b, m, k, first, size, shift, base, neg, odd, jams, low, high, sums, counts)
-            out[m, first:first + size] = sums[:size]
-            overflows[m, first:first + size] = counts[:size]
-
-
-@jit
-def _add_four(a, b, m, k, first, size, shift, base, neg, odd, jams, low, high, sums, counts):
-    """The additions of terms k .. k + 3 to row m's sums from `first` on, which stay in registers meanwhile."""
-    shift, base, neg, odd = np.int32(shift), np.int32(base), np.int32(neg), np.int32(odd)
-    low, high = np.int32(low), np.int32(high)
-    one, two, three, four = a[m, k], a[m, k + 1], a[m, k + 2], a[m, k + 3]
-    jam_1, jam_2, jam_3, jam_4 = jams[k], jams[k + 1], jams[k + 2], jams[k + 3]
-    row_1, row_2 = b[k, first:first + size], b[k + 1, first:first + size]
-    row_3, row_4 = b[k + 2, first:first + size], b[k + 3, first:first + size]
-    for n in range(size):
-        total, count = sums[n], counts[n]
-        total, count = _add(total, count, np.multiply(one, row_1[n]), shift, base, neg, odd, jam_1, low, high)
-        total, count = _add(total, count, np.multiply(two, row_2[n]), shift, base, neg, odd, jam_2, low, high)
-        total, count = _add(total, count, np.multiply(three, row_3[n]), shift, base, neg, odd, jam_3, low, high)
-        total, count = _add(total, count, np.multiply(four, row_4[n]), shift, base, neg, odd, jam_4, low, high)
-        sums[n], counts[n] = total, count
+def _accumulate_in_registers(a: np.ndarray, b: np.ndarray, dtype, scalars: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    lanes = vectors.REGISTER_BITS // (8 * np.dtype(dtype).itemsize)
+    rows, columns = -(-len(a) // ROWS) * ROWS, -(-b.shape[1] // (VECTORS * lanes)) * VECTORS * lanes
+    left, right = np.zeros((rows, a.shape[1]), dtype), np.zeros((a.shape[1], columns), dtype)
+    left[:len(a)], right[:, :b.shape[1]] = a, b
+    out, overflows = np.empty((2, rows, columns), np.int64)
+    parallel_for(_accumulate_rows, rows // ROWS, 1, left, right, np.array(scalars, dtype), VECTORS * lanes, out, overflows)
+    return tuple(np.ascontiguousarray(part[:len(a), :b.shape[1]]) for part in (out, overflows))
 
 
 @jit
-def _add(total, count, addend, shift, base, neg, odd, jam, low, high):
-    """(clip(total + round_shift(addend), low, high), count of clips); NumPy's scalar functions keep int32 int32."""
-    if shift:
-        floor = np.right_shift(addend, shift)
-        remainder = np.subtract(addend, np.left_shift(floor, shift))
-        sign = neg if addend < np.int32(0) else np.int32(0)
-        carry = np.add(np.add(base, sign), odd if np.bitwise_and(floor, np.int32(1)) else np.int32(0))
-        addend = np.add(floor, np.right_shift(np.add(remainder, carry), shift))
-    total = np.add(total, np.bitwise_or(addend, jam))
-    kept = np.minimum(np.maximum(total, low), high)
-    return kept, np.add(count, np.int32(kept != total))
+def _accumulate_rows(start, stop, a, b, scalars, strip, out, overflows):
+    terms, columns = b.shape
+    flat_a, flat_b, flat_out, flat_overflows = a.reshape(-1), b.reshape(-1), out.reshape(-1), overflows.reshape(-1)
+    for pair in range(start, stop):
+        for column in range(0, columns, strip):
+            accumulate_strip(flat_a, ROWS * pair * terms, flat_b, column, columns, terms, scalars, flat_out, flat_overflows,
+                             ROWS * pair * columns + column)
+
+
+class _Strip:
+    """Emits the additions of one term to the sums of ROWS rows by VECTORS vectors, all kept in registers."""
+
+    def __init__(self, builder, arguments, whole):
+        self.builder, self.arguments, self.whole = builder, arguments, whole
+        element = arguments.element("a")
+        self.vector = ir.VectorType(element, vectors.REGISTER_BITS // element.width)
+        scalars = arguments.data("scalars")
+        self.scalars = {name: vectors.splat(builder, builder.load(builder.gep(scalars, [I64(k)])), self.vector)
+                        for k, name in enumerate(("low", "high", "shift", "base", "neg", "odd", "jam"))}
+        self.zero = vectors.constant(self.vector, 0)
+        self.one = vectors.splat(builder, vectors.opaque(builder, element(1)), self.vector)
+        self.sums, self.counts = ([[vectors.slot(builder, self.zero) for _ in range(VECTORS)] for _ in range(ROWS)]
+                                  for _ in range(2))
+
+    def add_term(self, left, right):
+        """left: a scalar for each row.  right: the vectors."""
+        for row, value in enumerate(left):
+            factor = vectors.splat(self.builder, value, self.vector)
+            for v, column in enumerate(right):
+                self._add(self.sums[row][v], self.counts[row][v], self._addend(self.builder.mul(factor, column)))
+
+    def _addend(self, product):
+        """round_shift of rounding.py; nothing where products are added whole."""
+        if self.whole:
+            return product
+        builder, scalars = self.builder, self.scalars
+        floor = builder.ashr(product, scalars["shift"])
+        rest = builder.sub(product, builder.shl(floor, scalars["shift"]))
+        sign = builder.ashr(product, vectors.constant(self.vector, self.vector.element.width - 1))
+        odd = builder.select(builder.icmp_signed("!=", builder.and_(floor, vectors.constant(self.vector, 1)), self.zero),
+                             scalars["odd"], self.zero)
+        carry = builder.add(builder.add(rest, scalars["base"]), builder.add(builder.and_(sign, scalars["neg"]), odd))
+        return builder.or_(builder.add(floor, builder.ashr(carry, scalars["shift"])), scalars["jam"])
+
+    def _add(self, sums, counts, addend):
+        """Clip the sum and count it if that changed it.  A sum that passes int16 differs from one modulo 2**16, too."""
+        builder, before = self.builder, self.builder.load(sums)
+        total = kept = builder.add(before, addend)
+        if self.vector.element.width == 16:
+            kind = ir.FunctionType(self.vector, [self.vector, self.vector])
+            add = cgutils.get_or_insert_function(builder.module, kind, f"llvm.sadd.sat.v{self.vector.count}i16")
+            kept = builder.call(add, [before, addend])
+        kept = builder.select(builder.icmp_signed(">", kept, self.scalars["low"]), kept, self.scalars["low"])
+        kept = builder.select(builder.icmp_signed("<", kept, self.scalars["high"]), kept, self.scalars["high"])
+        changed = builder.xor(kept, total)
+        changed = builder.select(builder.icmp_unsigned("<", changed, self.one), changed, self.one)  # 0 or 1
+        builder.store(kept, sums)
+        builder.store(builder.add(builder.load(counts), changed), counts)
+
+    def store(self):
+        builder, columns = self.builder, self.arguments.columns
+        for slots, name in ((self.sums, "out"), (self.counts, "overflows")):
+            target = self.arguments.data(name)
+            for row in range(ROWS):
+                for v in range(VECTORS):
+                    place = builder.add(self.arguments.out_at, builder.mul(I64(row), columns))
+                    place = builder.add(place, I64(v * self.vector.count))
+                    vectors.store(builder, vectors.resized(builder, builder.load(slots[row][v]), I64), target, place)
+
+
+def _emit_strip(context, builder, signature, args):
+    names = "a a_at b b_at columns terms scalars out overflows out_at"
+    arguments = vectors.Arguments(context, builder, signature, args, names)
+    a, b, scalars = (arguments.data(name) for name in ("a", "b", "scalars"))
+
+    def emit(whole):
+        strip = _Strip(builder, arguments, whole)
+        with cgutils.for_range(builder, arguments.terms) as term:
+            left = [builder.load(builder.gep(a, [builder.add(builder.add(arguments.a_at, term.index),
+                                                             builder.mul(I64(row), arguments.terms))])) for row in range(ROWS)]
+            first = builder.add(arguments.b_at, builder.mul(term.index, arguments.columns))
+            right = [vectors.load(builder, b, builder.add(first, I64(v * strip.vector.count)), strip.vector)
+                     for v in range(VECTORS)]
+            strip.add_term(left, right)
+        strip.store()
+
+    shift, jam = (builder.load(builder.gep(scalars, [I64(k)])) for k in (2, 6))
+    whole = builder.icmp_signed("==", builder.or_(shift, jam), shift.type(0))
+    with builder.if_else(whole) as branches:
+        for added_whole, branch in zip((True, False), branches):
+            with branch:
+                emit(added_whole)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def accumulate_strip(typing_context, a, a_at, b, b_at, columns, terms, scalars, out, overflows, out_at):
+    """ROWS x VECTORS * lanes sums of `terms` terms, saturated after every addition, and their counts, from out_at on.
+
+    The rows of a start at a_at, `terms` apart; the terms of b at b_at, `columns` apart, as are the rows of the results.
+    scalars: low, high, shift, base, neg, odd, jam.
+    """
+    arguments = (a, types.int64, b, *(types.int64,) * 3, scalars, out, overflows, types.int64)
+    return types.void(*arguments), _emit_strip
 
 
 @jit

@@ -27,8 +27,6 @@ from fxsim.kernels.tile import COLUMNS
 from fxsim.kernels.vectors import DOUBLE, I8, I64, constant, splat
 
 NO_FLOOR = -(2**63)
-REGISTER_BITS = 512
-"""What is finished at once; smaller registers take it in parts."""
 
 
 class Epilogue(NamedTuple):
@@ -112,7 +110,8 @@ class Finish:
     """
 
     def __init__(self, builder, arguments, element, simple):
-        self.builder, self.arguments, self.simple, self.lanes = builder, arguments, simple, REGISTER_BITS // element.width
+        self.builder, self.arguments, self.simple = builder, arguments, simple
+        self.lanes = vectors.REGISTER_BITS // element.width
         self.vector = ir.VectorType(element, self.lanes)
         self.zero = constant(self.vector, 0)
         self.one = splat(builder, vectors.opaque(builder, element(1)), self.vector)

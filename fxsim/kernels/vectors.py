@@ -4,6 +4,9 @@ from __future__ import annotations
 from llvmlite import ir
 from numba.core import cgutils, types
 
+REGISTER_BITS = 512
+"""Of vectors; smaller registers take them in parts."""
+
 I8, I32, I64, DOUBLE = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.DoubleType()
 
 
