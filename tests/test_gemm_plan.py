@@ -1,4 +1,7 @@
 """The choice of a product's path: the inequality of every proof, on both of its sides."""
+import itertools
+
+import numpy as np
 import pytest
 
 from fxsim.kernels.gemm import PATHS, Operand, accumulator_bits, allowed_paths, never_saturates, plan
@@ -9,6 +12,10 @@ INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
 
 def product_of(a, b):
     return a.magnitude * b.magnitude
+
+
+def largest_of_parts(a, b):
+    return max(product_of(*pair) for pair in itertools.product(a.parts, b.parts))
 
 
 def test_magnitude_is_the_greatest_code():
@@ -40,7 +47,8 @@ def test_spill_terms_are_the_most_that_int32_holds():
             product = product_of(a, b)
             if product > INT32_MAX or not allowed_paths(a, b, 1):
                 continue
-            spill = plan(a, b, 1).spill_terms
+            chosen = plan(a, b, 1)
+            spill, product = chosen.spill_terms, largest_of_parts(a, b) if chosen.split else product
             assert spill * product <= INT32_MAX < (spill + 1) * product
 
 
@@ -50,13 +58,15 @@ def test_fits_int32_exactly_where_all_terms_do():
             product = product_of(a, b)
             for terms in {1, max(1, INT32_MAX // product), INT32_MAX // product + 1}:
                 if terms * product <= INT64_MAX:
-                    assert plan(a, b, terms).fits_int32 == (terms * product <= INT32_MAX), (a, b, terms)
+                    chosen = plan(a, b, terms)
+                    assert chosen.fits_int32 == (terms * product <= INT32_MAX and not chosen.split), (a, b, terms)
 
 
 def test_the_plain_path_holds_to_the_last_term_of_an_int64():
     a = b = Operand(32)
     most = INT64_MAX // product_of(a, b)
-    assert plan(a, b, most).path == "plain"
+    assert plan(a, b, most, ("plain",)).path == "plain"
+    assert plan(a, b, most).path == "split_vnni"
     assert plan(a, b, most).accumulator_bits == 64
     with pytest.raises(ValueError, match=f"{most + 1} products of 32-bit signed by 32-bit signed codes need an "
                                          "accumulator of 65 bits, at most 64 are exact here"):
@@ -76,8 +86,9 @@ def test_a_tile_path_is_allowed_exactly_where_operands_and_one_step_fit(path, de
     (Operand(8, False), Operand(8), "int8_vnni"), (Operand(8), Operand(8), "int16_vnni"),
     (Operand(9, False), Operand(8), "int16_vnni"), (Operand(8, False), Operand(9), "int16_vnni"),
     (Operand(8, False), Operand(7, False), "int8_vnni"), (Operand(8, False), Operand(8, False), "int16_vnni"),
-    (Operand(15, False), Operand(16), "int16_vnni"), (Operand(16, False), Operand(16), "plain"),
-    (Operand(16), Operand(16), "plain"), (Operand(16), Operand(15), "int16_vnni"), (Operand(17), Operand(2), "plain"),
+    (Operand(15, False), Operand(16), "int16_vnni"), (Operand(16, False), Operand(16), "split_vnni"),
+    (Operand(16), Operand(16), "split_vnni"), (Operand(16), Operand(15), "int16_vnni"), (Operand(17), Operand(2), "split_vnni"),
+    (Operand(32), Operand(28), "split_vnni"), (Operand(33), Operand(2), "plain"),
 ])
 def test_the_fastest_allowed_path_is_taken(a, b, path):
     assert plan(a, b, 9).path == path
@@ -99,8 +110,21 @@ def test_an_allowed_path_can_be_forced(path):
 @pytest.mark.parametrize("path", ["int16_vnni", "int16_avx2", "int8_vnni"])
 def test_a_path_that_the_widths_rule_out_is_refused_with_the_ones_that_they_allow(path):
     with pytest.raises(ValueError, match=f"kernel '{path}' does not take 9 products of 17-bit signed by 8-bit signed "
-                                         "codes exactly; use kernel='auto' or one of plain"):
+                                         "codes exactly; use kernel='auto' or one of split_vnni, split_avx2, plain"):
         plan(Operand(17), Operand(8), 9, kernel=path)
+
+
+@pytest.mark.parametrize("operand", EVERY, ids=str)
+def test_parts_add_up_to_every_code_and_fit_int16(operand):
+    low = -(2 ** (operand.bits - 1)) if operand.signed else 0
+    high = 2 ** (operand.bits - operand.signed) - 1
+    near = [power + change for power in (-(2**24), -4096, 0, 4096, 2**24) for change in (-1, 0, 1)]
+    codes = np.unique(np.clip([low, low + 1, *near, high - 1, high], low, high))
+    parts = operand.split(codes)
+    assert len(parts) == len(operand.parts)
+    assert sum(part.astype(np.int64) << shift for part, shift in parts).tolist() == codes.tolist()
+    for (part, _), own in zip(parts, operand.parts):
+        assert own.fits(16, True) and abs(part.astype(np.int64)).max() <= own.magnitude
 
 
 def test_a_path_that_this_processor_lacks_is_refused():

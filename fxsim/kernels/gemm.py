@@ -3,10 +3,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
 
-PATHS = ("int8_vnni", "int16_vnni", "int16_avx2", "plain")
-"""Paths in order of preference; `plain` is NumPy-semantics Numba loops on any processor."""
+PATHS = ("int8_vnni", "int16_vnni", "int16_avx2", "split_vnni", "split_avx2", "plain")
+"""Paths in order of preference; the `split` ones add the int16 products of parts of wider operands; `plain` is NumPy-semantics
+Numba loops on any processor."""
+WHOLE_BITS, PART_BITS = 15, 12
+"""Signed bits of an operand that is not split, and bits of the parts of one that is: int32 holds 16 of their products."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,23 @@ class Operand:
             return False
         return self.bits <= bits - (signed and not self.signed)
 
+    @property
+    def parts(self) -> list[Operand]:
+        """What `split` makes of the codes, lowest bits first."""
+        if self.fits(WHOLE_BITS, True):
+            return [self]
+        lower = -(-self.bits // PART_BITS) - 1
+        return [Operand(PART_BITS, False)] * lower + [Operand(self.bits - lower * PART_BITS, self.signed)]
+
+    def split(self, codes: np.ndarray) -> list[tuple[np.ndarray, int]]:
+        """(int16 codes, shift) of each part: the codes are the sum of parts << shift."""
+        if self.parts == [self]:
+            return [(codes.astype(np.int16), 0)]
+        lower = [(codes >> shift) & (2**PART_BITS - 1) for shift in range(0, self.bits - PART_BITS, PART_BITS)]
+        highest = PART_BITS * len(lower)
+        parts = [(part, PART_BITS * k) for k, part in enumerate(lower)] + [(codes >> highest, highest)]
+        return [(part.astype(np.int16), shift) for part, shift in parts]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -34,7 +56,7 @@ class Plan:
 
     accumulator_bits: signed width that holds every partial sum of all `terms` (what hardware must provide).
     spill_terms: terms that an int32 partial sum provably holds (0 where one product does not fit); after
-    as many, partial sums go to int64.
+    as many, partial sums go to int64.  On a split path: terms of any two parts.
     """
 
     path: str
@@ -44,8 +66,13 @@ class Plan:
     accumulator_bits: int
 
     @property
+    def split(self) -> bool:
+        """Whether operands are taken apart."""
+        return self.path.startswith("split")
+
+    @property
     def fits_int32(self) -> bool:
-        return self.terms <= self.spill_terms
+        return self.terms <= self.spill_terms and not self.split
 
 
 def accumulator_bits(a: Operand, b: Operand, terms: int) -> int:
@@ -72,6 +99,11 @@ def allowed_paths(a: Operand, b: Operand, terms: int) -> dict[str, str]:
         if fits and spill >= depth:
             allowed[path] = (f"{depth} products per step, int32 holds {spill} terms: {spill} * {a.magnitude} * "
                              f"{b.magnitude} <= 2^31 - 1")
+    if max(a.bits, b.bits) <= 32 and terms * product <= INT64_MAX:
+        left, right, spill = len(a.parts), len(b.parts), _spill_of_parts(a, b)
+        for path in ("split_vnni", "split_avx2"):
+            allowed[path] = (f"{left} by {right} parts of int16, int32 holds {spill} terms of any two: {spill} * "
+                             f"{_largest(a)} * {_largest(b)} <= 2^31 - 1; int64 holds all {terms} terms, modulo 2^64")
     if terms * product <= INT64_MAX:
         allowed["plain"] = f"int64 holds all {terms} terms: {terms} * {a.magnitude} * {b.magnitude} <= 2^63 - 1"
     return allowed
@@ -92,8 +124,16 @@ def plan(a: Operand, b: Operand, terms: int, available: tuple[str, ...] = PATHS,
         wanted = [path for path in wanted if path == kernel]
     if not wanted:
         raise ValueError(_why_not(a, b, terms, bits, available, kernel, allowed))
-    spill = INT32_MAX // (a.magnitude * b.magnitude)
+    spill = _spill_of_parts(a, b) if wanted[0].startswith("split") else INT32_MAX // (a.magnitude * b.magnitude)
     return Plan(wanted[0], allowed[wanted[0]], terms, spill, bits)
+
+
+def _largest(operand: Operand) -> int:
+    return max(part.magnitude for part in operand.parts)
+
+
+def _spill_of_parts(a: Operand, b: Operand) -> int:
+    return INT32_MAX // (_largest(a) * _largest(b))
 
 
 def _why_not(a, b, terms, bits, available, kernel, allowed) -> str:

@@ -1,6 +1,7 @@
 """The exact products of one layer: which kernel path each takes, and with which proof."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -23,7 +24,7 @@ from fxsim.requantizer import Requantizer
 from fxsim.rng import Stream
 
 MAX_SUM_BITS = 62
-_TILE_PATH = {"int8_vnni": "vnni", "int16_vnni": "vnni", "int16_avx2": "avx2", "plain": "plain"}
+_TILE_PATH = {path: path.split("_")[-1] for path in PATHS}
 BYTES = "int8_vnni"
 """The path of unsigned by signed bytes.  Only forward products take it: gradients are signed."""
 WINOGRAD_PATHS = ("int8_vnni", "int16_vnni", "int16_avx2")
@@ -134,8 +135,27 @@ class Products:
             return
         if self.forward_plan.path == BYTES:
             source, weight = source.astype(np.uint8), weight.astype(np.int8)
-        kernel.conv_forward(source, pack_forward_weights(weight), stride, out, padding=padding,
-                            spill_terms=self.forward_plan.spill_terms, path=_TILE_PATH[self.forward_plan.path], **options)
+
+        def convolve(source, weight, out, **options):
+            kernel.conv_forward(source, pack_forward_weights(weight), stride, out, padding=padding, **options)
+
+        self._multiply(convolve, self.forward_plan, (source, self._activations), (weight, self._weights), out, options)
+
+    @staticmethod
+    def _multiply(run, chosen: Plan, left, right, out, options) -> None:
+        """run(left codes, right codes, out, ...) by the chosen path, on a split one for each pair of parts.
+
+        left, right: codes with their Operand.
+        """
+        options |= {"spill_terms": chosen.spill_terms, "path": _TILE_PATH[chosen.path]}
+        if not chosen.split:
+            run(left[0], right[0], out, **options)
+            return
+        out[:], part = 0, memory.empty(out.shape, np.int64)
+        for (a, a_shift), (b, b_shift) in itertools.product(*(operand.split(codes) for codes, operand in (left, right))):
+            run(a, b, part, **options)
+            part <<= a_shift + b_shift
+            out += part
 
     def forward(self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, requantizer: Requantizer,
                 stream: Stream | None = None,
@@ -146,7 +166,7 @@ class Products:
         Z below 0 becomes 0 before it is rounded, and the mask is 1 where 0 < Z < 2.
         moments: (2, O) int64, becomes the sums of each output channel's codes and of their squares, which it must hold.
         """
-        if not fused(requantizer):
+        if not fused(requantizer) or self.forward_plan.split:
             return self.forward_apart(source, weight, bias, requantizer, stream, moments)
         out = memory.empty((len(source), *self.shape.pre), storage(requantizer.format))
         mask, counts = memory.empty(out.shape, np.uint8) if self.relu else None, np.zeros(3, np.int64)
@@ -178,15 +198,17 @@ class Products:
         if self._convolve_by_winograd(self.input_grad_plan, self._grads, grad, weight, padding, source, rotate=True,
                                       **options):
             return
-        kernel.conv_input_grad(grad, pack_input_grad_weights(weight), stride, padding, source,
-                               spill_terms=self.input_grad_plan.spill_terms, path=_TILE_PATH[self.input_grad_plan.path],
-                               **options)
+
+        def correlate(grad, weight, out, **options):
+            kernel.conv_input_grad(grad, pack_input_grad_weights(weight), stride, padding, out, **options)
+
+        self._multiply(correlate, self.input_grad_plan, (grad, self._grads), (weight, self._weights), source, options)
 
     def input_grad(self, grad: np.ndarray, weight: np.ndarray, shape: tuple[int, ...], requantizer: Requantizer,
                    stream: Stream | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(codes, counts) of the gradient at the layer's input of `shape` (N, H, W, C)."""
         out = memory.empty(shape, storage(requantizer.format))
-        if fused(requantizer):
+        if fused(requantizer) and not self.input_grad_plan.split:
             counts = np.zeros(3, np.int64)
             self._input_grad(grad, weight, out, epilogue=epilogue(requantizer), counts=counts)
             return out, counts
@@ -210,14 +232,17 @@ class Products:
             out[:] = winograd_grad.winograd_weight_grad(source, grad, padding, spill_terms=chosen.spill_terms,
                                                         path=_TILE_PATH[chosen.path])
             return
-        kernel.conv_weight_grad(source, grad, stride, padding, out, spill_terms=chosen.spill_terms,
-                                path=_TILE_PATH[chosen.path], **options)
+
+        def correlate(source, grad, out, **options):
+            kernel.conv_weight_grad(source, grad, stride, padding, out, **options)
+
+        self._multiply(correlate, chosen, (source, self._activations), (grad, self._grads), out, options)
 
     def weight_grad(self, source: np.ndarray, grad: np.ndarray, requantizer: Requantizer,
                     stream: Stream | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(codes, counts) of the weight gradient, summed over batch and positions."""
         out = memory.empty(self.shape.weight, storage(requantizer.format))
-        if fused(requantizer) and not self._winograd_weight_grad:
+        if fused(requantizer) and not self._winograd_weight_grad and not self.weight_grad_plan(len(source)).split:
             counts = np.zeros(3, np.int64)
             self._weight_grad(source, grad, out, epilogue=epilogue(requantizer), counts=counts)
             return out, counts
