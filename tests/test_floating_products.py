@@ -142,7 +142,7 @@ def test_a_run_by_im2col_follows_the_one_by_tiles(monkeypatch):
 
 def test_every_part_of_the_range_is_run_once(monkeypatch):
     monkeypatch.setattr(floating_threads, "_LEAST_WORK", 0)
-    monkeypatch.setattr("fxsim.kernels.jit.thread_count", lambda: 3)
+    monkeypatch.setattr("fxsim.kernels.threads._count", 3)
     seen = []
     for count in (1, 2, 3, 10):
         seen.clear()
@@ -155,7 +155,7 @@ def test_an_error_in_another_thread_comes_back(monkeypatch):
         if first:
             raise ArithmeticError("in part two")
 
-    monkeypatch.setattr("fxsim.kernels.jit.thread_count", lambda: 2)
+    monkeypatch.setattr("fxsim.kernels.threads._count", 2)
     with pytest.raises(ArithmeticError, match="part two"):
         floating_threads.run(fail, (), 2, 10**9)
 
@@ -163,7 +163,7 @@ def test_an_error_in_another_thread_comes_back(monkeypatch):
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_gets_threads_of_its_own(monkeypatch):
-    monkeypatch.setattr("fxsim.kernels.jit.thread_count", lambda: 2)
+    monkeypatch.setattr("fxsim.kernels.threads._count", 2)
     floating_threads.run(lambda first, last: None, (), 2, 10**9)
     child = multiprocessing.get_context("fork").Process(
         target=floating_threads.run, args=(lambda first, last: None, (), 2, 10**9))

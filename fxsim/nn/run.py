@@ -77,7 +77,7 @@ class Run:
             self.probe(tensor, layer, Tensor(codes, format))
 
     def count(self, layer: str, tensor: str, elements: int, tally: np.ndarray | Sequence[int]) -> None:
-        below, above, flushed = tally.tolist() if isinstance(tally, np.ndarray) else tally
+        below, above, flushed = tally.tolist() if isinstance(tally, np.ndarray) else map(int, tally)
         self.result.counts[layer, tensor] = Counts(elements, below, above, flushed)
 
     def requantizer(self, step_exp: int, tensor: str, format: Format) -> Requantizer:
