@@ -2,7 +2,7 @@
 
     python benchmarks/bench_scaling.py [--json FILE] [--quick]
 
-Each figure comes from processes of its own, so that memory and start-up are clean; peers alternate.
+Memory and start-up are those of fresh processes; numbers of threads, and sizes of batches, take turns in one.
 """
 from __future__ import annotations
 
@@ -15,22 +15,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench_step import cifar10_convnet, fixed_step
 from machine import machine
+from timing import burst_seconds
 
 from fxsim.files import write_text
+from fxsim.kernels.threads import use_threads
 
 HERE = Path(__file__).parent
-
-STEP = """
-import time, statistics, bench_step as b
-network = b.cifar10_convnet()
-step = b.fixed_step(network, {batch})[1]
-step(); step()
-times = []
-for _ in range({repeats}):
-    start = time.perf_counter(); step(); times.append(time.perf_counter() - start)
-print(statistics.median(times))
-"""
 
 MEMORY = """
 import resource, bench_step as b
@@ -63,22 +55,24 @@ def figure(code: str, **environment: str) -> float:
     return float(run.stdout)
 
 
-def threads_rows(repeats: int) -> list[dict]:
-    seconds = {threads: [] for threads in (1, 2)}
-    for _ in range(3):
-        for threads, values in seconds.items():
-            values.append(figure(STEP.format(batch=128, repeats=repeats), NUMBA_NUM_THREADS=str(threads)))
-    one, two = (statistics.median(seconds[threads]) for threads in (1, 2))
-    return [{"what": "one thread / two threads, step at batch 128", "ratio": one / two, "target": ">= 1.8",
-             "seconds": {"1": one, "2": two}}]
+def threads_rows(rounds: int) -> list[dict]:
+    step, works = fixed_step(cifar10_convnet(), 128)[1], {}
+    for threads in (1, 2):
+        works[str(threads)] = lambda threads=threads: (use_threads(threads), step())
+    seconds = burst_seconds(works, rounds)
+    use_threads(2)
+    return [{"what": "one thread / two threads, step at batch 128", "ratio": seconds["1"] / seconds["2"], "target": ">= 1.8",
+             "seconds": seconds}]
 
 
-def batch_rows(batches, repeats: int) -> list[dict]:
-    per_image = {batch: figure(STEP.format(batch=batch, repeats=repeats)) / batch for batch in batches}
+def batch_rows(batches, rounds: int) -> list[dict]:
+    network = cifar10_convnet()
+    seconds = burst_seconds({str(batch): fixed_step(network, batch)[1] for batch in batches}, rounds)
+    per_image = {batch: value / int(batch) for batch, value in seconds.items()}
     costs = list(per_image.values())
     growth = max(later / earlier for earlier, later in zip(costs, costs[1:]))
     return [{"what": "largest growth of per-image time from one batch size to the next", "ratio": growth,
-             "target": "<= 1.1", "seconds_per_image": {str(batch): value for batch, value in per_image.items()}}]
+             "target": "<= 1.1", "seconds_per_image": per_image}]
 
 
 def memory_rows() -> list[dict]:
@@ -105,10 +99,10 @@ def start_rows() -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true", help="two batch sizes, 2 repeats")
+    parser.add_argument("--quick", action="store_true", help="two batch sizes, 2 rounds")
     arguments = parser.parse_args()
-    batches, repeats = ((32, 64), 2) if arguments.quick else ((32, 64, 128, 256, 512), 8)
-    rows = [*start_rows(), *memory_rows(), *threads_rows(repeats), *batch_rows(batches, repeats)]
+    batches, rounds = ((32, 64), 2) if arguments.quick else ((32, 64, 128, 256, 512), 8)
+    rows = [*start_rows(), *memory_rows(), *threads_rows(rounds), *batch_rows(batches, rounds)]
     for row in rows:
         value = f"{row['ratio']:.2f}" if "ratio" in row else f"{row['seconds']:.2f} s"
         print(f"{row['what']:66} {value:>8}  target {row['target']}")

@@ -2,8 +2,8 @@
 
     python benchmarks/bench_step.py [--json FILE] [--batch 128] [--repeats 10] [--no-batch-norm] [--quick]
 
-All steps run interleaved in one process with the same threads: fxsim's fixed-point and float32 steps, PyTorch float32
-(default and channels_last layout; the faster counts), and QPyTorch with the same bits where it is installed.
+All steps take turns in one process with the same threads, a few in a row each: fxsim in fixed point and in float32,
+PyTorch float32 (default and channels_last layout; the faster counts), and QPyTorch with the same bits where it is installed.
 Before timing, the fixed-point step is checked: the vector path and the plain path give the same fingerprint.
 """
 from __future__ import annotations
@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import statistics
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 from machine import machine
+from timing import burst_seconds
 
 from fxsim.files import write_text
 from fxsim.formats import Format
@@ -141,18 +140,6 @@ def contenders(network, batch) -> dict:
     return steps
 
 
-def measure(steps: dict, repeats: int) -> dict[str, float]:
-    """Median seconds of each step, interleaved; two rounds first to warm up."""
-    times = {name: [] for name in steps}
-    for round_ in range(repeats + 2):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if round_ >= 2:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def check(network) -> None:
     """The vector path and the plain path end two steps on two images with the same bits."""
     prints = set()
@@ -182,16 +169,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=10, help="rounds of three steps each")
     parser.add_argument("--no-batch-norm", action="store_true", help="leave it out of all steps")
-    parser.add_argument("--quick", action="store_true", help="batch 16, 2 repeats")
+    parser.add_argument("--quick", action="store_true", help="batch 16, 2 rounds")
     arguments = parser.parse_args()
     batch, repeats = (16, 2) if arguments.quick else (arguments.batch, arguments.repeats)
     network = cifar10_convnet()
     if arguments.no_batch_norm:
         network = without_batch_norm(network)
     check(network)
-    seconds = measure(contenders(network, batch), repeats)
+    seconds = burst_seconds(contenders(network, batch), repeats)
     rows = ratios(seconds)
     for name, value in seconds.items():
         print(f"{name:22} {1e3 * value:8.1f} ms  {batch / value:7.0f} images/s")

@@ -48,6 +48,7 @@ class Epilogue(NamedTuple):
         value = (sum_bound << self.acc_shift) + bias_bound
         return self.shift < 31 and value + abs(self.base) + abs(self.neg) + abs(self.odd) < 2**31
 
+    @functools.lru_cache(maxsize=4096)  # noqa: B019 - an Epilogue is a value, and a training step uses the same ones again
     def in_int32(self) -> Epilogue:
         """The same with bounds that int32 holds; equal in effect where `fits_int32`."""
         return self._replace(**{field: min(max(getattr(self, field), -(2**31)), 2**31 - 1)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -109,6 +110,7 @@ def allowed_paths(a: Operand, b: Operand, terms: int) -> dict[str, str]:
     return allowed
 
 
+@lru_cache(maxsize=4096)
 def plan(a: Operand, b: Operand, terms: int, available: tuple[str, ...] = PATHS, kernel: str = "auto") -> Plan:
     """The path for sums of `terms` products of a- and b-codes, with its proof.
 

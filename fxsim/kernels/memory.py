@@ -16,6 +16,13 @@ MOST = 1 << 29
 """Bytes of memory that wait to be used again, at most."""
 
 _free: dict[int, list[memoryview]] = {}
+_lent: dict[int, _Loan] = {}
+
+
+class _Loan(weakref.ref):
+    """An array and the memory that it has."""
+
+    __slots__ = ("memory",)
 
 
 def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -34,7 +41,9 @@ def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
     except (KeyError, IndexError):
         memory = memoryview(np.empty(size, np.uint8))
     flat = np.frombuffer(memory, dtype, math.prod(shape))  # of a memoryview, not of an array: the base of all its views
-    weakref.finalize(flat, _take_back, memory).atexit = False
+    loan = _Loan(flat, _take_back)
+    loan.memory = memory
+    _lent[id(loan)] = loan
     return flat.reshape(shape)
 
 
@@ -44,9 +53,10 @@ def _size_class(size: int) -> int:
     return -(-size // step) * step
 
 
-def _take_back(memory: memoryview) -> None:
-    if kept_bytes() + memory.nbytes <= MOST:
-        _free.setdefault(memory.nbytes, []).append(memory)
+def _take_back(loan: _Loan) -> None:
+    del _lent[id(loan)]
+    if kept_bytes() + loan.memory.nbytes <= MOST:
+        _free.setdefault(loan.memory.nbytes, []).append(loan.memory)
 
 
 def kept_bytes() -> int:
