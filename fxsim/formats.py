@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Format:
         if not -512 <= self.range_exp <= 512:
             raise InputError(f"range_exp must be -512 to 512, got {self.range_exp}")
 
-    @property
+    @cached_property
     def step_exp(self) -> int:
         """The step is 2**step_exp."""
         return self.range_exp - self.bits + int(self.signed)
@@ -55,11 +56,11 @@ class Format:
     def range(self) -> float:
         return math.ldexp(1.0, self.range_exp)
 
-    @property
+    @cached_property
     def min_code(self) -> int:
         return code_range(self.bits, self.signed, "saturate")[0]
 
-    @property
+    @cached_property
     def max_code(self) -> int:
         return code_range(self.bits, self.signed, "saturate")[1]
 

@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 
 from fxsim.kernels import memory, vectors
 from fxsim.kernels.jit import JIT_DISABLED, jit
-from fxsim.kernels.threads import GRAIN, parallel_for
+from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.tile import COLUMNS, word_terms
 from fxsim.kernels.vectors import I64
 
@@ -20,9 +20,13 @@ def blocks_of(size: int, block: int) -> int:
     return -(-size // block)
 
 
+LEAST_PIECE = 1 << 18
+"""Codes below which a second thread does not pay: what one thread packs is far from the caches of the other."""
+
+
 def _grain(packed: np.ndarray, jobs: int) -> int:
-    """Least jobs per thread where `jobs` write all of `packed`."""
-    return GRAIN * jobs // packed.size + 1
+    """Least jobs per piece where `jobs` write all of `packed`."""
+    return LEAST_PIECE * jobs // packed.size + 1
 
 
 def pack_forward_weights(codes: np.ndarray) -> np.ndarray:

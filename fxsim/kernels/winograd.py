@@ -5,6 +5,7 @@ All arithmetic is modulo 2**32, in which sums, differences and products are exac
 """
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -55,24 +56,30 @@ class Algorithm(NamedTuple):
     def holds(self, codes: Operand, weights: Weights, epilogue: Epilogue, bias: np.ndarray | None) -> bool:
         """Whether the arithmetic is exact for any `codes`, the epilogue's included."""
         growth = self.signed_growth if codes.signed else self.unsigned_growth
-        bound = codes.magnitude * weights.column
+        if growth * codes.magnitude > 2**15 - (not codes.signed) or self.weight_growth * weights.largest >= 2**15:
+            return False
         bias_bound = 0 if bias is None else int(np.abs(bias).max(initial=0))
-        return (growth * codes.magnitude <= 2**15 - (not codes.signed) and self.weight_growth * weights.largest < 2**15
-                and self.sum_growth * bound <= INT32_MAX and epilogue.fits_int32(bound, bias_bound))
+
+        def fits(column):
+            bound = codes.magnitude * column
+            return self.sum_growth * bound <= INT32_MAX and epilogue.fits_int32(bound, bias_bound)
+
+        return fits(weights.terms * weights.largest) or fits(weights.column)
 
 
-class Weights(NamedTuple):
-    """Magnitudes of a (3, 3, C, O) weight: of the largest, and the greatest sum of those of an output."""
+class Weights:
+    """A (3, 3, C, O) weight.  terms: of the sum of an output.  largest: the greatest magnitude."""
 
-    largest: int
-    column: int
+    def __init__(self, weight: np.ndarray):
+        self._matrix = weight.reshape(-1, weight.shape[3])
+        self.terms, self.largest = len(self._matrix), max(int(weight.max()), -int(weight.min()))
 
-    @classmethod
-    def of(cls, weight: np.ndarray) -> Weights:
-        largest, matrix = max(int(weight.max()), -int(weight.min())), weight.reshape(-1, weight.shape[3])
-        sums = np.zeros(weight.shape[3], np.int32 if len(matrix) * largest <= INT32_MAX else np.int64)
-        _add_columns(matrix, sums)
-        return cls(largest, int(sums.max()))
+    @cached_property
+    def column(self) -> int:
+        """The greatest sum of the magnitudes of an output's weights."""
+        sums = np.zeros(self._matrix.shape[1], np.int32 if self.terms * self.largest <= INT32_MAX else np.int64)
+        _add_columns(self._matrix, sums)
+        return int(sums.max())
 
 
 LARGE, SMALL = Algorithm(4, 68, 100, 49, 64, 1.5), Algorithm(2, 4, 4, 9, 4, 1.4)
@@ -108,7 +115,7 @@ def choose(size: tuple[int, int], products: float, codes: Operand, weight: np.nd
 
     products: as many of int16 codes, for one channel, as cost what the direct convolution does.
     """
-    weights = Weights.of(weight)
+    weights = Weights(weight)
     exact = [algorithm for algorithm in paying(size, products) if algorithm.holds(codes, weights, epilogue, bias)]
     return min(exact, key=lambda algorithm: algorithm.cost(*size), default=None)
 

@@ -291,17 +291,20 @@ finish_large_patches = _make_finish_patches(4, _large_result)
 def transform_weights(codes: np.ndarray, size: int) -> np.ndarray:
     """(size + 2, size + 2, C, O) transformed int16 codes of (3, 3, C, O) ones; C * O is a multiple of CHANNEL_STEP."""
     _, _, channels, outputs = codes.shape
-    transformed = np.empty((size + 2, size + 2, channels, outputs), codes.dtype)
-    _transform_weights(np.ascontiguousarray(codes).reshape(-1), transformed.reshape(-1), channels * outputs, size)
+    transformed = memory.empty((size + 2, size + 2, channels, outputs), codes.dtype)
+    length = channels * outputs
+    parallel_for(_transform_weights, length // CHANNEL_STEP, GRAIN // CHANNEL_STEP, np.ascontiguousarray(codes).reshape(-1),
+                 transformed.reshape(-1), length, size)
     return transformed
 
 
 @jit
-def _transform_weights(codes, transformed, length, size):
+def _transform_weights(start, stop, codes, transformed, length, size):
+    first, own = start * CHANNEL_STEP, (stop - start) * CHANNEL_STEP
     if size == 2:
-        transform_taps(codes, codes, True, 0, 3 * length, length, transformed, 0, length, length)
+        transform_taps(codes, codes, True, first, 3 * length, length, transformed, first, length, own)
     else:
-        transform_large_taps(codes, codes, True, 0, 3 * length, length, transformed, 0, length, length)
+        transform_large_taps(codes, codes, True, first, 3 * length, length, transformed, first, length, own)
 
 
 def transform_weight_grad(parts: np.ndarray) -> np.ndarray:

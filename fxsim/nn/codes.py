@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from fxsim.rng import Stream
 MANTISSA_BITS = 16
 
 
+@lru_cache(maxsize=4096)
 def storage(format: Format) -> np.dtype:
     """The signed integer type that the kernels keep codes of `format` in: int16 where they fit."""
     bits = format.bits + (not format.signed)

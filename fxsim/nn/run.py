@@ -8,6 +8,7 @@ import numpy as np
 
 from fxsim.accumulator import Overflows
 from fxsim.formats import Format
+from fxsim.kernels.rounding import STOCHASTIC
 from fxsim.kernels.softmax import LOSS_STEP_EXP
 from fxsim.nn.channelwise import ChannelSum
 from fxsim.nn.codes import storage, tensor_stream
@@ -83,8 +84,10 @@ class Run:
     def requantizer(self, step_exp: int, tensor: str, format: Format) -> Requantizer:
         return requantizer(step_exp, format, self.assignment.rounding_of(tensor), self.assignment.overflow_of(tensor))
 
-    def stream(self, layer: str, tensor: str) -> Stream:
-        """The random words of a tensor, should its rounding need them."""
+    def stream(self, layer: str, tensor: str) -> Stream | None:
+        """The random words of a tensor, where its rounding needs them."""
+        if self.assignment.rounding_of(tensor) not in STOCHASTIC:
+            return None
         return tensor_stream(self.seed, self.step, layer, tensor)
 
     def quantize_exact(self, layer: str, tensor: str, values: np.ndarray, step_exp: int, format: Format) -> np.ndarray:
