@@ -23,7 +23,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fxsim.kernels import vectors
-from fxsim.kernels.epilogue import Epilogue, Finish, emit_either
+from fxsim.kernels.epilogue import GENERAL, KINDS, Epilogue, Finish, emit_kinds
 from fxsim.kernels.jit import JIT_DISABLED, jit
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
 from fxsim.kernels.threads import parallel_for
@@ -62,14 +62,15 @@ def sum_of_jobs(parts: np.ndarray, outputs: int) -> np.ndarray:
 def _moments(start, stop, x, y, like, partial):
     run, kind = like.size, like.dtype.type
     for block in range(start, stop):
-        sums, products = np.zeros_like(like), partial[block, 1]
+        sums, totals, products = np.zeros_like(like), partial[block, 0], partial[block, 1]
         first = block * RUNS_PER_SUM * run
         for at in range(first, min(first + RUNS_PER_SUM * run, x.size), run):
             left, right = x[at:at + run], y[at:at + run]
             for i in range(left.size):
                 sums[i] = np.add(sums[i], kind(left[i]))
                 products[i] += np.multiply(kind(left[i]), kind(right[i]))
-        partial[block, 0] = sums
+        for i in range(run):
+            totals[i] = sums[i]
 
 
 class Constants(NamedTuple):
@@ -197,10 +198,10 @@ def _emit_finish_channels(context, builder, signature, args):
     element = arguments.element("numbers")
 
     def loop(has_y, words):
-        emit_either(builder, arguments, lambda simple: one_loop(has_y, words, simple))
+        emit_kinds(builder, arguments, lambda kind: one_loop(has_y, words, kind), KINDS if element == I32 else GENERAL)
 
-    def one_loop(has_y, words, simple):
-        finish = Finish(builder, arguments, element, simple)
+    def one_loop(has_y, words, kind):
+        finish = Finish(builder, arguments, element, kind)
         sums, channel = _ChannelSums(finish, words), vectors.slot(builder, I64(0))
         with cgutils.for_range_slice(builder, arguments.start, arguments.stop, I64(finish.lanes), inc=True) as (place, _):
             finish.finish(sums.emit(place, builder.load(channel), has_y), place)

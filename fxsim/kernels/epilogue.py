@@ -24,7 +24,7 @@ from fxsim.kernels import vectors
 from fxsim.kernels.jit import jit
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
 from fxsim.kernels.tile import COLUMNS
-from fxsim.kernels.vectors import DOUBLE, I8, I64, constant, splat
+from fxsim.kernels.vectors import DOUBLE, I8, I32, I64, constant, splat
 
 NO_FLOOR = -(2**63)
 
@@ -100,18 +100,30 @@ CLIPPED = -1
 """What `Finish` counts in place of ABOVE: all that was clipped."""
 
 
+class Kind(NamedTuple):
+    """What of an epilogue is emitted.  simple: acc_shift, odd and jam are 0.  relu: floor is 0, so that nothing is below."""
+
+    simple: bool
+    relu: bool
+
+
+KINDS = Kind(simple=True, relu=True), Kind(simple=True, relu=False), Kind(simple=False, relu=False)
+"""From the most special to the general one, which does for all."""
+GENERAL = KINDS[-1:]
+
+
 class Finish:
     """Emits what the module says for `lanes` outputs side by side, in integers of type `element`.
 
     Of the arguments of the intrinsic it takes an `epilogue` (for int32: `in_int32`), `out` and `mask` (flat; an empty mask
-    is none) and `counts`, to which `add_counts` adds at the end.  simple: leave out acc_shift, odd and jam, which are 0.
+    is none) and `counts`, to which `add_counts` adds at the end.
 
     Counts are sums of min(number, 1) and of sign bits: comparisons, whose results live in registers of their own, would be
     what processors are slowest at.  `one` is opaque, for LLVM would make them comparisons.
     """
 
-    def __init__(self, builder, arguments, element, simple):
-        self.builder, self.arguments, self.simple = builder, arguments, simple
+    def __init__(self, builder, arguments, element, kind: Kind):
+        self.builder, self.arguments, self.kind = builder, arguments, kind
         self.lanes = vectors.REGISTER_BITS // element.width
         self.vector = ir.VectorType(element, self.lanes)
         self.zero = constant(self.vector, 0)
@@ -128,9 +140,10 @@ class Finish:
         """Store the codes and the mask of a vector of values, whose first output goes to `place`, and count; returns codes."""
         builder, constants = self.builder, self.constants
         inside = builder.icmp_unsigned("<", builder.sub(value, self.one), self.inside_bound)  # 0 < value < relu_bound
-        value = self._larger(value, constants["floor"])
+        if self.kind != (True, False):
+            value = self._larger(value, self.zero if self.kind.relu else constants["floor"])
         code = self._rounded(value)
-        kept = self._larger(code, constants["low"])
+        kept = code if self.kind.relu else self._larger(code, constants["low"])
         kept = builder.select(builder.icmp_signed("<", kept, constants["high"]), kept, constants["high"])
         self._count_all(value, code, kept)
         out = vectors.resized(builder, kept, self.arguments.element("out"))
@@ -142,9 +155,11 @@ class Finish:
 
     def _rounded(self, value):
         builder, zero, constants = self.builder, self.zero, self.constants
-        sign = builder.ashr(value, constant(self.vector, self.vector.element.width - 1))
-        carried = builder.add(builder.add(value, constants["base"]), builder.and_(sign, constants["neg"]))
-        if self.simple:
+        carried = builder.add(value, constants["base"])
+        if not self.kind.relu:
+            sign = builder.ashr(value, constant(self.vector, self.vector.element.width - 1))
+            carried = builder.add(carried, builder.and_(sign, constants["neg"]))
+        if self.kind.simple:
             return builder.ashr(carried, constants["shift"])
         last = builder.and_(builder.ashr(value, constants["shift"]), constant(self.vector, 1))
         odd = builder.select(builder.icmp_signed("!=", last, zero), constants["odd"], zero)
@@ -158,8 +173,9 @@ class Finish:
         beyond = builder.sub(code, kept)  # does not overflow, for low <= 0 <= high
         if self.valid is not None:
             beyond = builder.and_(beyond, self.valid)
-        below = builder.ashr(beyond, constant(self.vector, self.vector.element.width - 1))
-        self._add(BELOW, builder.neg(below))
+        if not self.kind.relu:
+            below = builder.ashr(beyond, constant(self.vector, self.vector.element.width - 1))
+            self._add(BELOW, builder.neg(below))
         self._add(CLIPPED, self.at_most_one(beyond))
         self._add(FLUSHED, builder.and_(self.at_most_one(value), builder.not_(self.at_most_one(code))))
 
@@ -181,14 +197,21 @@ class Finish:
             builder.store(builder.add(builder.load(place), count), place)
 
 
-def emit_either(builder, arguments, emit) -> None:
-    """emit(simple) for simple epilogues and for others."""
-    fields = (arguments.field("epilogue", name, I64) for name in ("acc_shift", "odd", "jam"))
-    any_ = functools.reduce(builder.or_, fields)
-    with builder.if_else(builder.icmp_signed("==", any_, I64(0)), likely=True) as branches:
-        for simple, branch in zip((True, False), branches):
-            with branch:
-                emit(simple)
+def emit_kinds(builder, arguments, emit, kinds=KINDS) -> None:
+    """emit(kind) for each kind of epilogue; the first that fits runs."""
+    kind, *others = kinds
+    if not others:
+        emit(kind)
+        return
+    fields = [arguments.field("epilogue", name, I64) for name in ("acc_shift", "odd", "jam")]
+    if kind.relu:
+        fields.append(arguments.field("epilogue", "floor", I64))
+    none = builder.icmp_signed("==", functools.reduce(builder.or_, fields), I64(0))
+    with builder.if_else(none) as (fits, otherwise):
+        with fits:
+            emit(kind)
+        with otherwise:
+            emit_kinds(builder, arguments, emit, others)
 
 
 class FinishTile(Finish):
@@ -199,8 +222,8 @@ class FinishTile(Finish):
     A caller that asks for moments has codes of int16: int32 holds their sum, and float64 that of their squares, over a tile.
     """
 
-    def __init__(self, builder, arguments, element, simple):
-        super().__init__(builder, arguments, element, simple)
+    def __init__(self, builder, arguments, element, kind):
+        super().__init__(builder, arguments, element, kind)
         self.pointers |= {name: arguments.data(name) for name in ("bias", "moments")}
         self.measured = builder.icmp_signed(">", arguments.size("moments"), I64(0))
         self.total = vectors.slot(builder, self.zero)
@@ -227,7 +250,7 @@ class FinishTile(Finish):
 
     def finish(self, sums, place):
         builder = self.builder
-        if not self.simple:
+        if not self.kind.simple:
             sums = builder.shl(sums, self.constants["acc_shift"])
         code = super().finish(builder.add(sums, self.bias), place)
         with builder.if_then(self.measured):
@@ -256,15 +279,15 @@ def _emit_finish_tile(context, builder, signature, args):
     arguments = vectors.Arguments(context, builder, signature, args, _FINISH_TILE)
     data, places = arguments.data("sums"), arguments.data("places")
 
-    def emit(simple):
-        tile = FinishTile(builder, arguments, arguments.element("sums"), simple)
+    def emit(kind):
+        tile = FinishTile(builder, arguments, arguments.element("sums"), kind)
         with tile.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
             sums = vectors.load(builder, data, builder.add(builder.mul(row.index, I64(COLUMNS)), column), tile.vector)
             place = builder.load(builder.gep(places, [builder.add(arguments.first, row.index)]))
             tile.finish(sums, builder.add(place, column))
         tile.add_counts()
 
-    emit_either(builder, arguments, emit)
+    emit_kinds(builder, arguments, emit, KINDS if arguments.element("sums") == I32 else GENERAL)
     return context.get_dummy_value()
 
 

@@ -149,7 +149,7 @@ def _multiply_at_once(start, stop, left, right, rows, loops, group, product, epi
 @jit
 def _multiply_jobs(start, stop, left, right, rows, size, loops, chunk_loop, group, product, epilogue, out, counts, partial):
     """Each job: its tiles, chunk by chunk; or a part of the chunks, with sums for `partial` (jobs, parts, group, TILE)."""
-    low, high, sums = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty((group, TILE), np.int64)
+    low, high, own_sums = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty((group, TILE), np.int64)
     offsets, flat_right, parts = np.empty(group * ROWS, np.int64), right.reshape(-1), partial.shape[1]
     chunk, left_step, right_step = loops[chunk_loop]
     loops = loops.copy()
@@ -157,6 +157,7 @@ def _multiply_jobs(start, stop, left, right, rows, size, loops, chunk_loop, grou
         job, part = divmod(part_job, parts)
         first, block, valid_rows, columns = _job_rows(job, rows.size, group, product)
         _offsets(rows, first, valid_rows, offsets)
+        sums = own_sums if parts == 1 else partial[job, part]
         sums[:] = 0
         last = size * (part + 1) // parts
         for at in range(size * part // parts, last, chunk):
@@ -167,8 +168,6 @@ def _multiply_jobs(start, stop, left, right, rows, size, loops, chunk_loop, grou
                           columns, low, high, sums[row // ROWS])
         if parts == 1:
             _store_group(sums, first, block, valid_rows, columns, product, epilogue, out, counts[job])
-        else:
-            partial[job, part] = sums
 
 
 @jit
@@ -176,8 +175,11 @@ def _add_parts(start, stop, partial, rows, product, epilogue, out, counts):
     for job in range(start, stop):
         first, block, valid_rows, columns = _job_rows(job, rows, partial.shape[2], product)
         sums = partial[job, 0]
+        flat_sums = sums.reshape(-1)
         for part in range(1, partial.shape[1]):
-            sums += partial[job, part]
+            part_sums = partial[job, part].reshape(-1)
+            for k in range(flat_sums.size):
+                flat_sums[k] += part_sums[k]
         _store_group(sums, first, block, valid_rows, columns, product, epilogue, out, counts[job])
 
 

@@ -34,7 +34,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fxsim.kernels import memory, vectors
-from fxsim.kernels.epilogue import FinishTile, emit_either
+from fxsim.kernels.epilogue import KINDS, FinishTile, emit_kinds
 from fxsim.kernels.jit import jit
 from fxsim.kernels.threads import GRAIN, parallel_for
 from fxsim.kernels.tile import COLUMNS, TILE
@@ -257,8 +257,8 @@ def _make_finish_patches(size, result):
         arguments = vectors.Arguments(context, builder, signature, args, _FINISH_PATCHES)
         data, places = arguments.data("sums"), arguments.data("places")
 
-        def emit(simple):
-            tile = FinishTile(builder, arguments, vectors.I32, simple)
+        def emit(kind):
+            tile = FinishTile(builder, arguments, vectors.I32, kind)
             with tile.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
                 start = builder.add(builder.mul(row.index, _I64(COLUMNS)), column)
                 block = [[vectors.load(builder, data, builder.add(start, _I64((side * i + j) * TILE)), tile.vector)
@@ -271,7 +271,7 @@ def _make_finish_patches(size, result):
                         tile.finish(result(builder, i, j, outputs[i][j]), builder.add(place, column))
             tile.add_counts()
 
-        emit_either(builder, arguments, emit)
+        emit_kinds(builder, arguments, emit, KINDS[1:])
         return context.get_dummy_value()
 
     @intrinsic
