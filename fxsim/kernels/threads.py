@@ -1,11 +1,15 @@
-"""Threads that share a kernel.
+"""Threads that share the work of kernels.
 
 Serial kernels, which release the GIL, under threads of our own compile in a third of the time of Numba's parallel ones, and
-may themselves be called from several threads.  To wake a thread that sleeps takes longer than many a kernel: one that waits
-for work, or for the end of another's, looks for it SPINS times before it sleeps.
+may themselves be called from several threads.  A helper that has nothing to do takes part in whatever work is there.  To
+wake one that sleeps takes longer than many a kernel: it looks for news SPINS times first.
+
+Everything that threads share changes by operations that the GIL makes atomic.  No work depends on helpers: who posts it does
+what nobody else does.
 """
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -27,21 +31,20 @@ PIECES = 4
 SPINS = 0 if JIT_DISABLED else 1 << 13
 """A fifth of a millisecond, about; the code between two kernels of a training step takes half of that."""
 
-GIVEN, DONE = 0, 8
-"""Places of a helper's counters, in cache lines of their own."""
-
 _count = numba.config.NUMBA_NUM_THREADS
-_helpers: list[Helper] = []
-_lock = threading.Lock()
+_helpers: list[threading.Thread] = []
+_works: list[Work] = []
+_sleepers: list[SimpleQueue] = []
+_news, _numbers = np.zeros(1, np.int64), itertools.count(1)
 
 
 def thread_count() -> int:
-    """Threads that `parallel_for` uses: NUMBA_NUM_THREADS, by default all that the processor has, or fewer."""
+    """Threads that share work: NUMBA_NUM_THREADS, by default all that the processor has, or fewer."""
     return _count
 
 
 def use_threads(count: int) -> None:
-    """Let `parallel_for` use `count` threads from now on, or as many as NUMBA_NUM_THREADS allows."""
+    """Let `count` threads share work from now on, or as many as NUMBA_NUM_THREADS allows."""
     global _count
     _count = min(count, numba.config.NUMBA_NUM_THREADS)
 
@@ -51,99 +54,111 @@ def parallel_for(kernel: Callable, count: int, grain: int, *arguments) -> None:
 
     grain: least indices per piece.  The kernel runs code compiled by `jit` (without the GIL), and its indices
     are independent of each other, so that the result depends on neither pieces nor threads.
-    Where the helpers are at work for another thread, the calling one does all.
     """
     pieces = min(count // max(grain, 1), PIECES * _count)
-    if _count == 1 or pieces < 2 or not _lock.acquire(blocking=False):
+    if _count == 1 or pieces < 2:
         kernel(0, count, *arguments)
         return
-    try:
-        _share(kernel, count, pieces, arguments)
-    finally:
-        _lock.release()
-
-
-def _share(kernel: Callable, count: int, pieces: int, arguments: tuple) -> None:
     bounds = [count * piece // pieces for piece in range(pieces + 1)]
-    ranges = iter(list(zip(bounds[:-1], bounds[1:])))
-
-    def work():
-        for start, stop in ranges:  # one iterator for all threads: next() on it is atomic
-            kernel(start, stop, *arguments)
-
-    needed = min(_count, pieces) - 1
-    while len(_helpers) < needed:
-        _helpers.append(Helper())
-    try:
-        for helper in _helpers[:needed]:
-            helper.start(work)
-        work()
-    finally:
-        for helper in _helpers[:needed]:
-            helper.finish()
+    Work(kernel, arguments, list(zip(bounds[:-1], bounds[1:]))).share()
 
 
-class Helper:
-    """A thread that does what it is given, one work at a time.
+class Work:
+    """Pieces of a kernel's range, of which each thread that takes part takes one after another."""
 
-    The counters of works given and done change under the GIL, as do the flags of those who sleep, so that no change is missed:
-    who changes a counter looks at the flag afterwards, who sleeps sets the flag and then looks at the counter once more.
-    """
+    def __init__(self, kernel: Callable, arguments: tuple, ranges: list[tuple[int, int]]):
+        self._kernel, self._arguments, self._ranges = kernel, arguments, iter(ranges)
+        self.open, self._inside, self._error = True, [], None
 
-    def __init__(self):
-        self._counters, self._work, self._error = np.zeros(16, np.int64), None, None
-        self._asleep = {GIVEN: False, DONE: False}
-        self._wake = {GIVEN: SimpleQueue(), DONE: SimpleQueue()}
-        threading.Thread(target=self._run, name="fxsim", daemon=True).start()
+    def share(self) -> None:
+        """Do it, with all who come; raises what any of them met."""
+        _works.append(self)
+        _announce()
+        try:
+            self._run()
+        finally:
+            self.open = False
+            _works.remove(self)
+            _wait(lambda: not self._inside)
+        if self._error:
+            raise self._error
 
-    def start(self, work: Callable[[], None]) -> None:
-        self.finish()  # where an interrupt kept the last one from being waited for
-        self._work = work
-        self._advance(GIVEN)
-
-    def finish(self) -> None:
-        """Wait for the work's end, through interrupts, which are raised afterwards, as is an error of the work."""
-        interrupt = None
-        while self._counters[DONE] != self._counters[GIVEN]:
-            try:
-                self._wait(DONE, self._counters[GIVEN] - 1)
-            except KeyboardInterrupt as caught:
-                interrupt = caught
-        error, self._error = self._error or interrupt, None
-        if error:
-            raise error
+    def join(self) -> None:
+        """Take part for another.  Who has closed it either sees this thread inside, or is seen to have closed it."""
+        self._inside.append(None)
+        try:
+            if self.open:
+                self._run()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._inside.pop()
+            _announce()
 
     def _run(self) -> None:
-        while True:
-            self._wait(GIVEN, self._counters[DONE])
-            try:
-                self._work()
-            except BaseException as error:
-                self._error = error
-            self._work = None  # lets go of its arrays
-            self._advance(DONE)
+        for start, stop in self._ranges:
+            self._kernel(start, stop, *self._arguments)
+        self.open = False
 
-    def _advance(self, counter: int) -> None:
-        self._counters[counter] += 1
-        if self._asleep[counter]:
-            self._wake[counter].put(None)
 
-    def _wait(self, counter: int, known: int) -> None:
-        """Until the counter is no longer `known`."""
-        if SPINS:
-            _spin(self._counters, counter, known, SPINS)
-        while self._counters[counter] == known:
-            self._asleep[counter] = True
-            try:
-                if self._counters[counter] == known:
-                    self._wake[counter].get()
-            finally:
-                self._asleep[counter] = False
+def _take_part() -> bool:
+    """Do what there is to do for others; whether there was anything."""
+    for work in tuple(_works):
+        if work.open:
+            work.join()
+            return True
+    return False
+
+
+def _help(number: int) -> None:
+    """What a helper does for ever."""
+    while True:
+        known = int(_news[0])
+        if number >= _count or not _take_part():
+            _wait_for_news(known)
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    """Until the condition, of which there is news, is true; through interrupts, which are raised afterwards."""
+    interrupt = None
+    while True:
+        known = int(_news[0])
+        if condition():
+            break
+        try:
+            _wait_for_news(known)
+        except KeyboardInterrupt as caught:
+            interrupt = caught
+    if interrupt:
+        raise interrupt
+
+
+def _wait_for_news(known: int) -> None:
+    if SPINS:
+        _spin(_news, known, SPINS)
+    if _news[0] == known:
+        bell = SimpleQueue()
+        _sleepers.append(bell)
+        if _news[0] == known:  # else who changed it may not have seen the bell
+            bell.get()
+
+
+def _announce() -> None:
+    """There is news: work, or an end of it."""
+    while len(_helpers) < _count - 1:
+        _helpers.append(threading.Thread(target=_help, args=(len(_helpers) + 1,), name="fxsim", daemon=True))
+        _helpers[-1].start()
+    _news[0] = next(_numbers)
+    while _sleepers:
+        try:
+            _sleepers.pop().put(None)
+        except IndexError:
+            break
 
 
 def _emit_look(context, builder, signature, args):
     data = context.make_array(signature.args[0])(context, builder, args[0]).data
-    value = builder.load_atomic(builder.gep(data, [args[1]]), ordering="acquire", align=8)
+    value = builder.load_atomic(data, ordering="acquire", align=8)
     if llvmlite.binding.get_process_triple().startswith(("x86_64", "i386", "i686")):
         kind = ir.FunctionType(ir.VoidType(), [])
         builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
@@ -151,23 +166,23 @@ def _emit_look(context, builder, signature, args):
 
 
 @intrinsic
-def _look(typing_context, counters, counter):
-    """counters[counter] as other threads have left it, and a short pause."""
-    return types.int64(counters, types.int64), _emit_look
+def _look(typing_context, number):
+    """number[0] as other threads have left it, and a short pause."""
+    return types.int64(number), _emit_look
 
 
 @jit
-def _spin(counters, counter, known, spins):
+def _spin(number, known, spins):
     for _ in range(spins):
-        if _look(counters, counter) != known:
+        if _look(number) != known:
             return
 
 
-def _forget_helpers() -> None:
-    """A forked child has the helpers' objects but not their threads."""
-    global _helpers, _lock
-    _helpers, _lock = [], threading.Lock()
+def _forget() -> None:
+    """A forked child has what threads shared but not the threads."""
+    for shared in (_helpers, _works, _sleepers):
+        shared.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_helpers)
+    os.register_at_fork(after_in_child=_forget)
