@@ -26,7 +26,7 @@ from fxsim.kernels import vectors
 from fxsim.kernels.epilogue import GENERAL, KINDS, Epilogue, Finish, emit_kinds
 from fxsim.kernels.jit import JIT_DISABLED, jit
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
-from fxsim.kernels.threads import parallel_for
+from fxsim.kernels.threads import GRAIN, parallel_for
 from fxsim.kernels.vectors import I32, I64
 
 RUN = 1024
@@ -111,7 +111,7 @@ def combine(x: np.ndarray, y: np.ndarray | None, constants: Constants, out: np.n
     counts = np.zeros((jobs, 3), np.int64)
     y = np.empty(0, x.dtype) if y is None else y.reshape(-1)
     mask = np.empty(0, np.uint8) if mask is None else mask.reshape(-1)
-    parallel_for(_combine_plainly if plain else _combine, jobs, 1, x.reshape(-1), y, channels, numbers.reshape(-1),
+    parallel_for(_combine_plainly if plain else _combine, jobs, GRAIN // BLOCK, x.reshape(-1), y, channels, numbers.reshape(-1),
                  constants.epilogue, out.reshape(-1), mask, counts)
     return counts.sum(axis=0)
 

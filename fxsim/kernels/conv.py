@@ -15,7 +15,7 @@ from fxsim.kernels.channelwise import moments as channel_moments
 from fxsim.kernels.channelwise import sum_of_jobs
 from fxsim.kernels.epilogue import RAW, Epilogue, finish_tile, padded_bias, store_sums
 from fxsim.kernels.jit import jit
-from fxsim.kernels.matmul import PANEL_BYTES, Product, group_tiles, multiply_chunks, with_spare
+from fxsim.kernels.matmul import PANEL_BYTES, Product, grain, group_tiles, multiply_chunks, with_spare
 from fxsim.kernels.packing import pair_images, place
 from fxsim.kernels.taps import forward_axis, geometry, input_grad_axis
 from fxsim.kernels.threads import parallel_for
@@ -63,7 +63,8 @@ def _convolve(axis, source, packed, stride, padding, out, *, spill_terms, path, 
     jobs = len(tables.groups) * blocks
     fused = moments is not None and product.fits_int32 and out.dtype == np.int16
     job_counts, job_moments = np.zeros((jobs, 3), np.int64), np.zeros((jobs, 2 * bias.size if fused else 0), np.int64)
-    parallel_for(_convolve_jobs, jobs, 1, with_spare(source, terms), source[0].size,
+    parallel_for(_convolve_jobs, jobs, grain(jobs, out.size // outputs * depth * blocks * COLUMNS),
+                 with_spare(source, terms), source[0].size,
                  packed.reshape(blocks, -1), tables, product, bias,
                  epilogue.in_int32() if product.fits_int32 else epilogue, out.reshape(images, -1), mask.reshape(-1), job_counts,
                  job_moments)

@@ -29,6 +29,8 @@ GROUP_TILES = 32
 """Most tiles of one job: with one block of weights they stay in a second-level cache of 1 MB."""
 JOBS = 16
 """Least jobs of a product, where there are as many tiles, so that threads can share them."""
+LEAST_PRODUCTS = 2**21
+"""Products below which a second thread costs more than it gives."""
 PANEL_BYTES = 2**18
 """Share of that cache for one chunk of the right operand."""
 
@@ -83,14 +85,16 @@ def multiply_chunks(left, right, rows, size, loops, chunk_loop, product, epilogu
     group = min(GROUP_TILES, blocks_of(rows.size, ROWS)) if parts > 1 else group_tiles(rows.size, product.blocks)
     jobs = blocks_of(rows.size, group * ROWS) * product.blocks
     product = product._replace(fits_int32=product.fits_int32 and chunks == 1)
+    products = tiles * TILE * blocks_of(right.shape[1], COLUMNS)
     flat_out, job_counts = out.reshape(-1), np.zeros((jobs, 3), np.int64)
     whole = epilogue.in_int32() if product.fits_int32 else epilogue
     if product.fits_int32:
-        parallel_for(_multiply_at_once, jobs, 1, left, right, rows, loops, group, product, whole, flat_out, job_counts)
+        parallel_for(_multiply_at_once, jobs, grain(jobs, products), left, right, rows, loops, group, product, whole,
+                     flat_out, job_counts)
     else:
         partial = np.empty((jobs if parts > 1 else 0, parts, group, TILE), np.int64)
-        parallel_for(_multiply_jobs, parts * jobs, 1, left, right, rows, size, loops, chunk_loop, group, product, whole,
-                     flat_out, job_counts, partial)
+        parallel_for(_multiply_jobs, parts * jobs, grain(parts * jobs, products), left, right, rows, size, loops, chunk_loop,
+                     group, product, whole, flat_out, job_counts, partial)
         if parts > 1:
             parallel_for(_add_parts, jobs, 1, partial, rows.size, product, whole, flat_out, job_counts)
     if counts is not None:
@@ -106,6 +110,11 @@ def with_spare(codes: np.ndarray, terms: int) -> np.ndarray:
 def spill_words(depth: int, spill_terms: int, terms: int) -> int:
     """Words of `terms` between spills of a sum of `depth` terms, of which int32 holds `spill_terms`."""
     return NEVER if depth <= spill_terms else words_before_spill(spill_terms, terms)
+
+
+def grain(jobs: int, products: int) -> int:
+    """Least jobs per piece of `jobs` that make so many products, padded ones among them."""
+    return 1 + LEAST_PRODUCTS * jobs // max(products, 1)
 
 
 def group_tiles(rows: int, blocks: int) -> int:

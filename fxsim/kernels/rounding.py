@@ -176,9 +176,9 @@ def requantize_array(values, bases, shift, terms, bounds, out) -> np.ndarray:
     low, high, rule, _, _ = bounds
     if values.dtype == np.int32 and not bases.size and rule == SATURATE and shift <= MAX_SHIFT_INT32:
         limits = max(low, -(2**31)), min(high, 2**31 - 1)
-        parallel_for(_saturate_blocks, len(counts), 1, values, shift, *terms, *limits, out, counts)
+        parallel_for(_saturate_blocks, len(counts), 2, values, shift, *terms, *limits, out, counts)
     else:
-        parallel_for(_requantize_blocks, len(counts), 1, values, bases, shift, *terms, *bounds, out, counts)
+        parallel_for(_requantize_blocks, len(counts), 2, values, bases, shift, *terms, *bounds, out, counts)
     return counts.sum(axis=0)
 
 

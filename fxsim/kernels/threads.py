@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 
 from fxsim.kernels.jit import JIT_DISABLED, jit
 
-GRAIN = 1 << 14
+GRAIN = 1 << 16
 """Elements of simple work below which a second thread costs more than it gives."""
 PIECES = 4
 """Pieces of work per thread, so that one that is held up leaves its last ones to others."""

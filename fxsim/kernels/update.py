@@ -32,7 +32,7 @@ def update(weights, accumulators, grads, bases, mantissa, left, shift, terms, be
     stochastic mode, or empty.  terms: `rounding_terms`.  bounds: (low, high).
     """
     counts = np.empty((-(-weights.size // BLOCK), 4), np.int64)
-    parallel_for(_update_blocks, len(counts), 2, weights, accumulators, grads, bases, mantissa, left, shift, *terms,
+    parallel_for(_update_blocks, len(counts), 4, weights, accumulators, grads, bases, mantissa, left, shift, *terms,
                  below, *weight_bounds, *accumulator_bounds, counts)
     return counts.sum(axis=0)
 

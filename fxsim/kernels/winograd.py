@@ -16,6 +16,7 @@ from fxsim.kernels.conv import NO_MASK
 from fxsim.kernels.epilogue import RAW, Epilogue, padded_bias
 from fxsim.kernels.gemm import INT32_MAX, Operand
 from fxsim.kernels.jit import jit
+from fxsim.kernels.matmul import grain
 from fxsim.kernels.packing import blocks_of, pack_forward_weights
 from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.tile import COLUMNS, PATHS, ROWS, TILE, register_tile
@@ -153,8 +154,9 @@ def conv_winograd(x: np.ndarray, weight: np.ndarray, padding: int, out: np.ndarr
     bias = padded_bias(bias, outputs).astype(np.int32)
     fused = moments is not None and out.dtype == np.int16
     job_counts, job_moments = np.zeros((jobs, 3), np.int64), np.zeros((jobs, 2 * bias.size if fused else 0), np.int64)
-    parallel_for(_convolve_jobs, jobs, 1, np.ascontiguousarray(x), packed.reshape(len(packed), -1), plane, padding,
-                 PATHS[path], bias, epilogue.in_int32(), out, mask.reshape(-1), job_counts, job_moments)
+    parallel_for(_convolve_jobs, jobs, grain(jobs, plane.patches * packed.size), np.ascontiguousarray(x),
+                 packed.reshape(len(packed), -1), plane, padding, PATHS[path], bias, epilogue.in_int32(), out,
+                 mask.reshape(-1), job_counts, job_moments)
     if counts is not None:
         counts += job_counts.sum(axis=0)
     if moments is not None:
