@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench_products import square_product
 from bench_step import cifar10_convnet, fixed_step
 from machine import machine
 from timing import burst_seconds
@@ -55,14 +56,16 @@ def figure(code: str, **environment: str) -> float:
     return float(run.stdout)
 
 
-def threads_rows(rounds: int) -> list[dict]:
-    step, works = fixed_step(cifar10_convnet(), 128)[1], {}
-    for threads in (1, 2):
-        works[str(threads)] = lambda threads=threads: (use_threads(threads), step())
-    seconds = burst_seconds(works, rounds)
-    use_threads(2)
-    return [{"what": "one thread / two threads, step at batch 128", "ratio": seconds["1"] / seconds["2"], "target": ">= 1.8",
-             "seconds": seconds}]
+def threads_rows(size: int, rounds: int) -> list[dict]:
+    """The step; and a product without anything between, as the most that the two cores give."""
+    works, rows = {"step at batch 128": fixed_step(cifar10_convnet(), 128)[1],
+                   f"14-bit by 8-bit product, {size}^3": square_product("14-bit by 8-bit", size)[1]}, []
+    for target, (what, work) in zip((">= 1.8", "none"), works.items()):
+        seconds = burst_seconds({str(threads): lambda threads=threads, work=work: (use_threads(threads), work())
+                                 for threads in (1, 2)}, rounds)
+        rows.append({"what": f"one thread / two threads, {what}", "ratio": seconds["1"] / seconds["2"], "target": target,
+                     "seconds": seconds})
+    return rows
 
 
 def batch_rows(batches, rounds: int) -> list[dict]:
@@ -101,8 +104,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="two batch sizes, 2 rounds")
     arguments = parser.parse_args()
-    batches, rounds = ((32, 64), 2) if arguments.quick else ((32, 64, 128, 256, 512), 8)
-    rows = [*start_rows(), *memory_rows(), *threads_rows(rounds), *batch_rows(batches, rounds)]
+    size, batches, rounds = (512, (32, 64), 2) if arguments.quick else (2048, (32, 64, 128, 256, 512), 10)
+    rows = [*start_rows(), *memory_rows(), *threads_rows(size, rounds), *batch_rows(batches, rounds)]
     for row in rows:
         value = f"{row['ratio']:.2f}" if "ratio" in row else f"{row['seconds']:.2f} s"
         print(f"{row['what']:66} {value:>8}  target {row['target']}")

@@ -152,7 +152,7 @@ def speed_table() -> str:
     for name in SPEED_FILES:
         found = result(name)
         for row in (found or {}).get("ratios", []):
-            if "gmac_per_second" in row:
+            if "path" in row:
                 continue
             value = f"{row['ratio']:.2f}" if "ratio" in row else f"{row['seconds']:.2f} s"
             rows.append(f"| {row['what']} | {value} | {row['target']} |")
@@ -160,12 +160,13 @@ def speed_table() -> str:
 
 
 def layers_table() -> str:
-    """Rate of each product of each layer as a share of the square product of its kind."""
-    rates = {row["what"]: row["ratio"] for row in (result("products") or {"ratios": []})["ratios"] if "gmac_per_second" in row}
+    """Rate of each product of each layer as a share of the square product of its kind, and of the processor's peak."""
+    rates = {row["what"]: f"{row['ratio']:.2f} ({row['peak_share']:.2f})" for row in (result("products") or {"ratios": []})["ratios"]
+             if "path" in row}
     rows = ["| layer | forward | input gradient | weight gradient | forward in bytes |", "|" + " --- |" * 5]
     for layer in dict.fromkeys(what.split()[0] for what in rates):
         whats = (f"{layer} {what}" for what in ("forward", "input_grad", "weight_grad", "forward, 8-bit weights"))
-        cells = (f"{rates[what]:.2f}" if what in rates else "" for what in whats)
+        cells = (rates.get(what, "") for what in whats)
         rows.append(f"| {layer} | {' | '.join(cells)} |")
     return "\n".join(rows)
 

@@ -24,6 +24,8 @@ from numba.extending import intrinsic
 
 from fxsim.kernels.jit import JIT_DISABLED, jit
 
+HELPER_PAUSES, CALLER_PAUSES = 300, 100
+"""Between news and the wish for the GIL: who brings news lets go of it a little later, and to wait for it means to sleep."""
 GRAIN = 1 << 16
 """Elements of simple work below which a second thread costs more than it gives."""
 PIECES = 4
@@ -115,7 +117,7 @@ def _help(number: int) -> None:
     while True:
         known = int(_news[0])
         if number >= _count or not _take_part():
-            _wait_for_news(known)
+            _wait_for_news(known, HELPER_PAUSES)
 
 
 def _wait(condition: Callable[[], bool]) -> None:
@@ -126,16 +128,16 @@ def _wait(condition: Callable[[], bool]) -> None:
         if condition():
             break
         try:
-            _wait_for_news(known)
+            _wait_for_news(known, CALLER_PAUSES)
         except KeyboardInterrupt as caught:
             interrupt = caught
     if interrupt:
         raise interrupt
 
 
-def _wait_for_news(known: int) -> None:
+def _wait_for_news(known: int, pauses: int) -> None:
     if SPINS:
-        _spin(_news, known, SPINS)
+        _spin(_news, known, SPINS, pauses)
     if _news[0] == known:
         bell = SimpleQueue()
         _sleepers.append(bell)
@@ -172,9 +174,11 @@ def _look(typing_context, number):
 
 
 @jit
-def _spin(number, known, spins):
+def _spin(number, known, spins, pauses):
     for _ in range(spins):
         if _look(number) != known:
+            for _ in range(pauses):
+                _look(number)
             return
 
 
