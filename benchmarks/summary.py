@@ -161,8 +161,8 @@ def speed_table() -> str:
 
 def layers_table() -> str:
     """Rate of each product of each layer as a share of the square product of its kind, and of the processor's peak."""
-    rates = {row["what"]: f"{row['ratio']:.2f} ({row['peak_share']:.2f})" for row in (result("products") or {"ratios": []})["ratios"]
-             if "path" in row}
+    found = (result("products") or {"ratios": []})["ratios"]
+    rates = {row["what"]: f"{row['ratio']:.2f} ({row['peak_share']:.2f})" for row in found if "path" in row}
     rows = ["| layer | forward | input gradient | weight gradient | forward in bytes |", "|" + " --- |" * 5]
     for layer in dict.fromkeys(what.split()[0] for what in rates):
         whats = (f"{layer} {what}" for what in ("forward", "input_grad", "weight_grad", "forward, 8-bit weights"))

@@ -19,7 +19,7 @@ from fxsim.kernels.matmul import PANEL_BYTES, Product, grain, group_tiles, multi
 from fxsim.kernels.packing import pair_images, place
 from fxsim.kernels.taps import forward_axis, geometry, input_grad_axis
 from fxsim.kernels.threads import parallel_for
-from fxsim.kernels.tile import COLUMNS, PLAIN, ROWS, TILE, register_tile, wide_tile, word_terms
+from fxsim.kernels.tile import COLUMNS, ROWS, TILE, register_tile, wide_tile, word_terms
 
 NO_MASK = np.empty(0, np.uint8)
 
@@ -138,5 +138,5 @@ def _convolve_jobs(start, stop, source, source_image, weights, tables, product, 
                 total[:] = 0
                 wide_tile(product.path, source, flat_weights, rows, at, 0, weights_at, loops, product.spill_words, valid,
                           columns, low, high, total)
-                store_sums(total, product.path == PLAIN, valid, columns, bias, column, epilogue, codes, tile_mask, flat_out,
+                store_sums(product.path, total, valid, columns, bias, column, epilogue, codes, tile_mask, flat_out,
                            mask, places, at, job_counts, job_moments)

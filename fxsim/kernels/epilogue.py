@@ -18,12 +18,12 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from fxsim.kernels import vectors
-from fxsim.kernels.jit import jit
+from fxsim.kernels.jit import OPTIONS, jit
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
-from fxsim.kernels.tile import COLUMNS
+from fxsim.kernels.tile import COLUMNS, Plain
 from fxsim.kernels.vectors import DOUBLE, I8, I32, I64, constant, splat
 
 NO_FLOOR = -(2**63)
@@ -298,14 +298,20 @@ def finish_tile(typing_context, sums, rows, columns, bias, first_output, epilogu
     return types.void(*arguments), _emit_finish_tile
 
 
-@jit(inline="always")
-def store_sums(sums, plain, rows, columns, bias, first_output, epilogue, codes, tile_mask, out, mask, places, first, counts,
+def store_sums(path, sums, rows, columns, bias, first_output, epilogue, codes, tile_mask, out, mask, places, first, counts,
                moments):
-    """`finish_tile` of int64 sums; in loops that need no LLVM IR where the path is `plain`.  codes, tile_mask: TILE of each."""
-    if not plain:
+    """`finish_tile` of int64 sums, by any path; codes, tile_mask: room for TILE of each."""
+    _requantize_tile(sums, bias[first_output:], epilogue, rows, columns, codes, tile_mask, counts)
+    _store_tile(codes, rows, columns, out, places, first)
+    if mask.size:
+        _store_tile(tile_mask, rows, columns, mask, places, first)
+
+
+@overload(store_sums, inline="always", jit_options=OPTIONS)
+def _store_sums(path, sums, rows, columns, bias, first_output, epilogue, codes, tile_mask, out, mask, places, first, counts,
+                moments):
+    def in_registers(path, sums, rows, columns, bias, first_output, epilogue, codes, tile_mask, out, mask, places, first,
+                     counts, moments):
         finish_tile(sums, rows, columns, bias, first_output, epilogue, out, mask, places, first, counts, moments)
-    else:
-        _requantize_tile(sums, bias[first_output:], epilogue, rows, columns, codes, tile_mask, counts)
-        _store_tile(codes, rows, columns, out, places, first)
-        if mask.size:
-            _store_tile(tile_mask, rows, columns, mask, places, first)
+
+    return store_sums if path.instance_class is Plain else in_registers

@@ -4,6 +4,7 @@ from __future__ import annotations
 import numba
 
 JIT_DISABLED = bool(numba.config.DISABLE_JIT)
+OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 def jit(function=None, **options):
@@ -11,5 +12,5 @@ def jit(function=None, **options):
 
     Further options go to numba.njit.
     """
-    compile_ = numba.njit(cache=True, nogil=True, error_model="numpy", **options)
+    compile_ = numba.njit(cache=True, **OPTIONS, **options)
     return compile_ if function is None else compile_(function)

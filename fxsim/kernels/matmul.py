@@ -16,7 +16,6 @@ from fxsim.kernels.tile import (
     COLUMNS,
     NEVER,
     PATHS,
-    PLAIN,
     ROWS,
     TILE,
     register_tile,
@@ -41,7 +40,7 @@ class Product(NamedTuple):
     fits_int32: sums and the whole arithmetic of the epilogue do, and the path has registers for them.
     """
 
-    path: int
+    path: tuple
     spill_words: int
     columns: int
     blocks: int
@@ -197,5 +196,5 @@ def _store_group(sums, first, block, valid_rows, columns, product, epilogue, out
     codes, tile_mask, bias = np.empty(TILE, np.int64), np.empty(TILE, np.uint8), np.zeros(COLUMNS, np.int64)
     no_mask, no_moments, places = np.empty(0, np.uint8), np.empty(0, np.int64), _places(first, len(sums), product, block)
     for row in range(0, valid_rows, ROWS):
-        store_sums(sums[row // ROWS], product.path == PLAIN, min(ROWS, valid_rows - row), columns, bias, 0, epilogue, codes,
+        store_sums(product.path, sums[row // ROWS], min(ROWS, valid_rows - row), columns, bias, 0, epilogue, codes,
                    tile_mask, out, no_mask, places, row, counts, no_moments)

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from fxsim.kernels import vectors
-from fxsim.kernels.jit import JIT_DISABLED, jit
+from fxsim.kernels.jit import JIT_DISABLED, OPTIONS, jit
 
 ROWS, COLUMNS = 6, 64
 TILE = ROWS * COLUMNS
@@ -31,8 +33,28 @@ CARRY_BITS = 16
 NEVER = 2**62
 """`spill_words` where int32 holds the whole sum."""
 
-PLAIN, AVX2, VNNI = 0, 1, 2
-PATHS = {"plain": PLAIN, "avx2": AVX2, "vnni": VNNI}
+
+
+class Plain(NamedTuple):
+    """Ordinary loops; the bits of a number are what a path is called by, for the compiler asks for a field."""
+
+    bits: int = 64
+
+
+class Avx2(NamedTuple):
+    """`vpmaddwd` and `vpaddd`."""
+
+    bits: int = 256
+
+
+class Vnni(NamedTuple):
+    """`vpdpwssd` and `vpdpbusd`."""
+
+    bits: int = 512
+
+
+PATHS = {"plain": Plain(), "avx2": Avx2(), "vnni": Vnni()}
+"""A path is a type, so that a kernel is compiled for those alone that are taken."""
 _FEATURES = {"plain": (), "avx2": ("avx2",), "vnni": ("avx512f", "avx512bw", "avx512vnni")}
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -195,51 +217,63 @@ class _Spill:
                 self.emitter.spill(self.high, self.column)
 
 
-_TILE = "a b rows first_row a_origin b_origin loops low"
+class _Registers(NamedTuple):
+    """How a path fills its registers: step of one word, lanes of int32, registers per row of sums."""
+
+    step: Callable
+    lanes: int
+    vectors: int
 
 
-def _make_tile(path, step, lanes, vectors_per_row):
-    """The intrinsics of a tile: one whose sums fit int32, and one that takes `spill_words` and `high` and spills."""
-
-    def emit(context, builder, signature, args, names):
-        arguments = vectors.Arguments(context, builder, signature, args, names)
-        terms = 32 // arguments.element("a").width
-        if not processor_has(path) or terms not in (2, 4) or (path == "avx2" and terms == 4):
-            return context.get_dummy_value()  # never called; the IR would not compile
-        a, b, rows, loops, low = (arguments.data(name) for name in ("a", "b", "rows", "loops", "low"))
-        table = [[builder.load(builder.gep(loops, [_I64(3 * i + k)])) for k in range(3)] for i in range(3)]
-        left_rows = []
-        for row in range(ROWS):
-            offset = builder.load(builder.gep(rows, [builder.add(arguments.first_row, _I64(row))]))
-            left_rows.append(builder.gep(a, [builder.add(offset, arguments.a_origin)]))
-        with cgutils.for_range(builder, _I64(COLUMNS // (lanes * vectors_per_row))) as part:
-            column = builder.mul(part.index, _I64(lanes * vectors_per_row))
-            right = builder.gep(b, [builder.add(arguments.b_origin, builder.mul(column, _I64(terms)))])
-            emitter = _Emitter(builder, step, lanes, vectors_per_row, terms)
-            spill = None
-            if "high" in names:
-                spill = _Spill(builder, emitter, arguments.spill_words, arguments.data("high"), column)
-            _emit_reduction(builder, emitter, left_rows, right, table, spill)
-            emitter.store(low, column)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def tile(typing_context, a, b, rows, first_row, a_origin, b_origin, loops, low):
-        arguments = (a, b, rows, types.int64, types.int64, types.int64, loops, low)
-        return types.void(*arguments), lambda *context: emit(*context, _TILE)
-
-    @intrinsic
-    def spilling_tile(typing_context, a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high):
-        arguments = (a, b, rows, types.int64, types.int64, types.int64, loops, low, types.int64, high)
-        return types.void(*arguments), lambda *context: emit(*context, _TILE + " spill_words high")
-
-    return tile, spilling_tile
+_REGISTERS = {Vnni: _Registers(_vnni_step, 16, 4), Avx2: _Registers(_avx2_step, 8, 2)}
+"""Vnni: 24 zmm sums, 4 zmm columns, 1 broadcast; one `vpdpwssd` per cycle hides its latency of 4.  Avx2: 12 ymm sums, 2 ymm
+columns, 1 broadcast and 1 product fill the 16 registers."""
+_TILE = "path a b rows first_row a_origin b_origin loops low"
 
 
-vnni_tile, vnni_spilling_tile = _make_tile("vnni", _vnni_step, lanes=16, vectors_per_row=4)
-"""24 zmm sums, 4 zmm columns, 1 broadcast: one `vpdpwssd` per cycle hides its latency of 4."""
-avx2_tile, avx2_spilling_tile = _make_tile("avx2", _avx2_step, lanes=8, vectors_per_row=2)
-"""12 ymm sums, 2 ymm columns, 1 broadcast and 1 product fill the 16 registers."""
+def _emit_tile(names, context, builder, signature, args):
+    path = signature.args[0].instance_class
+    arguments = vectors.Arguments(context, builder, signature, args, names)
+    terms = 32 // arguments.element("a").width
+    if not processor_has(path.__name__.lower()) or path is Plain or terms not in (2, 4) or (path is Avx2 and terms == 4):
+        return context.get_dummy_value()  # never called; the IR would not compile
+    step, lanes, vectors_per_row = _REGISTERS[path]
+    a, b, rows, loops, low = (arguments.data(name) for name in ("a", "b", "rows", "loops", "low"))
+    table = [[builder.load(builder.gep(loops, [_I64(3 * i + k)])) for k in range(3)] for i in range(3)]
+    left_rows = []
+    for row in range(ROWS):
+        offset = builder.load(builder.gep(rows, [builder.add(arguments.first_row, _I64(row))]))
+        left_rows.append(builder.gep(a, [builder.add(offset, arguments.a_origin)]))
+    with cgutils.for_range(builder, _I64(COLUMNS // (lanes * vectors_per_row))) as part:
+        column = builder.mul(part.index, _I64(lanes * vectors_per_row))
+        right = builder.gep(b, [builder.add(arguments.b_origin, builder.mul(column, _I64(terms)))])
+        emitter = _Emitter(builder, step, lanes, vectors_per_row, terms)
+        spill = None
+        if "high" in names:
+            spill = _Spill(builder, emitter, arguments.spill_words, arguments.data("high"), column)
+        _emit_reduction(builder, emitter, left_rows, right, table, spill)
+        emitter.store(low, column)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def register_tile(typing_context, path, a, b, rows, first_row, a_origin, b_origin, loops, low):
+    """low = one tile by Vnni or Avx2, whose sums fit int32."""
+    arguments = (path, a, b, rows, types.int64, types.int64, types.int64, loops, low)
+    return types.void(*arguments), functools.partial(_emit_tile, _TILE)
+
+
+@intrinsic
+def _spilling_tile(typing_context, path, a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high):
+    arguments = (path, a, b, rows, types.int64, types.int64, types.int64, loops, low, types.int64, high)
+    return types.void(*arguments), functools.partial(_emit_tile, _TILE + " spill_words high")
+
+
+@jit(inline="always")
+def spilling_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high):
+    """low + (high << CARRY_BITS) = one tile by Vnni or Avx2."""
+    high[:] = 0
+    _spilling_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high)
 
 
 @jit
@@ -261,25 +295,6 @@ def plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, val
                             sums[o] += first * right[terms * o] + second * right[terms * o + 1]
                     at += loops[2, 1]
                     column += loops[2, 2]
-
-
-@jit(inline="always")
-def register_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, low):
-    """low = one tile by VNNI or AVX2, whose sums fit int32."""
-    if path == VNNI:
-        vnni_tile(a, b, rows, first_row, a_origin, b_origin, loops, low)
-    else:
-        avx2_tile(a, b, rows, first_row, a_origin, b_origin, loops, low)
-
-
-@jit(inline="always")
-def spilling_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high):
-    """low + (high << CARRY_BITS) = one tile by VNNI or AVX2."""
-    high[:] = 0
-    if path == VNNI:
-        vnni_spilling_tile(a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high)
-    else:
-        avx2_spilling_tile(a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high)
 
 
 def _emit_add_tile(context, builder, signature, args):
@@ -305,11 +320,17 @@ def add_tile(typing_context, low, high, rows, columns, target, at, step):
     return types.void(low, high, *steps, target, *steps), _emit_add_tile
 
 
-@jit(inline="always")
 def wide_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, valid_rows, valid_columns, low, high, total):
     """total (int64) += one tile by any path; low, high: room for it."""
-    if path == PLAIN:
-        plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, valid_columns, total)
-    else:
+    plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, valid_columns, total)
+
+
+@overload(wide_tile, inline="always", jit_options=OPTIONS)
+def _wide_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, valid_rows, valid_columns, low, high,
+               total):
+    def by_registers(path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, valid_rows, valid_columns, low, high,
+                     total):
         spilling_tile(path, a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high)
         add_tile(low, high, ROWS, COLUMNS, total, 0, COLUMNS)
+
+    return wide_tile if path.instance_class is Plain else by_registers
