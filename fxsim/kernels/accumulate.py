@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fxsim.kernels import vectors
+from fxsim.kernels import memory, vectors
 from fxsim.kernels.gemm import INT32_MAX, never_saturates
 from fxsim.kernels.jit import JIT_DISABLED, jit
 from fxsim.kernels.matmul import gemm
@@ -70,7 +70,7 @@ def _accumulate_in_registers(a: np.ndarray, b: np.ndarray, dtype, scalars: tuple
     rows, columns = -(-len(a) // ROWS) * ROWS, -(-b.shape[1] // (VECTORS * lanes)) * VECTORS * lanes
     left, right = np.zeros((rows, a.shape[1]), dtype), np.zeros((a.shape[1], columns), dtype)
     left[:len(a)], right[:, :b.shape[1]] = a, b
-    out, overflows = np.empty((2, rows, columns), np.int64)
+    out, overflows = memory.empty((2, rows, columns), np.int64)
     parallel_for(_accumulate_rows, rows // ROWS, 1, left, right, np.array(scalars, dtype), VECTORS * lanes, out, overflows)
     return tuple(np.ascontiguousarray(part[:len(a), :b.shape[1]]) for part in (out, overflows))
 

@@ -20,13 +20,13 @@ def blocks_of(size: int, block: int) -> int:
     return -(-size // block)
 
 
-LEAST_PIECE = 1 << 18
-"""Codes below which a second thread does not pay: what one thread packs is far from the caches of the other."""
+LEAST_PIECE = 1 << 19
+"""Bytes below which a second thread does not pay: what one thread packs is far from the caches of the other."""
 
 
 def _grain(packed: np.ndarray, jobs: int) -> int:
     """Least jobs per piece where `jobs` write all of `packed`."""
-    return LEAST_PIECE * jobs // packed.size + 1
+    return LEAST_PIECE * jobs // packed.nbytes + 1
 
 
 def pack_forward_weights(codes: np.ndarray) -> np.ndarray:
@@ -82,9 +82,15 @@ def _pack_tap(codes, starts, step, first, columns, packed):
             for term in range(terms):
                 prefetch_run(codes, starts[(word + WORDS_AHEAD) * terms + term] + first)
         _interleave(codes, starts[word * terms:(word + 1) * terms] + first, valid, packed[word].reshape(-1))
+    squares, across = 0, 0
+    if terms == 1 and not JIT_DISABLED:  # a word is one number, and those of an output lie side by side
+        squares, across = starts.size - starts.size % LANES, valid - valid % LANES
+        for k in range(0, squares, LANES):
+            for o in range(0, across, LANES):
+                transpose_square(codes, starts[k] + (first + o) * step, step, packed.reshape(-1), k * COLUMNS + o)
     for k in range(whole * terms, starts.size):
         source, column = codes[starts[k] + first * step::step], packed[k // terms, :, k % terms]
-        for o in range(valid):
+        for o in range(across if k < squares else 0, valid):
             column[o] = source[o]
 
 
@@ -125,6 +131,28 @@ def _make_interleave(terms: int):
         return context.get_dummy_value()
 
     return emit
+
+
+@intrinsic
+def transpose_square(typing_context, codes, at, step, target, to):
+    """target[to + k * COLUMNS + o] = codes[at + o * step + k] for LANES of each k and o.
+
+    Rows i and i + LANES / 2, lane by lane side by side, become rows 2 i and 2 i + 1: as often as halves LANES, a transposition.
+    """
+
+    def emit(context, builder, signature, args):
+        arguments = vectors.Arguments(context, builder, signature, args, "codes at step target to")
+        vector = ir.VectorType(arguments.element("codes"), LANES)
+        places = [builder.add(arguments.at, builder.mul(I64(o), arguments.step)) for o in range(LANES)]
+        rows = [vectors.load(builder, arguments.data("codes"), place, vector) for place in places]
+        for _ in range(LANES.bit_length() - 1):
+            pairs = [vectors.interleaved(builder, *pair) for pair in zip(rows[:LANES // 2], rows[LANES // 2:])]
+            rows = [vectors.half(builder, pair, which) for pair in pairs for which in (0, 1)]
+        for k, row in enumerate(rows):
+            vectors.store(builder, row, arguments.data("target"), builder.add(arguments.to, I64(k * COLUMNS)))
+        return context.get_dummy_value()
+
+    return types.void(codes, types.int64, types.int64, target, types.int64), emit
 
 
 @intrinsic
