@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from machine import machine
-from timing import best_seconds
+from timing import burst_seconds
 
 from fxsim.files import write_text
 from fxsim.formats import Format
@@ -42,7 +42,7 @@ def cast(values: np.ndarray):
                               quantization=apytypes.QuantizationMode.TIES_AWAY)
 
 
-def requantize_rows(elements: int, repeats: int) -> list[dict]:
+def requantize_rows(elements: int, rounds: int) -> list[dict]:
     """int32 to int16, ties away from zero, half of the values clipped."""
     values = np.random.default_rng(0).integers(-(2**24), 2**24, elements).astype(np.int32)
     requantizer, out = Requantizer(0, Format(OUT_BITS, SHIFT + OUT_BITS - 1)), np.empty(elements, np.int16)
@@ -56,7 +56,7 @@ def requantize_rows(elements: int, repeats: int) -> list[dict]:
         works["APyTypes"] = cast(values[:PEER_ELEMENTS])
         if not np.array_equal(np.array(works["APyTypes"]().to_bits(), np.uint16).view(np.int16), out[:PEER_ELEMENTS]):
             sys.exit("requantized codes differ from APyTypes': no timing")
-    rates = {name: sizes[name] / seconds / 1e9 for name, seconds in best_seconds(works, repeats).items()}
+    rates = {name: sizes[name] / seconds / 1e9 for name, seconds in burst_seconds(works, rounds).items()}
     rows = [{"what": "requantize int32 to int16, G elements/s", "ratio": rates["fxsim"], "target": f">= {SPEED_TARGET}"}]
     if apytypes:
         rows.append({"what": "requantize, fxsim / APyTypes", "ratio": rates["fxsim"] / rates["APyTypes"],
@@ -82,7 +82,7 @@ def peer_product(a: np.ndarray, b: np.ndarray):
     return work
 
 
-def saturating_rows(size: int, repeats: int) -> list[dict]:
+def saturating_rows(size: int, rounds: int) -> list[dict]:
     """8-bit by 8-bit codes into 16 bits that saturate often, and into 32 bits that cannot."""
     a, b = np.random.default_rng(1).integers(-128, 128, (2, size, size)).astype(np.int16)
     works = {}
@@ -93,7 +93,7 @@ def saturating_rows(size: int, repeats: int) -> list[dict]:
             sys.exit(f"sums of {bits} bits are wrong: no timing")
     if apytypes:
         works["APyTypes"] = peer_product(a, b)
-    seconds = best_seconds(works, repeats)
+    seconds = burst_seconds(works, rounds)
     rates = {name: size**3 / value / 1e9 for name, value in seconds.items()}
     for name, rate in rates.items():
         print(f"saturating product {name:10} {rate:9.3f} GMAC/s")
@@ -107,10 +107,10 @@ def saturating_rows(size: int, repeats: int) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true", help="2^20 elements, 128^3, 2 repeats")
+    parser.add_argument("--quick", action="store_true", help="2^20 elements, 128^3, 2 rounds")
     arguments = parser.parse_args()
-    elements, size, repeats = (2**20, 128, 2) if arguments.quick else (2**24, 512, 10)
-    rows = [*requantize_rows(elements, repeats), *saturating_rows(size, repeats)]
+    elements, size, rounds = (2**20, 128, 2) if arguments.quick else (2**24, 512, 5)
+    rows = [*requantize_rows(elements, rounds), *saturating_rows(size, rounds)]
     for row in rows:
         print(f"{row['what']:60} {row['ratio']:8.2f}  target {row['target']}")
     if arguments.json:

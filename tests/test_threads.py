@@ -128,6 +128,15 @@ def test_a_count_of_threads_is_bounded_by_the_number_that_numba_allows():
     assert thread_count() == numba.config.NUMBA_NUM_THREADS
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_helpers_are_kept_off_the_processor_of_the_caller_whose_own_affinity_stays():
+    before = os.sched_getaffinity(0)
+    assert (visit(64) == 1).all()
+    for helper in threads._helpers:
+        assert os.sched_getaffinity(helper.native_id) == before - {threads._processor}
+    assert os.sched_getaffinity(0) == before
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:This process")  # Python warns of a fork with threads; there the child starts anew
 def test_a_forked_child_has_helpers_of_its_own():

@@ -9,6 +9,8 @@ what nobody else does.
 """
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
 import os
 import threading
@@ -75,6 +77,7 @@ class Work:
     def share(self) -> None:
         """Do it, with all who come; raises what any of them met."""
         _works.append(self)
+        _start_helpers()
         _announce()
         try:
             self._run()
@@ -145,11 +148,34 @@ def _wait_for_news(known: int, pauses: int) -> None:
             bell.get()
 
 
+def _start_helpers() -> None:
+    """Enough of them, kept off this thread's processor: schedulers leave threads that wake each other on one for long."""
+    global _processor
+    missing = range(len(_helpers), _count - 1)
+    for number in missing:
+        _helpers.append(threading.Thread(target=_help, args=(number + 1,), name="fxsim", daemon=True))
+        _helpers[-1].start()
+    processor = _own_processor()
+    if processor != _processor or missing:
+        _processor = processor
+        others = set() if processor is None else os.sched_getaffinity(0) - {processor}
+        for helper in _helpers if others else ():
+            os.sched_setaffinity(helper.native_id, others)
+
+
+def _find_processor() -> Callable[[], int | None]:
+    """What tells the processor that the calling thread runs on; None where the system does not or knows no affinities."""
+    if hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError, AttributeError):
+            return ctypes.CDLL(None).sched_getcpu
+    return lambda: None
+
+
+_own_processor, _processor = _find_processor(), None
+
+
 def _announce() -> None:
     """There is news: work, or an end of it."""
-    while len(_helpers) < _count - 1:
-        _helpers.append(threading.Thread(target=_help, args=(len(_helpers) + 1,), name="fxsim", daemon=True))
-        _helpers[-1].start()
     _news[0] = next(_numbers)
     while _sleepers:
         try:
