@@ -12,7 +12,7 @@ from fxsim import __version__
 from fxsim.kernels.jit import JIT_DISABLED
 from fxsim.kernels.rounding import round_shift
 from fxsim.kernels.threads import thread_count
-from fxsim.nn.products import available_paths
+from fxsim.nn.products import forward_paths
 
 FEATURES = ("sse4.2", "avx", "avx2", "fma", "avxvnni", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "amx-int8",
             "neon", "dotprod", "i8mm", "sve")
@@ -23,7 +23,7 @@ PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "matplotlib")
 
 def describe() -> dict:
     """Plain data that says on what a result was computed; it names neither user, host nor folder."""
-    paths, features = available_paths(), llvmlite.binding.get_host_cpu_features()
+    paths, features = forward_paths(), llvmlite.binding.get_host_cpu_features()
     return {
         "processor": processor_name(),
         "cores": core_count(),

@@ -4,10 +4,11 @@ import itertools
 import numpy as np
 import pytest
 
-from fxsim.kernels.gemm import PATHS, Operand, accumulator_bits, allowed_paths, never_saturates, plan
+from fxsim.kernels.gemm import BYTE_TERMS, PATHS, Operand, accumulator_bits, allowed_paths, never_saturates, plan
 
 EVERY = [Operand(bits, signed) for bits in range(1, 33) for signed in (True, False)]
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
+WITHOUT_AMX = tuple(path for path in PATHS if not path.endswith("amx"))
 
 
 def product_of(a, b):
@@ -47,7 +48,7 @@ def test_spill_terms_are_the_most_that_int32_holds():
             product = product_of(a, b)
             if product > INT32_MAX or not allowed_paths(a, b, 1):
                 continue
-            chosen = plan(a, b, 1)
+            chosen = plan(a, b, 1, WITHOUT_AMX)
             spill, product = chosen.spill_terms, largest_of_parts(a, b) if chosen.split else product
             assert spill * product <= INT32_MAX < (spill + 1) * product
 
@@ -82,6 +83,27 @@ def test_a_tile_path_is_allowed_exactly_where_operands_and_one_step_fit(path, de
             assert (path in allowed_paths(a, b, 9)) == fits, (a, b)
 
 
+@pytest.mark.parametrize("terms", [9, 2**20])
+def test_bytes_are_allowed_exactly_where_one_or_two_hold_the_codes(terms):
+    for a in EVERY:
+        for b in EVERY:
+            allowed, bits = allowed_paths(a, b, terms), max(a.bits, b.bits)
+            assert [path in allowed for path in ("int8_amx", "int16_amx")] == [bits <= 8, bits <= 16], (a, b)
+            if bits <= 16:
+                fits = terms * product_of(a, b) <= INT32_MAX
+                wanted = f"{terms} * {a.magnitude} * {b.magnitude}" if fits else f"2 * {BYTE_TERMS} * 255^2"
+                assert f"{wanted} <= 2^31 - 1" in allowed["int16_amx"]
+
+
+@pytest.mark.parametrize("a, b, path", [
+    (Operand(8), Operand(8), "int8_amx"), (Operand(8, False), Operand(8, False), "int8_amx"),
+    (Operand(9), Operand(8), "int16_amx"), (Operand(16, False), Operand(16, False), "int16_amx"),
+    (Operand(17), Operand(8), "split_vnni"),
+])
+def test_the_fastest_allowed_path_of_a_processor_with_amx_is_taken(a, b, path):
+    assert plan(a, b, 9).path == path
+
+
 @pytest.mark.parametrize("a, b, path", [
     (Operand(8, False), Operand(8), "int8_vnni"), (Operand(8), Operand(8), "int16_vnni"),
     (Operand(9, False), Operand(8), "int16_vnni"), (Operand(8, False), Operand(9), "int16_vnni"),
@@ -91,7 +113,7 @@ def test_a_tile_path_is_allowed_exactly_where_operands_and_one_step_fit(path, de
     (Operand(32), Operand(28), "split_vnni"), (Operand(33), Operand(2), "plain"),
 ])
 def test_the_fastest_allowed_path_is_taken(a, b, path):
-    assert plan(a, b, 9).path == path
+    assert plan(a, b, 9, WITHOUT_AMX).path == path
 
 
 def test_a_missing_processor_feature_takes_the_next_path():
@@ -107,7 +129,7 @@ def test_an_allowed_path_can_be_forced(path):
     assert "<= 2^" in chosen.proof
 
 
-@pytest.mark.parametrize("path", ["int16_vnni", "int16_avx2", "int8_vnni"])
+@pytest.mark.parametrize("path", ["int8_amx", "int16_amx", "int16_vnni", "int16_avx2", "int8_vnni"])
 def test_a_path_that_the_widths_rule_out_is_refused_with_the_ones_that_they_allow(path):
     with pytest.raises(ValueError, match=f"kernel '{path}' does not take 9 products of 17-bit signed by 8-bit signed "
                                          "codes exactly; use kernel='auto' or one of split_vnni, split_avx2, plain"):
@@ -133,7 +155,7 @@ def test_a_path_that_this_processor_lacks_is_refused():
 
 
 def test_an_unknown_path_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="kernel 'int16' is unknown; choose auto or one of int8_vnni"):
+    with pytest.raises(ValueError, match="kernel 'int16' is unknown; choose auto or one of int8_amx"):
         plan(Operand(8), Operand(8), 9, kernel="int16")
 
 
@@ -144,7 +166,7 @@ def test_a_sum_has_at_least_one_term(terms):
 
 
 def test_the_proof_names_the_numbers_of_the_inequality():
-    chosen = plan(Operand(14), Operand(8, False), 576)
+    chosen = plan(Operand(14), Operand(8, False), 576, WITHOUT_AMX)
     assert f"{chosen.spill_terms} * 8192 * 255 <= 2^31 - 1" in chosen.proof
 
 

@@ -47,9 +47,19 @@ def test_a_view_keeps_the_memory(view):
     assert memory.kept_bytes() > 0
 
 
-def test_small_arrays_are_ordinary_ones():
-    assert memory.empty((5, 2), np.int32).base is None
+def test_small_arrays_have_memory_of_their_own():
+    array = memory.empty((5, 2), np.int32)
+    del array
+    assert memory.kept_bytes() == 0
     assert memory.empty((0, 2), np.int32).shape == (0, 2)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64, np.float64])
+def test_arrays_start_with_a_cache_line(dtype):
+    for length in (1, 7, 100, memory.LEAST // 3, memory.LEAST, 3 * memory.LEAST + 1):
+        assert address(memory.empty((length,), dtype)) % memory.LINE == 0
+        assert address(memory.scratch(length, np.dtype(dtype))) % memory.LINE == 0
+        assert memory.scratch(length, np.dtype(dtype)).shape == (length,)
 
 
 def test_no_more_than_a_limit_is_kept(monkeypatch):

@@ -16,6 +16,7 @@ from fxsim.kernels.channelwise import sum_of_jobs
 from fxsim.kernels.epilogue import RAW, Epilogue, finish_tile, padded_bias, store_sums
 from fxsim.kernels.jit import jit
 from fxsim.kernels.matmul import PANEL_BYTES, Product, grain, group_tiles, multiply_chunks, with_spare
+from fxsim.kernels.memory import scratch
 from fxsim.kernels.packing import pair_images, place
 from fxsim.kernels.taps import forward_axis, geometry, input_grad_axis
 from fxsim.kernels.threads import parallel_for
@@ -117,8 +118,8 @@ def _fill_offsets(tables, group, source_image, out_image, first_channel, rows, p
 @jit
 def _convolve_jobs(start, stop, source, source_image, weights, tables, product, bias, epilogue, out, mask, counts, moments):
     """Each job: a group of positions by one block of output channels."""
-    low, high, total = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.int64)
-    codes, tile_mask = np.empty(TILE, np.int64), np.empty(TILE, np.uint8)
+    low, high, total = scratch(TILE, np.int32), scratch(TILE, np.int32), scratch(TILE, np.int64)
+    codes, tile_mask = scratch(TILE, np.int64), scratch(TILE, np.uint8)
     flat_weights, flat_out, narrow_bias = weights.reshape(-1), out.reshape(-1), bias.astype(np.int32)
     for job in range(start, stop):
         group, block = divmod(job, product.blocks)

@@ -8,11 +8,14 @@ import numpy as np
 
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
 
-PATHS = ("int8_vnni", "int16_vnni", "int16_avx2", "split_vnni", "split_avx2", "plain")
-"""Paths in order of preference; the `split` ones add the int16 products of parts of wider operands; `plain` is NumPy-semantics
-Numba loops on any processor."""
+PATHS = ("int8_amx", "int16_amx", "int8_vnni", "int16_vnni", "int16_avx2", "split_vnni", "split_avx2", "plain")
+"""Paths in order of preference: int8 and int16 are the greatest widths of operands; the `split` ones add the int16 products of
+parts of wider operands; `plain` is NumPy-semantics Numba loops on any processor."""
 WHOLE_BITS, PART_BITS = 15, 12
 """Signed bits of an operand that is not split, and bits of the parts of one that is: int32 holds 16 of their products."""
+
+BYTE_TERMS = INT32_MAX // (2 * 255**2) // 64 * 64
+"""Terms of a sum of int32 of the products of two pairs of bytes, in whole registers of 64 terms."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,13 @@ def allowed_paths(a: Operand, b: Operand, terms: int) -> dict[str, str]:
     product = a.magnitude * b.magnitude
     spill = INT32_MAX // product
     allowed = {}
+    if max(a.bits, b.bits) <= 16 and terms * product <= INT64_MAX:
+        if terms <= spill:
+            proof = f"modulo 2^32, and int32 holds all {terms} terms: {terms} * {a.magnitude} * {b.magnitude} <= 2^31 - 1"
+        else:
+            proof = (f"int32 holds {BYTE_TERMS} terms of two pairs of bytes: 2 * {BYTE_TERMS} * 255^2 <= 2^31 - 1; int64 holds "
+                     f"all {terms} terms, modulo 2^64")
+        allowed = {path: proof for path, bits in (("int8_amx", 8), ("int16_amx", 16)) if max(a.bits, b.bits) <= bits}
     for path, depth in (("int8_vnni", 4), ("int16_vnni", 2), ("int16_avx2", 2)):
         fits = a.fits(8, False) and b.fits(8, True) if depth == 4 else a.fits(16, True) and b.fits(16, True)
         if fits and spill >= depth:

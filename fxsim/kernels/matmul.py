@@ -10,6 +10,7 @@ import numpy as np
 
 from fxsim.kernels.epilogue import RAW, Epilogue, finish_tile, store_sums
 from fxsim.kernels.jit import jit
+from fxsim.kernels.memory import scratch
 from fxsim.kernels.packing import blocks_of, pack_forward_weights
 from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.tile import (
@@ -142,7 +143,7 @@ def _places(first, group, product, block):
 @jit
 def _multiply_at_once(start, stop, left, right, rows, loops, group, product, epilogue, out, counts):
     """Each job: its tiles, whose sums fit int32."""
-    low, offsets, flat_right = np.empty(TILE, np.int32), np.empty(group * ROWS, np.int64), right.reshape(-1)
+    low, offsets, flat_right = scratch(TILE, np.int32), scratch(group * ROWS, np.int64), right.reshape(-1)
     bias, no_mask, no_moments = np.zeros(COLUMNS, np.int32), np.empty(0, np.uint8), np.empty(0, np.int64)
     for job in range(start, stop):
         first, block, valid_rows, columns = _job_rows(job, rows.size, group, product)
@@ -157,7 +158,7 @@ def _multiply_at_once(start, stop, left, right, rows, loops, group, product, epi
 @jit
 def _multiply_jobs(start, stop, left, right, rows, size, loops, chunk_loop, group, product, epilogue, out, counts, partial):
     """Each job: its tiles, chunk by chunk; or a part of the chunks, with sums for `partial` (jobs, parts, group, TILE)."""
-    low, high, own_sums = np.empty(TILE, np.int32), np.empty(TILE, np.int32), np.empty((group, TILE), np.int64)
+    low, high, own_sums = scratch(TILE, np.int32), scratch(TILE, np.int32), scratch(group * TILE, np.int64).reshape(group, TILE)
     offsets, flat_right, parts = np.empty(group * ROWS, np.int64), right.reshape(-1), partial.shape[1]
     chunk, left_step, right_step = loops[chunk_loop]
     loops = loops.copy()
@@ -193,7 +194,7 @@ def _add_parts(start, stop, partial, rows, product, epilogue, out, counts):
 
 @jit
 def _store_group(sums, first, block, valid_rows, columns, product, epilogue, out, counts):
-    codes, tile_mask, bias = np.empty(TILE, np.int64), np.empty(TILE, np.uint8), np.zeros(COLUMNS, np.int64)
+    codes, tile_mask, bias = scratch(TILE, np.int64), scratch(TILE, np.uint8), np.zeros(COLUMNS, np.int64)
     no_mask, no_moments, places = np.empty(0, np.uint8), np.empty(0, np.int64), _places(first, len(sums), product, block)
     for row in range(0, valid_rows, ROWS):
         store_sums(product.path, sums[row // ROWS], min(ROWS, valid_rows - row), columns, bias, 0, epilogue, codes,

@@ -10,8 +10,12 @@ import weakref
 
 import numpy as np
 
+from fxsim.kernels.jit import jit
+
 LEAST = 1 << 20
 """Bytes of an array, from which on its memory is kept."""
+LINE = 64
+"""Bytes of a cache line: a vector register that lies across two takes twice the time."""
 MOST = 1 << 29
 """Bytes of memory that wait to be used again, at most."""
 
@@ -26,25 +30,40 @@ class _Loan(weakref.ref):
 
 
 def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
-    """`np.empty(shape, dtype)`.
+    """`np.empty(shape, dtype)`, from the start of a cache line on.
 
     Its memory is lent again once the array and all its views are gone.  Every change of the lists is atomic, so that
     threads may allocate, and arrays end, at any time.
     """
     dtype = np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize
+    count = math.prod(shape)
+    size = count * dtype.itemsize
     if size < LEAST:
-        return np.empty(shape, dtype)
+        return _from_line(np.empty(size + LINE, np.uint8), count, dtype).reshape(shape)
     size = _size_class(size)
     try:
         memory = _free[size].pop()
     except (KeyError, IndexError):
-        memory = memoryview(np.empty(size, np.uint8))
-    flat = np.frombuffer(memory, dtype, math.prod(shape))  # of a memoryview, not of an array: the base of all its views
+        memory = memoryview(np.empty(size + LINE, np.uint8))
+    flat = _from_line(memory, count, dtype)  # of a memoryview, not of an array: the base of all its views
     loan = _Loan(flat, _take_back)
     loan.memory = memory
     _lent[id(loan)] = loan
     return flat.reshape(shape)
+
+
+def _from_line(memory, count: int, dtype: np.dtype) -> np.ndarray:
+    """`count` elements from the first cache line of `memory` on, whose last LINE bytes are for that."""
+    address = np.frombuffer(memory, np.uint8).__array_interface__["data"][0]
+    return np.frombuffer(memory, dtype, count, -address % LINE)
+
+
+@jit
+def scratch(count, dtype):
+    """`empty` for the flat scratch arrays of a kernel."""
+    whole = np.empty(count + LINE, dtype)
+    first = -np.int64(whole.ctypes.data) % LINE // whole.itemsize
+    return whole[first:first + count]
 
 
 def _size_class(size: int) -> int:
@@ -55,8 +74,9 @@ def _size_class(size: int) -> int:
 
 def _take_back(loan: _Loan) -> None:
     del _lent[id(loan)]
-    if kept_bytes() + loan.memory.nbytes <= MOST:
-        _free.setdefault(loan.memory.nbytes, []).append(loan.memory)
+    size = loan.memory.nbytes - LINE
+    if kept_bytes() + size <= MOST:
+        _free.setdefault(size, []).append(loan.memory)
 
 
 def kept_bytes() -> int:

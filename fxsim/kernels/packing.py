@@ -52,6 +52,34 @@ def pack_input_grad_weights(codes: np.ndarray) -> np.ndarray:
     return _pack_rows(codes, taps + np.arange(outputs), outputs, channels, word_terms(codes.dtype))
 
 
+def rotated(weight: np.ndarray) -> np.ndarray:
+    """The (KH, KW, O, C) weights with which an input gradient is a convolution; its padding is KH - 1 - padding."""
+    height, width, channels, outputs = weight.shape
+    turned = memory.empty((height, width, outputs, channels), weight.dtype)
+    jobs = height * width * blocks_of(channels, LANES)
+    parallel_for(_rotate, jobs, _grain(turned, jobs), np.ascontiguousarray(weight).reshape(-1, channels, outputs),
+                 turned.reshape(-1, outputs, channels))
+    return turned
+
+
+@jit
+def _rotate(start, stop, weight, turned):
+    """turned[last - tap, o, c] = weight[tap, c, o]; each job: LANES channels of a tap."""
+    taps, channels, outputs = weight.shape
+    source, target, blocks = weight.reshape(-1), turned.reshape(-1), -(-channels // LANES)
+    for job in range(start, stop):
+        tap, first = job // blocks, job % blocks * LANES
+        place, whole = taps - 1 - tap, 0
+        if not JIT_DISABLED and first + LANES <= channels:
+            whole = outputs - outputs % LANES
+        for o in range(0, whole, LANES):
+            transpose_square(source, (tap * channels + first) * outputs + o, outputs, target,
+                             (place * outputs + o) * channels + first, channels)
+        for o in range(whole, outputs):
+            for c in range(first, min(channels, first + LANES)):
+                turned[place, o, c] = weight[tap, c, o]
+
+
 def _pack_rows(codes, starts, step, columns, terms):
     height, width, depth = starts.shape
     shape = (blocks_of(columns, COLUMNS), height, width, blocks_of(depth, terms), COLUMNS, terms)
@@ -87,7 +115,7 @@ def _pack_tap(codes, starts, step, first, columns, packed):
         squares, across = starts.size - starts.size % LANES, valid - valid % LANES
         for k in range(0, squares, LANES):
             for o in range(0, across, LANES):
-                transpose_square(codes, starts[k] + (first + o) * step, step, packed.reshape(-1), k * COLUMNS + o)
+                transpose_square(codes, starts[k] + (first + o) * step, step, packed.reshape(-1), k * COLUMNS + o, COLUMNS)
     for k in range(whole * terms, starts.size):
         source, column = codes[starts[k] + first * step::step], packed[k // terms, :, k % terms]
         for o in range(across if k < squares else 0, valid):
@@ -134,14 +162,14 @@ def _make_interleave(terms: int):
 
 
 @intrinsic
-def transpose_square(typing_context, codes, at, step, target, to):
-    """target[to + k * COLUMNS + o] = codes[at + o * step + k] for LANES of each k and o.
+def transpose_square(typing_context, codes, at, step, target, to, to_step):
+    """target[to + k * to_step + o] = codes[at + o * step + k] for LANES of each k and o.
 
     Rows i and i + LANES / 2, lane by lane side by side, become rows 2 i and 2 i + 1: as often as halves LANES, a transposition.
     """
 
     def emit(context, builder, signature, args):
-        arguments = vectors.Arguments(context, builder, signature, args, "codes at step target to")
+        arguments = vectors.Arguments(context, builder, signature, args, "codes at step target to to_step")
         vector = ir.VectorType(arguments.element("codes"), LANES)
         places = [builder.add(arguments.at, builder.mul(I64(o), arguments.step)) for o in range(LANES)]
         rows = [vectors.load(builder, arguments.data("codes"), place, vector) for place in places]
@@ -149,10 +177,11 @@ def transpose_square(typing_context, codes, at, step, target, to):
             pairs = [vectors.interleaved(builder, *pair) for pair in zip(rows[:LANES // 2], rows[LANES // 2:])]
             rows = [vectors.half(builder, pair, which) for pair in pairs for which in (0, 1)]
         for k, row in enumerate(rows):
-            vectors.store(builder, row, arguments.data("target"), builder.add(arguments.to, I64(k * COLUMNS)))
+            to = builder.add(arguments.to, builder.mul(I64(k), arguments.to_step))
+            vectors.store(builder, row, arguments.data("target"), to)
         return context.get_dummy_value()
 
-    return types.void(codes, types.int64, types.int64, target, types.int64), emit
+    return types.void(codes, *(types.int64,) * 2, target, *(types.int64,) * 2), emit
 
 
 @intrinsic

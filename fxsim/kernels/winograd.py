@@ -17,6 +17,7 @@ from fxsim.kernels.epilogue import RAW, Epilogue, padded_bias
 from fxsim.kernels.gemm import INT32_MAX, Operand
 from fxsim.kernels.jit import jit
 from fxsim.kernels.matmul import grain
+from fxsim.kernels.memory import scratch
 from fxsim.kernels.packing import blocks_of, pack_forward_weights
 from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.tile import COLUMNS, PATHS, ROWS, TILE, register_tile
@@ -69,7 +70,7 @@ class Algorithm(NamedTuple):
 
 
 class Weights:
-    """A (3, 3, C, O) weight.  terms: of the sum of an output.  largest: the greatest magnitude."""
+    """A (KH, KW, C, O) weight.  terms: of the sum of an output.  largest: the greatest magnitude."""
 
     def __init__(self, weight: np.ndarray):
         self._matrix = weight.reshape(-1, weight.shape[3])
@@ -124,11 +125,6 @@ def choose(size: tuple[int, int], products: float, codes: Operand, weight: np.nd
 def paying(size: tuple[int, int], products: float) -> list[Algorithm]:
     """Algorithms that cost less than `products` direct ones, for height x width outputs."""
     return [algorithm for algorithm in (LARGE, SMALL) if algorithm.cost(*size) <= products]
-
-
-def rotated(weight: np.ndarray) -> np.ndarray:
-    """The (3, 3, O, C) weights with which an input gradient is a convolution; its padding is 2 - padding."""
-    return np.ascontiguousarray(weight[::-1, ::-1].swapaxes(2, 3))
 
 
 @jit
@@ -214,11 +210,11 @@ def _copy_edge(codes, image, mates, y, x, size, first, channels, edge):
 def _convolve_jobs(start, stop, x, weights, plane, padding, path, bias, epilogue, out, mask, counts, moments):
     """Each job: the patches of PATCHES, by all blocks of output channels."""
     channels, flat, side, outputs = x.shape[3], x.reshape(-1), plane.size + 2, plane.size**2
-    positions, edge = side * side, np.empty(side * side * x.shape[3], x.dtype)
+    positions, edge = side * side, scratch(side * side * x.shape[3], x.dtype)
     step = PATCHES * channels + CHANNEL_STEP  # no power of two, for the sake of the cache
-    codes, rows = np.empty(positions * step, x.dtype), np.arange(PATCHES) * channels
-    places = np.empty(PATCHES * outputs, np.int64)
-    sums, flat_out = np.empty((positions, TILE), np.int32), out.reshape(-1)
+    codes, rows = scratch(positions * step, x.dtype), np.arange(PATCHES) * channels
+    places = scratch(PATCHES * outputs, np.int64)
+    sums, flat_out = scratch(positions * TILE, np.int32).reshape(positions, TILE), out.reshape(-1)
     loops = np.array([[1, 0, 0], [1, 0, 0], [channels // 2, 2, 2 * COLUMNS]])
     flat_weights = weights.reshape(-1)
     for job in range(start, stop):

@@ -10,6 +10,7 @@ from fxsim.kernels import memory
 from fxsim.kernels.gemm import Operand
 from fxsim.kernels.jit import jit
 from fxsim.kernels.matmul import spill_words
+from fxsim.kernels.memory import scratch
 from fxsim.kernels.packing import PAIR, blocks_of
 from fxsim.kernels.threads import parallel_for
 from fxsim.kernels.tile import COLUMNS, PATHS, ROWS, TILE, add_tile, spilling_tile
@@ -66,9 +67,9 @@ def _weight_grad_jobs(start, stop, x, grad, pairs, padding, path, spill, sums):
     """Each job: a part of the words, by a block of channels and a block of outputs, for half of the positions."""
     x_flat, grad_flat, flat_sums, across = x.reshape(-1), grad.reshape(-1), sums.reshape(-1), -(-grad.shape[3] // BLOCK)
     step, parts, every_channel, every_output = PAIR * (CHUNK * BLOCK + CHANNEL_STEP), len(sums), x.shape[3], grad.shape[3]
-    left, right = np.empty(HALF * step, x.dtype), np.empty(HALF * step, grad.dtype)
-    left_edge, right_edge = np.empty(PAIR * 16 * BLOCK, x.dtype), np.empty(PAIR * 4 * BLOCK, grad.dtype)
-    low, high = np.empty(TILE, np.int32), np.empty(TILE, np.int32)
+    left, right = scratch(HALF * step, x.dtype), scratch(HALF * step, grad.dtype)
+    left_edge, right_edge = scratch(PAIR * 16 * BLOCK, x.dtype), scratch(PAIR * 4 * BLOCK, grad.dtype)
+    low, high = scratch(TILE, np.int32), scratch(TILE, np.int32)
     words = pairs.images * pairs.rows * pairs.columns
     for job in range(start, stop):
         half, part, block = job % 2, job // 2 % parts, job // 2 // parts

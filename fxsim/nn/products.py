@@ -9,13 +9,14 @@ import numpy as np
 
 from fxsim.accumulator import Accumulator, Overflows
 from fxsim.formats import Format
+from fxsim.kernels import byte_products, memory, winograd, winograd_grad
 from fxsim.kernels import conv as kernel
-from fxsim.kernels import memory, winograd, winograd_grad
+from fxsim.kernels.amx import processor_has_tiles
 from fxsim.kernels.channelwise import moments as channel_moments
 from fxsim.kernels.epilogue import NO_FLOOR, RAW
 from fxsim.kernels.gemm import PATHS, Operand, Plan, plan
-from fxsim.kernels.packing import pack_forward_weights, pack_input_grad_weights
-from fxsim.kernels.tile import processor_has
+from fxsim.kernels.packing import blocks_of, pack_forward_weights, pack_input_grad_weights, rotated
+from fxsim.kernels.tile import COLUMNS, processor_has
 from fxsim.nn.codes import storage
 from fxsim.nn.epilogues import epilogue, fused, quantize_sums, relu_bound
 from fxsim.nn.spec import Conv, Dense, Layer, LayerShape
@@ -24,21 +25,23 @@ from fxsim.requantizer import Requantizer
 from fxsim.rng import Stream
 
 MAX_SUM_BITS = 62
-_TILE_PATH = {path: path.split("_")[-1] for path in PATHS}
+AMX_PATHS = ("int8_amx", "int16_amx")
+_TILE_PATH = {path: "vnni" if path in AMX_PATHS else path.split("_")[-1] for path in PATHS}
+"""The register tiles of a path; a processor with AMX has those of Winograd's algorithm from VNNI."""
 BYTES = "int8_vnni"
 """The path of unsigned by signed bytes.  Only forward products take it: gradients are signed."""
-WINOGRAD_PATHS = ("int8_vnni", "int16_vnni", "int16_avx2")
+WINOGRAD_PATHS = (*AMX_PATHS, "int8_vnni", "int16_vnni", "int16_avx2")
 """Where the widths allow them; the algorithm itself takes codes of int16."""
 
 
 def available_paths() -> tuple[str, ...]:
     """The kernel paths of this processor that every product of a training step can take, fastest first."""
-    return tuple(path for path in forward_paths() if path != BYTES)
+    return tuple(path for path in forward_paths() if path not in (BYTES, *AMX_PATHS))
 
 
 def forward_paths() -> tuple[str, ...]:
-    """The kernel paths of this processor for forward products, fastest first."""
-    return tuple(path for path in PATHS if processor_has(_TILE_PATH[path]))
+    """The kernel paths of this processor, fastest first."""
+    return tuple(path for path in PATHS if (processor_has_tiles() if path in AMX_PATHS else processor_has(_TILE_PATH[path])))
 
 
 class Products:
@@ -57,6 +60,9 @@ class Products:
 
     def __init__(self, layer: Layer, shape: LayerShape, formats: LayerPrecision, gradient_format: Format,
                  kernel_name: str = "auto"):
+        if kernel_name in (BYTES, *AMX_PATHS):
+            raise ValueError(f"kernel {kernel_name!r} makes no weight gradients; use kernel='auto' or one of "
+                             f"{', '.join(available_paths())}")
         self.layer, self.shape, self.formats, self.gradient_format = layer, shape, formats, gradient_format
         self._kernel_name = kernel_name
         self.relu = layer.relu and not layer.batch_norm and not layer.add
@@ -64,10 +70,10 @@ class Products:
         activations, weights, grads = (Operand(format.bits, format.signed)
                                        for format in (formats.activations, formats.weights, gradient_format))
         self._activations, self._weights, self._grads = activations, weights, grads
-        self.forward_plan = self._plan(activations, weights, shape.dot_length, forward_paths())
-        outputs = shape.weight[-1]
+        inputs, outputs = shape.weight[-2:]
         taps = 1 if isinstance(layer, Dense) else layer.kernel**2
-        self.input_grad_plan = self._plan(grads, weights, taps * outputs, forward_paths())
+        self.forward_plan, self._forward_saving = self._choose(activations, weights, shape.dot_length, outputs, shape.pre)
+        self.input_grad_plan, self._input_grad_saving = self._choose(grads, weights, taps * outputs, inputs, shape.input)
         self.weight_grad_plan(1)
         self.input_grad_step_exp = gradient_format.step_exp + formats.weights.step_exp
         self.weight_grad_step_exp = gradient_format.step_exp + formats.activations.step_exp
@@ -75,6 +81,23 @@ class Products:
 
     def _plan(self, a: Operand, b: Operand, terms: int, available: tuple[str, ...]) -> Plan:
         return plan(a, b, terms, available, self._kernel_name)
+
+    def _choose(self, a: Operand, b: Operand, terms: int, columns: int, shape: tuple[int, ...]) -> tuple[Plan, float]:
+        """The plan of a forward product or an input gradient of `shape`, and how much faster it is than int16 products.
+
+        A processor with AMX has other paths, too, which are faster where operands in bytes cost more than they save.
+        """
+        rows = shape[0] * shape[1] if isinstance(self.layer, Conv) else 1
+        runs = self.layer.kernel if isinstance(self.layer, Conv) else 1
+        direct = self.shape.macs / columns * blocks_of(columns, COLUMNS) * COLUMNS
+        saving = direct / (rows * byte_products.cost(a, b, terms, runs, columns))
+        paths = forward_paths()
+        if saving < 1 and self._kernel_name == "auto":
+            paths = tuple(path for path in paths if path not in AMX_PATHS)
+        chosen = self._plan(a, b, terms, paths)
+        if chosen.path not in AMX_PATHS:
+            saving = 2 if chosen.path == BYTES else 1
+        return chosen, saving
 
     def _align_bias(self) -> tuple[Format, int, int]:
         """Format of Z, and the left shifts that bring the products and the bias to its step.
@@ -104,7 +127,7 @@ class Products:
             return source.reshape(len(source), 1, 1, -1), weight.reshape(1, 1, *weight.shape), 1, 0
         return source, weight, self.layer.stride, self.layer.padding
 
-    def _winograd_products(self, path: str) -> float:
+    def _winograd_products(self, path: str, saving: float = 1) -> float:
         """Products of int16 codes, for one channel, that cost what the direct ones do; 0 where Winograd has no place.
 
         A forced path is the direct one.
@@ -112,16 +135,16 @@ class Products:
         rows, columns, _ = self.shape.pre
         fits = (self._kernel_name == "auto" and path in WINOGRAD_PATHS and isinstance(self.layer, Conv)
                 and winograd.applies(self.shape.weight, self.layer.stride))
-        return self.layer.kernel**2 * rows * columns / (2 if path == BYTES else 1) if fits else 0
+        return self.layer.kernel**2 * rows * columns / saving if fits else 0
 
-    def _convolve_by_winograd(self, chosen: Plan, codes: Operand, source, weight, padding, out, *, rotate=False,
+    def _convolve_by_winograd(self, chosen: Plan, saving: float, codes: Operand, source, weight, padding, out, *, rotate=False,
                               epilogue=RAW, bias=None, **options) -> bool:
         """Convolve, in the input gradient with `rotate`d weights, by Winograd's algorithm if that pays; whether it did."""
-        products = self._winograd_products(chosen.path)
+        products = self._winograd_products(chosen.path, saving)
         if not winograd.paying(out.shape[1:3], products):
             return False
         if rotate:
-            weight, padding = winograd.rotated(weight), 2 - padding
+            weight, padding = rotated(weight), 2 - padding
         algorithm = winograd.choose(out.shape[1:3], products, codes, weight, epilogue, bias)
         if algorithm is None:
             return False
@@ -131,7 +154,12 @@ class Products:
 
     def _forward(self, source, weight, out, **options) -> None:
         source, weight, stride, padding = self._as_conv(source, weight)
-        if self._convolve_by_winograd(self.forward_plan, self._activations, source, weight, padding, out, **options):
+        if self._convolve_by_winograd(self.forward_plan, self._forward_saving, self._activations, source, weight, padding, out,
+                                      **options):
+            return
+        if self.forward_plan.path in AMX_PATHS:
+            byte_products.convolve(source, weight, stride, padding, out, left=self._activations, right=self._weights,
+                                   **options)
             return
         if self.forward_plan.path == BYTES:
             source, weight = source.astype(np.uint8), weight.astype(np.int8)
@@ -195,8 +223,13 @@ class Products:
 
     def _input_grad(self, grad, weight, out, **options) -> None:
         source, weight, stride, padding = self._as_conv(out, weight)
-        if self._convolve_by_winograd(self.input_grad_plan, self._grads, grad, weight, padding, source, rotate=True,
-                                      **options):
+        if self._convolve_by_winograd(self.input_grad_plan, self._input_grad_saving, self._grads, grad, weight, padding, source,
+                                      rotate=True, **options):
+            return
+
+        if self.input_grad_plan.path in AMX_PATHS:
+            byte_products.convolve(byte_products.dilated(grad, stride), rotated(weight), 1, len(weight) - 1 - padding,
+                                   source, left=self._grads, right=self._weights, **options)
             return
 
         def correlate(grad, weight, out, **options):

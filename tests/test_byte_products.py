@@ -1,0 +1,200 @@
+"""Products in tiles of bytes against NumPy's int64 and the plain path: all widths and signs, convolutions, epilogues."""
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from test_conv_paths import SHAPES, forward_reference, input_grad_reference
+
+from fxsim.formats import Format
+from fxsim.kernels import byte_products, conv
+from fxsim.kernels.amx import processor_has_tiles
+from fxsim.kernels.byte_products import dilated
+from fxsim.kernels.epilogue import NO_FLOOR, Epilogue
+from fxsim.kernels.gemm import BYTE_TERMS, INT32_MAX, Operand
+from fxsim.kernels.packing import pack_forward_weights, rotated
+from fxsim.kernels.rounding import rounding_terms
+from fxsim.kernels.threads import thread_count, use_threads
+from fxsim.nn.codes import storage
+from fxsim.nn.products import AMX_PATHS, Products
+from fxsim.nn.spec import Conv, Dense, Network
+from fxsim.precision import LayerPrecision, accumulator_format
+from fxsim.requantizer import Requantizer
+
+needs_tiles = pytest.mark.skipif(not processor_has_tiles(), reason="this processor has no AMX")
+OPERANDS = [Operand(8), Operand(8, False), Operand(5), Operand(14), Operand(9, False), Operand(16), Operand(16, False)]
+MATRICES = [(1, 1, 1), (5, 7, 3), (33, 64, 65), (64, 128, 128), (70, 300, 130)]
+
+
+def codes(operand, shape, kind="random", seed=0):
+    low = -operand.magnitude if operand.signed else 0
+    high = operand.magnitude - operand.signed
+    if kind == "random":
+        found = np.random.default_rng([seed, *shape]).integers(low, high, shape, endpoint=True)
+    else:
+        found = np.full(shape, low or high if kind == "largest" else high)
+    return found.astype(storage(Format(operand.bits, 0, operand.signed)))
+
+
+def gemm(a, b, left, right, dtype=np.int64):
+    out = np.full((len(a), b.shape[1]), -1, dtype)
+    byte_products.gemm(a, b, out, left=left, right=right)
+    return out
+
+
+@needs_tiles
+@pytest.mark.parametrize("left, right", list(itertools.product(OPERANDS, repeat=2)), ids=str)
+@pytest.mark.parametrize("kind", ["random", "largest", "highest"])
+def test_products_of_all_widths_and_signs(left, right, kind):
+    for m, k, n in MATRICES:
+        a, b = codes(left, (m, k), kind), codes(right, (k, n), kind, 1)
+        np.testing.assert_array_equal(gemm(a, b, left, right), a.astype(np.int64) @ b.astype(np.int64), f"{m} {k} {n}")
+
+
+@needs_tiles
+@pytest.mark.parametrize("left, right", [(Operand(8, False), Operand(8)), (Operand(8), Operand(8, False))])
+def test_sums_of_whole_tiles_of_int32(left, right):
+    """They are stored by the matrix registers themselves."""
+    a, b = codes(left, (64, 200)), codes(right, (200, 192))
+    np.testing.assert_array_equal(gemm(a, b, left, right, np.int32), a.astype(np.int64) @ b.astype(np.int64))
+    a, b = (codes.astype(np.int8 if operand.signed else np.uint8) for codes, operand in ((a, left), (b, right)))
+    np.testing.assert_array_equal(gemm(a, b, left, right, np.int32), a.astype(np.int64) @ b.astype(np.int64))
+
+
+@needs_tiles
+@pytest.mark.parametrize("offset", [-1, 0, 1])
+@pytest.mark.parametrize("left, right", [(Operand(8), Operand(8)), (Operand(14), Operand(10)), (Operand(16), Operand(16))])
+def test_sums_around_what_int32_holds(left, right, offset):
+    terms = max(1, INT32_MAX // (left.magnitude * right.magnitude) + offset)
+    a, b = codes(left, (3, terms), "largest"), codes(right, (terms, 2), "largest")
+    assert (gemm(a, b, left, right) == terms * left.magnitude * right.magnitude).all()
+
+
+@needs_tiles
+@pytest.mark.parametrize("offset", [-1, 0, 1, 65])
+def test_sums_of_bytes_around_a_chunk(offset):
+    """Two pairs of bytes of 255 count the same in the middle level of 16-bit codes."""
+    left = right = Operand(16, False)
+    terms = BYTE_TERMS + offset
+    a, b = codes(left, (2, terms), "largest"), codes(right, (terms, 1), "largest")
+    assert 2 * BYTE_TERMS * 255**2 <= INT32_MAX < 2 * (BYTE_TERMS + 64) * 255**2
+    assert (gemm(a, b, left, right) == terms * (2**16 - 1) ** 2).all()
+
+
+@needs_tiles
+@pytest.mark.parametrize("left, right", [(Operand(8, False), Operand(8)), (Operand(8, False), Operand(13)),
+                                         (Operand(12), Operand(14))])
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 6, 7, 64, 64, 3, 1, 1)], ids=str)
+def test_convolutions(left, right, shape):
+    n, height, width, channels, outputs, kernel, stride, padding = shape
+    x, w = codes(left, (n, height, width, channels)), codes(right, (kernel, kernel, channels, outputs), seed=1)
+    wanted = forward_reference(x, w, stride, padding)
+    out = np.full(wanted.shape, -1, np.int64)
+    byte_products.convolve(x, w, stride, padding, out, left=left, right=right)
+    np.testing.assert_array_equal(out, wanted)
+    if left.signed:
+        grad, back = codes(left, wanted.shape), np.full(x.shape, -1, np.int64)
+        byte_products.convolve(dilated(grad, stride), rotated(w), 1, kernel - 1 - padding, back, left=left, right=right)
+        np.testing.assert_array_equal(back, input_grad_reference(x.shape, w, grad, stride, padding))
+
+
+@needs_tiles
+@pytest.mark.parametrize("acc_shift", [0, 12], ids=["int32", "int64"])
+@pytest.mark.parametrize("relu", [True, False])
+def test_epilogues_are_those_of_the_plain_path(acc_shift, relu):
+    left, right = Operand(8, False), Operand(12)
+    x, w = codes(left, (3, 6, 5, 30)), codes(right, (3, 3, 30, 70))
+    base, neg, odd, jam = rounding_terms("nearest_even", 13 + acc_shift)
+    options = {"epilogue": Epilogue(acc_shift=acc_shift, relu_bound=2**(20 + acc_shift), floor=0 if relu else NO_FLOOR,
+                                    shift=13 + acc_shift, base=base, neg=neg, odd=odd, jam=jam, low=-100, high=99),
+               "bias": np.arange(70) * 97 << acc_shift}
+    results = []
+    for run in ("bytes", "plain"):
+        out, mask = np.empty((3, 6, 5, 70), np.int16), np.empty((3, 6, 5, 70), np.uint8)
+        counts, moments = np.zeros(3, np.int64), np.zeros((2, 70), np.int64)
+        own = {"mask": mask, "counts": counts, "moments": moments, **options}
+        if run == "bytes":
+            byte_products.convolve(x, w, 1, 1, out, left=left, right=right, **own)
+        else:
+            conv.conv_forward(x, pack_forward_weights(w), 1, out, padding=1, spill_terms=1, path="plain", **own)
+        results.append((out, mask, counts, moments))
+    for got, wanted in zip(*results):
+        np.testing.assert_array_equal(got, wanted)
+    assert results[0][2].all() or relu
+
+
+@needs_tiles
+def test_bits_do_not_depend_on_threads():
+    a, b = codes(Operand(14), (700, 130)), codes(Operand(13), (130, 200))
+    threads, results = thread_count(), []
+    try:
+        for count in (1, threads):
+            use_threads(count)
+            results.append(gemm(a, b, Operand(14), Operand(13)))
+    finally:
+        use_threads(threads)
+    np.testing.assert_array_equal(*results)
+
+
+LAYERS = [Conv(name="l", filters=130, kernel=3, padding=1), Conv(name="l", filters=128, kernel=3, stride=2, padding=1),
+          Dense(name="l", units=100)]
+
+
+def layer_products(layer, weight_bits, kernel):
+    weights, grads = Format(weight_bits, 1), Format(8, -4)
+    bias = Format(16, 2)
+    formats = LayerPrecision(weights=weights, activations=Format(8, 1, False), activation_grads=Format(10, -3),
+                             weight_grads=Format(16, 0), accumulators=accumulator_format(weights, -24), bias=bias,
+                             bias_accumulators=accumulator_format(bias, -24))
+    network = Network("one", (8, 8, 64), (layer, Dense(name="last", units=2, relu=False)))
+    return Products(network.layers[0], network.shape("l"), formats, grads, kernel), network.shape("l")
+
+
+@needs_tiles
+@pytest.mark.parametrize("layer", LAYERS, ids=["conv", "strided", "dense"])
+@pytest.mark.parametrize("weight_bits, path", [(8, "int8_amx"), (13, "int16_amx")])
+def test_a_layer_takes_bytes_where_they_pay_and_has_the_codes_of_the_plain_path(layer, weight_bits, path):
+    results = []
+    for kernel in ("auto", "plain"):
+        run, shape = layer_products(layer, weight_bits, kernel)
+        assert run.forward_plan.path == (path if kernel == "auto" else "plain")
+        source, grad = codes(Operand(8, False), (5, *shape.input)), codes(Operand(8), (5, *shape.pre))
+        weight, bias = codes(Operand(weight_bits), shape.weight), np.arange(shape.weight[-1], dtype=np.int16)
+        forward = run.forward(source, weight, bias, Requantizer(run.sum_format.step_exp, Format(8, 3, False)))
+        back = run.input_grad(grad, weight, source.shape, Requantizer(run.input_grad_step_exp, Format(10, 2)))
+        results.append((*forward, *back))
+    for got, wanted in zip(*results):
+        np.testing.assert_array_equal(got, wanted)
+
+
+@needs_tiles
+def test_a_layer_of_few_terms_takes_other_paths():
+    layer = Conv(name="c", filters=64, kernel=3, padding=1)
+    formats = layer_products(LAYERS[0], 13, "auto")[0].formats
+    network = Network("one", (8, 8, 3), (layer, Dense(name="last", units=2, relu=False)))
+    assert Products(layer, network.shape("c"), formats, Format(8, -4)).forward_plan.path not in AMX_PATHS
+
+
+def test_weight_gradients_refuse_the_paths_that_make_none():
+    for path in (*AMX_PATHS, "int8_vnni"):
+        with pytest.raises(ValueError, match=f"kernel '{path}' makes no weight gradients; use kernel='auto' or one of"):
+            layer_products(LAYERS[0], 8, path)
+
+
+@needs_tiles
+def test_a_process_that_finds_the_kernels_compiled_asks_for_the_registers():
+    """Without the system's leave their instructions end the process."""
+    program = ("import numpy as np; from fxsim.kernels.byte_products import gemm; from fxsim.kernels.gemm import Operand; "
+               "out = np.zeros((2, 2)); gemm(np.ones((2, 3), np.int16), np.ones((3, 2), np.int16), "
+               "out := np.zeros((2, 2), np.int64), left=Operand(8), right=Operand(8)); print(out.sum())")
+    for _ in range(2):
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+        assert (run.returncode, run.stdout) == (0, "12\n"), run.stderr
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 3, 16, 32), (2, 3, 17, 5), (3, 3, 33, 70), (1, 1, 100, 48)])
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
+def test_rotated_weights(shape, dtype):
+    weight = np.random.default_rng(0).integers(-100, 100, shape).astype(dtype)
+    np.testing.assert_array_equal(rotated(weight), weight[::-1, ::-1].swapaxes(2, 3))
