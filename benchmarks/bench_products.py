@@ -4,8 +4,8 @@
 
 Every result is checked before it is timed; peers run in turn, each with two threads.  The convolutions are those of the
 CIFAR-10 ConvNet as a step runs them, packing and epilogue included; their share is of the rate of the square product
-of the same kind.  Roofline: the processor's clock is measured, and one 512-bit dot instruction per cycle and thread is
-assumed (as on AMD Zen 4), that is 32 products of int16 or 64 of bytes.
+by the same path.  Roofline: the peak of a path is that of its instructions on operands that stay in the first-level cache,
+on all threads, measured in turn with the rest.
 """
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 from bench_step import assignment, fixed_step, without_batch_norm
 from machine import machine
-from timing import best_seconds, clock_hz
+from peaks import peak_works
+from timing import best_seconds
 
 from fxsim.files import write_text
 from fxsim.formats import Format
+from fxsim.kernels import byte_products
 from fxsim.kernels.gemm import Operand, plan
 from fxsim.kernels.matmul import gemm
 from fxsim.kernels.threads import thread_count
@@ -34,9 +36,8 @@ from fxsim.requantizer import Requantizer
 FORMATS = {"14-bit by 8-bit": (Format(14, 13), Format(8, 7)), "8-bit by 8-bit": (Format(8, 8, False), Format(8, 7))}
 TARGETS = {"14-bit by 8-bit": 1.8, "8-bit by 8-bit": 3.0}
 TORCH_TARGET, SHARE_TARGET = 0.9, 0.6
-KIND = {"int8_vnni": "8-bit by 8-bit"}
-"""Path -> the square product of the same kind; any other path is of the 14-bit kind."""
-PEAK_PER_CYCLE = {"int8_vnni": 64, "int16_vnni": 32}
+KIND = {"int8_amx": "8-bit by 8-bit", "int8_vnni": "8-bit by 8-bit"}
+"""Path -> the square product of its kind; any other path is of the 14-bit kind."""
 
 
 def random_codes(format: Format, shape, seed: int) -> np.ndarray:
@@ -44,18 +45,21 @@ def random_codes(format: Format, shape, seed: int) -> np.ndarray:
     return codes.astype(storage(format))
 
 
-def square_product(name: str, size: int):
+def square_product(name: str, size: int, kernel: str = "auto"):
     """(path, work) of an exact size x size x size product, its result checked in float64, exact below 2**53."""
     formats = FORMATS[name]
     a, b = (random_codes(format, (size, size), seed) for seed, format in enumerate(formats))
-    chosen = plan(*(Operand(format.bits, format.signed) for format in formats), size, forward_paths())
-    if chosen.path == "int8_vnni":
+    left, right = (Operand(format.bits, format.signed) for format in formats)
+    chosen = plan(left, right, size, forward_paths(), kernel)
+    if chosen.path.startswith("int8"):
         a, b = a.astype(np.uint8), b.astype(np.int8)
     out = np.empty((size, size), np.int32 if chosen.fits_int32 else np.int64)
-    path = chosen.path.split("_")[-1]
 
     def work():
-        gemm(a, b, out, spill_terms=chosen.spill_terms, path=path)
+        if chosen.path.endswith("amx"):
+            byte_products.gemm(a, b, out, left=left, right=right)
+        else:
+            gemm(a, b, out, spill_terms=chosen.spill_terms, path=chosen.path.split("_")[-1])
 
     work()
     if not np.array_equal(out, a.astype(np.float64) @ b.astype(np.float64)):
@@ -81,16 +85,21 @@ def torch_product(size: int):
     return lambda: torch._int_mm(a, b)
 
 
-def squares(size: int, repeats: int) -> tuple[dict, dict]:
-    """({product: GMAC/s}, {product: path})."""
+def squares(size: int, repeats: int) -> tuple[dict, dict, dict]:
+    """({product or path: GMAC/s}, {product: path}, {path: GMAC/s at its peak})."""
     works, paths = {"numpy float32": numpy_product(size)}, {}
     for name in FORMATS:
         paths[name], works[name] = square_product(name, size)
+    for path in forward_paths():
+        if path.endswith(("amx", "vnni")) and path.startswith("int"):
+            _, works[path] = square_product(KIND.get(path, "14-bit by 8-bit"), size, path)
     torch = torch_product(size)
     if torch:
         works["torch int8"] = torch
-    seconds = best_seconds(works, repeats)
-    return {name: size**3 / value / 1e9 for name, value in seconds.items()}, paths
+    peaks = peak_works(forward_paths())
+    seconds = best_seconds(works | {f"peak {path}": work for path, (work, _) in peaks.items()}, repeats)
+    return ({name: size**3 / seconds[name] / 1e9 for name in works}, paths,
+            {path: products / seconds[f"peak {path}"] / 1e9 for path, (_, products) in peaks.items()})
 
 
 def square_rows(rates: dict) -> list[dict]:
@@ -127,6 +136,11 @@ class LayerWorks:
                            Requantizer(self.products.input_grad_step_exp, formats.activation_grads),
                            Requantizer(step_exp, formats.weight_grads))
 
+    def path_of(self, what: str, batch: int) -> str:
+        plans = {"forward": self.products.forward_plan, "input_grad": self.products.input_grad_plan,
+                 "weight_grad": self.products.weight_grad_plan(batch)}
+        return plans[what].path
+
     def forward(self):
         return self.products.forward(self.source, self.weight, self.bias, self.quantizers[0])[0]
 
@@ -159,30 +173,24 @@ def convolution_rows(network, rates: dict, batch: int, repeats: int) -> list[dic
             chosen = {what: getattr(work, what) for what in whats
                       if what != "input_grad" or name != network.names[0]}  # a picture needs no gradient
             for what, seconds in best_seconds(chosen, repeats, pause=0.0).items():
-                path = (work.products.forward_plan if what == "forward" else work.products.input_grad_plan).path
+                path = work.path_of(what, batch)
                 rate = batch * work.shape.macs / seconds / 1e9
                 rows.append({"what": f"{name} {what}{bits}", "path": path, "gmac_per_second": rate,
-                             "ratio": rate / rates[KIND.get(path, "14-bit by 8-bit")],
+                             "ratio": rate / rates.get(path, rates[KIND.get(path, "14-bit by 8-bit")]),
                              "target": f">= {SHARE_TARGET}" if name.startswith("conv") else "none"})
     return rows
 
 
-def add_peak_shares(rows: list[dict], clock: float) -> None:
-    """Of the processor's peak: more than 1 where Winograd's algorithm makes fewer products than are counted."""
+def add_peak_shares(rows: list[dict], peaks: dict) -> None:
+    """Of the peak of the path: more than 1 where Winograd's algorithm makes fewer products than are counted."""
     for row in rows:
-        if row["path"] in PEAK_PER_CYCLE:
-            row["peak_share"] = row["gmac_per_second"] * 1e9 / peak(row["path"], clock)
+        if row["path"] in peaks:
+            row["peak_share"] = row["gmac_per_second"] / peaks[row["path"]]
 
 
-def peak(path: str, clock: float) -> float:
-    """Products per second."""
-    return clock * PEAK_PER_CYCLE[path] * thread_count()
-
-
-def roofline(rates: dict, paths: dict, clock: float) -> list[dict]:
-    return [{"what": f"{name} product / peak of {PEAK_PER_CYCLE[path]} products per cycle and thread",
-             "ratio": rates[name] * 1e9 / peak(path, clock), "target": "none",
-             "clock_ghz": clock / 1e9} for name, path in paths.items() if path in PEAK_PER_CYCLE]
+def roofline(rates: dict, peaks: dict) -> list[dict]:
+    return [{"what": f"{KIND.get(path, '14-bit by 8-bit')} product by {path} / peak of its instructions",
+             "ratio": rates[path] / peak, "target": "none", "peak_gmac_per_second": peak} for path, peak in peaks.items()]
 
 
 def main() -> None:
@@ -191,10 +199,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="512^3, batch 8, 2 repeats")
     arguments = parser.parse_args()
     size, batch, repeats = (512, 8, 2) if arguments.quick else (2048, 128, 30)
-    rates, paths = squares(size, repeats)
-    layers, clock = convolution_rows(without_batch_norm(cifar10_convnet()), rates, batch, repeats), clock_hz()
-    add_peak_shares(layers, clock)
-    rows = [*square_rows(rates), *roofline(rates, paths, clock), *layers]
+    rates, paths, peaks = squares(size, repeats)
+    layers = convolution_rows(without_batch_norm(cifar10_convnet()), rates, batch, repeats)
+    add_peak_shares(layers, peaks)
+    rows = [*square_rows(rates), *roofline(rates, peaks), *layers]
     for name, rate in rates.items():
         print(f"{name:20} {rate:7.1f} GMAC/s  {paths.get(name, '')}")
     for row in rows:

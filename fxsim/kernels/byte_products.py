@@ -36,7 +36,7 @@ from fxsim.kernels.memory import scratch
 from fxsim.kernels.packing import blocks_of
 from fxsim.kernels.threads import GRAIN, parallel_for
 from fxsim.kernels.tile import COLUMNS
-from fxsim.kernels.winograd import Weights
+from fxsim.kernels.winograd import add_columns
 
 CHUNK_STEPS = BYTE_TERMS // STEP
 """Steps whose products of any pairs of bytes that count the same, two at most, int32 holds."""
@@ -197,7 +197,13 @@ def _fits_int32(weight, left: Operand, right: Operand, epilogue: Epilogue, bias_
         bound = left.magnitude * column
         return bound <= INT32_MAX and epilogue.fits_int32(bound, bias_bound)
 
-    return fits(weight[..., 0].size * right.magnitude) or fits(Weights(weight).column)
+    outputs = weight.shape[-1]
+    most = weight.size // outputs * right.magnitude
+    if fits(most):
+        return True
+    sums = np.zeros(outputs, np.int32 if most <= INT32_MAX else np.int64)
+    add_columns(np.ascontiguousarray(weight).reshape(-1, outputs), sums)
+    return fits(int(sums.max()))
 
 
 @jit

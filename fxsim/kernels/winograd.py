@@ -80,7 +80,7 @@ class Weights:
     def column(self) -> int:
         """The greatest sum of the magnitudes of an output's weights."""
         sums = np.zeros(self._matrix.shape[1], np.int32 if self.terms * self.largest <= INT32_MAX else np.int64)
-        _add_columns(self._matrix, sums)
+        add_columns(self._matrix, sums)
         return int(sums.max())
 
 
@@ -128,7 +128,7 @@ def paying(size: tuple[int, int], products: float) -> list[Algorithm]:
 
 
 @jit
-def _add_columns(matrix, sums):
+def add_columns(matrix, sums):
     """sums += the magnitudes of each column, in the type of `sums`."""
     kind = sums.dtype.type
     for row in matrix:
