@@ -17,6 +17,8 @@ from fxsim.analysis.statistics import GradientStatistics
 from fxsim.errors import InputError
 from fxsim.formats import Format
 from fxsim.kernels import channelwise as kernel
+from fxsim.kernels.jit import JIT_DISABLED
+from fxsim.kernels.pool import max_pool
 from fxsim.nn.batch_norm import BatchNorm, InverseRoot, Running
 from fxsim.nn.channelwise import ChannelSum
 from fxsim.nn.codes import LearningRate, pixel_codes
@@ -130,6 +132,34 @@ def test_channel_sums_are_exact_and_quantized_once(shape, seed, bits, shift, rel
     assert (mask is not None) == relu
     if relu:
         assert mask.reshape(-1).tolist() == [0 < value < 2**21 for value in flat]
+
+
+@given(st.tuples(*[st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.sampled_from([16, 3, 32, 40, 64])]),
+       st.integers(1, 3), st.integers(0, 2**32 - 1), st.sampled_from([3, 14, 30]), st.booleans(), st.sampled_from([np.int16, np.int32]))
+@settings(max_examples=60)
+def test_pooling_at_once_is_pooling_afterwards(shape, size, seed, bits, two, dtype):
+    """Codes, winners and the counts of all positions, those of no window among them."""
+    random, (images, height, width, channels) = np.random.default_rng(seed), shape
+    first, second, constant = random.integers(-(2**bits), 2**bits + 1, (3, channels)).astype(object)
+    x, y = random.integers(-(2**15), 2**15, (2, *shape)).astype(dtype)
+    y = y if two else None
+    sums = ChannelSum(first, second if two else 0 * second, constant, -20, Format(16, 3), Format(16, 3) if two else None)
+    requantizer = Requantizer(-20, Format(6, bits - 4, signed=False))
+    fused = sums.quantized_and_pooled(x, y, requantizer, size)
+    takes = width * size % LANES_OF[channels] == height % size * width % LANES_OF[channels] == 0
+    assert (fused is not None) == (takes and not JIT_DISABLED)
+    if fused is None:
+        return
+    codes, mask, counts = sums.quantized(x, y, requantizer, None, relu=True)
+    out = np.empty((images, height // size, width // size, channels), codes.dtype)
+    winner = np.empty(out.shape, np.uint8)
+    max_pool(codes, size, out, winner, mask)
+    for got, wanted in zip(fused, (out, winner, counts)):
+        assert np.array_equal(got, wanted)
+
+
+LANES_OF = {16: 1, 3: 16, 32: 1, 40: 2, 64: 1}
+"""Positions that fill whole registers of 16 channels."""
 
 
 def test_running_statistics_move_by_a_sixteenth_rounded_away_from_zero():

@@ -25,6 +25,8 @@ from numba.extending import intrinsic
 from fxsim.kernels import vectors
 from fxsim.kernels.epilogue import GENERAL, KINDS, Epilogue, Finish, emit_kinds
 from fxsim.kernels.jit import JIT_DISABLED, jit
+from fxsim.kernels.memory import scratch
+from fxsim.kernels.pool import max_pool_row
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
 from fxsim.kernels.threads import GRAIN, parallel_for
 from fxsim.kernels.vectors import I32, I64
@@ -101,12 +103,9 @@ def combine(x: np.ndarray, y: np.ndarray | None, constants: Constants, out: np.n
 
     y: a tensor of x's shape, or None for 0.  mask: uint8, 1 where 0 < sum < epilogue.relu_bound, or None.
     """
-    channels = x.shape[-1]
-    fold = LANES // gcd(channels, LANES)  # positions of which all channels together fill registers
-    plain = JIT_DISABLED or x.size // channels % fold
-    if not plain:
-        channels *= fold
-    numbers = constants.numbers if channels == x.shape[-1] else np.tile(constants.numbers, channels // x.shape[-1])
+    fold = _fold(x.shape[-1])
+    plain = JIT_DISABLED or x.size // x.shape[-1] % fold
+    channels, numbers = _folded(constants, x.shape[-1], 1 if plain else fold)
     jobs = -(-x.size // _job(channels))
     counts = np.zeros((jobs, 3), np.int64)
     y = np.empty(0, x.dtype) if y is None else y.reshape(-1)
@@ -114,6 +113,34 @@ def combine(x: np.ndarray, y: np.ndarray | None, constants: Constants, out: np.n
     parallel_for(_combine_plainly if plain else _combine, jobs, GRAIN // BLOCK, x.reshape(-1), y, channels, numbers.reshape(-1),
                  constants.epilogue, out.reshape(-1), mask, counts)
     return counts.sum(axis=0)
+
+
+def combine_and_pool(x: np.ndarray, y: np.ndarray | None, constants: Constants, size: int, out: np.ndarray,
+                     winner: np.ndarray) -> np.ndarray | None:
+    """`combine` of (N, H, W, C) codes, then `pool.max_pool`, with nothing in memory between; returns the counts (3,).
+
+    None where the loops do not take the shape: do both, one after the other.
+    """
+    images, height, width, channels = x.shape
+    fold = _fold(channels)
+    if JIT_DISABLED or width * size % fold or height % size * width % fold:
+        return None
+    channels, numbers = _folded(constants, channels, fold)
+    counts = np.zeros((images, 3), np.int64)
+    y = np.empty(0, x.dtype) if y is None else y.reshape(-1)
+    parallel_for(_combine_and_pool, images, 1 + GRAIN * images // x.size, x, y,
+                 channels, numbers.reshape(-1), constants.epilogue, size, out, winner, counts)
+    return counts.sum(axis=0)
+
+
+def _fold(channels: int) -> int:
+    """Positions of which all channels together fill registers."""
+    return LANES // gcd(channels, LANES)
+
+
+def _folded(constants: Constants, channels: int, fold: int) -> tuple[int, np.ndarray]:
+    """(channels, numbers) of `fold` positions at once."""
+    return channels * fold, constants.numbers if fold == 1 else np.tile(constants.numbers, fold)
 
 
 def _job(channels: int) -> int:
@@ -129,6 +156,22 @@ def _combine(start, stop, x, y, channels, numbers, epilogue, out, mask, counts):
         begin = job * _job_size(channels)
         finish_channels(begin, min(begin + _job_size(channels), x.size), x, y, channels, numbers, epilogue, out, mask,
                         counts[job])
+
+
+@jit
+def _combine_and_pool(start, stop, x, y, channels, numbers, epilogue, size, out, winner, counts):
+    """Each job: an image, row of windows by row of windows, and what belongs to no window, for its counts."""
+    height, width, depth = x.shape[1:]
+    strip, row = size * width * depth, width * depth
+    codes, mask = scratch(strip, out.dtype), scratch(strip, np.uint8)
+    flat = x.reshape(-1)
+    for n in range(start, stop):
+        for top in range(0, height, size):
+            begin, end = (n * height + top) * row, (n * height + min(top + size, height)) * row
+            finish_channels(0, end - begin, flat[begin:end], y[begin:end], channels, numbers, epilogue, codes, mask, counts[n])
+            if top + size <= height:
+                max_pool_row(codes.reshape(size, width, depth), size, out[n, top // size], winner[n, top // size],
+                             mask.reshape(size, width, depth))
 
 
 @jit

@@ -27,19 +27,24 @@ def max_pool(codes: np.ndarray, size: int, out: np.ndarray, winner: np.ndarray, 
 
 @jit
 def _max_pool(start, stop, codes, size, out, winner, mask):
-    rows, columns, channels = out.shape[1:]
     for n in range(start, stop):
-        for y in range(rows):
-            for x in range(columns):
-                best, place_of_best = out[n, y, x], winner[n, y, x]
-                for place in range(size * size):
-                    source = codes[n, y * size + place // size, x * size + place % size]
-                    open_ = mask[n, y * size + place // size, x * size + place % size]
-                    for c in range(channels):
-                        greater = place == 0 or source[c] > best[c]
-                        best[c] = source[c] if greater else best[c]
-                        target = place if open_[c] else size * size
-                        place_of_best[c] = target if greater else place_of_best[c]
+        for y in range(out.shape[1]):
+            rows = slice(y * size, y * size + size)
+            max_pool_row(codes[n, rows], size, out[n, y], winner[n, y], mask[n, rows])
+
+
+@jit
+def max_pool_row(codes, size, out, winner, mask):
+    """`max_pool` of the rows of one row of windows: codes and mask (size, W, C), out and winner (columns, C)."""
+    for x in range(len(out)):
+        best, place_of_best = out[x], winner[x]
+        for place in range(size * size):
+            source, open_ = codes[place // size, x * size + place % size], mask[place // size, x * size + place % size]
+            for c in range(best.size):
+                greater = place == 0 or source[c] > best[c]
+                best[c] = source[c] if greater else best[c]
+                target = place if open_[c] else size * size
+                place_of_best[c] = target if greater else place_of_best[c]
 
 
 def max_pool_backward(grads: np.ndarray, winner: np.ndarray, size: int, out: np.ndarray) -> None:

@@ -66,14 +66,27 @@ class ChannelSum:
         """
         if not fused(requantizer):
             return quantize_sums(self.exact(x, y), requantizer, stream, relu)
-        high = make_requantizer(self.step_exp + kernel.SPLIT, requantizer.format, requantizer.rounding, requantizer.overflow)
         dtype = storage(requantizer.format)
         out = x if in_place and x.dtype == dtype else memory.empty(x.shape, dtype)
         mask = memory.empty(x.shape, np.uint8) if relu else None
-        constants = kernel.Constants.of(np.array([self.first, self.second, self.constant], np.int64), self.bound,
-                                        _epilogue(requantizer, relu), _epilogue(high, relu) if fused(high) else None,
-                                        x.dtype == np.int16 and (y is None or y.dtype == np.int16))
-        return out, mask, kernel.combine(x, y, constants, out, mask)
+        return out, mask, kernel.combine(x, y, self._constants(x, y, requantizer, relu), out, mask)
+
+    def quantized_and_pooled(self, x: np.ndarray, y: np.ndarray | None, requantizer: Requantizer,
+                             size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """(codes, winner, counts) of the sums through a ReLU and max pooling, or None where one kernel cannot do both."""
+        if not fused(requantizer):
+            return None
+        images, height, width, channels = x.shape
+        out = memory.empty((images, height // size, width // size, channels), storage(requantizer.format))
+        winner = memory.empty(out.shape, np.uint8)
+        counts = kernel.combine_and_pool(x, y, self._constants(x, y, requantizer, True), size, out, winner)
+        return None if counts is None else (out, winner, counts)
+
+    def _constants(self, x: np.ndarray, y: np.ndarray | None, requantizer: Requantizer, relu: bool) -> kernel.Constants:
+        high = make_requantizer(self.step_exp + kernel.SPLIT, requantizer.format, requantizer.rounding, requantizer.overflow)
+        return kernel.Constants.of(np.array([self.first, self.second, self.constant], np.int64), self.bound,
+                                   _epilogue(requantizer, relu), _epilogue(high, relu) if fused(high) else None,
+                                   x.dtype == np.int16 and (y is None or y.dtype == np.int16))
 
 
 def _epilogue(requantizer: Requantizer, relu: bool) -> Epilogue:

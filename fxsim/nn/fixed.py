@@ -178,7 +178,7 @@ class FixedNetwork:
         self._see_operands(layer, source, weight, run)
         branch = outputs[layer.add] if layer.add else None
         codes = self._activate(layer, branch, record, run)
-        if layer.pool:
+        if layer.pool and record.winner is None:
             codes, record.mask, record.winner = pooled(codes, record.mask, layer.pool, self.products[layer.name].shape.output)
         _, tensor, format = self._output(layer.name)
         codes = codes.astype(storage(format), copy=False)
@@ -205,7 +205,10 @@ class FixedNetwork:
         return parameters["bias"].codes if "bias" in parameters else None
 
     def _activate(self, layer: Layer, branch: np.ndarray | None, record: Record, run: Run) -> np.ndarray:
-        """Codes (N, H, W, O) of what leaves the ReLU; the record gets the mask and x-hat."""
+        """Codes (N, H, W, O) of what leaves the ReLU; the record gets the mask and x-hat.
+
+        Or, with a winner in the record, of what leaves max pooling.
+        """
         owner, tensor, format = self._output(layer.name)
         format = relu_format(layer, format)
         if not layer.batch_norm and not layer.add:
@@ -215,6 +218,11 @@ class FixedNetwork:
         if run.probe:
             exact_format = self.norms[layer.name].output_format if layer.batch_norm else sums.format
             run.see("relu_inputs", layer.name, sums.exact(codes, branch), exact_format)
+        elif layer.relu and layer.pool and layer.pool.kind == "max":
+            both = run.quantize_and_pool(owner, tensor, sums, codes, branch, format, layer.pool.size)
+            if both:
+                codes, record.winner = both
+                return codes
         codes, record.mask = run.quantize_relu(owner, tensor, sums, codes, branch, format, layer.relu)
         return codes
 

@@ -109,3 +109,13 @@ class Run:
         codes, mask, tally = sums.quantized(x, y, requantizer, self.stream(layer, tensor), relu, in_place)
         self.count(layer, tensor, codes.size, tally)
         return codes, mask
+
+    def quantize_and_pool(self, layer: str, tensor: str, sums: ChannelSum, x: np.ndarray, y: np.ndarray | None, format: Format,
+                          size: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """(codes, winner) of `sums` of x and y through a ReLU and max pooling, counted; None where it takes two kernels."""
+        requantizer = self.requantizer(sums.step_exp, tensor, format)
+        done = None if self.stream(layer, tensor) else sums.quantized_and_pooled(x, y, requantizer, size)
+        if done is None:
+            return None
+        self.count(layer, tensor, x.size, done[2])
+        return done[:2]
