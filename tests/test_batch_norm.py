@@ -134,8 +134,9 @@ def test_channel_sums_are_exact_and_quantized_once(shape, seed, bits, shift, rel
         assert mask.reshape(-1).tolist() == [0 < value < 2**21 for value in flat]
 
 
-@given(st.tuples(*[st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.sampled_from([16, 3, 32, 40, 64])]),
-       st.integers(1, 3), st.integers(0, 2**32 - 1), st.sampled_from([3, 14, 30]), st.booleans(), st.sampled_from([np.int16, np.int32]))
+@given(st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.sampled_from([16, 3, 32, 40, 64])),
+       st.integers(1, 3), st.integers(0, 2**32 - 1),
+       st.sampled_from([3, 14, 30]), st.booleans(), st.sampled_from([np.int16, np.int32]))
 @settings(max_examples=60)
 def test_pooling_at_once_is_pooling_afterwards(shape, size, seed, bits, two, dtype):
     """Codes, winners and the counts of all positions, those of no window among them."""
