@@ -178,12 +178,12 @@ def convolve(x: np.ndarray, weight: np.ndarray, stride: int, padding: int, out: 
     job_counts = np.zeros((tiling.jobs, 3), np.int64)
     job_moments = np.zeros((tiling.jobs, 2 * bias.size if fused else 0), np.int64)
     products = rows * terms * tiling.blocks * COLUMNS
-    run, element, whole = (_multiply_at_once, np.int32, epilogue.in_int32()) if fits else (_multiply, np.int64, epilogue)
-    if fits and epilogue == RAW and out.dtype == np.int32 and tiling.whole and tiling.single:
-        run = _multiply_raw
+    element, whole = (np.int32, epilogue.in_int32()) if fits else (np.int64, epilogue)
+    raw = fits and epilogue == RAW and out.dtype == np.int32 and tiling.whole and tiling.single
     packed = _pack(weight.reshape(terms, outputs), tiling)
-    parallel_for(run, tiling.jobs, grain(tiling.jobs, products), np.ascontiguousarray(x).reshape(-1), window, packed, tiling,
-                 CONFIGURATION, bias.astype(element), whole, out.reshape(-1), mask.reshape(-1), job_counts, job_moments)
+    parallel_for(_multiply_raw if raw else _multiply, tiling.jobs, grain(tiling.jobs, products),
+                 np.ascontiguousarray(x).reshape(-1), window, packed, tiling, CONFIGURATION, bias.astype(element), whole,
+                 out.reshape(-1), mask.reshape(-1), job_counts, job_moments)
     if counts is not None:
         counts += job_counts.sum(axis=0)
     if moments is not None:
@@ -266,34 +266,30 @@ def _multiply_level(panel, row, weights, block, tiling, first_step, steps, level
 
 
 @jit
-def _multiply_at_once(start, stop, codes, window, weights, tiling, configuration, bias, epilogue, out, mask, counts, moments):
-    """Each job: its tiles, whose sums fit int32."""
-    panel, sums = scratch(tiling.left.count * tiling.part_bytes + STEP, np.uint8), scratch(ROWS * COLUMNS, np.int32)
+def _sum_tile(panel, row, weights, block, tiling, sums, totals):
+    """totals = one tile, modulo 2**32 where they are int32; sums: room for one of int32."""
     top = tiling.left.count + tiling.right.count - 2
-    configure(configuration)
-    for job in range(start, stop):
-        first, size, first_block, end = _job(job, tiling)
-        _stage(codes, window, first, size, panel, tiling)
-        places = (first + np.arange(size)) * tiling.columns + first_block * COLUMNS
-        for block in range(first_block, end):
-            columns = min(COLUMNS, tiling.columns - block * COLUMNS)
-            for row in range(0, size, ROWS):
-                for level in range(top, -1, -1):
-                    if level < top:
-                        for k in range(sums.size):
-                            sums[k] <<= 8
-                    _multiply_level(panel, row, weights, block, tiling, 0, tiling.steps, level, level == top, sums, 0, COLUMNS)
-                finish_tile(sums, min(ROWS, size - row), columns, bias, block * COLUMNS, epilogue, out, mask, places, row,
-                            counts[job], moments[job])
-            places += COLUMNS
-    release()
+    if totals.itemsize == 4:
+        for level in range(top, -1, -1):
+            if level < top:
+                for k in range(totals.size):
+                    totals[k] <<= 8
+            _multiply_level(panel, row, weights, block, tiling, 0, tiling.steps, level, level == top, totals, 0, COLUMNS)
+        return
+    totals[:] = 0
+    for step in range(0, tiling.steps, CHUNK_STEPS):
+        steps = min(CHUNK_STEPS, tiling.steps - step)
+        for level in range(top + 1):
+            _multiply_level(panel, row, weights, block, tiling, step, steps, level, True, sums, 0, COLUMNS)
+            for k in range(totals.size):
+                totals[k] += np.int64(sums[k]) << (8 * level)
 
 
 @jit
 def _multiply(start, stop, codes, window, weights, tiling, configuration, bias, epilogue, out, mask, counts, moments):
-    """Each job: its tiles, whose sums need int64."""
+    """Each job: its tiles, with sums of the type of `bias`."""
     panel, sums = scratch(tiling.left.count * tiling.part_bytes + STEP, np.uint8), scratch(ROWS * COLUMNS, np.int32)
-    totals = scratch(ROWS * COLUMNS, np.int64)
+    totals = scratch(ROWS * COLUMNS, bias.dtype)
     configure(configuration)
     for job in range(start, stop):
         first, size, first_block, end = _job(job, tiling)
@@ -302,13 +298,7 @@ def _multiply(start, stop, codes, window, weights, tiling, configuration, bias, 
         for block in range(first_block, end):
             columns = min(COLUMNS, tiling.columns - block * COLUMNS)
             for row in range(0, size, ROWS):
-                totals[:] = 0
-                for step in range(0, tiling.steps, CHUNK_STEPS):
-                    steps = min(CHUNK_STEPS, tiling.steps - step)
-                    for level in range(tiling.left.count + tiling.right.count - 1):
-                        _multiply_level(panel, row, weights, block, tiling, step, steps, level, True, sums, 0, COLUMNS)
-                        for k in range(totals.size):
-                            totals[k] += np.int64(sums[k]) << (8 * level)
+                _sum_tile(panel, row, weights, block, tiling, sums, totals)
                 finish_tile(totals, min(ROWS, size - row), columns, bias, block * COLUMNS, epilogue, out, mask, places, row,
                             counts[job], moments[job])
             places += COLUMNS
