@@ -6,10 +6,8 @@ import os
 import platform
 from pathlib import Path
 
-import llvmlite.binding
-
 from fxsim import __version__
-from fxsim.kernels.jit import JIT_DISABLED
+from fxsim.kernels.jit import JIT_DISABLED, processor_features
 from fxsim.kernels.rounding import round_shift
 from fxsim.kernels.threads import thread_count
 from fxsim.nn.products import forward_paths
@@ -23,11 +21,11 @@ PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "matplotlib")
 
 def describe() -> dict:
     """Plain data that says on what a result was computed; it names neither user, host nor folder."""
-    paths, features = forward_paths(), llvmlite.binding.get_host_cpu_features()
+    paths, features = forward_paths(), processor_features()
     return {
         "processor": processor_name(),
         "cores": core_count(),
-        "features": [name for name in FEATURES if features.get(name)],
+        "features": [name for name in FEATURES if name in features],
         "kernels": {"available": list(paths), "chosen": paths[0]},
         "threads": thread_count(),
         "system": f"{platform.system()} {platform.machine()}",

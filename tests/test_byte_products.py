@@ -2,6 +2,7 @@
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,71 @@ def test_sums_of_whole_tiles_of_int32(left, right):
     np.testing.assert_array_equal(gemm(a, b, left, right, np.int32), a.astype(np.int64) @ b.astype(np.int64))
     a, b = (codes.astype(np.int8 if operand.signed else np.uint8) for codes, operand in ((a, left), (b, right)))
     np.testing.assert_array_equal(gemm(a, b, left, right, np.int32), a.astype(np.int64) @ b.astype(np.int64))
+
+
+@needs_tiles
+@pytest.mark.parametrize("left, right", [(Operand(8, False), Operand(8)), (Operand(14), Operand(11))])
+@pytest.mark.parametrize("rows", [2048, 1000])
+def test_jobs_of_several_tiles(left, right, rows):
+    a, b = codes(left, (rows, 130)), codes(right, (130, 192))
+    for dtype in (np.int32, np.int64):
+        np.testing.assert_array_equal(gemm(a, b, left, right, dtype), a.astype(np.int64) @ b.astype(np.int64))
+
+
+@needs_tiles
+def test_sums_that_only_these_weights_keep_in_int32():
+    left, right = Operand(16), Operand(16)
+    a, b = codes(left, (40, 9000), "largest"), np.full((9000, 70), -7, np.int16)
+    for weights, fits in ((b, True), (-2 * b, False)):
+        assert byte_products._fits_int32(weights, left, right, Epilogue(), 0) == fits
+        np.testing.assert_array_equal(gemm(a, weights, left, right), a.astype(np.int64) @ weights.astype(np.int64))
+
+
+@needs_tiles
+@pytest.mark.parametrize("bias", [np.array([-(2**31)] * 3, np.int32), np.array([2**31 - 1] * 3, np.int32)])
+def test_a_bias_as_large_as_its_type_holds(bias):
+    operand, out = Operand(8), np.empty((1, 2, 2, 3), np.int64)
+    x, w = codes(operand, (1, 2, 2, 5), "largest"), codes(operand, (1, 1, 5, 3), "largest")
+    byte_products.convolve(x, w, 1, 0, out, left=operand, right=operand, bias=bias, epilogue=Epilogue(relu_bound=2))
+    assert (out == 5 * 2**14 + bias.astype(np.int64)).all()
+
+
+@needs_tiles
+def test_what_is_not_a_plain_sum_is_so_for_whole_tiles_too():
+    operand = Operand(8)
+    x, w = codes(operand, (1, 8, 8, 4)), codes(operand, (1, 1, 4, 64))
+    out, mask = np.empty((1, 8, 8, 64), np.int32), np.full((1, 8, 8, 64), 9, np.uint8)
+    byte_products.convolve(x, w, 1, 0, out, left=operand, right=operand, bias=np.full(64, 5), mask=mask)
+    sums = x.astype(np.int64) @ w[0, 0].astype(np.int64) + 5
+    assert np.array_equal(out, sums) and np.array_equal(mask, sums > 0)
+
+
+@needs_tiles
+@pytest.mark.parametrize("taps, padding", [((1, 3), 0), ((3, 1), 0), ((2, 2), -1), ((1, 1), -2), ((5, 5), 4)])
+def test_windows_of_any_shape_and_codes_that_are_views(taps, padding):
+    operand = Operand(10)
+    x, w = codes(operand, (2, 12, 11, 10))[:, ::2, ::-1, 3:7], codes(operand, (*taps, 9, 4), seed=1).swapaxes(2, 3)
+    around = ((0, 0), (max(padding, 0),) * 2, (max(padding, 0),) * 2, (0, 0))
+    padded = np.pad(x.astype(np.int64), around)
+    if padding < 0:
+        padded = padded[:, -padding:padding, -padding:padding]
+    views = np.lib.stride_tricks.sliding_window_view(padded, taps, axis=(1, 2))
+    wanted = np.einsum("nyxcij,ijco->nyxo", views, w.astype(np.int64))
+    out = np.full(wanted.shape, -1, np.int64)
+    byte_products.convolve(x, w, 1, padding, out, left=operand, right=operand)
+    np.testing.assert_array_equal(out, wanted)
+
+
+@needs_tiles
+@pytest.mark.parametrize("operand, dtype", [(Operand(17), np.int32), (Operand(24, False), np.int32), (Operand(12), np.int8)])
+def test_codes_that_two_bytes_or_their_type_do_not_hold_are_refused(operand, dtype):
+    with pytest.raises(ValueError, match=f"x of {operand.bits} bits in {np.dtype(dtype)}: products of bytes take at most 16"):
+        gemm(np.ones((2, 3), dtype), np.ones((3, 2), np.int16), operand, Operand(8))
+
+
+@needs_tiles
+def test_no_rows_are_no_work():
+    assert gemm(np.ones((0, 3), np.int16), np.ones((3, 2), np.int16), Operand(8), Operand(8)).shape == (0, 2)
 
 
 @needs_tiles
@@ -169,6 +235,18 @@ def test_a_layer_takes_bytes_where_they_pay_and_has_the_codes_of_the_plain_path(
 
 
 @needs_tiles
+def test_bytes_are_compared_with_what_takes_their_place():
+    """Few channels: too little for bytes against `vpdpbusd`; enough against int16 codes in parts."""
+    formats, grads = layer_products(LAYERS[0], 8, "auto")[0].formats, Format(8, -4)
+    sixteen = Format(16, 1)
+    wide = replace(formats, weights=sixteen, activations=sixteen, accumulators=accumulator_format(sixteen, -24))
+    layer = Conv(name="c", filters=64, kernel=3, padding=1, relu=False)
+    network = Network("one", (8, 8, 16), (layer, Dense(name="last", units=2, relu=False)))
+    assert Products(layer, network.shape("c"), formats, grads).forward_plan.path == "int8_vnni"
+    assert Products(layer, network.shape("c"), wide, grads).forward_plan.path == "int16_amx"
+
+
+@needs_tiles
 def test_a_layer_of_few_terms_takes_other_paths():
     layer = Conv(name="c", filters=64, kernel=3, padding=1)
     formats = layer_products(LAYERS[0], 13, "auto")[0].formats
@@ -186,7 +264,7 @@ def test_weight_gradients_refuse_the_paths_that_make_none():
 def test_a_process_that_finds_the_kernels_compiled_asks_for_the_registers():
     """Without the system's leave their instructions end the process."""
     program = ("import numpy as np; from fxsim.kernels.byte_products import gemm; from fxsim.kernels.gemm import Operand; "
-               "out = np.zeros((2, 2)); gemm(np.ones((2, 3), np.int16), np.ones((3, 2), np.int16), "
+               "gemm(np.ones((2, 3), np.int16), np.ones((3, 2), np.int16), "
                "out := np.zeros((2, 2), np.int64), left=Operand(8), right=Operand(8)); print(out.sum())")
     for _ in range(2):
         run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)

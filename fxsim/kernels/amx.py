@@ -11,14 +11,13 @@ import functools
 import platform
 import sys
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fxsim.kernels import vectors
-from fxsim.kernels.jit import JIT_DISABLED, jit
+from fxsim.kernels.jit import JIT_DISABLED, jit, processor_features
 from fxsim.kernels.tile import COLUMNS
 from fxsim.kernels.vectors import I8, I64
 
@@ -36,8 +35,7 @@ _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILE_DATA = 158, 0x1023, 18
 @functools.lru_cache
 def processor_has_tiles() -> bool:
     """Whether the processor has these registers, and the system lets this process use them."""
-    features = {} if JIT_DISABLED else llvmlite.binding.get_host_cpu_features()
-    if not features.get("amx-int8") or sys.platform != "linux" or platform.machine() != "x86_64":
+    if JIT_DISABLED or "amx-int8" not in processor_features() or sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     with contextlib.suppress(OSError, AttributeError):
         return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILE_DATA) == 0
@@ -138,10 +136,11 @@ def _emit_tile(context, builder, signature, args):
 
 @intrinsic
 def add_byte_tile(typing_context, left, left_at, left_step, right, right_at, steps, signs, fresh, sums, sums_at, sums_step):
-    """sums[sums_at + row * sums_step + column] (int32) += one tile of products of bytes, modulo 2**32; `fresh`: = instead.
+    """sums[sums_at + row * sums_step + column] (int32) += one tile of products of bytes, modulo 2**32.
 
     left (flat): rows from left_at on, left_step apart, of steps * STEP terms.  right (flat): from right_at on, words of 4
-    terms of COLUMNS outputs.  signs: LEFT_SIGNED | RIGHT_SIGNED, where the bytes are.
+    terms of COLUMNS outputs.  signs: LEFT_SIGNED | RIGHT_SIGNED, where the bytes are.  fresh: whether what was in `sums` does
+    not count.
     """
     arguments = (left, types.int64, types.int64, right, *(types.int64,) * 4, sums, types.int64, types.int64)
     return types.void(*arguments), _emit_tile
@@ -155,8 +154,7 @@ def _copy_runs(typing_context, source, at, shift, target, to, runs):
         arguments = vectors.Arguments(context, builder, signature, args, "source at shift target to runs")
         element = arguments.element("source")
         vector = ir.VectorType(element, STEP)
-        shift = builder.trunc(arguments.shift, element) if element.width < 64 else arguments.shift
-        shift = vectors.splat(builder, shift, vector)
+        shift = vectors.splat(builder, builder.trunc(arguments.shift, element), vector)
         with cgutils.for_range(builder, arguments.runs) as run:
             first = builder.mul(run.index, I64(STEP))
             value = vectors.load(builder, arguments.data("source"), builder.add(arguments.at, first), vector)

@@ -28,7 +28,7 @@ from fxsim.kernels.amx import (
 from fxsim.kernels.channelwise import moments as channel_moments
 from fxsim.kernels.channelwise import sum_of_jobs
 from fxsim.kernels.conv import NO_MASK
-from fxsim.kernels.epilogue import RAW, Epilogue, finish_tile, padded_bias
+from fxsim.kernels.epilogue import RAW, Epilogue, finish_tile, largest_magnitude, padded_bias
 from fxsim.kernels.gemm import BYTE_TERMS, INT32_MAX, Operand
 from fxsim.kernels.jit import jit
 from fxsim.kernels.matmul import JOBS, grain
@@ -38,6 +38,8 @@ from fxsim.kernels.threads import GRAIN, parallel_for
 from fxsim.kernels.tile import COLUMNS
 from fxsim.kernels.winograd import add_columns
 
+MOST_BITS = 16
+"""Of an operand: a level has two pairs of parts at most."""
 CHUNK_STEPS = BYTE_TERMS // STEP
 """Steps whose products of any pairs of bytes that count the same, two at most, int32 holds."""
 MOST_TILES = 8
@@ -104,7 +106,7 @@ class Tiling(NamedTuple):
         steps, blocks = blocks_of(terms, STEP), blocks_of(columns, COLUMNS)
         row_step = STEP * (steps | 1)  # no multiple of a power of two, for the sake of the cache
         tiles = max(1, min(MOST_TILES, blocks_of(rows, ROWS) // JOBS, PANEL_BYTES // (left.count * ROWS * row_step)))
-        shares = min(blocks, blocks_of(JOBS, blocks_of(rows, ROWS * tiles)))
+        shares = min(blocks, blocks_of(JOBS, max(1, blocks_of(rows, ROWS * tiles))))
         return cls(left, right, rows, columns, tiles, shares, blocks, steps, row_step, tiles * ROWS * row_step)
 
     @property
@@ -153,7 +155,10 @@ def gemm(a: np.ndarray, b: np.ndarray, out: np.ndarray, **options) -> None:
 
 
 def dilated(grad: np.ndarray, stride: int) -> np.ndarray:
-    """(N, H, W, C) codes `stride` apart, zeros between: an input gradient is the convolution of it with rotated weights."""
+    """(N, H, W, C) codes `stride` apart, zeros between: an input gradient is the convolution of it with rotated weights.
+
+    Its stride is 1, and its padding the taps less 1 less the padding, which may be negative.
+    """
     if stride == 1:
         return grad
     images, height, width, channels = grad.shape
@@ -165,21 +170,29 @@ def dilated(grad: np.ndarray, stride: int) -> np.ndarray:
 def convolve(x: np.ndarray, weight: np.ndarray, stride: int, padding: int, out: np.ndarray, *, left: Operand, right: Operand,
              epilogue: Epilogue = RAW, bias: np.ndarray | None = None, mask: np.ndarray = NO_MASK,
              counts: np.ndarray | None = None, moments: np.ndarray | None = None) -> None:
-    """`conv.conv_forward` of (KH, KW, C, O) weights; left, right: what codes x and weight have."""
+    """`conv.conv_forward` of (KH, KW, C, O) weights; left, right: what codes x and weight have, of at most 16 bits.
+
+    out and mask: C-contiguous.
+    """
+    for name, codes, operand in (("x", x, left), ("weight", weight, right)):
+        if operand.bits > min(MOST_BITS, 8 * codes.itemsize):
+            raise ValueError(f"{name} of {operand.bits} bits in {codes.dtype}: products of bytes take at most {MOST_BITS}, in "
+                             "a type that holds them; take another kernel path")
     if not processor_has_tiles():  # asks for them, too
         raise RuntimeError("this process has no matrix registers of bytes (AMX); take another kernel path")
     *taps, channels, outputs = weight.shape
     terms, rows = weight.size // outputs, out.size // outputs
-    fits = _fits_int32(weight, left, right, epilogue, 0 if bias is None else int(np.abs(bias).max(initial=0)))
+    fits = _fits_int32(weight, left, right, epilogue, 0 if bias is None else largest_magnitude(bias))
     tiling = Tiling.of(Parts.of(left), Parts.of(right), rows, outputs, terms)
     window = Window(*x.shape[1:], *taps, stride, padding, *out.shape[1:3])
+    raw = (fits and epilogue == RAW and bias is None and not mask.size and out.dtype == np.int32 and tiling.whole
+           and tiling.single)
     bias = padded_bias(bias, outputs)
     fused = moments is not None and fits and out.dtype == np.int16
     job_counts = np.zeros((tiling.jobs, 3), np.int64)
     job_moments = np.zeros((tiling.jobs, 2 * bias.size if fused else 0), np.int64)
     products = rows * terms * tiling.blocks * COLUMNS
     element, whole = (np.int32, epilogue.in_int32()) if fits else (np.int64, epilogue)
-    raw = fits and epilogue == RAW and out.dtype == np.int32 and tiling.whole and tiling.single
     packed = _pack(weight.reshape(terms, outputs), tiling)
     parallel_for(_multiply_raw if raw else _multiply, tiling.jobs, grain(tiling.jobs, products),
                  np.ascontiguousarray(x).reshape(-1), window, packed, tiling, CONFIGURATION, bias.astype(element), whole,

@@ -128,7 +128,7 @@ def combine_and_pool(x: np.ndarray, y: np.ndarray | None, constants: Constants, 
     channels, numbers = _folded(constants, channels, fold)
     counts = np.zeros((images, 3), np.int64)
     y = np.empty(0, x.dtype) if y is None else y.reshape(-1)
-    parallel_for(_combine_and_pool, images, 1 + GRAIN * images // x.size, x, y,
+    parallel_for(_combine_and_pool, images, 1 + GRAIN * images // max(x.size, 1), np.ascontiguousarray(x), y,
                  channels, numbers.reshape(-1), constants.epilogue, size, out, winner, counts)
     return counts.sum(axis=0)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fxsim.kernels.channelwise import moments as channel_moments
 from fxsim.kernels.channelwise import sum_of_jobs
-from fxsim.kernels.epilogue import RAW, Epilogue, finish_tile, padded_bias, store_sums
+from fxsim.kernels.epilogue import RAW, Epilogue, finish_tile, largest_magnitude, padded_bias, store_sums
 from fxsim.kernels.jit import jit
 from fxsim.kernels.matmul import PANEL_BYTES, Product, grain, group_tiles, multiply_chunks, with_spare
 from fxsim.kernels.memory import scratch
@@ -60,7 +60,7 @@ def _convolve(axis, source, packed, stride, padding, out, *, spill_terms, path, 
                       group)
     bias = padded_bias(bias, outputs)
     depth = terms * int(tables.loops[:, :, 0].prod(axis=1).max())
-    product = Product.of(path, depth, terms, spill_terms, outputs, epilogue, int(np.abs(bias).max()))
+    product = Product.of(path, depth, terms, spill_terms, outputs, epilogue, largest_magnitude(bias))
     jobs = len(tables.groups) * blocks
     fused = moments is not None and product.fits_int32 and out.dtype == np.int16
     job_counts, job_moments = np.zeros((jobs, 3), np.int64), np.zeros((jobs, 2 * bias.size if fused else 0), np.int64)

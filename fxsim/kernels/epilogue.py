@@ -67,6 +67,11 @@ def padded_bias(bias: np.ndarray | None, outputs: int) -> np.ndarray:
     return padded
 
 
+def largest_magnitude(bias: np.ndarray) -> int:
+    """Of biases of any integer type, whose lowest code may have no opposite."""
+    return max(int(bias.max(initial=0)), -int(bias.min(initial=0)))
+
+
 @jit
 def _requantize_tile(sums, bias, epilogue, rows, columns, codes, mask, counts):
     """Codes and ReLU mask of the valid `rows` x `columns` of a tile of int64 sums; adds to counts."""

@@ -9,12 +9,11 @@ count, and what it adds to the offsets into the left and right operand.
 """
 from __future__ import annotations
 
-import llvmlite.binding
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fxsim.kernels.jit import JIT_DISABLED
+from fxsim.kernels.jit import JIT_DISABLED, processor_features
 
 ROWS, COLUMNS = 12, 32
 
@@ -27,8 +26,7 @@ _REGISTERS = {"avx512": (64, 12, 2), "avx2": (32, 6, 2)}
 
 def processor_has(path: str) -> bool:
     """Whether this processor can run `path`, 'avx512' or 'avx2'; with NUMBA_DISABLE_JIT=1 none runs."""
-    features = llvmlite.binding.get_host_cpu_features()
-    return not JIT_DISABLED and all(features.get(name, False) for name in _FEATURES[path])
+    return not JIT_DISABLED and processor_features().issuperset(_FEATURES[path])
 
 
 def best_path() -> str | None:

@@ -53,7 +53,7 @@ def pack_input_grad_weights(codes: np.ndarray) -> np.ndarray:
 
 
 def rotated(weight: np.ndarray) -> np.ndarray:
-    """The (KH, KW, O, C) weights with which an input gradient is a convolution; its padding is KH - 1 - padding."""
+    """The (K, K, O, C) weights with which an input gradient is a convolution, whose padding is K - 1 - padding."""
     height, width, channels, outputs = weight.shape
     turned = memory.empty((height, width, outputs, channels), weight.dtype)
     jobs = height * width * blocks_of(channels, LANES)

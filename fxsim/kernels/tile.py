@@ -16,14 +16,13 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
 from fxsim.kernels import vectors
-from fxsim.kernels.jit import JIT_DISABLED, OPTIONS, jit
+from fxsim.kernels.jit import JIT_DISABLED, OPTIONS, jit, processor_features
 
 ROWS, COLUMNS = 6, 64
 TILE = ROWS * COLUMNS
@@ -65,8 +64,7 @@ def processor_has(path: str) -> bool:
     """Whether this processor can run `path`; with NUMBA_DISABLE_JIT=1 only 'plain' runs."""
     if path == "plain" or JIT_DISABLED:
         return path == "plain"
-    features = llvmlite.binding.get_host_cpu_features()
-    return all(features.get(name, False) for name in _FEATURES[path])
+    return processor_features().issuperset(_FEATURES[path])
 
 
 def best_path() -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from fxsim.kernels.channelwise import moments as channel_moments
 from fxsim.kernels.channelwise import sum_of_jobs
 from fxsim.kernels.conv import NO_MASK
-from fxsim.kernels.epilogue import RAW, Epilogue, padded_bias
+from fxsim.kernels.epilogue import RAW, Epilogue, largest_magnitude, padded_bias
 from fxsim.kernels.gemm import INT32_MAX, Operand
 from fxsim.kernels.jit import jit
 from fxsim.kernels.matmul import grain
@@ -60,7 +60,7 @@ class Algorithm(NamedTuple):
         growth = self.signed_growth if codes.signed else self.unsigned_growth
         if growth * codes.magnitude > 2**15 - (not codes.signed) or self.weight_growth * weights.largest >= 2**15:
             return False
-        bias_bound = 0 if bias is None else int(np.abs(bias).max(initial=0))
+        bias_bound = 0 if bias is None else largest_magnitude(bias)
 
         def fits(column):
             bound = codes.magnitude * column

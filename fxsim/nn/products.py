@@ -91,13 +91,11 @@ class Products:
         runs = self.layer.kernel if isinstance(self.layer, Conv) else 1
         direct = self.shape.macs / columns * blocks_of(columns, COLUMNS) * COLUMNS
         saving = direct / (rows * byte_products.cost(a, b, terms, runs, columns))
-        paths = forward_paths()
-        if saving < 1 and self._kernel_name == "auto":
-            paths = tuple(path for path in paths if path not in AMX_PATHS)
-        chosen = self._plan(a, b, terms, paths)
-        if chosen.path not in AMX_PATHS:
-            saving = 2 if chosen.path == BYTES else 1
-        return chosen, saving
+        others = tuple(path for path in forward_paths() if path not in AMX_PATHS)
+        other = self._plan(a, b, terms, others)
+        other_saving = 1 / (len(a.parts) * len(b.parts)) if other.split else 2 if other.path == BYTES else 1
+        chosen = self._plan(a, b, terms, forward_paths())
+        return (chosen, saving) if chosen.path in AMX_PATHS and saving > other_saving else (other, other_saving)
 
     def _align_bias(self) -> tuple[Format, int, int]:
         """Format of Z, and the left shifts that bring the products and the bias to its step.
