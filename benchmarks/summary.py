@@ -148,10 +148,11 @@ def _unit(costs: dict, cost: str) -> float:
 
 def speed_table() -> str:
     """The ratios that the committed benchmark results hold, with their targets; layers have a table of their own."""
-    rows = ["| what | measured | target |", "| --- | --- | --- |"]
-    for name in SPEED_FILES:
-        found = result(name)
-        for row in (found or {}).get("ratios", []):
+    results = [result(name) or {} for name in SPEED_FILES]
+    processors = dict.fromkeys(found["machine"]["processor"] for found in results if found)
+    rows = [f"| what | measured on {' and '.join(processors)} | target |", "| --- | --- | --- |"]
+    for found in results:
+        for row in found.get("ratios", []):
             if "path" in row:
                 continue
             value = f"{row['ratio']:.2f}" if "ratio" in row else f"{row['seconds']:.2f} s"
