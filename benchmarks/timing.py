@@ -1,12 +1,9 @@
-"""Timing of peers that share a process, and the processor's clock."""
+"""Timing of peers that share a process."""
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
-
-import numba
-import numpy as np
 
 PAUSE = 0.15
 """Seconds before each timing: the threads of OpenBLAS and OpenMP spin for as long after their last work."""
@@ -38,16 +35,3 @@ def burst_seconds(works: dict[str, Callable], rounds: int, burst: int = 3, pause
                 if round_:  # one round first to warm up
                     times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
-
-
-@numba.njit
-def _chain(count, value):
-    for i in range(count):
-        value = (value + i) ^ i  # each waits for the one before: two cycles
-    return value
-
-
-def clock_hz(count: int = 10**7) -> float:
-    """Cycles per second of one core, from a chain of additions and exclusive ors of one cycle each."""
-    seed = np.int64(1)
-    return 2 * count / best_seconds({"chain": lambda: _chain(count, seed)}, 10, pause=0.0)["chain"]

@@ -1,4 +1,4 @@
-"""Large arrays in memory that earlier ones have left.
+"""Arrays that start with a cache line, the large ones in memory that earlier ones have left.
 
 The system zeroes every page that it hands out anew, and a training step that asks for all of its tensors again spends a
 tenth of its time on that.

@@ -1,7 +1,7 @@
 """Batch norm in integers: statistics of the batch, x-hat, the affine map, running statistics, and the way back.
 
 What there is one of per channel is worked out in unbounded Python integers; whole tensors take exact sums and one
-quantization (kernels/batch_norm.py).  The formulas are those of fxsim/numerics.md.  Source of the method: S. Ioffe and
+quantization (kernels/channelwise.py).  The formulas are those of fxsim/numerics.md.  Source of the method: S. Ioffe and
 C. Szegedy, "Batch Normalization" (ICML 2015), the variance being the mean squared deviation.
 """
 from __future__ import annotations
