@@ -104,6 +104,7 @@ def _emit_tile(context, builder, signature, args):
             left_at = builder.gep(left, [builder.mul(step.index, I64(STEP))])
             right_at = builder.add(builder.mul(step.index, I64(STEP * COLUMNS)), builder.mul(half, I64(2 * SIDE * 4)))
             right_at = builder.gep(right, [builder.add(arguments.right_at, right_at)])
+
             def load_left(number):
                 place = builder.gep(left_at, [lower]) if number else left_at
                 _call(builder, "tileloadd64", I8(_LEFT[number]), place, arguments.left_step)
@@ -115,10 +116,14 @@ def _emit_tile(context, builder, signature, args):
             def add(row, column):
                 _call(builder, instruction, I8(_SUMS[2 * row + column]), I8(_LEFT[row]), I8(_RIGHT[column]))
 
-            load_left(0), load_right(0)
-            add(0, 0), load_right(1)
-            add(0, 1), load_left(1)
-            add(1, 0), add(1, 1)
+            load_left(0)
+            load_right(0)
+            add(0, 0)
+            load_right(1)
+            add(0, 1)
+            load_left(1)
+            add(1, 0)
+            add(1, 1)
 
     with cgutils.for_range(builder, I64(COLUMNS // (2 * SIDE))) as half:
         with builder.if_else(builder.icmp_signed("!=", arguments.fresh, I64(0))) as (fresh, others):

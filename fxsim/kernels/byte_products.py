@@ -1,8 +1,9 @@
 """Convolutions and matrix products in tiles of bytes (`amx.py`): exact, whatever the operands' widths up to 16 bits.
 
-A code is one byte, or a low unsigned byte and a high one of the code's sign; every pair of parts is a product of its own,
-and their sums are added as `sum << 8`.  All of it is modulo 2**32, so that it is exact where the whole sum fits int32;
-where it does not, the sums of each pair, which int32 holds for CHUNK terms, are added in int64.
+A code is one byte, or a low unsigned byte and a high one of the code's sign; every pair of parts is a product of its own.
+From the highest level of pairs to the lowest, the sum is shifted by 8 bits and the next level added: modulo 2**32, so that
+it is exact where the whole sum fits int32.  Where it does not, the sums of each level, which int32 holds for BYTE_TERMS
+terms, are added in int64.
 """
 from __future__ import annotations
 
@@ -43,6 +44,7 @@ MOST_BITS = 16
 CHUNK_STEPS = BYTE_TERMS // STEP
 """Steps whose products of any pairs of bytes that count the same, two at most, int32 holds."""
 MOST_TILES = 8
+"""Of a job, which reads a block of weights once for each."""
 PANEL_BYTES = 1 << 19
 """Of the left operand, for the tiles of a job: with a block of weights they stay in a second-level cache of 2 MB."""
 
