@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fxsim.analysis.complexity import Complexity
 from fxsim.analysis.statistics import Statistics
 from fxsim.formats import Format
+from fxsim.kernels.jit import JIT_DISABLED
 from fxsim.precision import SYMBOLS, TENSORS, PrecisionAssignment
 
 METRICS = {"weight_storage": ("C_W", "b"), "activation_storage": ("C_A", "b"), "training_macs": ("C_M", "FA"),
@@ -137,7 +138,11 @@ def cost_table(costs: Complexity) -> str:
 
 def info_text(machine: dict, cache: dict) -> str:
     """What `fxsim info` prints, from machine.describe() and machine.kernel_cache()."""
-    where = f"{cache['folder']} ({'writable' if cache['writable'] else 'not writable'})" if cache["folder"] else "none"
+    if cache["folder"]:
+        where = f"{cache['folder']} ({'writable' if cache['writable'] else 'not writable'})"
+    else:
+        why = "nothing is compiled" if JIT_DISABLED else "no folder can be written; NUMBA_CACHE_DIR names another"
+        where = f"none: {why}"
     rows = {
         "processor": f"{machine['processor']}, {machine['cores']} cores, {machine['system']}",
         "features": " ".join(machine["features"]) or "none of those that matter here",

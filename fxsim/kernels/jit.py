@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import uuid
 from pathlib import Path
 
 import llvmlite.binding
@@ -13,17 +14,34 @@ OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 def jit(function=None, **options):
-    """Compile with the project's options: cached, without the GIL, integer semantics of NumPy.
+    """Compile with the project's options: cached where a folder can be written, without the GIL, integer semantics of NumPy.
 
     Further options go to numba.njit.
     """
     if function is None:
         return functools.partial(jit, **options)
-    compiled = numba.njit(cache=True, **OPTIONS, **options)(function)
+    compiled = numba.njit(**OPTIONS, **options)(function)
     if not JIT_DISABLED:
-        with contextlib.suppress(AttributeError):  # of a Numba that keeps its stamps elsewhere
-            compiled._cache._cache_file._source_stamp = _source_stamp()
+        with contextlib.suppress(RuntimeError):  # no folder can be written: every process compiles, as `fxsim info` says
+            compiled.enable_caching()
+        with contextlib.suppress(AttributeError):  # nothing is cached, or by a Numba that keeps these elsewhere
+            files = compiled._cache._cache_file
+            files._source_stamp, files._data_name_pattern = _source_stamp(), _UniqueNames(files._data_name_pattern)
     return compiled
+
+
+class _UniqueNames:
+    """Names of cached files that no process has given before.
+
+    Numba counts, so that two processes that compile at once, or one beside files of older sources, may find under a name
+    the machine code of another signature.
+    """
+
+    def __init__(self, pattern: str):
+        self._base = pattern.partition(".{number")[0]
+
+    def format(self, number: int) -> str:
+        return f"{self._base}.{uuid.uuid4().hex}.nbc"
 
 
 @functools.lru_cache
