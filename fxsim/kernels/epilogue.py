@@ -106,7 +106,10 @@ CLIPPED = -1
 
 
 class Kind(NamedTuple):
-    """What of an epilogue is emitted.  simple: acc_shift, odd and jam are 0.  relu: floor is 0, so that nothing is below."""
+    """What an epilogue needs.  simple: acc_shift, odd and jam are 0.  relu: floor is 0, so that no value is below it.
+
+    A simple kind without relu has no floor at all.  A kind fits an epilogue only where all that the kind leaves out is absent.
+    """
 
     simple: bool
     relu: bool
@@ -209,10 +212,9 @@ def emit_kinds(builder, arguments, emit, kinds=KINDS) -> None:
         emit(kind)
         return
     fields = [arguments.field("epilogue", name, I64) for name in ("acc_shift", "odd", "jam")]
-    if kind.relu:
-        fields.append(arguments.field("epilogue", "floor", I64))
     none = builder.icmp_signed("==", functools.reduce(builder.or_, fields), I64(0))
-    with builder.if_else(none) as (fits, otherwise):
+    floor = builder.icmp_signed("==" if kind.relu else "<", arguments.field("epilogue", "floor", I64), I64(0))
+    with builder.if_else(builder.and_(none, floor)) as (fits, otherwise):
         with fits:
             emit(kind)
         with otherwise:

@@ -34,7 +34,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fxsim.kernels import memory, vectors
-from fxsim.kernels.epilogue import KINDS, FinishTile, emit_kinds
+from fxsim.kernels.epilogue import FinishTile, emit_kinds
 from fxsim.kernels.jit import jit
 from fxsim.kernels.threads import GRAIN, parallel_for
 from fxsim.kernels.tile import COLUMNS, TILE
@@ -271,7 +271,7 @@ def _make_finish_patches(size, result):
                         tile.finish(result(builder, i, j, outputs[i][j]), builder.add(place, column))
             tile.add_counts()
 
-        emit_kinds(builder, arguments, emit, KINDS[1:])
+        emit_kinds(builder, arguments, emit)
         return context.get_dummy_value()
 
     @intrinsic
