@@ -1,10 +1,12 @@
-"""What every kind of accumulator costs against the exact product: a square product, and a layer of the CIFAR-10 ConvNet.
+"""What every kind of accumulator costs against the exact product: a square product, and a layer of
+the CIFAR-10 ConvNet.
 
     python benchmarks/bench_accumulators.py [--json FILE] [--quick]
 
-The sums of the first rows are checked against NumPy, an addition at a time, before anything is timed.  Codes are random over
-their whole range, so that accumulators do overflow; the last one never can, and is made as the exact product.
-"""
+The sums of the first rows are checked against NumPy, an addition at a time, before anything is
+timed.  Codes are random over their whole range, so that accumulators do overflow; the last one
+never can, and is made as the exact product."""
+
 from __future__ import annotations
 
 import argparse
@@ -21,18 +23,26 @@ from timing import best_seconds
 from fxsim.accumulator import Accumulator
 from fxsim.files import write_text
 from fxsim.formats import Format
-from fxsim.kernels.gemm import Operand, plan
-from fxsim.kernels.matmul import gemm
+from fxsim.kernels.products.matmul import gemm
+from fxsim.kernels.products.paths import Operand, plan
 from fxsim.kernels.threads import thread_count
-from fxsim.nn.accumulated import AccumulatedProducts
-from fxsim.nn.accumulators import accumulate, bounded
+from fxsim.nn.fixed.accumulated import AccumulatedProducts
+from fxsim.nn.fixed.accumulators import accumulate, bounded
+from fxsim.nn.fixed.products import Products, available_paths
 from fxsim.nn.networks import cifar10_convnet
-from fxsim.nn.products import Products, available_paths
 from fxsim.requantizer import Requantizer
 
-MODELS = ("16 bits", "16 bits, wrap", "16 bits, tiles of 16", "16 bits, tree", "16 bits, saturate at the end",
-          "14 bits, nearest_even 2", "14 bits, tiles of 16, nearest_even 2", "14 bits, tree, nearest_even 2",
-          "40 bits, tree")
+MODELS = (
+    "16 bits",
+    "16 bits, wrap",
+    "16 bits, tiles of 16",
+    "16 bits, tree",
+    "16 bits, saturate at the end",
+    "14 bits, nearest_even 2",
+    "14 bits, tiles of 16, nearest_even 2",
+    "14 bits, tree, nearest_even 2",
+    "40 bits, tree",
+)
 LAYER = "conv2"
 CHECKED_ROWS = 4
 
@@ -42,21 +52,32 @@ def reference(a: np.ndarray, b: np.ndarray, model: Accumulator) -> np.ndarray:
     low, high = model.range()
 
     def bound(sums):
-        return (sums - low) % (high - low + 1) + low if model.overflow == "wrap" else np.clip(sums, low, high)
+        return (
+            (sums - low) % (high - low + 1) + low
+            if model.overflow == "wrap"
+            else np.clip(sums, low, high)
+        )
 
     terms = a[:, :, None].astype(np.int64) * b
-    half, odd = 2**model.drop // 2, terms >> model.drop & 1
+    half = 2**model.drop // 2
+    odd = terms >> model.drop & 1
     terms = terms + (half - 1 + odd if model.drop else 0) >> model.drop
     if model.at_end:
         return bound(terms.sum(axis=1))
     if model.order == "tree":
-        terms = bound(np.pad(terms, ((0, 0), (0, 2 ** (terms.shape[1] - 1).bit_length() - terms.shape[1]), (0, 0))))
+        terms = bound(
+            np.pad(
+                terms,
+                ((0, 0), (0, 2 ** (terms.shape[1] - 1).bit_length() - terms.shape[1]), (0, 0)),
+            )
+        )
         while terms.shape[1] > 1:
             terms = bound(terms[:, ::2] + terms[:, 1::2])
         return terms[:, 0]
-    sums, tile = 0, model.tile or 1
+    sums = 0
+    tile = model.tile or 1
     for start in range(0, terms.shape[1], tile):
-        sums = bound(sums + terms[:, start:start + tile].sum(axis=1))
+        sums = bound(sums + terms[:, start : start + tile].sum(axis=1))
     return sums
 
 
@@ -65,7 +86,11 @@ def square_works(size: int) -> dict:
     a, b = (random_codes(Format(8, 7), (size, size), seed) for seed in (0, 1))
     chosen = plan(Operand(8), Operand(8), size, available_paths())
     out = np.empty((size, size), np.int32 if chosen.fits_int32 else np.int64)
-    works = {"exact": lambda: gemm(a, b, out, spill_terms=chosen.spill_terms, path=chosen.path.split("_")[-1])}
+    works = {
+        "exact": lambda: gemm(
+            a, b, out, spill_terms=chosen.spill_terms, path=chosen.path.split("_")[-1]
+        )
+    }
     for text in MODELS[:-1]:
         model = Accumulator.parse(text)
         works[text] = lambda model=model: bounded(accumulate(a, b, model)[0], model)[0]
@@ -75,17 +100,30 @@ def square_works(size: int) -> dict:
 
 
 def layer_works(batch: int) -> tuple[dict, float]:
-    """(text of an accumulator, or 'exact' -> the forward product of LAYER with its epilogue; 10^9 products)."""
+    """(text of an accumulator, or 'exact' -> the forward product of LAYER with its epilogue.
+
+    10^9 products).
+    """
     network = without_batch_norm(cifar10_convnet())
-    formats, shape, layer = assignment(network).layers[LAYER], network.shape(LAYER), network.layer(LAYER)
-    source, weight = random_codes(formats.activations, (batch, *shape.input), 0), random_codes(formats.weights, shape.weight, 1)
-    bias, works, arguments = np.zeros(shape.weight[-1], np.int16), {}, (layer, shape, formats, formats.activation_grads, "auto")
+    formats = assignment(network).layers[LAYER]
+    shape = network.shape(LAYER)
+    layer = network.layer(LAYER)
+    source = random_codes(formats.activations, (batch, *shape.input), 0)
+    weight = random_codes(formats.weights, shape.weight, 1)
+    bias = np.zeros(shape.weight[-1], np.int16)
+    works = {}
+    arguments = (layer, shape, formats, formats.activation_grads, "auto")
     for text in ("exact", *MODELS):
-        products = Products(*arguments) if text == "exact" else \
-            AccumulatedProducts(*arguments, {"forward": Accumulator.parse(text)})
+        products = (
+            Products(*arguments)
+            if text == "exact"
+            else AccumulatedProducts(*arguments, {"forward": Accumulator.parse(text)})
+        )
         step_exp = products.sum_format.step_exp
         quantizer = Requantizer(step_exp, Format(8, step_exp + 18, False))
-        works[text] = lambda products=products, quantizer=quantizer: products.forward(source, weight, bias, quantizer)[0]
+        works[text] = lambda products=products, quantizer=quantizer: products.forward(
+            source, weight, bias, quantizer
+        )[0]
     if not np.array_equal(works["exact"](), works[MODELS[-1]]()):
         sys.exit(f"an accumulator of {MODELS[-1]} does not give the exact product: no timing")
     return works, batch * shape.macs / 1e9
@@ -94,24 +132,45 @@ def layer_works(batch: int) -> tuple[dict, float]:
 def rows_of(what: str, works: dict, giga_products: float, repeats: int) -> list[dict]:
     """Seconds of each accumulator over those of the exact product."""
     seconds = best_seconds(works, repeats)
-    return [{"what": f"{what}, accumulator of {text}, time / exact", "ratio": value / seconds["exact"], "target": "none",
-             "giga_products_per_second": giga_products / value} for text, value in seconds.items() if text != "exact"]
+    return [
+        {
+            "what": f"{what}, accumulator of {text}, time / exact",
+            "ratio": value / seconds["exact"],
+            "target": "none",
+            "giga_products_per_second": giga_products / value,
+        }
+        for text, value in seconds.items()
+        if text != "exact"
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="128^3, batch 4, 2 repeats")
     arguments = parser.parse_args()
     size, batch, repeats = (128, 4, 2) if arguments.quick else (512, 32, 10)
     layer, giga_products = layer_works(batch)
-    rows = [*rows_of(f"{size}^3 product", square_works(size), size**3 / 1e9, repeats),
-            *rows_of(f"forward pass of {LAYER}", layer, giga_products, repeats)]
+    rows = [
+        *rows_of(f"{size}^3 product", square_works(size), size**3 / 1e9, repeats),
+        *rows_of(f"forward pass of {LAYER}", layer, giga_products, repeats),
+    ]
     for row in rows:
-        print(f"{row['what']:100} {row['ratio']:7.2f}  {row['giga_products_per_second']:7.2f} G products/s")
+        print(
+            f"{row['what']:100} {row['ratio']:7.2f}  {row['giga_products_per_second']:7.2f} G "
+            f"products/s"
+        )
     if arguments.json:
-        result = {"command": "python " + " ".join(sys.argv), "machine": machine(), "threads": thread_count(), "size": size,
-                  "batch": batch, "ratios": rows}
+        result = {
+            "command": "python " + " ".join(sys.argv),
+            "machine": machine(),
+            "threads": thread_count(),
+            "size": size,
+            "batch": batch,
+            "ratios": rows,
+        }
         write_text(arguments.json, json.dumps(result, indent=1) + "\n")
 
 

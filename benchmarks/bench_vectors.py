@@ -1,11 +1,13 @@
-"""Golden vectors of one step of the CIFAR-10 ConvNet at batch 4: the commands that export it and check a dump of it.
+"""Golden vectors of one step of the CIFAR-10 ConvNet at batch 4: the commands that export it and
+check a dump of it.
 
     python benchmarks/bench_vectors.py [--json FILE] [--repeats 3]
 
-Each command runs in a process of its own, start included, on pictures of random pixels; the least of the repeats counts,
-after one round that compiles kernels.  Before a time is taken, the commands' exit codes and results are checked: a right
-dump is equal; one with the last bits of a tensor flipped is not, and the search for what explains it goes through all it has.
-"""
+Each command runs in a process of its own, start included, on pictures of random pixels; the least
+of the repeats counts, after one round that compiles kernels.  Before a time is taken, the commands'
+exit codes and results are checked: a right dump is equal; one with the last bits of a tensor
+flipped is not, and the search for what explains it goes through all it has."""
+
 from __future__ import annotations
 
 import argparse
@@ -26,7 +28,9 @@ from fxsim.golden.export import Vectors, encode
 from fxsim.kernels.threads import thread_count
 from fxsim.nn.networks import cifar10_convnet
 
-BATCH, PICTURES, RECORD = 4, 8, 3073
+BATCH = 4
+PICTURES = 8
+RECORD = 3073
 TARGET = 10
 SPOILT = ("conv2.weight_grads", "fc1.preactivations")
 
@@ -42,9 +46,16 @@ def write_pictures(folder: Path) -> None:
 
 def fxsim(code: int, begins: str, *arguments) -> None:
     """Run a command; it must end with this exit code, and print what begins so."""
-    done = subprocess.run([sys.executable, "-m", "fxsim", "vectors", *map(str, arguments)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "fxsim", "vectors", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
     if done.returncode != code or not done.stdout.startswith(begins):
-        sys.exit(f"fxsim vectors {arguments[0]} ended with {done.returncode}: {done.stdout[:400]}{done.stderr[-400:]}")
+        sys.exit(
+            f"fxsim vectors {arguments[0]} ended with {done.returncode}: "
+            f"{done.stdout[:400]}{done.stderr[-400:]}"
+        )
 
 
 def dump(vectors: Vectors, folder: Path) -> Path:
@@ -66,37 +77,68 @@ def spoil(vectors: Vectors, right: Path, name: str) -> Path:
 
 def works(folder: Path) -> dict:
     """What is measured -> a function that does it."""
-    network, exported = cifar10_convnet(), folder / "vectors"
+    network = cifar10_convnet()
+    exported = folder / "vectors"
     write_pictures(folder / "cifar10")
     assignment(network).save(folder / "assignment.json")
-    export = ("export", "--network", network.name, "--assignment", folder / "assignment.json", "--data", folder / "cifar10",
-              "--batch", BATCH, "--out", exported)
+    export = (
+        "export",
+        "--network",
+        network.name,
+        "--assignment",
+        folder / "assignment.json",
+        "--data",
+        folder / "cifar10",
+        "--batch",
+        BATCH,
+        "--out",
+        exported,
+    )
     fxsim(0, "step 0 of cifar10-convnet", *export)
     vectors = Vectors(exported)
     right = dump(vectors, folder / "right")
     wrong = {name: spoil(vectors, right, name) for name in SPOILT}
-    return {"export": lambda: fxsim(0, "step 0 of cifar10-convnet", *export),
-            "check, all equal": lambda: fxsim(0, "equal: ", "check", exported, right),
-            **{f"check, {name} differs": lambda name=name: fxsim(1, "MISMATCH ", "check", exported, wrong[name])
-               for name in SPOILT}}
+    return {
+        "export": lambda: fxsim(0, "step 0 of cifar10-convnet", *export),
+        "check, all equal": lambda: fxsim(0, "equal: ", "check", exported, right),
+        **{
+            f"check, {name} differs": lambda name=name: fxsim(
+                1, "MISMATCH ", "check", exported, wrong[name]
+            )
+            for name in SPOILT
+        },
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         seconds = best_seconds(works(Path(folder)), arguments.repeats)
         codes = sum(array.size for array in map(np.load, Path(folder, "vectors").glob("*.npy")))
-    rows = [{"what": f"vectors of a ConvNet step at batch {BATCH}: {what}", "seconds": value, "target": f"<= {TARGET} s"}
-            for what, value in seconds.items()]
+    rows = [
+        {
+            "what": f"vectors of a ConvNet step at batch {BATCH}: {what}",
+            "seconds": value,
+            "target": f"<= {TARGET} s",
+        }
+        for what, value in seconds.items()
+    ]
     for row in rows:
         print(f"{row['what']:70} {row['seconds']:6.2f} s  target {row['target']}")
     print(f"{codes:,} codes")
     if arguments.json:
-        result = {"command": "python " + " ".join(sys.argv), "machine": machine(), "threads": thread_count(), "codes": codes,
-                  "ratios": rows}
+        result = {
+            "command": "python " + " ".join(sys.argv),
+            "machine": machine(),
+            "threads": thread_count(),
+            "codes": codes,
+            "ratios": rows,
+        }
         write_text(arguments.json, json.dumps(result, indent=1) + "\n")
 
 

@@ -1,10 +1,12 @@
-"""Puts the method's claim to the test: FL against fixed point with C_o and its perturbations, several seeds.
+"""Puts the method's claim to the test: FL against fixed point with C_o and its perturbations,
+several seeds.
 
     python benchmarks/claim.py --network digits-convnet --seeds 0,1,2 --perturb=-2,-1,1 --per-class
 
-Writes benchmarks/results/claim-NETWORK.json: every run with its epochs, costs, counts and fingerprint, then means
-and standard deviations over the seeds.  Prints the table.
+Writes benchmarks/results/claim-NETWORK.json: every run with its epochs, costs, counts and
+fingerprint, then means and standard deviations over the seeds.  Prints the table.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -14,14 +16,16 @@ import tempfile
 from runs import print_summary, summary, write_result
 
 from fxsim.errors import InputError
-from fxsim.precision import PERTURBATION_CLASSES
-from fxsim.settings import Settings
-from fxsim.stages import Experiment, perturbed_name
+from fxsim.experiment.settings import Settings
+from fxsim.experiment.stages import Experiment, perturbed_name
+from fxsim.nn.precision import PERTURBATION_CLASSES
 
 DETAILS = ("assignment", "counts", "stopped", "sums", "overflows", "measured")
 
 
-def runs_of_seed(settings: Settings, folder: str, perturb: list[int], per_class: bool) -> list[dict]:
+def runs_of_seed(
+    settings: Settings, folder: str, perturb: list[int], per_class: bool
+) -> list[dict]:
     experiment = Experiment(settings, folder)
     outcomes = [experiment.train_float()]
     experiment.analyze()
@@ -36,7 +40,10 @@ def runs_of_seed(settings: Settings, folder: str, perturb: list[int], per_class:
                 print(f"  {name}: {error}", file=sys.stderr)
             else:
                 last = outcomes[-1].epochs[-1]
-                print(f"  {name}: loss {last.train_loss:.4f} error {100 * last.test_error:.2f} %", file=sys.stderr)
+                print(
+                    f"  {name}: loss {last.train_loss:.4f} error {100 * last.test_error:.2f} %",
+                    file=sys.stderr,
+                )
     rows = [outcome.to_dict() for outcome in outcomes]
     for row in rows[2:]:  # C_o's bits and counts say it all
         for detail in DETAILS:
@@ -45,12 +52,16 @@ def runs_of_seed(settings: Settings, folder: str, perturb: list[int], per_class:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", default="digits-convnet")
     parser.add_argument("--data", help="folder of the data set")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--perturb", default="-2,-1,1")
-    parser.add_argument("--per-class", action="store_true", help="perturb each class of tensors by itself, too")
+    parser.add_argument(
+        "--per-class", action="store_true", help="perturb each class of tensors by itself, too"
+    )
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--width", type=float)
     arguments = parser.parse_args()
@@ -58,12 +69,19 @@ def main() -> None:
     runs = []
     for seed in map(int, arguments.seeds.split(",")):
         print(f"seed {seed}", file=sys.stderr)
-        settings = Settings.make(network=arguments.network, data=arguments.data, seed=seed, epochs=arguments.epochs,
-                                 width=arguments.width)
+        settings = Settings.make(
+            network=arguments.network,
+            data=arguments.data,
+            seed=seed,
+            epochs=arguments.epochs,
+            width=arguments.width,
+        )
         with tempfile.TemporaryDirectory() as folder:
             runs += runs_of_seed(settings, folder, perturb, arguments.per_class)
     means = summary(runs)
-    write_result(f"claim-{arguments.network}", settings=settings.to_dict(), summary=means, runs=runs)
+    write_result(
+        f"claim-{arguments.network}", settings=settings.to_dict(), summary=means, runs=runs
+    )
     print_summary(means)
 
 

@@ -1,4 +1,5 @@
 """What a result file says of the machine and the software that made it."""
+
 from __future__ import annotations
 
 import os
@@ -15,8 +16,13 @@ def machine() -> dict:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version(),
-            "system": platform.system(), "versions": versions}
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "versions": versions,
+    }
 
 
 def _processor() -> str:
@@ -26,4 +32,5 @@ def _processor() -> str:
         return platform.processor()
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
     facts = {name.strip(): value.strip() for name, value in facts.items()}
-    return f"{facts.get('model name', platform.processor())} (family {facts.get('cpu family')}, model {facts.get('model')})"
+    name = facts.get("model name", platform.processor())
+    return f"{name} (family {facts.get('cpu family')}, model {facts.get('model')})"

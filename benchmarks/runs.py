@@ -1,4 +1,8 @@
-"""What the studies share: the commit, means over seeds, and a file with all that says where numbers come from."""
+"""What the studies share.
+
+The commit, means over seeds, and a file with all that says where numbers come from.
+"""
+
 from __future__ import annotations
 
 import json
@@ -16,27 +20,38 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def commit() -> str:
-    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS).stdout.strip()
+    return subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS
+    ).stdout.strip()
 
 
 def summary(runs: list[dict]) -> list[dict]:
-    """Mean, standard deviation and values of training loss and test error of each design over its runs."""
+    """Mean, standard deviation and values of training loss and test error of each design over
+    its runs.
+    """
     rows = []
     for design in dict.fromkeys(run["design"] for run in runs):
         chosen = [run for run in runs if run["design"] == design]
         row = {"design": design, "seeds": len(chosen)}
         for key in ("train_loss", "test_error"):
             values = [run[key] for run in chosen]
-            row[key] = {"mean": statistics.fmean(values), "stdev": statistics.stdev(values) if len(values) > 1 else 0.0,
-                        "values": values}
+            row[key] = {
+                "mean": statistics.fmean(values),
+                "stdev": statistics.stdev(values) if len(values) > 1 else 0.0,
+                "values": values,
+            }
         rows.append(row)
     return rows
 
 
 def print_summary(rows: list[dict]) -> None:
     for row in rows:
-        print(f"{row['design']:28} train loss {row['train_loss']['mean']:.4f} +- {row['train_loss']['stdev']:.4f}   "
-              f"test error {100 * row['test_error']['mean']:.2f} +- {100 * row['test_error']['stdev']:.2f} %")
+        print(
+            f"{row['design']:28} train loss {row['train_loss']['mean']:.4f} +- "
+            f"{row['train_loss']['stdev']:.4f}   "
+            f"test error {100 * row['test_error']['mean']:.2f} +- "
+            f"{100 * row['test_error']['stdev']:.2f} %"
+        )
 
 
 def write_result(name: str, **content) -> None:

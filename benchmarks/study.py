@@ -3,11 +3,12 @@
     python benchmarks/study.py --network cifar10-convnet --width 0.25 --epochs 15 --data ~/data/cifar-10-batches-bin \\
         --designs FL,FX,BN,SQ,TG --perturb=-2,-1,+1 --per-class --jobs 2 --seeds 0,1,2 --out study
 
-Takes the options of `fxsim run`.  Each seed has its folder below that of --out; started again, the study goes on there.
-Writes benchmarks/results/study-NAME.json (every run with its epochs, costs and fingerprint, then means and standard
-deviations over the seeds) and the curves of the means as study-NAME.png and .svg.  NAME is the network's, unless --name
-gives another.
+Takes the options of `fxsim run`.  Each seed has its folder below that of --out; started again, the
+study goes on there. Writes benchmarks/results/study-NAME.json (every run with its epochs, costs and
+fingerprint, then means and standard deviations over the seeds) and the curves of the means as
+study-NAME.png and .svg.  NAME is the network's, unless --name gives another.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -17,12 +18,14 @@ from pathlib import Path
 
 from runs import RESULTS, print_summary, summary, write_result
 
-from fxsim import cli, plots, study
+from fxsim.cli import parser as cli
 from fxsim.errors import InputError
-from fxsim.progress import Progress
-from fxsim.results import read_results
-from fxsim.settings import NAMES, Settings
-from fxsim.stages import Experiment
+from fxsim.experiment import study
+from fxsim.experiment.progress import Progress
+from fxsim.experiment.results import read_results
+from fxsim.experiment.settings import NAMES, Settings
+from fxsim.experiment.stages import Experiment
+from fxsim.report import plots
 
 KEPT = ("design", "test_error", "test_loss", "train_loss", "seconds", "fingerprint", "epochs")
 
@@ -38,17 +41,29 @@ def run_seed(settings: Settings, folder: Path, executor) -> list[dict]:
 def kept(row: dict, seed: int) -> dict:
     """What the result file holds of a run; of C_o's run also its formats and criteria."""
     costs = row["costs"]["total"]
-    chosen = {"assignment": row["assignment"], "criteria": row["measured"]["criteria"]} if row["measured"] else {}
+    chosen = (
+        {"assignment": row["assignment"], "criteria": row["measured"]["criteria"]}
+        if row["measured"]
+        else {}
+    )
     return {"seed": seed, **{name: row[name] for name in KEPT}, "costs": costs, **chosen}
 
 
 def mean_curves(rows: list[dict]) -> list[dict]:
-    """One design for each name, its epochs the means over the seeds; input of plots.curves_figure."""
+    """One design for each name, its epochs the means over the seeds.
+
+    Input of plots.curves_figure.
+    """
     designs = {}
     for row in rows:
         designs.setdefault(row["design"], []).append(row)
-    return [{**same[0], "epochs": [_mean_epoch(epochs) for epochs in zip(*(row["epochs"] for row in same))]}
-            for same in designs.values()]
+    return [
+        {
+            **same[0],
+            "epochs": [_mean_epoch(epochs) for epochs in zip(*(row["epochs"] for row in same))],
+        }
+        for same in designs.values()
+    ]
 
 
 def _mean_epoch(epochs: tuple[dict, ...]) -> dict:
@@ -66,14 +81,17 @@ def write_curves(name: str, rows: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--name")
     own, others = parser.parse_known_args()
     arguments = cli.parse(["run", *others])
     given = {name: getattr(arguments, name) for name in NAMES if hasattr(arguments, name)}
     seeds = [int(seed) for seed in own.seeds.split(",")]
-    rows, runs = [], []
+    rows = []
+    runs = []
     with study.processes(arguments.jobs) as executor:
         for seed in seeds:
             settings = Settings.make(**given | {"seed": seed})

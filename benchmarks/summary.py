@@ -5,26 +5,33 @@
 
 tests/test_readme.py checks that README.md shows just these.
 """
+
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
 
+from fxsim.experiment.stages import perturbed_name
 from fxsim.files import write_text
-from fxsim.precision import PERTURBATION_CLASSES
-from fxsim.stages import perturbed_name
+from fxsim.nn.precision import PERTURBATION_CLASSES
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 DESIGNS = ("FL", "FX C_+1", "FX C_o", "FX C_-1", "FX C_-2")
 CIFAR_STUDIES = {
     "cifar10-convnet-full": "CIFAR-10 ConvNet, {epochs} epochs",
-    "cifar10-convnet-criteria": "CIFAR-10 ConvNet, {epochs} epochs, the gradient at the logits by the criteria alone",
-    "cifar10-resnet-narrow": "CIFAR-10 ResNet, width {width}, {pictures:,} pictures, {epochs} epochs",
+    "cifar10-convnet-criteria": "CIFAR-10 ConvNet, {epochs} epochs, the gradient at the logits by "
+    "the criteria alone",
+    "cifar10-resnet-narrow": "CIFAR-10 ResNet, width {width}, {pictures:,} pictures, {epochs} "
+    "epochs",
 }
-COSTS = {"weight_storage": "C_W (Mb)", "activation_storage": "C_A (Mb)", "training_macs": "C_M (10^9 FA)",
-         "communication": "C_C (Mb)"}
+COSTS = {
+    "weight_storage": "C_W (Mb)",
+    "activation_storage": "C_A (Mb)",
+    "training_macs": "C_M (10^9 FA)",
+    "communication": "C_C (Mb)",
+}
 PUBLISHED_FX = (56.5, 1.7, 11.9, 14)
 """Of the CIFAR-10 ConvNet: Sakr and Shanbhag (ICLR 2019), table 1."""
 SPEED_FILES = ("step", "products", "elementwise", "scaling", "vectors")
@@ -38,27 +45,41 @@ def result(name: str) -> dict | None:
 def claim_table() -> str:
     """Training loss and test error of each design, mean over the seeds, for both networks."""
     results = [result(f"claim-{network}-convnet") for network in ("digits", "mnist")]
-    rows = ["| design | digits: training loss | test error | MNIST: training loss | test error |", "|" + " --- |" * 5]
+    rows = [
+        "| design | digits: training loss | test error | MNIST: training loss | test error |",
+        "|" + " --- |" * 5,
+    ]
     for design in DESIGNS:
         cells = [design.replace("FX ", "")]
         for found in results:
             row = next(row for row in found["summary"] if row["design"] == design)
-            loss, error = row["train_loss"], row["test_error"]
-            cells += [f"{loss['mean']:.4f} ± {loss['stdev']:.4f}", f"{100 * error['mean']:.2f} ± {100 * error['stdev']:.2f} %"]
+            loss = row["train_loss"]
+            error = row["test_error"]
+            cells += [
+                f"{loss['mean']:.4f} ± {loss['stdev']:.4f}",
+                f"{100 * error['mean']:.2f} ± {100 * error['stdev']:.2f} %",
+            ]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
 def mismatch_table() -> str:
     """The bound on p_m and the measured mismatch, for each B_min."""
-    results = {network: result(f"mismatch-{network}-convnet")["rows"] for network in ("digits", "mnist")}
-    rows = ["| B_min | digits, training: bound | measured | test: bound | measured "
-            "| MNIST, training: bound | measured | test: bound | measured |", "|" + " --- |" * 9]
+    results = {
+        network: result(f"mismatch-{network}-convnet")["rows"] for network in ("digits", "mnist")
+    }
+    rows = [
+        "| B_min | digits, training: bound | measured | test: bound | measured "
+        "| MNIST, training: bound | measured | test: bound | measured |",
+        "|" + " --- |" * 9,
+    ]
     for bits in range(2, 9):
         cells = [str(bits)]
         for found in results.values():
             for pictures in ("train", "test"):
-                row = next(row for row in found if (row["pictures"], row["min_bits"]) == (pictures, bits))
+                row = next(
+                    row for row in found if (row["pictures"], row["min_bits"]) == (pictures, bits)
+                )
                 cells += [f"{row['bound']:.2g}", f"{row['measured']:.2g}"]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
@@ -66,7 +87,10 @@ def mismatch_table() -> str:
 
 def cifar_table() -> str:
     """FL and FX with C_o side by side, from the studies that train only these."""
-    rows = ["| network | runs | FL: training loss | test error | FX: training loss | test error |", "|" + " --- |" * 6]
+    rows = [
+        "| network | runs | FL: training loss | test error | FX: training loss | test error |",
+        "|" + " --- |" * 6,
+    ]
     for name, what in CIFAR_STUDIES.items():
         found = result(f"study-{name}")
         cells = [what.format(**found["settings"]), str(len(found["settings"]["seed"]))]
@@ -81,34 +105,60 @@ def costs_of_fx_table() -> str:
     runs = {run["design"]: run["costs"] for run in result("study-cifar10-convnet-full")["runs"]}
     rows = [_row(["", *COSTS.values()]), "|" + " --- |" * 5]
     measured = [[_unit(runs[design], cost) for cost in COSTS] for design in ("FL", "FX C_o")]
-    for what, numbers in (("FL", measured[0]), ("FX", measured[1]), ("FX, published", PUBLISHED_FX)):
+    for what, numbers in (
+        ("FL", measured[0]),
+        ("FX", measured[1]),
+        ("FX, published", PUBLISHED_FX),
+    ):
         rows.append(_row([what, *(f"{number:.3g}" for number in numbers)]))
     for what, numbers in (("FL / FX", measured[1]), ("FL / FX, published", PUBLISHED_FX)):
-        rows.append(_row([what, *(f"{full / number:.1f}" for full, number in zip(measured[0], numbers))]))
+        rows.append(
+            _row([what, *(f"{full / number:.1f}" for full, number in zip(measured[0], numbers))])
+        )
     return "\n".join(rows)
 
 
 def study_table() -> str:
-    """The five designs on the narrow CIFAR-10 ConvNet: a short study over several seeds, and a longer one."""
+    """The five designs on the narrow CIFAR-10 ConvNet.
+
+    A short study over several seeds, and a longer one.
+    """
     studies = [result(f"study-cifar10-convnet-{name}") for name in ("narrow", "binarized")]
     header = [""]
     for found in studies:
         pictures = found["settings"]["pictures"] or 50_000
-        header += [f"{pictures:,} pictures, {found['settings']['epochs']} epochs: training loss", "test error"]
+        header += [
+            f"{pictures:,} pictures, {found['settings']['epochs']} epochs: training loss",
+            "test error",
+        ]
     rows = [_row(header), "|" + " --- |" * 5]
     for design in ("FL", "FX C_o", "BN", "SQ", "TG"):
-        cells = [_outcome(row, 3) for found in studies for row in found["summary"] if row["design"] == design]
+        cells = [
+            _outcome(row, 3)
+            for found in studies
+            for row in found["summary"]
+            if row["design"] == design
+        ]
         rows.append(_row([design, *cells[0], *(cells[1] if cells[1:] else ["", ""])]))
     return "\n".join(rows)
 
 
 def sensitivity_table() -> str:
-    """Test error of the narrow CIFAR-10 ConvNet with bits added to or taken from one class of C_o's tensors."""
+    """Test error of the narrow CIFAR-10 ConvNet with bits added to or taken from one class of
+    C_o's tensors.
+    """
     found = {row["design"]: row for row in result("study-cifar10-convnet-narrow")["summary"]}
-    rows = [_row(["bits", "all tensors", *(only.replace("_", " ") for only in PERTURBATION_CLASSES)]), "|" + " --- |" * 6]
+    rows = [
+        _row(["bits", "all tensors", *(only.replace("_", " ") for only in PERTURBATION_CLASSES)]),
+        "|" + " --- |" * 6,
+    ]
     for bits in (-2, -1, 0, 1):
         names = [perturbed_name(bits, only) for only in (None, *PERTURBATION_CLASSES)]
-        rows.append(_row([f"{bits:+d}" if bits else "C_o", *(_outcome(found[name], 3)[1] for name in names)]))
+        rows.append(
+            _row(
+                [f"{bits:+d}" if bits else "C_o", *(_outcome(found[name], 3)[1] for name in names)]
+            )
+        )
     return "\n".join(rows)
 
 
@@ -116,29 +166,50 @@ def costs_table() -> str:
     """The four costs of every design of the paper's networks."""
     rows = [_row(["network", "design", *COSTS.values()]), "|" + " --- |" * 6]
     for row in result("costs")["rows"]:
-        rows.append(_row([row["network"], row["design"], *(f"{_unit(row, cost):.3g}" for cost in COSTS)]))
+        rows.append(
+            _row([row["network"], row["design"], *(f"{_unit(row, cost):.3g}" for cost in COSTS)])
+        )
     return "\n".join(rows)
 
 
 def same_bits_table() -> str:
     """What must come out bit-identical at the size of real runs, and did or did not."""
-    kills, steps = result("sigkill"), result("steps-cifar10-resnet")
+    kills = result("sigkill")
+    steps = result("steps-cifar10-resnet")
     threads = " and ".join(str(run["threads"]) for run in steps["runs"])
-    return "\n".join([
-        "| what | equal |", "| --- | --- |",
-        _row(["weights and results of a run killed at a random moment (SIGKILL) and resumed",
-              f"{kills['identical']} of {kills['kills']}"]),
-        _row([f"{len(steps['runs'][0]['steps'])} steps of `{steps['runs'][0]['network']}` at full width with {threads} threads",
-              "yes" if steps["same_bits"] else "no"])])
+    return "\n".join(
+        [
+            "| what | equal |",
+            "| --- | --- |",
+            _row(
+                [
+                    "weights and results of a run killed at a random moment (SIGKILL) and resumed",
+                    f"{kills['identical']} of {kills['kills']}",
+                ]
+            ),
+            _row(
+                [
+                    f"{len(steps['runs'][0]['steps'])} steps of `{steps['runs'][0]['network']}` at "
+                    f"full width with {threads} threads",
+                    "yes" if steps["same_bits"] else "no",
+                ]
+            ),
+        ]
+    )
 
 
 def _outcome(row: dict, places: int) -> list[str]:
-    """Training loss and test error of a summary's row, with their deviations where there are several seeds."""
-    loss, error = row["train_loss"], row["test_error"]
+    """Training loss and test error of a summary's row, with their deviations where there are
+    several seeds.
+    """
+    loss = row["train_loss"]
+    error = row["test_error"]
     if row["seeds"] == 1:
         return [f"{loss['mean']:.{places}f}", f"{100 * error['mean']:.2f} %"]
-    return [f"{loss['mean']:.{places}f} ± {loss['stdev']:.{places}f}",
-            f"{100 * error['mean']:.2f} ± {100 * error['stdev']:.2f} %"]
+    return [
+        f"{loss['mean']:.{places}f} ± {loss['stdev']:.{places}f}",
+        f"{100 * error['mean']:.2f} ± {100 * error['stdev']:.2f} %",
+    ]
 
 
 def _unit(costs: dict, cost: str) -> float:
@@ -147,7 +218,10 @@ def _unit(costs: dict, cost: str) -> float:
 
 
 def speed_table() -> str:
-    """The ratios that the committed benchmark results hold, with their targets; layers have a table of their own."""
+    """The ratios that the committed benchmark results hold, with their targets.
+
+    Layers have a table of their own.
+    """
     results = [result(name) or {} for name in SPEED_FILES]
     processors = dict.fromkeys(found["machine"]["processor"] for found in results if found)
     rows = [f"| what | measured on {' and '.join(processors)} | target |", "| --- | --- | --- |"]
@@ -161,36 +235,64 @@ def speed_table() -> str:
 
 
 def layers_table() -> str:
-    """Rate of each product of each layer as a share of the square product of its kind, and of the processor's peak."""
+    """Rate of each product of each layer as a share of the square product of its kind, and of
+    the processor's peak.
+    """
     found = (result("products") or {"ratios": []})["ratios"]
-    rates = {row["what"]: f"{row['ratio']:.2f} ({row['peak_share']:.2f})" for row in found if "path" in row}
-    rows = ["| layer | forward | input gradient | weight gradient | forward in bytes |", "|" + " --- |" * 5]
+    rates = {
+        row["what"]: f"{row['ratio']:.2f} ({row['peak_share']:.2f})"
+        for row in found
+        if "path" in row
+    }
+    rows = [
+        "| layer | forward | input gradient | weight gradient | forward in bytes |",
+        "|" + " --- |" * 5,
+    ]
     for layer in dict.fromkeys(what.split()[0] for what in rates):
-        whats = (f"{layer} {what}" for what in ("forward", "input_grad", "weight_grad", "forward, 8-bit weights"))
+        whats = (
+            f"{layer} {what}"
+            for what in ("forward", "input_grad", "weight_grad", "forward, 8-bit weights")
+        )
         cells = (rates.get(what, "") for what in whats)
         rows.append(f"| {layer} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
 def rtl_table() -> str:
-    """Cases in which RTL, kernel and twin were compared, and in how many they differ, by unit and simulator."""
+    """Cases in which RTL, kernel and twin were compared, and in how many they differ, by unit
+    and simulator.
+    """
     found = result("rtl-cases")
-    rows = ["| unit | simulator | formats | cases | differences |", "| --- | --- | --- | --- | --- |"]
+    rows = [
+        "| unit | simulator | formats | cases | differences |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     groups = list(dict.fromkeys((row["unit"], row["simulator"]) for row in found["rows"]))
     for unit, simulator in groups:
-        chosen = [row for row in found["rows"] if (row["unit"], row["simulator"]) == (unit, simulator)]
-        tool = " ".join(found["simulators"][simulator].replace(" version", "").split()[:simulator.count(" ") + 2])
+        chosen = [
+            row for row in found["rows"] if (row["unit"], row["simulator"]) == (unit, simulator)
+        ]
+        tool = " ".join(
+            found["simulators"][simulator]
+            .replace(" version", "")
+            .split()[: simulator.count(" ") + 2]
+        )
         rows.append(_row([unit, tool, _formats(chosen), *_cases(chosen)]))
     return "\n".join([*rows, _row(["all", "", "", *_cases(found["rows"])])])
 
 
 def _formats(rows: list[dict]) -> str:
     if "input" not in rows[0]:
-        return "; ".join(f"{' x '.join(row['operands'])} into {row['accumulator_bits']}" for row in rows)
+        return "; ".join(
+            f"{' x '.join(row['operands'])} into {row['accumulator_bits']}" for row in rows
+        )
     least, most = rows[-1]["dropped_bits"]
     outputs = "{} to {}".format(*rows[-1]["output_bits"])
-    return f"{rows[0]['input']}, {rows[1]['input']} ... {rows[-2]['input']}, {rows[-1]['input']} to signed and unsigned of " \
-           f"{outputs} bits; {least} to {most} bits dropped"
+    return (
+        f"{rows[0]['input']}, {rows[1]['input']} ... {rows[-2]['input']}, {rows[-1]['input']} to "
+        f"signed and unsigned of "
+        f"{outputs} bits; {least} to {most} bits dropped"
+    )
 
 
 def _cases(rows: list[dict]) -> list[str]:
@@ -201,15 +303,28 @@ def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-TABLES = {"claim": claim_table, "mismatch": mismatch_table, "cifar": cifar_table, "costs-of-fx": costs_of_fx_table,
-          "study": study_table, "sensitivity": sensitivity_table, "costs": costs_table, "same-bits": same_bits_table,
-          "speed": speed_table, "layers": layers_table, "rtl": rtl_table}
+TABLES = {
+    "claim": claim_table,
+    "mismatch": mismatch_table,
+    "cifar": cifar_table,
+    "costs-of-fx": costs_of_fx_table,
+    "study": study_table,
+    "sensitivity": sensitivity_table,
+    "costs": costs_table,
+    "same-bits": same_bits_table,
+    "speed": speed_table,
+    "layers": layers_table,
+    "rtl": rtl_table,
+}
 
 
 def marked(text: str) -> str:
-    """README's text with each table between `<!-- table NAME -->` and `<!-- end NAME -->` made anew."""
+    """README's text with each table between `<!-- table NAME -->` and `<!-- end NAME -->` made
+    anew.
+    """
     for name, table in TABLES.items():
-        start, end = f"<!-- table {name} -->\n", f"<!-- end {name} -->"
+        start = f"<!-- table {name} -->\n"
+        end = f"<!-- end {name} -->"
         if start in text:
             before, _, rest = text.partition(start)
             text = before + start + table() + "\n" + end + rest.partition(end)[2]

@@ -1,7 +1,8 @@
 """Bit-accurate simulation of neural-network training in fixed point: the public names.
 
-Each is imported when it is first used: Numba alone takes half a second, which `import fxsim` does not pay.
-"""
+Each is imported when it is first used: Numba alone takes half a second, which `import fxsim` does
+not pay."""
+
 from __future__ import annotations
 
 import importlib
@@ -14,16 +15,16 @@ _NAMES = {
     "fxsim.tensor": ("Counts", "Tensor", "quantize", "requantize"),
     "fxsim.rng": ("Stream",),
     "fxsim.accumulator": ("Accumulator",),
-    "fxsim.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
+    "fxsim.nn.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
     "fxsim.nn.spec": ("Conv", "Dense", "Network", "Pool"),
-    "fxsim.nn.codes": ("LearningRate",),
-    "fxsim.nn.floating": ("FloatNetwork",),
-    "fxsim.nn.fixed": ("FixedNetwork",),
+    "fxsim.factors": ("LearningRate",),
+    "fxsim.nn.floating.network": ("FloatNetwork",),
+    "fxsim.nn.fixed.network": ("FixedNetwork",),
     "fxsim.datasets": ("Dataset",),
     "fxsim.analysis.statistics": ("Statistics",),
     "fxsim.analysis.complexity": ("assignment_complexity", "design_complexity"),
-    "fxsim.settings": ("Settings",),
-    "fxsim.stages": ("Experiment",),
+    "fxsim.experiment.settings": ("Settings",),
+    "fxsim.experiment.stages": ("Experiment",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

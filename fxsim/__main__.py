@@ -1,7 +1,8 @@
 """`python -m fxsim` is the command `fxsim`."""
+
 import sys
 
-from fxsim.cli import main
+from fxsim.cli.parser import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,7 @@
-"""Accumulator: how wide the sum of a dot product's terms is held, what happens when it overflows, in which order it grows."""
+"""Accumulator: how wide the sum of a dot product's terms is held, what happens when it
+overflows, in which order it grows.
+"""
+
 from __future__ import annotations
 
 import dataclasses
@@ -13,12 +16,17 @@ from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
 from fxsim.kernels.rounding import STOCHASTIC, code_range
 
 KINDS = ("forward", "input_grad", "weight_grad")
-"""The three products of a layer: pre-activations, gradient at its input, gradient of its weights."""
+"""The three products of a layer.
+
+Pre-activations, gradient at its input, gradient of its weights.
+"""
 
 WHEN = ("each addition", "end")
 ORDERS = ("sequential", "tree", "tiles")
 ADDEND_ROUNDINGS = tuple(mode for mode in ROUNDINGS if mode not in STOCHASTIC)
-MIN_BITS, MAX_BITS, MAX_DROP = 2, 62, 62
+MIN_BITS = 2
+MAX_BITS = 62
+MAX_DROP = 62
 _EXAMPLE = "write it like '24 bits, saturate each addition, tiles of 16, floor 2'; only the bits are needed"
 
 
@@ -26,12 +34,12 @@ _EXAMPLE = "write it like '24 bits, saturate each addition, tiles of 16, floor 2
 class Accumulator:
     """A signed accumulator of `bits` bits.  `fxsim/numerics.md`, "Accumulators", has the formulas.
 
-    overflow: 'saturate', 'saturate_symmetric', 'saturate_zero' or 'wrap'.  when: it acts after 'each addition', or once
-    at the 'end' of an exact sum.
-    order: 'sequential', one term after the other; 'tree', a balanced binary tree of adders over neighbours; 'tiles',
-    the exact sums of `tile` terms at a time, one after the other.
-    rounding: of every term before it is added, by `drop` bits, or to the step 2**step_exp where that is given.
-    """
+    overflow: 'saturate', 'saturate_symmetric', 'saturate_zero' or 'wrap'.  when: it acts after
+    'each addition', or once at the 'end' of an exact sum.
+    order: 'sequential', one term after the other; 'tree', a balanced binary tree of adders over
+    neighbours; 'tiles', the exact sums of `tile` terms at a time, one after the other.
+    rounding: of every term before it is added, by `drop` bits, or to the step 2**step_exp where
+    that is given."""
 
     bits: int
     overflow: str = "saturate"
@@ -52,17 +60,29 @@ class Accumulator:
         choice("accumulator order", self.order, ORDERS)
         choice("accumulator rounding", self.rounding, ADDEND_ROUNDINGS)
         if self.order == "tiles" and self.tile < 2:
-            raise InputError(f"accumulator tile must be at least 2 terms, got {self.tile}; order 'sequential' adds one by one")
+            raise InputError(
+                f"accumulator tile must be at least 2 terms, got {self.tile}; order 'sequential' "
+                f"adds one by one"
+            )
         if self.order != "tiles" and self.tile:
-            raise InputError(f"accumulator tile is for order 'tiles', got tile {self.tile} with order {self.order!r}")
+            raise InputError(
+                f"accumulator tile is for order 'tiles', got tile {self.tile} with order "
+                f"{self.order!r}"
+            )
         if not 0 <= self.drop <= MAX_DROP:
             raise InputError(f"accumulator drop must be 0 to {MAX_DROP} bits, got {self.drop}")
         if self.drop and self.step_exp is not None:
-            raise InputError(f"accumulator drop {self.drop} and step_exp {self.step_exp} both give the step; leave one out")
+            raise InputError(
+                f"accumulator drop {self.drop} and step_exp {self.step_exp} both give the step; "
+                f"leave one out"
+            )
 
     @classmethod
     def of(cls, format: Format, **options) -> Accumulator:
-        """The accumulator with the bits and the step of a signed Format; options: the other fields."""
+        """The accumulator with the bits and the step of a signed Format.
+
+        Options: the other fields.
+        """
         if not format.signed:
             raise InputError(f"an accumulator is signed, got {format}")
         return cls(format.bits, step_exp=format.step_exp, **options)
@@ -73,8 +93,11 @@ class Accumulator:
             return self
         drop = self.step_exp - product_step_exp
         if not 0 <= drop <= MAX_DROP:
-            raise InputError(f"the accumulator's step 2^{self.step_exp} must be 2^{product_step_exp}, the products' own, to "
-                             f"2^{product_step_exp + MAX_DROP}; change it, or give the bits to drop")
+            raise InputError(
+                f"the accumulator's step 2^{self.step_exp} must be 2^{product_step_exp}, the "
+                f"products' own, to "
+                f"2^{product_step_exp + MAX_DROP}; change it, or give the bits to drop"
+            )
         return dataclasses.replace(self, drop=drop, step_exp=None)
 
     @property
@@ -92,7 +115,9 @@ class Accumulator:
 
     def to_dict(self) -> dict:
         """Plain data for JSON; `from_dict` reads it back."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return {
+            name: value for name, value in dataclasses.asdict(self).items() if value is not None
+        }
 
     @classmethod
     def from_dict(cls, row: Mapping) -> Accumulator:
@@ -104,22 +129,30 @@ class Accumulator:
 
     @classmethod
     def parse(cls, text: str) -> Accumulator:
-        """The accumulator that `str` wrote; parts may come in any order, and all but the bits may be left out."""
+        """The accumulator that `str` wrote.
+
+        Parts may come in any order, and all but the bits may be left out.
+        """
         fields: dict = {}
         for part in filter(None, map(str.strip, text.split(","))):
             found = _read_part(part)
             if found is None:
                 raise InputError(f"accumulator {text!r}: {part!r} is unknown; {_EXAMPLE}")
             if fields.keys() & found.keys():
-                raise InputError(f"accumulator {text!r}: {part!r} says twice what another part says; {_EXAMPLE}")
+                raise InputError(
+                    f"accumulator {text!r}: {part!r} says twice what another part says; {_EXAMPLE}"
+                )
             fields |= found
         if "bits" not in fields:
             raise InputError(f"accumulator {text!r} has no bits; {_EXAMPLE}")
         return cls(**fields)
 
     def __str__(self) -> str:
-        parts = [f"{self.bits} bits", f"{self.overflow} {'at the end' if self.at_end else self.when}",
-                 f"tiles of {self.tile}" if self.order == "tiles" else self.order]
+        parts = [
+            f"{self.bits} bits",
+            f"{self.overflow} {'at the end' if self.at_end else self.when}",
+            f"tiles of {self.tile}" if self.order == "tiles" else self.order,
+        ]
         if self.step_exp is not None:
             parts.append(f"{self.rounding} to 2^{self.step_exp}")
         elif self.drop or self.rounding != "floor":
@@ -130,8 +163,13 @@ class Accumulator:
 _ROUNDING = "|".join(ADDEND_ROUNDINGS)
 _PARTS = (
     (r"(\d+)(?: bits?)?", lambda bits: {"bits": int(bits)}),
-    (rf"({'|'.join(OVERFLOWS)})(?: (each addition|(?:at the )?end))?",
-     lambda overflow, when: {"overflow": overflow, "when": "end" if when and when.endswith("end") else "each addition"}),
+    (
+        rf"({'|'.join(OVERFLOWS)})(?: (each addition|(?:at the )?end))?",
+        lambda overflow, when: {
+            "overflow": overflow,
+            "when": "end" if when and when.endswith("end") else "each addition",
+        },
+    ),
     (r"(sequential|tree)", lambda order: {"order": order}),
     (r"tiles of (\d+)", lambda tile: {"order": "tiles", "tile": int(tile)}),
     (rf"({_ROUNDING}) (\d+)", lambda mode, drop: {"rounding": mode, "drop": int(drop)}),
@@ -148,10 +186,11 @@ def _read_part(part: str) -> dict | None:
 
 
 def parse_accumulators(texts: Iterable[str]) -> dict[str, Accumulator]:
-    """Key -> Accumulator of texts 'forward=24 bits', 'conv1.weight_grad=...'; without a key, all three kinds.
+    """Key -> Accumulator of texts 'forward=24 bits', 'conv1.weight_grad=...'; without a key, all
+    three kinds.
 
-    Keys are those of PrecisionAssignment.accumulator; a later text replaces what an earlier one said.
-    """
+    Keys are those of PrecisionAssignment.accumulator; a later text replaces what an earlier one
+    said."""
     models: dict[str, Accumulator] = {}
     for text in texts:
         key, equals, model = text.rpartition("=")
@@ -160,19 +199,27 @@ def parse_accumulators(texts: Iterable[str]) -> dict[str, Accumulator]:
 
 
 def check_keys(models: Mapping[str, Accumulator], layers: Iterable[str]) -> None:
-    """InputError unless every key is a kind of product, or 'layer.kind'; TypeError for a value that is no Accumulator."""
+    """InputError unless every key is a kind of product, or 'layer.kind'.
+
+    TypeError for a value that is no Accumulator.
+    """
     for key, model in models.items():
         layer, dot, kind = key.rpartition(".")
         choice(f"accumulator {key!r}: product", kind, KINDS)
         if dot:
             choice(f"accumulator {key!r}: layer", layer, layers)
         if not isinstance(model, Accumulator):
-            raise TypeError(f"accumulator {key!r} must be a fxsim.Accumulator, got {type(model).__name__}")
+            raise TypeError(
+                f"accumulator {key!r} must be a fxsim.Accumulator, got {type(model).__name__}"
+            )
 
 
 @dataclass(frozen=True)
 class Overflows:
-    """What an accumulator met: `sums` that it made, `overflows` of its additions (several to a sum, perhaps)."""
+    """What an accumulator met.
+
+    `sums` that it made, `overflows` of its additions (several to a sum, perhaps).
+    """
 
     sums: int
     overflows: int

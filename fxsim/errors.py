@@ -1,4 +1,5 @@
 """The one exception that fxsim raises for bad input."""
+
 from __future__ import annotations
 
 import difflib

@@ -1,4 +1,5 @@
 """Files written whole or not at all, and read with one-line errors."""
+
 from __future__ import annotations
 
 import contextlib
@@ -14,7 +15,9 @@ from fxsim.errors import InputError
 
 
 def write_atomically(path: str | Path, write: Callable) -> None:
-    """Call `write(binary_file)` on a temporary file beside `path`, flush it to disk, then rename it."""
+    """Call `write(binary_file)` on a temporary file beside `path`, flush it to disk, then
+    rename it.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -31,7 +34,10 @@ def write_atomically(path: str | Path, write: Callable) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove the temporary files of processes that were killed while they wrote into `folder`; no other may write there."""
+    """Remove the temporary files of processes that were killed while they wrote into `folder`.
+
+    No other may write there.
+    """
     for path in Path(folder).glob(".*.*.tmp"):
         path.unlink(missing_ok=True)
 
@@ -61,7 +67,14 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, TypeError, RuntimeError, zipfile.BadZipFile, AttributeError, EOFError) as error:
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        AttributeError,
+        EOFError,
+    ) as error:
         raise InputError(f"{path} is not an .npz of plain arrays: {error}") from None
 
 
@@ -71,8 +84,9 @@ def make_folder(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the folder {path}: {error.strerror}; choose another") from None
+        raise InputError(
+            f"cannot make the folder {path}: {error.strerror}; choose another"
+        ) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise InputError(f"cannot write to the folder {path}; choose another")
     return path
-

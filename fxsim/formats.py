@@ -1,4 +1,5 @@
 """Fixed-point formats, and the notations in which hardware people write them."""
+
 from __future__ import annotations
 
 import math
@@ -38,8 +39,11 @@ class Format:
         object.__setattr__(self, "signed", bool(self.signed))
         most = 64 if self.signed else 63
         if not 1 <= self.bits <= most:
-            raise InputError(f"bits must be 1 to {most} for {'a signed' if self.signed else 'an unsigned'} format "
-                             f"(1 to {MAX_TENSOR_BITS} to quantize to), got {self.bits}")
+            raise InputError(
+                f"bits must be 1 to {most} for {'a signed' if self.signed else 'an unsigned'} "
+                f"format "
+                f"(1 to {MAX_TENSOR_BITS} to quantize to), got {self.bits}"
+            )
         if not -512 <= self.range_exp <= 512:
             raise InputError(f"range_exp must be -512 to 512, got {self.range_exp}")
 
@@ -80,6 +84,15 @@ class Format:
         width = next(w for w in (8, 16, 32, 64) if self.bits <= w)
         return np.dtype(f"{'int' if self.signed else 'uint'}{width}")
 
+    @cached_property
+    def storage(self) -> np.dtype:
+        """The signed NumPy integer type that kernels keep codes in.
+
+        The smallest of at least 16 bits that holds every code.
+        """
+        bits = self.bits + (not self.signed)
+        return np.dtype(next(f"int{width}" for width in (16, 32, 64) if bits <= width))
+
     def q(self, convention: str = "ti") -> str:
         """Qm.n (signed) or UQm.n: n fraction bits, m integer bits.
 
@@ -101,17 +114,21 @@ class Format:
     def parse(cls, text: str, convention: str = "ti") -> Format:
         """The format that `q`, `ap_fixed` or `wl_fl` wrote.
 
-        A Q text without a named convention is read in `convention`.  Raises InputError for any other text.
-        """
+        A Q text without a named convention is read in `convention`.  Raises InputError for any
+        other text."""
         for pattern, build in _NOTATIONS:
             match = re.fullmatch(pattern, text.strip())
             if match:
                 return build(match, choice("convention", convention, Q_CONVENTIONS))
-        raise InputError(f"format {text!r} is in no known notation; write Q0.7 (ti), Q1.7 (arm), UQ1.7, "
-                         "ap_fixed<8,1>, ap_ufixed<8,1>, (8, 7) or u(8, 7)")
+        raise InputError(
+            f"format {text!r} is in no known notation; write Q0.7 (ti), Q1.7 (arm), UQ1.7, "
+            "ap_fixed<8,1>, ap_ufixed<8,1>, (8, 7) or u(8, 7)"
+        )
 
     def __str__(self) -> str:
-        return f"{'s' if self.signed else 'u'}{self.bits} r=2^{self.range_exp} step=2^{self.step_exp}"
+        return (
+            f"{'s' if self.signed else 'u'}{self.bits} r=2^{self.range_exp} step=2^{self.step_exp}"
+        )
 
 
 def _from_q(match: re.Match, convention: str) -> Format:

@@ -1,4 +1,5 @@
 """What fxsim runs on: processor, kernel paths, threads, versions, Numba's cache."""
+
 from __future__ import annotations
 
 import importlib.metadata
@@ -10,18 +11,36 @@ from fxsim import __version__
 from fxsim.kernels.jit import JIT_DISABLED, processor_features
 from fxsim.kernels.rounding import round_shift
 from fxsim.kernels.threads import thread_count
-from fxsim.nn.products import forward_paths
+from fxsim.nn.fixed.products import forward_paths
 
-FEATURES = ("sse4.2", "avx", "avx2", "fma", "avxvnni", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "amx-int8",
-            "neon", "dotprod", "i8mm", "sve")
+FEATURES = (
+    "sse4.2",
+    "avx",
+    "avx2",
+    "fma",
+    "avxvnni",
+    "avx512f",
+    "avx512bw",
+    "avx512vl",
+    "avx512vnni",
+    "amx-int8",
+    "neon",
+    "dotprod",
+    "i8mm",
+    "sve",
+)
 """Processor features, by LLVM's names, that matter to integer products."""
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "matplotlib")
 
 
 def describe() -> dict:
-    """Plain data that says on what a result was computed; it names neither user, host nor folder."""
-    paths, features = forward_paths(), processor_features()
+    """Plain data that says on what a result was computed.
+
+    It names neither user, host nor folder.
+    """
+    paths = forward_paths()
+    features = processor_features()
     return {
         "processor": processor_name(),
         "cores": core_count(),
@@ -50,7 +69,9 @@ def core_count() -> int:
 
 def versions() -> dict[str, str | None]:
     """Versions of Python, fxsim and the packages it uses; None for one that is not installed."""
-    return {"python": platform.python_version(), "fxsim": __version__} | {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "fxsim": __version__} | {
+        name: _version(name) for name in PACKAGES
+    }
 
 
 def _version(package: str) -> str | None:
@@ -61,7 +82,10 @@ def _version(package: str) -> str | None:
 
 
 def kernel_cache() -> dict:
-    """Where Numba keeps compiled kernels, and whether it can write there; folder None where it keeps none."""
+    """Where Numba keeps compiled kernels, and whether it can write there.
+
+    Folder None where it keeps none.
+    """
     folder = None if JIT_DISABLED else round_shift.stats.cache_path
     return {"folder": folder, "writable": bool(folder) and _writable(Path(folder))}
 

@@ -1,4 +1,7 @@
-"""Requantizer: everything a kernel needs to bring integers at one step into a format, worked out once."""
+"""Requantizer: everything a kernel needs to bring integers at one step into a format, worked
+out once.
+"""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -19,7 +22,9 @@ def check_modes(format: Format, rounding: str, overflow: str) -> None:
     choice("rounding", rounding, ROUNDINGS)
     choice("overflow", overflow, OVERFLOWS)
     if format.bits > MAX_TENSOR_BITS:
-        raise InputError(f"format has {format.bits} bits; tensors are quantized to at most {MAX_TENSOR_BITS}")
+        raise InputError(
+            f"format has {format.bits} bits; tensors are quantized to at most {MAX_TENSOR_BITS}"
+        )
 
 
 @dataclass(frozen=True)
@@ -47,35 +52,61 @@ class Requantizer:
 
     @property
     def fusable(self) -> bool:
-        """Whether a kernel can apply `scalars` to a sum at once: deterministic, and 0 <= shift <= 62."""
+        """Whether a kernel can apply `scalars` to a sum at once.
+
+        Deterministic, and 0 <= shift <= 62.
+        """
         return not self.stochastic and 0 <= self.shift <= kernel.MAX_SHIFT
 
     def terms(self, shift: int) -> tuple[int, int, int, int]:
-        """(base, neg, odd, jam) for `shift` dropped bits; zeros where random words give the base."""
+        """(base, neg, odd, jam) for `shift` dropped bits.
+
+        Zeros where random words give the base.
+        """
         return (0, 0, 0, 0) if self.stochastic else kernel.rounding_terms(self.rounding, shift)
 
     def bounds(self) -> tuple[int, int, int, int, int]:
         """(low, high, rule, bits, signed) of the overflow."""
         low, high = kernel.code_range(self.format.bits, self.format.signed, self.overflow)
-        return low, high, kernel.OVERFLOW_RULE[self.overflow], self.format.bits, int(self.format.signed)
+        return (
+            low,
+            high,
+            kernel.OVERFLOW_RULE[self.overflow],
+            self.format.bits,
+            int(self.format.signed),
+        )
 
     def bases(self, stream: Stream | None, shape, shift: int) -> np.ndarray:
-        """int64 bases of a stochastic mode for elements of `shape`; an empty array for other modes."""
+        """int64 bases of a stochastic mode for elements of `shape`.
+
+        An empty array for other modes.
+        """
         if not self.stochastic:
             return np.empty(0, np.int64)
         if not isinstance(stream, Stream):
-            raise InputError(f"rounding {self.rounding!r} needs random words; pass stream=fxsim.Stream(seed, step, name)")
+            raise InputError(
+                f"rounding {self.rounding!r} needs random words; pass stream=fxsim.Stream(seed, "
+                f"step, name)"
+            )
         return kernel.stochastic_base(stream.words(shape), self.rounding, shift)
 
-    def apply(self, values: np.ndarray, out: np.ndarray, stream: Stream | None = None) -> np.ndarray:
+    def apply(
+        self, values: np.ndarray, out: np.ndarray, stream: Stream | None = None
+    ) -> np.ndarray:
         """Write the codes of integer `values` into `out` (same shape, C-contiguous).
 
         Returns int64 counts (below, above, flushed).
         """
         values, shift = kernel.align(values, self.shift)
         bases = self.bases(stream, out.shape, shift).reshape(-1)
-        return kernel.requantize_array(np.ascontiguousarray(values).reshape(-1), bases, shift, self.terms(shift),
-                                       self.bounds(), out.reshape(-1))
+        return kernel.requantize_array(
+            np.ascontiguousarray(values).reshape(-1),
+            bases,
+            shift,
+            self.terms(shift),
+            self.bounds(),
+            out.reshape(-1),
+        )
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,5 @@
 """Named streams of random words that depend on nothing but (seed, step, name, position)."""
+
 from __future__ import annotations
 
 import hashlib
@@ -15,9 +16,9 @@ from fxsim.kernels.philox import fill_words
 class Stream:
     """Random words for one tensor at one step, from Philox4x32-10 (Salmon et al., SC 2011).
 
-    Word i is lane i % 4 of the block with counter (i // 4, step, id) and key `seed`, where id is the first
-    four bytes, little-endian, of SHA-256(name).  Words do not depend on order, threads or processor.
-    seed: 0 .. 2**64-1.  step: 0 .. 2**32-1.
+    Word i is lane i % 4 of the block with counter (i // 4, step, id) and key `seed`, where id is
+    the first four bytes, little-endian, of SHA-256(name).  Words do not depend on order, threads or
+    processor. seed: 0 .. 2**64-1.  step: 0 .. 2**32-1.
     """
 
     seed: int
@@ -25,7 +26,11 @@ class Stream:
     name: str
 
     def __post_init__(self):
-        for name, value, kind in (("seed", self.seed, int), ("step", self.step, int), ("name", self.name, str)):
+        for name, value, kind in (
+            ("seed", self.seed, int),
+            ("step", self.step, int),
+            ("name", self.name, str),
+        ):
             if not isinstance(value, kind):
                 raise TypeError(f"{name} must be of type {kind.__name__}, got {value!r}")
         if not 0 <= self.seed < 2**64:
@@ -47,3 +52,8 @@ class Stream:
     def permutation(self, size: int) -> np.ndarray:
         """A permutation of range(size) (int64): positions sorted by (word, position)."""
         return np.argsort(self.words(size), kind="stable")
+
+
+def tensor_stream(seed: int, step: int, layer: str, tensor: str) -> Stream:
+    """The random words of one tensor of one layer at one step."""
+    return Stream(seed, step, f"{layer}.{tensor}")

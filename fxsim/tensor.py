@@ -1,4 +1,5 @@
 """Tensor: integer codes with their format; quantization from real values and between formats."""
+
 from __future__ import annotations
 
 import math
@@ -30,10 +31,18 @@ class Tensor:
     def __post_init__(self):
         codes = np.asarray(self.codes)
         if codes.dtype.kind not in "iu":
-            raise TypeError(f"codes must be integers, got dtype {codes.dtype}; use fxsim.quantize for real values")
-        if codes.size and not (self.format.min_code <= int(codes.min()) and int(codes.max()) <= self.format.max_code):
-            raise InputError(f"codes must be in [{self.format.min_code}, {self.format.max_code}] for {self.format}, "
-                             f"got [{codes.min()}, {codes.max()}]; requantize to a wider format")
+            raise TypeError(
+                f"codes must be integers, got dtype {codes.dtype}; use fxsim.quantize for real "
+                f"values"
+            )
+        if codes.size and not (
+            self.format.min_code <= int(codes.min()) and int(codes.max()) <= self.format.max_code
+        ):
+            raise InputError(
+                f"codes must be in [{self.format.min_code}, {self.format.max_code}] for "
+                f"{self.format}, "
+                f"got [{codes.min()}, {codes.max()}]; requantize to a wider format"
+            )
         object.__setattr__(self, "codes", np.asarray(codes, self.format.dtype, order="C"))
 
     @property
@@ -67,16 +76,26 @@ class Counts:
         return self.below + self.above
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.elements + other.elements, self.below + other.below,
-                      self.above + other.above, self.flushed + other.flushed)
+        return Counts(
+            self.elements + other.elements,
+            self.below + other.below,
+            self.above + other.above,
+            self.flushed + other.flushed,
+        )
 
 
-def quantize(values, format: Format, rounding: str = "nearest_away", overflow: str = "saturate",
-             stream: Stream | None = None, counts: bool = False) -> Tensor | tuple[Tensor, Counts]:
+def quantize(
+    values,
+    format: Format,
+    rounding: str = "nearest_away",
+    overflow: str = "saturate",
+    stream: Stream | None = None,
+    counts: bool = False,
+) -> Tensor | tuple[Tensor, Counts]:
     """Real `values` rounded to `format`, then brought into its range; exact in every bit.
 
-    values: array of floats or integers (Python integers and integer arrays exactly).  rounding: one of
-    fxsim.ROUNDINGS; the stochastic ones draw element i's word from `stream`.  overflow: one of
+    values: array of floats or integers (Python integers and integer arrays exactly).  rounding: one
+    of fxsim.ROUNDINGS; the stochastic ones draw element i's word from `stream`.  overflow: one of
     fxsim.OVERFLOWS.  counts: also return the Counts.
     Raises InputError for NaN or infinity, an unknown mode, or a format of more than 32 bits.
     """
@@ -92,19 +111,31 @@ def quantize(values, format: Format, rounding: str = "nearest_away", overflow: s
     base, neg, odd, jam = requantizer.terms(FRACTION_BITS)
     if requantizer.stochastic:
         base = requantizer.bases(stream, values.shape, FRACTION_BITS)
-    rounded = (floor + ((fraction + base + neg * (floor < 0) + odd * (floor & 1)) >> FRACTION_BITS)) | jam
+    rounded = (
+        floor + ((fraction + base + neg * (floor < 0) + odd * (floor & 1)) >> FRACTION_BITS)
+    ) | jam
     return _bounded(rounded, values != 0, format, overflow, counts)
 
 
-def requantize(tensor: Tensor, format: Format, rounding: str = "nearest_away", overflow: str = "saturate",
-               stream: Stream | None = None, counts: bool = False) -> Tensor | tuple[Tensor, Counts]:
+def requantize(
+    tensor: Tensor,
+    format: Format,
+    rounding: str = "nearest_away",
+    overflow: str = "saturate",
+    stream: Stream | None = None,
+    counts: bool = False,
+) -> Tensor | tuple[Tensor, Counts]:
     """`tensor` in another `format`: bits below the new step are rounded off, the range is applied.
 
     Arguments, results and errors as for `quantize`.
     """
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"tensor must be a fxsim.Tensor, got {type(tensor).__name__}; use fxsim.quantize")
-    return _requantize(tensor.codes, tensor.format.step_exp, format, rounding, overflow, stream, counts)
+        raise TypeError(
+            f"tensor must be a fxsim.Tensor, got {type(tensor).__name__}; use fxsim.quantize"
+        )
+    return _requantize(
+        tensor.codes, tensor.format.step_exp, format, rounding, overflow, stream, counts
+    )
 
 
 def _requantize(codes, step_exp, format, rounding, overflow, stream, want_counts):
@@ -113,16 +144,21 @@ def _requantize(codes, step_exp, format, rounding, overflow, stream, want_counts
     requantizer = Requantizer(step_exp, format, rounding, overflow)
     out = np.empty(codes.shape, format.dtype)
     tally = requantizer.apply(codes, out, stream)
-    return (Tensor(out, format), Counts(codes.size, *map(int, tally))) if want_counts else Tensor(out, format)
+    return (
+        (Tensor(out, format), Counts(codes.size, *map(int, tally)))
+        if want_counts
+        else Tensor(out, format)
+    )
 
 
 def _split(values: np.ndarray, format: Format, overflow: str) -> tuple[np.ndarray, np.ndarray]:
-    """Floor (int64) in steps of the format and the first FRACTION_BITS bits below it, last one sticky.
+    """Floor (int64) in steps of the format and the first FRACTION_BITS bits below it, last one
+    sticky.
 
-    Every operation is exact in float64: fmod, clipping, scaling by a power of two (an underflow leaves the
-    sticky bit), trunc, and x - trunc(x).  What lies far outside the format is replaced by a value that is
-    outside too (saturation), or is reduced modulo a multiple of its range first (wrap).
-    """
+    Every operation is exact in float64: fmod, clipping, scaling by a power of two (an underflow
+    leaves the sticky bit), trunc, and x - trunc(x).  What lies far outside the format is replaced
+    by a value that is outside too (saturation), or is reduced modulo a multiple of its range first
+    (wrap)."""
     limit = math.ldexp(1.0, format.bits + 1 + format.step_exp)
     if overflow == "wrap":
         far = np.abs(values) >= limit
@@ -139,7 +175,8 @@ def _split(values: np.ndarray, format: Format, overflow: str) -> tuple[np.ndarra
 
 def _bounded(codes, nonzero, format, overflow, want_counts):
     low, high = kernel.code_range(format.bits, format.signed, overflow)
-    below, above = codes < low, codes > high
+    below = codes < low
+    above = codes > high
     if overflow == "wrap":
         result = kernel.wrap_code(codes, format.bits, int(format.signed))
     elif overflow == "saturate_zero":
@@ -149,12 +186,16 @@ def _bounded(codes, nonzero, format, overflow, want_counts):
     tensor = Tensor(np.asarray(result), format)
     if not want_counts:
         return tensor
-    return tensor, Counts(codes.size, int(below.sum()), int(above.sum()), int((nonzero & (codes == 0)).sum()))
+    return tensor, Counts(
+        codes.size, int(below.sum()), int(above.sum()), int((nonzero & (codes == 0)).sum())
+    )
 
 
 def _check_finite(values: np.ndarray) -> None:
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         index = tuple(int(i) for i in bad[0])
-        raise InputError(f"values must be finite: {len(bad)} of {math.prod(values.shape)} are NaN or infinite, "
-                         f"the first at index {index}; replace them before quantizing")
+        raise InputError(
+            f"values must be finite: {len(bad)} of {math.prod(values.shape)} are NaN or infinite, "
+            f"the first at index {index}; replace them before quantizing"
+        )

@@ -1,4 +1,8 @@
-"""What is tested is the installed package; Hypothesis is derandomized: the same cases on every machine."""
+"""What is tested is the installed package.
+
+Hypothesis is derandomized: the same cases on every machine.
+"""
+
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path

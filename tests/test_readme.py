@@ -1,4 +1,5 @@
 """The README's commands, example and claims are true."""
+
 import re
 import shlex
 import subprocess
@@ -7,25 +8,36 @@ from pathlib import Path
 
 import pytest
 
-from fxsim import cli
+from fxsim.cli import parser as cli
 from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
 
-pytestmark = pytest.mark.skipif(not TEXT, reason="the README is beside the tests in a checkout only")
+pytestmark = pytest.mark.skipif(
+    not TEXT, reason="the README is beside the tests in a checkout only"
+)
 
 
 def test_the_example_prints_what_the_readme_says(tmp_path, monkeypatch, capsys):
-    place = next(i for i, (kind, block) in enumerate(BLOCKS) if kind == "python" and block.startswith("import fxsim\n"))
+    place = next(
+        i
+        for i, (kind, block) in enumerate(BLOCKS)
+        if kind == "python" and block.startswith("import fxsim\n")
+    )
     monkeypatch.chdir(tmp_path)
     exec(compile(BLOCKS[place][1], str(README), "exec"), {})
     assert BLOCKS[place + 1] == ("text", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("command", [
-    "python -m pip install '.[plot]' && fxsim run", "python -m pip install '.[test]' && python -m pytest"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python -m pip install '.[plot]' && fxsim run",
+        "python -m pip install '.[test]' && python -m pytest",
+    ],
+)
 def test_the_two_commands_have_a_line_each(command):
     assert command in TEXT.splitlines()
 
@@ -57,13 +69,22 @@ def test_links_lead_to_files():
 
 def test_the_contract_is_installed_with_the_package():
     code = "import importlib.resources as r; print((r.files('fxsim') / 'numerics.md').read_text()[:40])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                           cwd=Path(cli.__file__).parent.parent)
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(cli.__file__).parent.parent,
+    )
     assert found.stdout.startswith("# The numerical contract")
 
 
 def test_the_tables_are_those_of_the_result_files():
-    run = subprocess.run([sys.executable, README.parent / "benchmarks" / "summary.py"], capture_output=True, text=True,
-                         check=True)
+    run = subprocess.run(
+        [sys.executable, README.parent / "benchmarks" / "summary.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     for table in run.stdout.strip().split("\n\n"):
         assert table in TEXT

@@ -1,4 +1,8 @@
-"""What the README tells hardware people is true: its commands and examples are run as they stand there."""
+"""What the README tells hardware people is true.
+
+Its commands and examples are run as they stand there.
+"""
+
 import os
 import re
 import shlex
@@ -18,7 +22,9 @@ TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
 SECTION = TEXT.partition("## Golden vectors for hardware\n")[2].partition("\n## ")[0]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", SECTION, re.DOTALL)
 
-pytestmark = pytest.mark.skipif(not TEXT, reason="the README is beside the tests in a checkout only")
+pytestmark = pytest.mark.skipif(
+    not TEXT, reason="the README is beside the tests in a checkout only"
+)
 
 
 def blocks(kind):
@@ -27,14 +33,21 @@ def blocks(kind):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A folder that stands for the checkout of somebody who has installed fxsim; its `bin` comes first on the path."""
+    """A folder that stands for the checkout of somebody who has installed fxsim.
+
+    Its `bin` comes first on the path.
+    """
     folder = tmp_path_factory.mktemp("checkout")
     (folder / "tests").symlink_to(README.parent / "tests")
     (folder / "bin").mkdir()
-    package, python = (shlex.quote(str(path)) for path in (Path(fxsim.__file__).parent.parent, sys.executable))
+    package, python = (
+        shlex.quote(str(path)) for path in (Path(fxsim.__file__).parent.parent, sys.executable)
+    )
     for name, options in (("python", ""), ("fxsim", "-m fxsim ")):
         script = folder / "bin" / name
-        script.write_text(f'#!/bin/sh\nPYTHONPATH={package}:$PYTHONPATH exec {python} {options}"$@"\n')
+        script.write_text(
+            f'#!/bin/sh\nPYTHONPATH={package}:$PYTHONPATH exec {python} {options}"$@"\n'
+        )
         script.chmod(0o755)
     return folder
 
@@ -42,14 +55,22 @@ def checkout(tmp_path_factory):
 def run(commands, folder):
     """The exit code of the last of the commands, or of the first that fails; what they print."""
     environment = {**os.environ, "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(["sh", "-e", "-c", commands], cwd=folder, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        ["sh", "-e", "-c", commands],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     return done.returncode, done.stdout
 
 
 def without_numbers(text):
     """The float run, and so the assignment and all codes, may be others on another processor."""
-    return re.sub(r"codes: .*", "codes: #", re.sub(r"-?(0x[0-9a-f]+|\d+(\.\d+)?(e[-+]?\d+)?)", "#", text))
+    return re.sub(
+        r"codes: .*", "codes: #", re.sub(r"-?(0x[0-9a-f]+|\d+(\.\d+)?(e[-+]?\d+)?)", "#", text)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +87,9 @@ def test_the_rtl_computes_a_training_step_to_the_bit(right_rtl):
 
 
 def test_the_simulation_names_the_tensors_to_check(right_rtl):
-    check, = re.findall(r"^fxsim vectors check .*", blocks("sh")[0].replace("\\\n", ""), re.MULTILINE)
+    (check,) = re.findall(
+        r"^fxsim vectors check .*", blocks("sh")[0].replace("\\\n", ""), re.MULTILINE
+    )
     assert f"next: {' '.join(check.split())}\n" in right_rtl[1]
 
 
@@ -74,16 +97,22 @@ def test_a_planted_bug_is_named(right_rtl, checkout):
     code, printed = run(blocks("sh")[1], checkout)
     shown = blocks("text")[1]
     assert code == 1, printed
-    report = printed[printed.index("MISMATCH"):]
+    report = printed[printed.index("MISMATCH") :]
     assert without_numbers(report) == without_numbers(shown)
-    assert report.splitlines()[0].startswith("MISMATCH at step 3, layer conv2, tensor preactivations ")
-    assert report.splitlines()[-1] == shown.splitlines()[-1] == "  products truncated by 1 bit before they are added"
+    assert report.splitlines()[0].startswith(
+        "MISMATCH at step 3, layer conv2, tensor preactivations "
+    )
+    assert (
+        report.splitlines()[-1]
+        == shown.splitlines()[-1]
+        == "  products truncated by 1 bit before they are added"
+    )
 
 
 @pytest.fixture
 def property_test():
     """The README's property test as source."""
-    source, = (block for block in blocks("python") if "@given" in block)
+    (source,) = (block for block in blocks("python") if "@given" in block)
     return source
 
 
@@ -98,16 +127,21 @@ def test_the_property_test_passes(property_test):
 
 
 def test_the_property_test_finds_the_bug_that_the_readme_plants(property_test):
-    planted, shown = " - (code < 0)", blocks("text")[2]
+    planted = " - (code < 0)"
+    shown = blocks("text")[2]
     assert f"`{planted.removeprefix(' ')}`" in SECTION
     with pytest.raises(AssertionError) as raised:
         run_property_test(property_test.replace(planted, ""))
     # which of the ties is the smallest is Hypothesis' to say, and differs among its versions
-    assert without_numbers(str(raised.value).splitlines()[0]) == without_numbers(shown.splitlines()[0])
+    assert without_numbers(str(raised.value).splitlines()[0]) == without_numbers(
+        shown.splitlines()[0]
+    )
 
 
 def test_the_cocotb_bench_is_that_of_the_file():
     """tests/test_rtl_cocotb.py runs the file."""
-    shown, = (block for block in blocks("python") if "@cocotb" in block)
-    lines = iter((README.parent / "tests" / "rtl" / "cocotb_scoreboard.py").read_text().splitlines())
+    (shown,) = (block for block in blocks("python") if "@cocotb" in block)
+    lines = iter(
+        (README.parent / "tests" / "rtl" / "cocotb_scoreboard.py").read_text().splitlines()
+    )
     assert [line for line in shown.splitlines() if line and line not in lines] == []

@@ -3,6 +3,7 @@
 Source: Sakr and Shanbhag, "Per-Tensor Fixed-Point Quantization of the Back-Propagation Algorithm",
 ICLR 2019, section 3.  The criteria are those of fxsim.analysis.criteria; here they meet a network.
 """
+
 from __future__ import annotations
 
 import math
@@ -15,8 +16,14 @@ from fxsim.analysis.statistics import Statistics
 from fxsim.errors import InputError
 from fxsim.formats import MAX_TENSOR_BITS, Format
 from fxsim.nn.dropout import scale_bits
+from fxsim.nn.precision import (
+    UPDATE_BITS,
+    LayerPrecision,
+    PrecisionAssignment,
+    Reason,
+    accumulator_format,
+)
 from fxsim.nn.spec import RELU_RANGE_EXP, Network
-from fxsim.precision import UPDATE_BITS, LayerPrecision, PrecisionAssignment, Reason, accumulator_format
 
 WEIGHT_RANGE_EXP = 0
 """Weights are clipped to [-1, 1)."""
@@ -26,7 +33,9 @@ BATCH_NORM_GRAD_BITS = 14
 """Least bits of the gradient at pre-activations that batch norm reads; see `assign`."""
 BIAS_CLIP_FACTOR = 4
 ABS_MAX_HEADROOM = 2
-"""Logits and pre-activations get a range of twice their largest magnitude in the float run, variances of four times."""
+"""Logits and pre-activations get a range of twice their largest magnitude in the float run,
+variances of four times.
+"""
 
 Assigned = tuple[Format, Reason]
 
@@ -45,23 +54,26 @@ def assign(
 ) -> PrecisionAssignment:
     """The precision configuration C_o that meets the five criteria, for all tensors of `network`.
 
-    target: bound on the decision mismatch p_m, from which B_min follows; or B_min itself as `min_bits`.
-    clip_factor_*: ranges of G^A and of G^W in units of sigma_max.  fourth_root: see
+    target: bound on the decision mismatch p_m, from which B_min follows; or B_min itself as
+    `min_bits`. clip_factor_*: ranges of G^A and of G^W in units of sigma_max.  fourth_root: see
     criteria.reflected_noise_step_exp.  input_bits: of the network's input, in place of EFQN's.
-    output_grad_bits: of the gradient at the logits, in place of BQN's.  The parts of that gradient sum to zero over the
-    classes, but most are small; a coarse step flushes them, what is left pushes all logits one way, and a long training
-    drifts until its weights saturate.  16 bits avoid that at no cost worth naming: there are as many such codes as classes.
+    output_grad_bits: of the gradient at the logits, in place of BQN's.  The parts of that gradient
+    sum to zero over the classes, but most are small; a coarse step flushes them, what is left
+    pushes all logits one way, and a long training drifts until its weights saturate.  16 bits avoid
+    that at no cost worth naming: there are as many such codes as classes.
 
-    Weights get EFQN's B bits over [-1, 1), activations B unsigned bits over [0, 2): the same step.  The
-    input lies in [0, 1) and reaches that step with one bit less; what dropout scales gets the range and the bits
-    for that.  A tensor that several layers read gets the finest step that one of them asks for.  Bias gradients, logits,
-    pre-activations, mean, variance and the gradients of gamma and beta have 16 bits, and reasons of their own kind; bias,
-    x-hat, gamma and beta keep their defaults.  The gradient at pre-activations that batch norm reads has the bits of
-    G^A, at least 14, and its range by the same criterion: it is dense where G^A is sparse, most of it far below its
-    largest, and what a step as coarse as that of G^A would flush is no noise but the mean that batch norm takes away.
+    Weights get EFQN's B bits over [-1, 1), activations B unsigned bits over [0, 2): the same step.
+    The input lies in [0, 1) and reaches that step with one bit less; what dropout scales gets the
+    range and the bits for that.  A tensor that several layers read gets the finest step that one of
+    them asks for.  Bias gradients, logits, pre-activations, mean, variance and the gradients of
+    gamma and beta have 16 bits, and reasons of their own kind; bias, x-hat, gamma and beta keep
+    their defaults.  The gradient at pre-activations that batch norm reads has the bits of G^A, at
+    least 14, and its range by the same criterion: it is dense where G^A is sparse, most of it far
+    below its largest, and what a step as coarse as that of G^A would flush is no noise but the mean
+    that batch norm takes away.
 
-    Raises InputError for statistics of another network, and naming layer, tensor and statistic where the
-    bits would be too many.
+    Raises InputError for statistics of another network, and naming layer, tensor and statistic
+    where the bits would be too many.
     """
     statistics.check_network(network)
     if min_bits is None:
@@ -74,20 +86,28 @@ def assign(
         formats = assigned[layer.name]
         formats["weight_grads"] = _weight_grads(statistics, row, clip_factor_weights)
         step = formats["weight_grads"][0].step
-        formats["activation_grads"] = _activation_grads(statistics, row, step, clip_factor_activations, fourth_root)
+        formats["activation_grads"] = _activation_grads(
+            statistics, row, step, clip_factor_activations, fourth_root
+        )
         if output_grad_bits is not None and row == last:
-            formats["activation_grads"] = _given(formats["activation_grads"][0], "output_grad_bits", output_grad_bits)
+            formats["activation_grads"] = _given(
+                formats["activation_grads"][0], "output_grad_bits", output_grad_bits
+            )
         formats["accumulators"] = _accumulators(statistics, row, step, formats["weights"][0])
         formats["preactivations"] = _over_abs_max(statistics.preactivations_max[row])
         if layer.bias:
-            formats["bias_grads"] = _clipped("bias_grads", AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row)
+            formats["bias_grads"] = _clipped(
+                "bias_grads", AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row
+            )
             formats |= {} if layer.relu or row == last else {"branch": formats["preactivations"]}
         else:
             formats |= _batch_norm(statistics, row, formats, clip_factor_activations)
     return _collect(network, assigned, _over_abs_max(statistics.logits_max)[0])
 
 
-def assign_bits(network: Network, statistics: Statistics, min_bits: int, **options) -> PrecisionAssignment:
+def assign_bits(
+    network: Network, statistics: Statistics, min_bits: int, **options
+) -> PrecisionAssignment:
     """`assign` with B_min given in place of a target for p_m; the margins of EFQN are then 1."""
     return assign(network, statistics, min_bits=min_bits, **options)
 
@@ -95,45 +115,73 @@ def assign_bits(network: Network, statistics: Statistics, min_bits: int, **optio
 def feedforward_gains(network: Network, statistics: Statistics) -> np.ndarray:
     """Noise gains of all weights, then of all activations, each tensor once.
 
-    An activation tensor that several layers read has the largest of the gains recorded for them, since
-    that asks for the finest step.
+    An activation tensor that several layers read has the largest of the gains recorded for them,
+    since that asks for the finest step.
     """
     sources = _sources(network)
-    shared = [max(gain for gain, other in zip(statistics.activations_gain, sources) if other == source)
-              for source in dict.fromkeys(sources)]
+    shared = [
+        max(gain for gain, other in zip(statistics.activations_gain, sources) if other == source)
+        for source in dict.fromkeys(sources)
+    ]
     return np.array([*statistics.weights_gain, *shared])
 
 
-def assignment_mismatch_bound(network: Network, statistics: Statistics, assignment: PrecisionAssignment) -> float:
-    """The bound on p_m for the steps of weights and activations in `assignment`; see criteria.mismatch_bound."""
+def assignment_mismatch_bound(
+    network: Network, statistics: Statistics, assignment: PrecisionAssignment
+) -> float:
+    """The bound on p_m for the steps of weights and activations in `assignment`.
+
+    See criteria.mismatch_bound.
+    """
     statistics.check_network(network)
     assignment.check_network(network)
     precisions = assignment.layers.values()
-    activations = {source: precision.activations for source, precision in zip(_sources(network), precisions)}
+    activations = {
+        source: precision.activations for source, precision in zip(_sources(network), precisions)
+    }
     formats = [precision.weights for precision in precisions] + list(activations.values())
-    return criteria.mismatch_bound(feedforward_gains(network, statistics), [1 - format.step_exp for format in formats])
+    return criteria.mismatch_bound(
+        feedforward_gains(network, statistics), [1 - format.step_exp for format in formats]
+    )
 
 
 def _sources(network: Network) -> list[str | None]:
     return [source for _, source in network.edges()]
 
 
-def _collect(network: Network, assigned: dict[str, dict[str, Assigned]], logits: Format) -> PrecisionAssignment:
-    layers = {name: LayerPrecision.of({tensor: format for tensor, (format, _) in row.items()})
-              for name, row in assigned.items()}
-    reasons = {(name, tensor): reason for name, row in assigned.items() for tensor, (_, reason) in row.items()}
+def _collect(
+    network: Network, assigned: dict[str, dict[str, Assigned]], logits: Format
+) -> PrecisionAssignment:
+    layers = {
+        name: LayerPrecision.of({tensor: format for tensor, (format, _) in row.items()})
+        for name, row in assigned.items()
+    }
+    reasons = {
+        (name, tensor): reason
+        for name, row in assigned.items()
+        for tensor, (_, reason) in row.items()
+    }
     return PrecisionAssignment(network.name, layers, logits=logits, reasons=reasons)
 
 
-def _feedforward(network: Network, statistics: Statistics, min_bits: int, target: float | None,
-                 input_bits: int | None) -> dict[str, dict[str, Assigned]]:
+def _feedforward(
+    network: Network,
+    statistics: Statistics,
+    min_bits: int,
+    target: float | None,
+    input_bits: int | None,
+) -> dict[str, dict[str, Assigned]]:
     """Weights and activations of every layer."""
     gains = feedforward_gains(network, statistics)
     bits = criteria.equal_quantization_noise(gains, min_bits)
     bound = criteria.mismatch_bound(gains, bits)
     # The factor by which all steps together are finer than the target asks.
     margin = 1.0 if target is None else math.sqrt(target / bound)
-    statistic = {"least_gain": float(gains.min()), "min_bits": float(min_bits), "mismatch_bound": bound}
+    statistic = {
+        "least_gain": float(gains.min()),
+        "min_bits": float(min_bits),
+        "mismatch_bound": bound,
+    }
     reasons = [Reason("EFQN", {"gain": float(gain), **statistic}, margin) for gain in gains]
 
     sources = _sources(network)
@@ -143,15 +191,23 @@ def _feedforward(network: Network, statistics: Statistics, min_bits: int, target
         _check_relu(network, name, source)
         at = len(sources) + tensors.index(source)
         for tensor, index in (("weights", row), ("activations", at)):
-            _check_bits(name, tensor, bits[index], f"its noise gain {gains[index]:g} against the least one, "
-                        f"{gains.min():g}, with B_min {min_bits}; measure the gains on more samples")
+            _check_bits(
+                name,
+                tensor,
+                bits[index],
+                f"its noise gain {gains[index]:g} against the least one, "
+                f"{gains.min():g}, with B_min {min_bits}; measure the gains on more samples",
+            )
         weights = Format(bits[row], WEIGHT_RANGE_EXP), reasons[row]
         if source is None:
             activations = _input(int(bits[at]), reasons[at], input_bits)
         else:
             room = scale_bits(network.layer(source))[1]
             activations = Format(bits[at] + room, RELU_RANGE_EXP + room, signed=False), reasons[at]
-        assigned[name] = {"weights": weights, "activations": _shared(activations, sources.count(source))}
+        assigned[name] = {
+            "weights": weights,
+            "activations": _shared(activations, sources.count(source)),
+        }
     return assigned
 
 
@@ -174,44 +230,85 @@ def _shared(activations: Assigned, readers: int) -> Assigned:
     format, reason = activations
     if readers == 1:
         return activations
-    return format, Reason(f"{reason.criterion}, shared by {readers}", reason.statistic, reason.margin)
+    return format, Reason(
+        f"{reason.criterion}, shared by {readers}", reason.statistic, reason.margin
+    )
 
 
 def _weight_grads(statistics: Statistics, row: int, clip_factor: float) -> Assigned:
-    sigma_max, sigma_min = statistics.weight_grads_sigma_max[row], statistics.weight_grads_sigma_min[row]
+    sigma_max = statistics.weight_grads_sigma_max[row]
+    sigma_min = statistics.weight_grads_sigma_min[row]
     range_exp = criteria.clipping_range_exp(sigma_max, clip_factor)
     bits = criteria.gradient_bits(range_exp, criteria.bias_step_exp(sigma_min))
-    _check_bits(statistics.layers[row], "weight_grads", bits, f"weight_grads_sigma_max {sigma_max:g} against "
-                f"weight_grads_sigma_min {sigma_min:g}; lower the learning rate or end the float run earlier")
+    _check_bits(
+        statistics.layers[row],
+        "weight_grads",
+        bits,
+        f"weight_grads_sigma_max {sigma_max:g} against "
+        f"weight_grads_sigma_min {sigma_min:g}; lower the learning rate or end the float run "
+        f"earlier",
+    )
     format = Format(bits, range_exp)
     statistic = {"sigma_max": float(sigma_max), "sigma_min": float(sigma_min)}
-    return format, Reason("GC, RQB", statistic, _margin(format, clip_factor * sigma_max, sigma_min / 4))
+    return format, Reason(
+        "GC, RQB", statistic, _margin(format, clip_factor * sigma_max, sigma_min / 4)
+    )
 
 
-def _activation_grads(statistics: Statistics, row: int, weight_grad_step: float, clip_factor: float,
-                      fourth_root: bool) -> Assigned:
-    sigma_max, lambda_max = statistics.activation_grads_sigma_max[row], statistics.lambda_max[row]
+def _activation_grads(
+    statistics: Statistics, row: int, weight_grad_step: float, clip_factor: float, fourth_root: bool
+) -> Assigned:
+    sigma_max = statistics.activation_grads_sigma_max[row]
+    lambda_max = statistics.lambda_max[row]
     counts = statistics.weight_grads_count[row], statistics.activation_grads_count[row]
     range_exp = criteria.clipping_range_exp(sigma_max, clip_factor)
-    step_exp = criteria.reflected_noise_step_exp(weight_grad_step, lambda_max, *counts, fourth_root=fourth_root)
+    step_exp = criteria.reflected_noise_step_exp(
+        weight_grad_step, lambda_max, *counts, fourth_root=fourth_root
+    )
     bits = criteria.gradient_bits(range_exp, step_exp)
-    _check_bits(statistics.layers[row], "activation_grads", bits, f"activation_grads_sigma_max {sigma_max:g} against "
-                f"lambda_max {lambda_max:g} and the weight gradient's step {weight_grad_step:g}; lower the learning "
-                "rate")
+    _check_bits(
+        statistics.layers[row],
+        "activation_grads",
+        bits,
+        f"activation_grads_sigma_max {sigma_max:g} against "
+        f"lambda_max {lambda_max:g} and the weight gradient's step {weight_grad_step:g}; lower the "
+        f"learning "
+        "rate",
+    )
     format = Format(bits, range_exp)
-    statistic = {"sigma_max": float(sigma_max), "lambda_max": float(lambda_max), "weight_grad_step": weight_grad_step,
-                 "weight_grad_count": float(counts[0]), "activation_grad_count": float(counts[1])}
-    step_asked = weight_grad_step / math.sqrt(lambda_max) * ((counts[0] / counts[1]) ** 0.25 if fourth_root else 1.0)
-    return format, Reason("GC, BQN", statistic, _margin(format, clip_factor * sigma_max, step_asked))
+    statistic = {
+        "sigma_max": float(sigma_max),
+        "lambda_max": float(lambda_max),
+        "weight_grad_step": weight_grad_step,
+        "weight_grad_count": float(counts[0]),
+        "activation_grad_count": float(counts[1]),
+    }
+    step_asked = (
+        weight_grad_step
+        / math.sqrt(lambda_max)
+        * ((counts[0] / counts[1]) ** 0.25 if fourth_root else 1.0)
+    )
+    return format, Reason(
+        "GC, BQN", statistic, _margin(format, clip_factor * sigma_max, step_asked)
+    )
 
 
-def _accumulators(statistics: Statistics, row: int, weight_grad_step: float, weights: Format) -> Assigned:
+def _accumulators(
+    statistics: Statistics, row: int, weight_grad_step: float, weights: Format
+) -> Assigned:
     step_asked = statistics.gamma_min * weight_grad_step
     step_exp = criteria.accumulator_step_exp(statistics.gamma_min, weight_grad_step)
-    _check_bits(statistics.layers[row], "accumulators", weights.step_exp - step_exp,
-                f"gamma_min {statistics.gamma_min:g} times the weight gradient's step {weight_grad_step:g} (from "
-                f"weight_grads_sigma_min {statistics.weight_grads_sigma_min[row]:g}) below the weight's step "
-                f"{weights.step:g}; raise the last learning rate", min(MAX_TENSOR_BITS, UPDATE_BITS - weights.bits))
+    _check_bits(
+        statistics.layers[row],
+        "accumulators",
+        weights.step_exp - step_exp,
+        f"gamma_min {statistics.gamma_min:g} times the weight gradient's step {weight_grad_step:g} "
+        f"(from "
+        f"weight_grads_sigma_min {statistics.weight_grads_sigma_min[row]:g}) below the weight's "
+        f"step "
+        f"{weights.step:g}; raise the last learning rate",
+        min(MAX_TENSOR_BITS, UPDATE_BITS - weights.bits),
+    )
     format = accumulator_format(weights, step_exp)
     statistic = {"gamma_min": statistics.gamma_min, "weight_grad_step": weight_grad_step}
     return format, Reason("AS", statistic, step_asked / format.step)
@@ -223,20 +320,32 @@ def _clipped(tensor: str, bits: int, factor: float, statistics: Statistics, row:
     return format, Reason("GC", {"sigma_max": sigma_max}, format.range / (factor * sigma_max))
 
 
-def _batch_norm(statistics: Statistics, row: int, formats: dict[str, Assigned], clip_factor: float) -> dict[str, Assigned]:
-    """The mean has the format of what it is the mean of, the gradient at the pre-activations the bits of G^A, or more."""
+def _batch_norm(
+    statistics: Statistics, row: int, formats: dict[str, Assigned], clip_factor: float
+) -> dict[str, Assigned]:
+    """The mean has the format of what it is the mean of, the gradient at the pre-activations
+    the bits of G^A, or more.
+    """
     variance, reason = _over_abs_max(statistics.variances_max[row], ABS_MAX_HEADROOM**2)
-    parameters = {tensor: _clipped(tensor, AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row)
-                  for tensor in ("gamma_grads", "beta_grads")}
+    parameters = {
+        tensor: _clipped(tensor, AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row)
+        for tensor in ("gamma_grads", "beta_grads")
+    }
     bits = max(BATCH_NORM_GRAD_BITS, formats["activation_grads"][0].bits)
     grads = _clipped("preactivation_grads", bits, clip_factor, statistics, row)
-    return {"mean": formats["preactivations"], "variance": (Format(variance.bits, variance.range_exp, signed=False), reason),
-            **parameters, "preactivation_grads": grads}
+    return {
+        "mean": formats["preactivations"],
+        "variance": (Format(variance.bits, variance.range_exp, signed=False), reason),
+        **parameters,
+        "preactivation_grads": grads,
+    }
 
 
 def _over_abs_max(abs_max: float, headroom: int = ABS_MAX_HEADROOM) -> Assigned:
     format = Format(AUXILIARY_BITS, criteria.clipping_range_exp(abs_max, headroom))
-    return format, Reason("range", {"abs_max": float(abs_max)}, format.range / (headroom * float(abs_max)))
+    return format, Reason(
+        "range", {"abs_max": float(abs_max)}, format.range / (headroom * float(abs_max))
+    )
 
 
 def _margin(format: Format, range_asked: float, step_asked: float) -> float:
@@ -246,10 +355,17 @@ def _margin(format: Format, range_asked: float, step_asked: float) -> float:
 
 def _check_relu(network: Network, reader: str, source: str | None) -> None:
     if source is not None and not network.layer(source).relu:
-        raise InputError(f"layer {reader!r} reads {source!r}, which has no ReLU; activations are unsigned in [0, 2), "
-                         f"so set relu=True on {source!r} or read it through `add`")
+        raise InputError(
+            f"layer {reader!r} reads {source!r}, which has no ReLU; activations are unsigned in "
+            f"[0, 2), "
+            f"so set relu=True on {source!r} or read it through `add`"
+        )
 
 
-def _check_bits(layer: str, tensor: str, bits: int, cause: str, most: int = MAX_TENSOR_BITS) -> None:
+def _check_bits(
+    layer: str, tensor: str, bits: int, cause: str, most: int = MAX_TENSOR_BITS
+) -> None:
     if bits > most:
-        raise InputError(f"layer {layer!r}: {tensor} would need {bits} bits, at most {most}: forced by {cause}")
+        raise InputError(
+            f"layer {layer!r}: {tensor} would need {bits} bits, at most {most}: forced by {cause}"
+        )

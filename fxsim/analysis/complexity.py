@@ -1,8 +1,8 @@
 """The four complexity metrics of training: storage of weights and activations, MACs, communication.
 
 Source: Sakr and Shanbhag, "Per-Tensor Fixed-Point Quantization of the Back-Propagation Algorithm",
-ICLR 2019, section 4; the published costs of the CIFAR-10 ConvNet are met within 2 %.  What the paper
-leaves open is counted as follows:
+ICLR 2019, section 4; the published costs of the CIFAR-10 ConvNet are met within 2 %.  What the
+paper leaves open is counted as follows:
 
 - every A_l and G^A_{l+1} as its layer computes it, *before* pooling, for one sample; the network's
   input as it is, and once each tensor that several layers read (it is counted at its first reader).
@@ -11,6 +11,7 @@ leaves open is counted as follows:
   layer's activation gradient included as in the paper's formula;
 - neither biases nor batch-norm parameters, as in the paper.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -19,8 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fxsim.errors import InputError, choice
+from fxsim.nn.precision import TENSORS, PrecisionAssignment
 from fxsim.nn.spec import Network
-from fxsim.precision import TENSORS, PrecisionAssignment
 
 FLOAT_STORAGE_BITS = 32
 FLOAT_MULTIPLIER_BITS = 23
@@ -31,14 +32,17 @@ DESIGNS: dict[str, dict[str, int]] = {
     "BN": {"weights": 1, "activations": 1},
     "TG": {"weight_grads": 2},
 }
-"""Bits of the tensors that are not float, for the designs whose cost follows from the architecture."""
+"""Bits of the tensors that are not float, for the designs whose cost follows from the
+architecture.
+"""
 
 ASSIGNED_DESIGNS = ("FX", "SQ")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """weight_storage C_W, activation_storage C_A and communication C_C in bits; training_macs C_M in full adders.
+    """weight_storage C_W, activation_storage C_A and communication C_C in bits; training_macs C_M
+    in full adders.
 
     C_A and C_M are for one input sample.
     """
@@ -64,33 +68,48 @@ class Complexity:
 
     def to_dict(self) -> dict:
         """Plain data for JSON: network, design, layers (name -> metric -> value) and total."""
-        return {"network": self.network, "design": self.design,
-                "layers": {name: dataclasses.asdict(cost) for name, cost in self.layers.items()},
-                "total": dataclasses.asdict(self.total)}
+        return {
+            "network": self.network,
+            "design": self.design,
+            "layers": {name: dataclasses.asdict(cost) for name, cost in self.layers.items()},
+            "total": dataclasses.asdict(self.total),
+        }
 
 
 def design_complexity(network: Network, design: str) -> Complexity:
     """The costs of FL (float), BN (binarized) or TG (TernGrad), from the architecture alone."""
     if design in ASSIGNED_DESIGNS:
-        raise InputError(f"design {design!r} needs a precision assignment; give one to assignment_complexity")
+        raise InputError(
+            f"design {design!r} needs a precision assignment; give one to assignment_complexity"
+        )
     bits = DESIGNS[choice("design", design, (*DESIGNS, *ASSIGNED_DESIGNS))]
     return _complexity(network, design, dict.fromkeys(network.names, bits))
 
 
-def assignment_complexity(network: Network, assignment: PrecisionAssignment, design: str = "FX") -> Complexity:
+def assignment_complexity(
+    network: Network, assignment: PrecisionAssignment, design: str = "FX"
+) -> Complexity:
     """The costs of FX, or of SQ, which is FX with accumulators of 32 bits, under `assignment`."""
     assignment.check_network(network)
     choice("design", design, ASSIGNED_DESIGNS)
-    bits = {name: {tensor: getattr(layer, tensor).bits for tensor in TENSORS}
-            for name, layer in assignment.layers.items()}
+    bits = {
+        name: {tensor: getattr(layer, tensor).bits for tensor in TENSORS}
+        for name, layer in assignment.layers.items()
+    }
     if design == "SQ":
-        bits = {name: {**row, "accumulators": STOCHASTIC_ACCUMULATOR_BITS} for name, row in bits.items()}
+        bits = {
+            name: {**row, "accumulators": STOCHASTIC_ACCUMULATOR_BITS} for name, row in bits.items()
+        }
     return _complexity(network, design, bits)
 
 
 def activation_counts(network: Network) -> dict[str, int]:
-    """Elements of each layer's A_l to store for one sample, as this module counts them; 0 for a repeated reader."""
-    counts, stored = {}, set()
+    """Elements of each layer's A_l to store for one sample, as this module counts them.
+
+    0 for a repeated reader.
+    """
+    counts = {}
+    stored = set()
     for layer, source in network.edges():
         shape = network.input_shape if source is None else network.shape(source).pre
         counts[layer.name] = 0 if source in stored else math.prod(shape)
@@ -107,10 +126,15 @@ def _complexity(network: Network, design: str, bits: Mapping[str, Mapping[str, i
 def _layer_cost(network: Network, name: str, activations: int, bits: Mapping[str, int]) -> Cost:
     shape = network.shape(name)
     stored = {tensor: bits.get(tensor, FLOAT_STORAGE_BITS) for tensor in TENSORS}
-    w, a, g = (bits.get(tensor, FLOAT_MULTIPLIER_BITS) for tensor in ("weights", "activations", "activation_grads"))
+    w, a, g = (
+        bits.get(tensor, FLOAT_MULTIPLIER_BITS)
+        for tensor in ("weights", "activations", "activation_grads")
+    )
     return Cost(
-        weight_storage=shape.weights * (stored["weights"] + stored["weight_grads"] + stored["accumulators"]),
-        activation_storage=activations * stored["activations"] + math.prod(shape.pre) * stored["activation_grads"],
+        weight_storage=shape.weights
+        * (stored["weights"] + stored["weight_grads"] + stored["accumulators"]),
+        activation_storage=activations * stored["activations"]
+        + math.prod(shape.pre) * stored["activation_grads"],
         training_macs=shape.macs * (w * a + w * g + a * g),
         communication=shape.weights * stored["weight_grads"],
     )

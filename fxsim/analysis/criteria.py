@@ -11,6 +11,7 @@ of two and are returned as exponents: an int for numbers, an integer array for a
     BQN   bounded quantization noise              reflected_noise_step_exp
     AS    accumulator stopping                    accumulator_step_exp
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -23,12 +24,13 @@ LARGEST_QUANTIZATION_BIAS = 0.01
 
 
 def equal_quantization_noise(gains: ArrayLike, min_bits: int) -> np.ndarray:
-    """Criterion EFQN: bits at which all weights and activations add equally to the decision mismatch.
+    """Criterion EFQN: bits at which all weights and activations add equally to the decision
+    mismatch.
 
-    B_T = round(log2 sqrt(E_T / E_min)) + B_min, for the noise gains E_T of all weights and activations
-    of a network; E_min is the least of them, and its tensor gets `min_bits`.  The bits are those of
-    steps 2**-(B_T - 1).  Halves round up (the paper leaves ties open).  Sakr and Shanbhag, section 3.
-    """
+    B_T = round(log2 sqrt(E_T / E_min)) + B_min, for the noise gains E_T of all weights and
+    activations of a network; E_min is the least of them, and its tensor gets `min_bits`.  The bits
+    are those of steps 2**-(B_T - 1).  Halves round up (the paper leaves ties open).  Sakr and
+    Shanbhag, section 3."""
     gains = _positive("gains", gains, "measure them on more samples")
     if min_bits < 1:
         raise InputError(f"min_bits must be at least 1, got {min_bits}")
@@ -83,19 +85,24 @@ def reflected_noise_step_exp(
     activation_grad_count: ArrayLike,
     fourth_root: bool = True,
 ) -> int | np.ndarray:
-    """Criterion BQN: the greatest e whose step 2**e of G^A reflects less noise onto G^W than G^W has.
+    """Criterion BQN: the greatest e whose step 2**e of G^A reflects less noise onto G^W than G^W
+    has.
 
     2**e < weight_grad_step * lambda_max**-1/2 * (weight_grad_count / activation_grad_count)**1/4.
 
-    lambda_max: largest singular value of the square-Jacobian of G^W_l with respect to G^A_{l+1}; the
-    counts are the elements of the two, the batch included.  Re-derived from the norms of the two noise
-    vectors, |S (D_A^2/12) 1| <= lambda_max (D_A^2/12) sqrt|G^A| < (D_W^2/12) sqrt|G^W|.  The published
-    code has no fourth root: `fourth_root=False` drops it.  Sakr and Shanbhag (ICLR 2019), section 3.
-    """
+    lambda_max: largest singular value of the square-Jacobian of G^W_l with respect to G^A_{l+1};
+    the counts are the elements of the two, the batch included.  Re-derived from the norms of the
+    two noise vectors, |S (D_A^2/12) 1| <= lambda_max (D_A^2/12) sqrt|G^A| < (D_W^2/12) sqrt|G^W|.
+    The published code has no fourth root: `fourth_root=False` drops it.  Sakr and Shanbhag (ICLR
+    2019), section 3."""
     step = _positive("weight_grad_step", weight_grad_step, "give the step, not its exponent")
     step = step / np.sqrt(_positive("lambda_max", lambda_max, _DEAD_TENSOR))
-    weight_grad_count = _positive("weight_grad_count", weight_grad_count, "count the elements of G^W")
-    activation_grad_count = _positive("activation_grad_count", activation_grad_count, "count the elements of G^A")
+    weight_grad_count = _positive(
+        "weight_grad_count", weight_grad_count, "count the elements of G^W"
+    )
+    activation_grad_count = _positive(
+        "activation_grad_count", activation_grad_count, "count the elements of G^A"
+    )
     if fourth_root:
         step = step * (weight_grad_count / activation_grad_count) ** 0.25
     return _greatest_exponent_below(step)
@@ -108,7 +115,9 @@ def accumulator_step_exp(gamma_min: ArrayLike, weight_grad_step: ArrayLike) -> i
     Source: Sakr and Shanbhag (ICLR 2019), section 3.
     """
     gamma_min = _positive("gamma_min", gamma_min, "give the smallest learning rate of the schedule")
-    weight_grad_step = _positive("weight_grad_step", weight_grad_step, "give the step, not its exponent")
+    weight_grad_step = _positive(
+        "weight_grad_step", weight_grad_step, "give the step, not its exponent"
+    )
     return _greatest_exponent(gamma_min * weight_grad_step)
 
 
@@ -130,8 +139,8 @@ def relative_quantization_bias(values: ArrayLike, step: float) -> float:
     """|D - m| / m, where m is the mean of the magnitudes in (D/2, 3D/2) and D = step.
 
     How far the first non-zero level is from the mean of what it stands for.  The paper (section 2)
-    takes one side of a symmetric distribution; here both sides count.  0 where no element lies there.
-    """
+    takes one side of a symmetric distribution; here both sides count.  0 where no element lies
+    there."""
     magnitudes = np.abs(_elements(values))
     step = float(_positive("step", step, "give the step, not its exponent"))
     near = magnitudes[(magnitudes > step / 2) & (magnitudes < 1.5 * step)]
@@ -147,7 +156,9 @@ def reflected_noise(step: ArrayLike, gain: ArrayLike) -> float | np.ndarray:
     return _plain(step**2 / 12 * _positive("gain", gain, _DEAD_TENSOR))
 
 
-_DEAD_TENSOR = "a tensor that is always zero cannot be assigned a format; remove it or train it longer"
+_DEAD_TENSOR = (
+    "a tensor that is always zero cannot be assigned a format; remove it or train it longer"
+)
 
 
 def _positive(name: str, value: ArrayLike, way_out: str) -> np.ndarray:

@@ -5,9 +5,10 @@
     RQB  relative quantization bias of weight gradients, on recorded steps
     BQN  noise reflected from activation gradients onto weight gradients, as a share of these gradients' own
 
-The fifth, EFQN, is about decisions: fxsim/analysis/mismatch.py.  Source of the criteria: Sakr and Shanbhag (ICLR 2019),
-section 3.
+The fifth, EFQN, is about decisions: fxsim/analysis/mismatch.py.  Source of the criteria: Sakr and
+Shanbhag (ICLR 2019), section 3.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,10 +18,10 @@ import numpy as np
 
 from fxsim.analysis import criteria
 from fxsim.analysis.jacobian import square_jacobian
-from fxsim.nn.batch_norm import running_format
-from fxsim.nn.codes import LearningRate, storage
-from fxsim.nn.fixed import FixedNetwork
-from fxsim.nn.floating import FloatNetwork
+from fxsim.factors import LearningRate
+from fxsim.nn.fixed.batch_norm import running_format
+from fxsim.nn.fixed.network import FixedNetwork
+from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import Parameters
 from fxsim.tensor import Counts, Tensor
 
@@ -30,7 +31,10 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Finding:
-    """One criterion on one tensor: its value, the bound on it, the value's standard error (0 where it is exact)."""
+    """One criterion on one tensor.
+
+    Its value, the bound on it, the value's standard error (0 where it is exact).
+    """
 
     criterion: str
     layer: str
@@ -49,7 +53,9 @@ def gradient_clipping(counts: Mapping[tuple[str, str], Counts]) -> Iterator[Find
     """Shares of clipped elements of G^W and G^A, from counts by (layer, tensor)."""
     for (layer, tensor), count in counts.items():
         if tensor in GRADIENTS:
-            yield Finding("GC", layer, tensor, count.clipped / count.elements, criteria.LARGEST_CLIPPING_RATE)
+            yield Finding(
+                "GC", layer, tensor, count.clipped / count.elements, criteria.LARGEST_CLIPPING_RATE
+            )
 
 
 def accumulator_stopping(counts: Mapping[tuple[str, str], Counts]) -> Iterator[Finding]:
@@ -59,8 +65,11 @@ def accumulator_stopping(counts: Mapping[tuple[str, str], Counts]) -> Iterator[F
             yield Finding("AS", layer, tensor, count.flushed / count.elements, 0.0)
 
 
-def quantization_bias(network: FixedNetwork, batches: Iterable[Batch], rate: LearningRate) -> Iterator[Finding]:
-    """Relative quantization bias of G^W over one step from here on each of the `batches` (codes, labels).
+def quantization_bias(
+    network: FixedNetwork, batches: Iterable[Batch], rate: LearningRate
+) -> Iterator[Finding]:
+    """Relative quantization bias of G^W over one step from here on each of the `batches` (codes,
+    labels).
 
     From the exact sums that were quantized.  The network is left as it was.
     """
@@ -69,16 +78,26 @@ def quantization_bias(network: FixedNetwork, batches: Iterable[Batch], rate: Lea
         for name, gradient in exact_weight_grads(network, images, labels, rate).items():
             exact[name].append(gradient.ravel())
     for name, gradients in exact.items():
-        magnitudes, step = np.abs(np.concatenate(gradients)), network.assignment.layers[name].weight_grads.step
+        magnitudes = np.abs(np.concatenate(gradients))
+        step = network.assignment.layers[name].weight_grads.step
         near = magnitudes[(magnitudes > step / 2) & (magnitudes < 1.5 * step)]
         error = float(near.std() / near.mean() / np.sqrt(near.size)) if near.size else 0.0
-        yield Finding("RQB", name, "weight_grads", criteria.relative_quantization_bias(magnitudes, step),
-                      criteria.LARGEST_QUANTIZATION_BIAS, error)
+        yield Finding(
+            "RQB",
+            name,
+            "weight_grads",
+            criteria.relative_quantization_bias(magnitudes, step),
+            criteria.LARGEST_QUANTIZATION_BIAS,
+            error,
+        )
 
 
-def exact_weight_grads(network: FixedNetwork, images: np.ndarray, labels: np.ndarray,
-                       rate: LearningRate) -> dict[str, np.ndarray]:
-    """Real values of every layer's G^W before its quantization, in one step that is then taken back."""
+def exact_weight_grads(
+    network: FixedNetwork, images: np.ndarray, labels: np.ndarray, rate: LearningRate
+) -> dict[str, np.ndarray]:
+    """Real values of every layer's G^W before its quantization, in one step that is then taken
+    back.
+    """
     kept: dict[tuple[str, str], Tensor] = {}
 
     def keep(tensor: str, layer: str, value: Tensor) -> None:
@@ -91,23 +110,31 @@ def exact_weight_grads(network: FixedNetwork, images: np.ndarray, labels: np.nda
     exact = {}
     for name, products in network.products.items():
         source, gradient = (kept[tensor, name] for tensor in ("activations", "preactivation_grads"))
-        sums = products.weight_grad_exact(*(value.codes.astype(storage(value.format)) for value in (source, gradient)))
+        sums = products.weight_grad_exact(
+            *(value.codes.astype(value.format.storage) for value in (source, gradient))
+        )
         exact[name] = np.ldexp(sums.astype(np.float64), products.weight_grad_step_exp)
     return exact
 
 
 def reflected_noise(network: FixedNetwork, images: np.ndarray) -> Iterator[Finding]:
-    """The noise variance that the quantization of G^A adds to G^W, over that of G^W's own quantization, D^2/12.
+    """The noise variance that the quantization of G^A adds to G^W, over that of G^W's own
+    quantization, D^2/12.
 
-    The root mean square over the elements of G^W, on a batch of images `(N, H, W, C)` in [0, 1], through the
-    square-Jacobian of the float network with the same parameters (fxsim/analysis/jacobian.py).
-    """
+    The root mean square over the elements of G^W, on a batch of images `(N, H, W, C)` in [0, 1],
+    through the square-Jacobian of the float network with the same parameters
+    (fxsim/analysis/jacobian.py)."""
     view = FloatNetwork(network.network, real_parameters(network), np.float64)
     tape = view.forward_tape(images)
     for name in network.network.names:
-        formats, operator = network.assignment.layers[name], square_jacobian(view, tape, name)
-        gains = operator.rmatvec(np.ones(operator.shape[0])) / (1.0 - network.network.layer(name).dropout)
-        share = (formats.activation_grads.step / formats.weight_grads.step) ** 2 * np.sqrt(np.mean(gains**2))
+        formats = network.assignment.layers[name]
+        operator = square_jacobian(view, tape, name)
+        gains = operator.rmatvec(np.ones(operator.shape[0])) / (
+            1.0 - network.network.layer(name).dropout
+        )
+        share = (formats.activation_grads.step / formats.weight_grads.step) ** 2 * np.sqrt(
+            np.mean(gains**2)
+        )
         yield Finding("BQN", name, "activation_grads", float(share), 1.0)
 
 
@@ -115,22 +142,31 @@ def real_parameters(network: FixedNetwork) -> Parameters:
     """The parameters as inference reads them, in real numbers."""
     real = {}
     for name, parameters in network.parameters.items():
-        real[name] = {kind: parameter.codes * parameter.format.step for kind, parameter in parameters.items()}
+        real[name] = {
+            kind: parameter.codes * parameter.format.step for kind, parameter in parameters.items()
+        }
         if name in network.norms:
-            formats, running = network.norms[name].formats, network.running[name]
-            real[name] |= {"running_mean": running.mean * running_format(formats.mean).step,
-                           "running_var": running.variance * running_format(formats.variance).step}
+            formats = network.norms[name].formats
+            running = network.running[name]
+            real[name] |= {
+                "running_mean": running.mean * running_format(formats.mean).step,
+                "running_var": running.variance * running_format(formats.variance).step,
+            }
     return real
 
 
-def histograms(network: FixedNetwork, images: np.ndarray, labels: np.ndarray, rate: float) -> dict[str, dict[str, dict]]:
-    """For each layer and each of the method's five tensors its magnitudes, counted by powers of two.
+def histograms(
+    network: FixedNetwork, images: np.ndarray, labels: np.ndarray, rate: float
+) -> dict[str, dict[str, dict]]:
+    """For each layer and each of the method's five tensors its magnitudes, counted by powers of
+    two.
 
-    The weights are the running ones, W with its accumulator.  Of activations and gradients the values are those of one step
-    of a float network with the same parameters, not quantized; for the accumulators the updates, rate * G^W.  Plain data:
-    'zeros', and 'counts' of the magnitudes in [2**e, 2**(e+1)) from e = 'least'.
-    """
-    view, rows = FloatNetwork(network.network, real_parameters(network), np.float64), {}
+    The weights are the running ones, W with its accumulator.  Of activations and gradients the
+    values are those of one step of a float network with the same parameters, not quantized; for the
+    accumulators the updates, rate * G^W.  Plain data: 'zeros', and 'counts' of the magnitudes in
+    [2**e, 2**(e+1)) from e = 'least'."""
+    view = FloatNetwork(network.network, real_parameters(network), np.float64)
+    rows = {}
 
     def see(tensor: str, layer: str, array: np.ndarray) -> None:
         if tensor in ("activations", *GRADIENTS):
@@ -139,7 +175,11 @@ def histograms(network: FixedNetwork, images: np.ndarray, labels: np.ndarray, ra
             rows[layer]["accumulators"] = _by_powers_of_two(rate * array)
 
     for name, parameters in network.parameters.items():
-        rows[name] = {"weights": _by_powers_of_two(parameters["weight"].running * parameters["weight"].accumulator_format.step)}
+        rows[name] = {
+            "weights": _by_powers_of_two(
+                parameters["weight"].running * parameters["weight"].accumulator_format.step
+            )
+        }
     view.loss_and_gradients(images, labels, probe=see)
     return rows
 
@@ -150,4 +190,8 @@ def _by_powers_of_two(array: np.ndarray) -> dict:
         return {"zeros": array.size, "least": 0, "counts": []}
     exponents = np.frexp(values)[1] - 1
     least = int(exponents.min())
-    return {"zeros": array.size - values.size, "least": least, "counts": np.bincount(exponents - least).tolist()}
+    return {
+        "zeros": array.size - values.size,
+        "least": least,
+        "counts": np.bincount(exponents - least).tolist(),
+    }

@@ -1,8 +1,10 @@
-"""The largest singular value of a layer's square-Jacobian, which bounds the noise reflected onto its G^W.
+"""The largest singular value of a layer's square-Jacobian, which bounds the noise reflected onto
+its G^W.
 
 Source: Sakr and Shanbhag, "Per-Tensor Fixed-Point Quantization of the Back-Propagation Algorithm",
 ICLR 2019, section 3 and appendix.
 """
+
 from __future__ import annotations
 
 import math
@@ -11,71 +13,86 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, svds
 
 from fxsim.errors import InputError
-from fxsim.nn import floating_products as products
-from fxsim.nn.floating import FloatNetwork, Tape
+from fxsim.nn.floating import products as products
+from fxsim.nn.floating.network import FloatNetwork, Tape
 
 _SMALL = 32
 
 
 def largest_singular_values(network: FloatNetwork, images: np.ndarray) -> np.ndarray:
-    """lambda_max of every layer, `(layers,)` float64, on one training batch `(N, H, W, C)`; see lambda_max."""
+    """lambda_max of every layer, `(layers,)` float64, on one training batch `(N, H, W, C)`.
+
+    See lambda_max.
+    """
     tape = network.forward_tape(images)
     return np.array([lambda_max(network, tape, layer.name) for layer in network.network.layers])
 
 
 def lambda_max(network: FloatNetwork, tape: Tape, name: str, tolerance: float = 5e-5) -> float:
-    """The largest singular value of the squared Jacobian of G^W_l with respect to G^A_{l+1}, of layer `name`.
+    """The largest singular value of the squared Jacobian of G^W_l with respect to G^A_{l+1}, of
+    layer `name`.
 
     tape: a forward pass of one batch with training=False.  tolerance: the relative error, at most.
 
-    The Jacobian goes through pooling, ReLU mask and batch norm to the weighted operation, and through the
-    im2col matrix of A_l to the weights.  The loss is the mean over the batch, so that G^A carries the factor
-    1/N and the Jacobian none.  Batch norm's backward pass counts as its scale alone, gamma / sqrt(running
-    variance + epsilon), for the batch's means would make the Jacobian dense; dropout as the mean over
-    its masks.
+    The Jacobian goes through pooling, ReLU mask and batch norm to the weighted operation, and
+    through the im2col matrix of A_l to the weights.  The loss is the mean over the batch, so that
+    G^A carries the factor 1/N and the Jacobian none.  Batch norm's backward pass counts as its
+    scale alone, gamma / sqrt(running variance + epsilon), for the batch's means would make the
+    Jacobian dense; dropout as the mean over its masks.
 
     The matrix is block diagonal over output channels; neither it nor a block is formed.
     Raises InputError for a layer that lets no gradient through.
     """
     operator = square_jacobian(network, tape, name)
     if not operator.rmatvec(np.ones(operator.shape[0], operator.dtype)).any():
-        raise InputError(f"layer {name!r} lets no gradient through to its weights on these images; "
-                         "train the network, or give more images")
+        raise InputError(
+            f"layer {name!r} lets no gradient through to its weights on these images; "
+            "train the network, or give more images"
+        )
     if min(operator.shape) <= _SMALL:
         found = _largest_of_small(operator)
     else:
-        # Entries are not negative, so neither is the wanted vector: the start cannot be orthogonal to it.
+        # Entries are not negative, so neither is the wanted vector: the start cannot be orthogonal
+        # to it.
         start = np.ones(min(operator.shape), operator.dtype)
-        # svds stops at a residual of tol^2 on the square of the singular value, which halves in its root.
-        found = svds(operator, k=1, v0=start, tol=math.sqrt(2 * tolerance), return_singular_vectors=False)[0]
+        # svds stops at a residual of tol^2 on the square of the singular value, which halves in its
+        # root.
+        found = svds(
+            operator, k=1, v0=start, tol=math.sqrt(2 * tolerance), return_singular_vectors=False
+        )[0]
     return float(found) / (1.0 - network.network.layer(name).dropout)
 
 
 def _largest_of_small(operator: LinearOperator) -> float:
-    """Where one side has so few dimensions that Lanczos' method would run out of them: their Gram matrix."""
+    """Where one side has so few dimensions that Lanczos' method would run out of them.
+
+    Their Gram matrix.
+    """
     narrow = operator if operator.shape[1] <= operator.shape[0] else operator.H
     image = narrow.matmat(np.eye(narrow.shape[1], dtype=operator.dtype))
     return math.sqrt(np.linalg.eigvalsh(image.T @ image)[-1])
 
 
 def square_jacobian(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
-    """An operator with the singular values of the layer's square-Jacobian (transposed), without dropout.
+    """An operator with the singular values of the layer's square-Jacobian (transposed), without
+    dropout.
 
-    It maps `(K, O)` flat, the shape of G^W, to one entry for each element of G^A or, without average
-    pooling, for each position before pooling: with max pooling an element of G^A reaches one position.
-    """
+    It maps `(K, O)` flat, the shape of G^W, to one entry for each element of G^A or, without
+    average pooling, for each position before pooling: with max pooling an element of G^A reaches
+    one position."""
     average = tape.layers[name].layer.pool and tape.layers[name].layer.pool.kind == "average"
     return (_averaged if average else _routed)(network, tape, name)
 
 
 def _routed(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
-    """Each element of G^A reaches at most one position p, with factor f[p]: rows f[p]^2 * C[p, :]^2.
+    """Each element of G^A reaches at most one position p, with factor f[p]: rows f[p]^2 * C[p,
+    :]^2.
 
-    The square of the im2col matrix is the im2col matrix of the squared activations, so that the products
-    are the executor's own.
+    The square of the im2col matrix is the im2col matrix of the squared activations, so that the
+    products are the executor's own.
     """
     entry = tape.layers[name]
-    factors = _position_factors(network, tape, name)**2
+    factors = _position_factors(network, tape, name) ** 2
     activations = entry.input**2
 
     def matvec(vector):
@@ -90,23 +107,31 @@ def _routed(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
 
 
 def _averaged(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
-    """Each element q of G^A reaches a whole window: rows (sum of f[p] * C[p, :] over the window of q)^2."""
+    """Each element q of G^A reaches a whole window.
+
+    Rows (sum of f[p] * C[p, :] over the window of q)^2.
+    """
     entry = tape.layers[name]
-    size, outputs = entry.layer.pool.size, entry.shape.pre[2]
+    size = entry.layer.pool.size
+    outputs = entry.shape.pre[2]
     factors = _windows(_position_factors(network, tape, name), entry.shape.pre, size)
     columns = _windows(tape.columns(name), entry.shape.pre, size)
     count, windows = factors.shape[:2]
 
     def rows(sample):  # (Q, O, K)
-        return (factors[sample].transpose(0, 2, 1) @ columns[sample])**2
+        return (factors[sample].transpose(0, 2, 1) @ columns[sample]) ** 2
 
     def matvec(vector):
         weights = vector.reshape(-1, outputs)
-        return np.concatenate([np.einsum("qok,ko->qo", rows(sample), weights) for sample in range(count)]).ravel()
+        return np.concatenate(
+            [np.einsum("qok,ko->qo", rows(sample), weights) for sample in range(count)]
+        ).ravel()
 
     def rmatvec(vector):
         gradient = vector.reshape(count, windows, outputs)
-        return sum(np.einsum("qok,qo->ko", rows(sample), gradient[sample]) for sample in range(count)).ravel()
+        return sum(
+            np.einsum("qok,qo->ko", rows(sample), gradient[sample]) for sample in range(count)
+        ).ravel()
 
     shape = (count * windows * outputs, entry.shape.weights)
     return LinearOperator(shape, matvec, rmatvec, dtype=factors.dtype)
@@ -119,9 +144,14 @@ def _position_factors(network: FloatNetwork, tape: Tape, name: str) -> np.ndarra
 
 
 def _windows(positions: np.ndarray, pre: tuple[int, int, int], size: int) -> np.ndarray:
-    """`(N, P, X)` as `(N, Q, size * size, X)`, the pooling windows; a remainder at the edge is dropped."""
-    (height, width, _), (count, _, last) = pre, positions.shape
-    rows, columns = height // size, width // size
-    grid = positions.reshape(count, height, width, last)[:, :rows * size, :columns * size]
+    """`(N, P, X)` as `(N, Q, size * size, X)`, the pooling windows.
+
+    A remainder at the edge is dropped.
+    """
+    (height, width, _) = pre
+    (count, _, last) = positions.shape
+    rows = height // size
+    columns = width // size
+    grid = positions.reshape(count, height, width, last)[:, : rows * size, : columns * size]
     grid = grid.reshape(count, rows, size, columns, size, last).transpose(0, 1, 3, 2, 4, 5)
     return grid.reshape(count, rows * columns, size * size, last)

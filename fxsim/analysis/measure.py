@@ -1,4 +1,5 @@
 """All statistics of a trained float network in one call."""
+
 from __future__ import annotations
 
 import math
@@ -9,7 +10,7 @@ import numpy as np
 from fxsim.analysis.jacobian import largest_singular_values
 from fxsim.analysis.noise_gains import noise_gains
 from fxsim.analysis.statistics import GradientStatistics, Statistics
-from fxsim.nn.floating import FloatNetwork, Tape
+from fxsim.nn.floating.network import FloatNetwork, Tape
 
 
 def measure(
@@ -22,13 +23,15 @@ def measure(
 ) -> Statistics:
     """The Statistics of a trained network.
 
-    gradients: what was observed while it was trained.  images: `(N, H, W, C)`, the sample for noise gains and
-    largest magnitudes, taken `batch` at a time.  training_batch: images of one training batch, for lambda_max; its
-    length is the batch size.  gamma_min: the smallest learning rate of the schedule.
-    """
+    gradients: what was observed while it was trained.  images: `(N, H, W, C)`, the sample for noise
+    gains and largest magnitudes, taken `batch` at a time.  training_batch: images of one training
+    batch, for lambda_max; its length is the batch size.  gamma_min: the smallest learning rate of
+    the schedule."""
     shapes = [network.network.shape(name) for name in network.network.names]
     weights_gain, activations_gain = noise_gains(network, images, batch)
-    preactivations_max, variances_max, logits_max = largest_magnitudes(network, images, training_batch, batch)
+    preactivations_max, variances_max, logits_max = largest_magnitudes(
+        network, images, training_batch, batch
+    )
     return Statistics(
         network=network.network.name,
         layers=network.network.names,
@@ -37,7 +40,9 @@ def measure(
         activations_gain=activations_gain,
         lambda_max=largest_singular_values(network, training_batch),
         weight_grads_count=np.array([shape.weights for shape in shapes]),
-        activation_grads_count=np.array([math.prod(shape.output) * len(training_batch) for shape in shapes]),
+        activation_grads_count=np.array(
+            [math.prod(shape.output) * len(training_batch) for shape in shapes]
+        ),
         preactivations_max=preactivations_max,
         variances_max=variances_max,
         logits_max=logits_max,
@@ -46,13 +51,14 @@ def measure(
     )
 
 
-def largest_magnitudes(network: FloatNetwork, images: np.ndarray, training_batch: np.ndarray,
-                       batch: int = 64) -> tuple[np.ndarray, np.ndarray, float]:
-    """The largest |Z| of every layer `(layers,)`, bias included, before batch norm; the largest variance of a channel
-    over a batch, 0 without batch norm; the largest score.
+def largest_magnitudes(
+    network: FloatNetwork, images: np.ndarray, training_batch: np.ndarray, batch: int = 64
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The largest |Z| of every layer `(layers,)`, bias included, before batch norm; the largest
+    variance of a channel over a batch, 0 without batch norm; the largest score.
 
-    In inference mode; where there is batch norm also in training mode, whose statistics may be others.
-    """
+    In inference mode; where there is batch norm also in training mode, whose statistics may be
+    others."""
     layers, variances = np.zeros((2, len(network.network.names)))
     scores = 0.0
     for tape in _tapes(network, images, training_batch, batch):
@@ -65,9 +71,13 @@ def largest_magnitudes(network: FloatNetwork, images: np.ndarray, training_batch
     return layers, variances, scores
 
 
-def _tapes(network: FloatNetwork, images: np.ndarray, training_batch: np.ndarray, batch: int) -> Iterator[Tape]:
+def _tapes(
+    network: FloatNetwork, images: np.ndarray, training_batch: np.ndarray, batch: int
+) -> Iterator[Tape]:
     for start in range(0, len(images), batch):
-        yield network.forward_tape(images[start:start + batch])
+        yield network.forward_tape(images[start : start + batch])
     if any(layer.batch_norm for layer in network.network.layers):
-        copy = FloatNetwork(network.network, network.parameters, network.dtype)  # its running statistics move
+        copy = FloatNetwork(
+            network.network, network.parameters, network.dtype
+        )  # its running statistics move
         yield copy.forward_tape(training_batch, training=True)

@@ -1,36 +1,51 @@
 """How often fixed-point inference decides otherwise than float, which criterion EFQN bounds."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
 
-from fxsim.nn.codes import pixel_codes
-from fxsim.nn.fixed import FixedNetwork
-from fxsim.nn.floating import FloatNetwork
+from fxsim.datasets.pixels import pixel_codes
+from fxsim.nn.fixed.network import FixedNetwork
+from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import Parameters
-from fxsim.precision import PrecisionAssignment
+from fxsim.nn.precision import PrecisionAssignment
 
 
-def mismatch(network: FloatNetwork, assignment: PrecisionAssignment, pixels: np.ndarray, pixel_max: int) -> float:
-    """The share of pictures that the float network and the same parameters in fixed point decide differently.
+def mismatch(
+    network: FloatNetwork, assignment: PrecisionAssignment, pixels: np.ndarray, pixel_max: int
+) -> float:
+    """The share of pictures that the float network and the same parameters in fixed point decide
+    differently.
 
     pixels: `(N, H, W, C)`, 0 to pixel_max.  A decision is the first of the greatest scores.
     """
-    return float(np.mean(float_decisions(network, pixels, pixel_max)
-                         != fixed_decisions(network.network, assignment, network.parameters, pixels, pixel_max)))
+    return float(
+        np.mean(
+            float_decisions(network, pixels, pixel_max)
+            != fixed_decisions(network.network, assignment, network.parameters, pixels, pixel_max)
+        )
+    )
 
 
 def float_decisions(network: FloatNetwork, pixels: np.ndarray, pixel_max: int) -> np.ndarray:
     return _decisions(lambda part: network.forward(part / network.dtype.type(pixel_max)), pixels)
 
 
-def fixed_decisions(network, assignment: PrecisionAssignment, parameters: Parameters, pixels: np.ndarray,
-                    pixel_max: int) -> np.ndarray:
+def fixed_decisions(
+    network,
+    assignment: PrecisionAssignment,
+    parameters: Parameters,
+    pixels: np.ndarray,
+    pixel_max: int,
+) -> np.ndarray:
     fixed = FixedNetwork(network, assignment, parameters)
     codes = pixel_codes(pixel_max, fixed.input_format)
     return _decisions(lambda part: fixed.logits(codes[part]), pixels)
 
 
 def _decisions(scores: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.argmax(scores(part), axis=1) for part in np.array_split(pixels, -(-len(pixels) // 256))])
+    return np.concatenate(
+        [np.argmax(scores(part), axis=1) for part in np.array_split(pixels, -(-len(pixels) // 256))]
+    )

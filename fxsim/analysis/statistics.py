@@ -1,4 +1,8 @@
-"""What is measured on the float baseline: the record that the assignment reads, and the observer that fills it."""
+"""What is measured on the float baseline.
+
+The record that the assignment reads, and the observer that fills it.
+"""
+
 from __future__ import annotations
 
 import dataclasses
@@ -19,20 +23,21 @@ SIGMA_RATE = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Statistics of the float run of the network `network`; arrays have one entry per layer of `layers`.
+    """Statistics of the float run of the network `network`; arrays have one entry per layer of
+    `layers`.
 
-    *_sigma_max, *_sigma_min: largest and smallest standard deviation of a gradient along training, of
-        weights, of the layer's output activations, of the bias (0 where a layer has none), and where there is batch norm
-        (else 0) of gamma, of beta, and at the pre-activations;
-    weights_gain, activations_gain: noise gains E_W and E_A of W_l and A_l (fxsim.analysis.noise_gains);
-    lambda_max: largest singular value of the square-Jacobian of G^W_l with respect to G^A_{l+1};
-    weight_grads_count, activation_grads_count: elements of G^W_l and of G^A_{l+1}, the batch included;
-    preactivations_max: largest magnitude at the weighted operation's output; variances_max: largest variance that batch
-        norm divides by, 0 without batch norm;
+    *_sigma_max, *_sigma_min: largest and smallest standard deviation of a gradient along training,
+    of weights, of the layer's output activations, of the bias (0 where a layer has none), and
+    where there is batch norm (else 0) of gamma, of beta, and at the pre-activations;
+    weights_gain, activations_gain: noise gains E_W and E_A of W_l and A_l
+    (fxsim.analysis.noise_gains); lambda_max: largest singular value of the square-Jacobian of G^W_l
+    with respect to G^A_{l+1}; weight_grads_count, activation_grads_count: elements of G^W_l and of
+    G^A_{l+1}, the batch included; preactivations_max: largest magnitude at the weighted operation's
+    output; variances_max: largest variance that batch norm divides by, 0 without batch norm;
     logits_max: the same of the class scores; gamma_min: the smallest learning rate of the schedule.
 
-    Raises InputError, naming entry and layer, for NaN, infinity, and what must be above 0 and is not.
-    Source: Sakr and Shanbhag (ICLR 2019), section 3 and appendix.
+    Raises InputError, naming entry and layer, for NaN, infinity, and what must be above 0 and is
+    not. Source: Sakr and Shanbhag (ICLR 2019), section 3 and appendix.
     """
 
     network: str
@@ -65,7 +70,9 @@ class Statistics:
         object.__setattr__(self, "layers", tuple(map(str, self.layers)))
         for name in PER_LAYER:
             given = getattr(self, name)
-            values = _numbers(name, np.zeros(len(self.layers)) if given is None else given, (len(self.layers),))
+            values = _numbers(
+                name, np.zeros(len(self.layers)) if given is None else given, (len(self.layers),)
+            )
             _check_positive(name, values, self.layers)
             object.__setattr__(self, name, values)
         for name in PER_NETWORK:
@@ -77,12 +84,20 @@ class Statistics:
     def check_network(self, network: Network) -> None:
         """InputError unless these are statistics of `network`: its name, its layers, its biases."""
         if self.network != network.name or self.layers != network.names:
-            raise InputError(f"statistics are of network {self.network!r} with layers {', '.join(self.layers)}, not of "
-                             f"{network.name!r} with {', '.join(network.names)}; make them with `fxsim analyze`")
-        for names, concerned in ((OF_BIAS, lambda layer: layer.bias), (OF_BATCH_NORM, lambda layer: layer.batch_norm)):
+            raise InputError(
+                f"statistics are of network {self.network!r} with layers {', '.join(self.layers)}, "
+                f"not of "
+                f"{network.name!r} with {', '.join(network.names)}; make them with `fxsim analyze`"
+            )
+        for names, concerned in (
+            (OF_BIAS, lambda layer: layer.bias),
+            (OF_BATCH_NORM, lambda layer: layer.batch_norm),
+        ):
             rows = [row for row, layer in enumerate(network.layers) if concerned(layer)]
             for name in names:
-                _check_all_positive(name, getattr(self, name)[rows], [self.layers[row] for row in rows])
+                _check_all_positive(
+                    name, getattr(self, name)[rows], [self.layers[row] for row in rows]
+                )
 
     def save(self, path: str | Path) -> None:
         """An .npz of plain arrays, one for each field."""
@@ -90,12 +105,17 @@ class Statistics:
 
     @classmethod
     def load(cls, path: str | Path, network: Network | None = None) -> Statistics:
-        """What `save` wrote, for `network` if that is given; an InputError names the file and what is wrong."""
+        """What `save` wrote, for `network` if that is given.
+
+        An InputError names the file and what is wrong.
+        """
         arrays = read_arrays(path)
         try:
             missing = [field for field in FIELDS if field not in (*arrays, *OF_BATCH_NORM)]
             if missing:
-                raise InputError(f"{missing[0]} is missing; make the file anew with `fxsim analyze`")
+                raise InputError(
+                    f"{missing[0]} is missing; make the file anew with `fxsim analyze`"
+                )
             layers = tuple(np.atleast_1d(arrays["layers"]))
             statistics = cls(**{field: arrays.get(field) for field in FIELDS} | {"layers": layers})
             if network is not None:
@@ -106,20 +126,30 @@ class Statistics:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Statistics))
-PER_LAYER = tuple(field.name for field in dataclasses.fields(Statistics) if field.type == "np.ndarray")
+PER_LAYER = tuple(
+    field.name for field in dataclasses.fields(Statistics) if field.type == "np.ndarray"
+)
 PER_NETWORK = ("logits_max", "gamma_min", "batch_size")
 OF_BIAS = ("bias_grads_sigma_max", "bias_grads_sigma_min")
 """Entries that are 0 for a layer without bias."""
-OF_BATCH_NORM = (*(f"{tensor}_sigma_{which}" for tensor in ("gamma_grads", "beta_grads", "preactivation_grads")
-                   for which in ("max", "min")), "variances_max")
+OF_BATCH_NORM = (
+    *(
+        f"{tensor}_sigma_{which}"
+        for tensor in ("gamma_grads", "beta_grads", "preactivation_grads")
+        for which in ("max", "min")
+    ),
+    "variances_max",
+)
 """Entries that are 0 for a layer without batch norm."""
 
 
 def _numbers(name: str, values, shape: tuple[int, ...]) -> np.ndarray:
     values = np.asarray(values)
     if values.dtype.kind not in "iuf" or values.shape != shape:
-        raise InputError(f"{name} must be numbers of shape {shape}, got {values.dtype} of shape {values.shape}; "
-                         "make the statistics anew with `fxsim analyze`")
+        raise InputError(
+            f"{name} must be numbers of shape {shape}, got {values.dtype} of shape {values.shape}; "
+            "make the statistics anew with `fxsim analyze`"
+        )
     return values.astype(np.float64)
 
 
@@ -133,21 +163,32 @@ def _check_all_positive(name: str, values: np.ndarray, layers) -> None:
     for value, layer in zip(values, layers):
         if not (math.isfinite(value) and value > 0):
             where = f" of layer {layer!r}" if layer else ""
-            raise InputError(f"{name}{where} must be finite and above 0, got {value:g}; train the float network again, "
-                             "longer or at a lower learning rate")
+            raise InputError(
+                f"{name}{where} must be finite and above 0, got {value:g}; train the float network "
+                f"again, "
+                "longer or at a lower learning rate"
+            )
 
 
 class GradientStatistics:
     """Follows the standard deviations of all gradients of `network` along training.
 
-    For each G^W_l, G^A_{l+1}, bias gradient and gradient of batch norm: a moving average (rate 0.1, started at the
-    first value) over training steps of the tensor's variance, and the largest and smallest that it has been.  `every`: steps
-    from one sample to the next.  `state` is all there is, a float64 array `(3, tensors, layers)` of average,
-    largest and smallest; save it and assign it to go on after a break.
+    For each G^W_l, G^A_{l+1}, bias gradient and gradient of batch norm: a moving average (rate 0.1,
+    started at the first value) over training steps of the tensor's variance, and the largest and
+    smallest that it has been.  `every`: steps from one sample to the next.  `state` is all there
+    is, a float64 array `(3, tensors, layers)` of average, largest and smallest; save it and assign
+    it to go on after a break.
     Source: Sakr and Shanbhag (ICLR 2019), section 3.
     """
 
-    TENSORS = ("weight_grads", "activation_grads", "bias_grads", "gamma_grads", "beta_grads", "preactivation_grads")
+    TENSORS = (
+        "weight_grads",
+        "activation_grads",
+        "bias_grads",
+        "gamma_grads",
+        "beta_grads",
+        "preactivation_grads",
+    )
 
     def __init__(self, network: Network, every: int = 1):
         if every < 1:
@@ -161,12 +202,18 @@ class GradientStatistics:
         return self.observe if step % self.every == 0 else None
 
     def observe(self, tensor: str, layer: str, array: np.ndarray) -> None:
-        """Takes in one tensor; those without a place here are ignored.  InputError where it is not finite."""
+        """Takes in one tensor.
+
+        Those without a place here are ignored.  InputError where it is not finite.
+        """
         if tensor not in self.TENSORS:
             return
         variance = _variance(array)
         if not math.isfinite(variance):
-            raise InputError(f"layer {layer!r}: {tensor} are not finite, the run diverges; lower the learning rate")
+            raise InputError(
+                f"layer {layer!r}: {tensor} are not finite, the run diverges; lower the learning "
+                f"rate"
+            )
         place = self.TENSORS.index(tensor), self.network.names.index(layer)
         average, largest, smallest = self.state[(slice(None), *place)]
         if math.isnan(average):
@@ -175,17 +222,25 @@ class GradientStatistics:
         self.state[(slice(None), *place)] = average, max(largest, average), min(smallest, average)
 
     def sigmas(self) -> dict[str, np.ndarray]:
-        """`<tensor>_sigma_max` and `<tensor>_sigma_min`, one entry per layer, by the names of Statistics' fields."""
-        deviations, names = np.sqrt(self.state[1:]), {True: self.TENSORS[3:], False: ("bias_grads",)}
+        """`<tensor>_sigma_max` and `<tensor>_sigma_min`, one entry per layer, by the names of
+        Statistics' fields.
+        """
+        deviations = np.sqrt(self.state[1:])
+        names = {True: self.TENSORS[3:], False: ("bias_grads",)}
         for row, layer in enumerate(self.network.layers):
-            deviations[:, [self.TENSORS.index(name) for name in names[not layer.batch_norm]], row] = 0.0
-        return {f"{tensor}_sigma_{which}": deviations[at, row].copy()
-                for row, tensor in enumerate(self.TENSORS) for at, which in enumerate(("max", "min"))}
+            deviations[
+                :, [self.TENSORS.index(name) for name in names[not layer.batch_norm]], row
+            ] = 0.0
+        return {
+            f"{tensor}_sigma_{which}": deviations[at, row].copy()
+            for row, tensor in enumerate(self.TENSORS)
+            for at, which in enumerate(("max", "min"))
+        }
 
 
 def _variance(array: np.ndarray) -> float:
     """The variance without a copy; gradients are so nearly centred that nothing cancels."""
     flat = array.reshape(-1)
     with np.errstate(invalid="ignore", over="ignore"):  # the caller looks at what comes out
-        variance = float(np.dot(flat, flat)) / flat.size - float(flat.mean(dtype=np.float64))**2
+        variance = float(np.dot(flat, flat)) / flat.size - float(flat.mean(dtype=np.float64)) ** 2
     return 0.0 if variance < 0.0 else variance

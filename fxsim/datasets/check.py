@@ -1,4 +1,5 @@
 """The files of the data sets in a folder, each read and checked."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -15,11 +16,12 @@ from fxsim.errors import InputError, choice
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What `describe` found: `records` pictures in `files`, or the `problem` with them (None where all is well).
+    """What `describe` found: `records` pictures in `files`, or the `problem` with them (None where
+    all is well).
 
     split: 'train', 'test', 'train+test' for a pair that is to be split; '' where that is not clear.
-    shape: (H, W, C).  pixels: the least and the greatest.  classes: 'train' and 'test' -> pictures of each class.
-    """
+    shape: (H, W, C).  pixels: the least and the greatest.  classes: 'train' and 'test' -> pictures
+    of each class."""
 
     dataset: str
     split: str
@@ -32,7 +34,8 @@ class FileCheck:
 
 
 def describe(folder: str | Path, dataset: str | None = None) -> list[FileCheck]:
-    """The data sets that a folder holds, or that of one name; MNIST's images and labels are checked as a pair.
+    """The data sets that a folder holds, or that of one name; MNIST's images and labels are checked
+    as a pair.
 
     A data set is recognised by any one of its files; the ones then missing are listed as problems.
     Raises InputError where there is no such folder.
@@ -60,6 +63,16 @@ def _check_part(name: str, layout: Layout, part: Part) -> FileCheck:
     if part.split == "train+test":
         (_, train), (_, test) = split_last_fifth(images, labels)
         sets = {"train": train, "test": test}
-    classes = {split: tuple(np.bincount(own, minlength=layout.classes).tolist()) for split, own in sets.items()}
-    return FileCheck(name, part.split, part.files, len(labels), images.shape[1:],
-                     (int(images.min()), int(images.max())), classes)
+    classes = {
+        split: tuple(np.bincount(own, minlength=layout.classes).tolist())
+        for split, own in sets.items()
+    }
+    return FileCheck(
+        name,
+        part.split,
+        part.files,
+        len(labels),
+        images.shape[1:],
+        (int(images.min()), int(images.max())),
+        classes,
+    )

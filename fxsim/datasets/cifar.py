@@ -1,4 +1,5 @@
 """The binary version of CIFAR-10 and CIFAR-100."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,17 +11,25 @@ from fxsim.errors import InputError
 
 
 def read_cifar(path: Path, label_bytes: dict[str, int]) -> Pictures:
-    """Records of label bytes (name: classes; the last one counts), then R, G and B planes of 32x32."""
+    """Records of label bytes (name.
+
+    Classes; the last one counts), then R, G and B planes of 32x32.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from error
     record = len(label_bytes) + 3 * 32 * 32
     if not content or len(content) % record:
-        raise InputError(f"{path}: truncated: {len(content):,} bytes is not a multiple of {record:,}, the size of "
-                         "a record; fetch it again, in the binary version")
+        raise InputError(
+            f"{path}: truncated: {len(content):,} bytes is not a multiple of {record:,}, the size "
+            f"of "
+            "a record; fetch it again, in the binary version"
+        )
     records = np.frombuffer(content, np.uint8).reshape(-1, record)
     for column, (name, classes) in enumerate(label_bytes.items()):
         check_labels(str(path), records[:, column], classes, name=name)
-    planes = records[:, len(label_bytes):].reshape(-1, 3, 32, 32)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, len(label_bytes) - 1].copy()
+    planes = records[:, len(label_bytes) :].reshape(-1, 3, 32, 32)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[
+        :, len(label_bytes) - 1
+    ].copy()

@@ -1,4 +1,5 @@
 """Dataset: pictures and labels, checked."""
+
 from __future__ import annotations
 
 import math
@@ -17,10 +18,10 @@ Pictures = tuple[np.ndarray, np.ndarray]
 class Dataset:
     """Pictures and labels, split into a training and a test set.
 
-    train_images, test_images: `(N, H, W, C)` uint8 pixels in 0..pixel_max, where pixel_max stands for 1.0.
-    train_labels, test_labels: `(N,)` uint8 in 0..classes-1.
-    Raises TypeError where an array is not uint8, InputError where shapes, labels or pixels do not fit.
-    """
+    train_images, test_images: `(N, H, W, C)` uint8 pixels in 0..pixel_max, where pixel_max stands
+    for 1.0. train_labels, test_labels: `(N,)` uint8 in 0..classes-1.
+    Raises TypeError where an array is not uint8, InputError where shapes, labels or pixels do not
+    fit."""
 
     name: str
     train_images: np.ndarray = field(repr=False)
@@ -34,12 +35,16 @@ class Dataset:
         if not 1 <= self.classes <= 256:
             raise InputError(f"dataset {self.name!r}: classes must be 1 to 256, got {self.classes}")
         if not 1 <= self.pixel_max <= 255:
-            raise InputError(f"dataset {self.name!r}: pixel_max must be 1 to 255, got {self.pixel_max}")
+            raise InputError(
+                f"dataset {self.name!r}: pixel_max must be 1 to 255, got {self.pixel_max}"
+            )
         _check_pictures(f"dataset {self.name!r}: train", self.train_images, self.train_labels, self)
         _check_pictures(f"dataset {self.name!r}: test", self.test_images, self.test_labels, self)
         if self.test_images.shape[1:] != self.image_shape:
-            raise InputError(f"dataset {self.name!r}: test_images are {self.test_images.shape[1:]}, "
-                             f"train_images {self.image_shape}; give both one (H, W, C)")
+            raise InputError(
+                f"dataset {self.name!r}: test_images are {self.test_images.shape[1:]}, "
+                f"train_images {self.image_shape}; give both one (H, W, C)"
+            )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -55,21 +60,29 @@ def _check_pictures(where: str, images: np.ndarray, labels: np.ndarray, dataset:
     if images.ndim != 4 or not images.size:
         raise InputError(f"{where}_images must be (N, H, W, C) and not empty, got {images.shape}")
     if labels.shape != images.shape[:1]:
-        raise InputError(f"{where}_labels must be one for each of {len(images):,} pictures, got {labels.shape}")
+        raise InputError(
+            f"{where}_labels must be one for each of {len(images):,} pictures, got {labels.shape}"
+        )
     check_labels(f"{where}_labels", labels, dataset.classes)
     if images.max() > dataset.pixel_max:
         index = np.argmax(images.max(axis=(1, 2, 3)) > dataset.pixel_max)
-        raise InputError(f"{where}_images: picture {index:,} has pixel {images[index].max()}, above "
-                         f"pixel_max {dataset.pixel_max}; scale the pixels or raise pixel_max")
+        raise InputError(
+            f"{where}_images: picture {index:,} has pixel {images[index].max()}, above "
+            f"pixel_max {dataset.pixel_max}; scale the pixels or raise pixel_max"
+        )
 
 
-def check_labels(where: str, labels: np.ndarray, classes: int, first: int = 0, name: str = "label") -> None:
+def check_labels(
+    where: str, labels: np.ndarray, classes: int, first: int = 0, name: str = "label"
+) -> None:
     """InputError unless each label is a whole number in first..first+classes-1; NaN is not."""
     wrong = ~np.isin(labels, np.arange(first, first + classes))
     if wrong.any():
         index = np.argmax(wrong)
-        raise InputError(f"{where}: record {index:,} has {name} {labels[index]}, outside {first} to "
-                         f"{first + classes - 1}; the file is damaged or of another data set")
+        raise InputError(
+            f"{where}: record {index:,} has {name} {labels[index]}, outside {first} to "
+            f"{first + classes - 1}; the file is damaged or of another data set"
+        )
 
 
 def split_last_fifth(images: np.ndarray, labels: np.ndarray) -> tuple[Pictures, Pictures]:
@@ -80,4 +93,6 @@ def split_last_fifth(images: np.ndarray, labels: np.ndarray) -> tuple[Pictures, 
 
 def unreadable(path: Path, error: OSError) -> InputError:
     """What to raise where the system does not let `path` be read."""
-    return InputError(f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions")
+    return InputError(
+        f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions"
+    )

@@ -1,4 +1,5 @@
 """Data sets read from a folder."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -16,22 +17,40 @@ from fxsim.errors import InputError, choice
 
 LAYOUTS = {
     "mnist": Layout(
-        10, "train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k (or one such pair), plain or .gz",
-        (60_000, 10_000), find_mnist, read_mnist),
+        10,
+        "train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k (or one such pair), "
+        "plain or .gz",
+        (60_000, 10_000),
+        find_mnist,
+        read_mnist,
+    ),
     "cifar10": Layout(
-        10, "data_batch_1.bin to data_batch_5.bin and test_batch.bin (the binary version), or cifar-10-batches-bin",
+        10,
+        "data_batch_1.bin to data_batch_5.bin and test_batch.bin (the binary version), or "
+        "cifar-10-batches-bin",
         (50_000, 10_000),
-        partial(find_named, train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)), test="test_batch.bin",
-                child="cifar-10-batches-bin"),
-        partial(read_cifar, label_bytes={"label": 10})),
+        partial(
+            find_named,
+            train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+            test="test_batch.bin",
+            child="cifar-10-batches-bin",
+        ),
+        partial(read_cifar, label_bytes={"label": 10}),
+    ),
     "cifar100": Layout(
-        100, "train.bin and test.bin (the binary version), or cifar-100-binary", (50_000, 10_000),
+        100,
+        "train.bin and test.bin (the binary version), or cifar-100-binary",
+        (50_000, 10_000),
         partial(find_named, train=("train.bin",), test="test.bin", child="cifar-100-binary"),
-        partial(read_cifar, label_bytes={"coarse label": 20, "fine label": 100})),
+        partial(read_cifar, label_bytes={"coarse label": 20, "fine label": 100}),
+    ),
     "svhn": Layout(
-        10, "train_32x32.mat and test_32x32.mat (cropped digits, format 2)", (73_257, 26_032),
+        10,
+        "train_32x32.mat and test_32x32.mat (cropped digits, format 2)",
+        (73_257, 26_032),
         partial(find_named, train=("train_32x32.mat",), test="test_32x32.mat"),
-        read_svhn),
+        read_svhn,
+    ),
 }
 
 NAMES = ("digits", *LAYOUTS)
@@ -41,37 +60,48 @@ NAMES = ("digits", *LAYOUTS)
 def load(name: str, folder: str | Path | None = None) -> Dataset:
     """The data set of that name; all but the embedded digits are read from `folder`.
 
-    Raises InputError where the name is unknown, the folder is missing, or a file is missing or wrong.
-    """
+    Raises InputError where the name is unknown, the folder is missing, or a file is missing or
+    wrong."""
     if choice("dataset", name, NAMES) != "digits":
         return _load_folder(name, folder)
     if folder is not None:
-        raise InputError(f"dataset 'digits' is inside the package and reads no folder, got {str(folder)!r}; "
-                         f"leave the folder out or choose from {', '.join(LAYOUTS)}")
+        raise InputError(
+            f"dataset 'digits' is inside the package and reads no folder, got {str(folder)!r}; "
+            f"leave the folder out or choose from {', '.join(LAYOUTS)}"
+        )
     return digits()
 
 
 def mnist(folder: str | Path) -> Dataset:
     """MNIST from IDX files, plain or .gz: 28x28x1, 10 classes.
 
-    Takes the train- and t10k- pairs under their usual names (`-idx3-ubyte` or `.idx3-ubyte`).  Where the folder
-    has only one pair of images and labels, under any prefix, the last fifth of it (rounded up) is the test set.
-    """
+    Takes the train- and t10k- pairs under their usual names (`-idx3-ubyte` or `.idx3-ubyte`).
+    Where the folder has only one pair of images and labels, under any prefix, the last fifth of it
+    (rounded up) is the test set."""
     return _load_folder("mnist", folder)
 
 
 def cifar10(folder: str | Path) -> Dataset:
-    """CIFAR-10 from its binary version, in the folder or its cifar-10-batches-bin: 32x32x3, 10 classes."""
+    """CIFAR-10 from its binary version, in the folder or its cifar-10-batches-bin.
+
+    32x32x3, 10 classes.
+    """
     return _load_folder("cifar10", folder)
 
 
 def cifar100(folder: str | Path) -> Dataset:
-    """CIFAR-100 from its binary version, in the folder or its cifar-100-binary: 32x32x3, the 100 fine classes."""
+    """CIFAR-100 from its binary version, in the folder or its cifar-100-binary.
+
+    32x32x3, the 100 fine classes.
+    """
     return _load_folder("cifar100", folder)
 
 
 def svhn(folder: str | Path) -> Dataset:
-    """SVHN's cropped digits (format 2, MATLAB files): 32x32x3, 10 classes; the file's label 10 is the digit 0."""
+    """SVHN's cropped digits (format 2, MATLAB files).
+
+    32x32x3, 10 classes; the file's label 10 is the digit 0.
+    """
     return _load_folder("svhn", folder)
 
 
@@ -93,12 +123,17 @@ def _load_folder(name: str, folder: str | Path | None) -> Dataset:
 def existing(folder: str | Path) -> Path:
     """The path of a folder that is there; else InputError."""
     if not Path(folder).is_dir():
-        raise InputError(f"{folder}: no such folder; give the folder that holds the data set's files")
+        raise InputError(
+            f"{folder}: no such folder; give the folder that holds the data set's files"
+        )
     return Path(folder)
 
 
 def find_parts(layout: Layout, folder: Path) -> list[Part]:
-    """The parts of a data set in `folder`, none where it is not there; InputError where they are not clear."""
+    """The parts of a data set in `folder`, none where it is not there.
+
+    InputError where they are not clear.
+    """
     try:
         return layout.find(folder)
     except OSError as error:

@@ -1,4 +1,5 @@
 """IDX files, the format of MNIST."""
+
 from __future__ import annotations
 
 import gzip
@@ -19,11 +20,11 @@ _IDX_NAME = re.compile(r"(?P<prefix>.*)(?P<kind>images[-.]idx3|labels[-.]idx1)-u
 
 
 def read_idx(path: str | Path, dimensions: int) -> np.ndarray:
-    """The uint8 array of an IDX file (plain, or gzip where the name ends in .gz) with that many dimensions.
+    """The uint8 array of an IDX file (plain, or gzip where the name ends in .gz) with that many
+    dimensions.
 
-    Raises InputError on a wrong magic number, an empty shape, too few or too many bytes, damaged gzip.
-    Source: Y. LeCun, C. Cortes and C. Burges, the MNIST database, "File formats".
-    """
+    Raises InputError on a wrong magic number, an empty shape, too few or too many bytes, damaged
+    gzip. Source: Y. LeCun, C. Cortes and C. Burges, the MNIST database, "File formats"."""
     path = Path(path)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
@@ -35,19 +36,31 @@ def read_idx(path: str | Path, dimensions: int) -> np.ndarray:
         raise unreadable(path, error) from error
     size = math.prod(shape)
     if len(content) != size:
-        got = f"truncated: {len(content):,}" if len(content) < size else f"oversized: more than {size:,}"
-        raise InputError(f"{path}: {got} bytes follow a header whose shape {shape} takes {size:,}; fetch it again")
+        got = (
+            f"truncated: {len(content):,}"
+            if len(content) < size
+            else f"oversized: more than {size:,}"
+        )
+        raise InputError(
+            f"{path}: {got} bytes follow a header whose shape {shape} takes {size:,}; fetch it "
+            f"again"
+        )
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _idx_shape(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
     magic = bytes((0, 0, 8, dimensions))
     if header[:4] != magic:
-        raise InputError(f"{path}: wrong magic number: got 0x{header[:4].hex()}, wanted 0x{magic.hex()} "
-                         f"(IDX, unsigned bytes, {dimensions} dimensions); is it the right file?")
+        raise InputError(
+            f"{path}: wrong magic number: got 0x{header[:4].hex()}, wanted 0x{magic.hex()} "
+            f"(IDX, unsigned bytes, {dimensions} dimensions); is it the right file?"
+        )
     if len(header) < 4 + 4 * dimensions:
-        raise InputError(f"{path}: truncated: the header is {4 + 4 * dimensions} bytes, there are {len(header)}; "
-                         "fetch it again")
+        raise InputError(
+            f"{path}: truncated: the header is {4 + 4 * dimensions} bytes, there are "
+            f"{len(header)}; "
+            "fetch it again"
+        )
     shape = tuple(int(size) for size in np.frombuffer(header, ">u4", offset=4))
     if 0 in shape:
         raise InputError(f"{path}: the header's shape {shape} is empty; fetch it again")
@@ -55,7 +68,10 @@ def _idx_shape(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
 
 
 def _read_past(stream: BinaryIO, size: int) -> bytearray:
-    """All bytes up to the end, or some more than `size`: a false header or archive cannot fill the memory."""
+    """All bytes up to the end, or some more than `size`.
+
+    A false header or archive cannot fill the memory.
+    """
     content = bytearray()
     while len(content) <= size and (chunk := stream.read(_CHUNK_BYTES)):
         content += chunk
@@ -66,12 +82,16 @@ def read_mnist(images_path: Path, labels_path: Path) -> Pictures:
     """Pictures (N, 28, 28, 1) and labels of a pair of IDX files."""
     images = read_idx(images_path, 3)
     if images.shape[1:] != (28, 28):
-        raise InputError(f"{images_path}: pictures are {images.shape[1]}x{images.shape[2]}, MNIST's are 28x28; "
-                         "read other IDX files with read_idx and build a Dataset")
+        raise InputError(
+            f"{images_path}: pictures are {images.shape[1]}x{images.shape[2]}, MNIST's are 28x28; "
+            "read other IDX files with read_idx and build a Dataset"
+        )
     labels = read_idx(labels_path, 1)
     if len(labels) != len(images):
-        raise InputError(f"{labels_path}: {len(labels):,} labels for the {len(images):,} pictures of "
-                         f"{images_path.name}; take both files from one source")
+        raise InputError(
+            f"{labels_path}: {len(labels):,} labels for the {len(images):,} pictures of "
+            f"{images_path.name}; take both files from one source"
+        )
     check_labels(str(labels_path), labels, classes=10)
     return images[..., np.newaxis], labels
 
@@ -82,12 +102,19 @@ def find_mnist(folder: Path) -> list[Part]:
     for path in sorted(folder.iterdir()):
         if match := _IDX_NAME.fullmatch(path.name):
             pairs.setdefault(match["prefix"], {}).setdefault(match["kind"][:6], path)
-    files = {prefix: tuple(pair.get(kind, folder / f"{prefix}{kind}-{idx}-ubyte")
-                           for kind, idx in (("images", "idx3"), ("labels", "idx1")))
-             for prefix, pair in pairs.items()}
+    files = {
+        prefix: tuple(
+            pair.get(kind, folder / f"{prefix}{kind}-{idx}-ubyte")
+            for kind, idx in (("images", "idx3"), ("labels", "idx1"))
+        )
+        for prefix, pair in pairs.items()
+    }
     if {"train-", "t10k-"} <= files.keys():
         return [Part("train", files["train-"]), Part("test", files["t10k-"])]
     if len(files) > 1:
         names = ", ".join(repr(prefix) for prefix in files)
-        raise InputError(f"{folder}: IDX files with the prefixes {names}; leave one pair or name two train- and t10k-")
+        raise InputError(
+            f"{folder}: IDX files with the prefixes {names}; leave one pair or name two train- and "
+            f"t10k-"
+        )
     return [Part("train+test", pair) for pair in files.values()]

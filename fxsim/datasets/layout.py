@@ -1,4 +1,5 @@
 """How a data set lies in a folder."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -10,7 +11,10 @@ from fxsim.datasets.dataset import Pictures
 
 @dataclass(frozen=True)
 class Part:
-    """Files that are read together, and what they hold: 'train', 'test' or 'train+test' (to be split)."""
+    """Files that are read together, and what they hold.
+
+    'train', 'test' or 'train+test' (to be split).
+    """
 
     split: str
     files: tuple[Path, ...]
@@ -18,10 +22,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set lies in a folder: `find` lists its parts (none if not there), `read` reads one.
+    """How a data set lies in a folder: `find` lists its parts (none if not there), `read` reads
+    one.
 
-    wanted: names of its files.  published: pictures to train and to test in the set as its authors give it.
-    """
+    wanted: names of its files.  published: pictures to train and to test in the set as its authors
+    give it."""
 
     classes: int
     wanted: str

@@ -1,4 +1,5 @@
 """What `fxsim data` tells about a folder."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,31 +15,54 @@ SPLITS = ("train", "test")
 def survey(folder: str | Path, dataset: str | None = None) -> dict:
     """The data sets in `folder`, or that of one name, as plain data for JSON.
 
-    folder; datasets: for each name, classes, shape, splits ('train' and 'test' -> pictures, published, class_counts), files
-    (files, split, pictures, pixels, problem), problems; not_read: what else is there.
-    Raises InputError where there is no such folder, or no data set in it.
+    folder; datasets: for each name, classes, shape, splits ('train' and 'test' -> pictures,
+    published, class_counts), files (files, split, pictures, pixels, problem), problems; not_read:
+    what else is there. Raises InputError where there is no such folder, or no data set in it.
     """
     checks = describe(folder, dataset)
     if not checks:
         names = LAYOUTS if dataset is None else [dataset]
-        raise InputError(f"{folder}: holds no data set; looked for " +
-                         "; ".join(f"{name}: {LAYOUTS[name].wanted}" for name in names))
-    rows = [_row(name, [check for check in checks if check.dataset == name], Path(folder))
-            for name in dict.fromkeys(check.dataset for check in checks)]
+        raise InputError(
+            f"{folder}: holds no data set; looked for "
+            + "; ".join(f"{name}: {LAYOUTS[name].wanted}" for name in names)
+        )
+    rows = [
+        _row(name, [check for check in checks if check.dataset == name], Path(folder))
+        for name in dict.fromkeys(check.dataset for check in checks)
+    ]
     return {"folder": str(folder), "datasets": rows, "not_read": _not_read(checks, Path(folder))}
 
 
 def _row(name: str, checks: Sequence[FileCheck], folder: Path) -> dict:
     layout = LAYOUTS[name]
-    splits = {split: _split(checks, split, layout.published[place]) for place, split in enumerate(SPLITS)}
-    files = [{"files": [_name(file, folder) for file in check.files], "split": check.split, "pictures": check.records,
-              "pixels": list(check.pixels), "problem": check.problem} for check in checks]
-    return {"name": name, "classes": layout.classes, "shape": next((list(check.shape) for check in checks if check.shape), []),
-            "splits": splits, "files": files, "problems": [check.problem for check in checks if check.problem]}
+    splits = {
+        split: _split(checks, split, layout.published[place]) for place, split in enumerate(SPLITS)
+    }
+    files = [
+        {
+            "files": [_name(file, folder) for file in check.files],
+            "split": check.split,
+            "pictures": check.records,
+            "pixels": list(check.pixels),
+            "problem": check.problem,
+        }
+        for check in checks
+    ]
+    return {
+        "name": name,
+        "classes": layout.classes,
+        "shape": next((list(check.shape) for check in checks if check.shape), []),
+        "splits": splits,
+        "files": files,
+        "problems": [check.problem for check in checks if check.problem],
+    }
 
 
 def _split(checks: Sequence[FileCheck], split: str, published: int) -> dict:
-    counts = [sum(numbers) for numbers in zip(*(check.classes[split] for check in checks if split in check.classes))]
+    counts = [
+        sum(numbers)
+        for numbers in zip(*(check.classes[split] for check in checks if split in check.classes))
+    ]
     return {"pictures": sum(counts), "published": published, "class_counts": counts}
 
 
@@ -50,7 +74,11 @@ def _not_read(checks: Sequence[FileCheck], folder: Path) -> list[str]:
     """Names in the folder, but for hidden ones, that are part of no data set."""
     read = {path for check in checks for file in check.files for path in (file, file.parent)}
     try:
-        return sorted(path.name for path in folder.iterdir() if path not in read and not path.name.startswith("."))
+        return sorted(
+            path.name
+            for path in folder.iterdir()
+            if path not in read and not path.name.startswith(".")
+        )
     except OSError:  # the checks tell that the folder cannot be read
         return []
 
@@ -59,7 +87,8 @@ def survey_text(found: dict) -> str:
     """What `survey` found, for people."""
     blocks = ["\n".join(_lines(row)) for row in found["datasets"]]
     if found["not_read"]:
-        shown, more = found["not_read"][:5], len(found["not_read"]) - 5
+        shown = found["not_read"][:5]
+        more = len(found["not_read"]) - 5
         blocks.append(f"not read: {', '.join(shown)}" + (f" and {more} more" if more > 0 else ""))
     return "\n\n".join(blocks)
 
@@ -68,19 +97,31 @@ def _lines(row: dict) -> list[str]:
     pictures = f", pictures of {'x'.join(map(str, row['shape']))}" if row["shape"] else ""
     lines = [f"{_state(row)}, {row['classes']} classes{pictures}", ""]
     for part in row["files"]:
-        told = part["problem"] or f"{', '.join(part['files'])}: {part['pictures']:,} pictures, pixels {_span(part['pixels'])}"
+        told = (
+            part["problem"]
+            or f"{', '.join(part['files'])}: {part['pictures']:,} pictures, pixels "
+            f"{_span(part['pixels'])}"
+        )
         lines.append(f"  {part['split'] or 'unclear':<12}{told}")
-    return [*lines, "", *(f"  {split:<12}{_split_text(own)}" for split, own in row["splits"].items())]
+    return [
+        *lines,
+        "",
+        *(f"  {split:<12}{_split_text(own)}" for split, own in row["splits"].items()),
+    ]
 
 
 def _state(row: dict) -> str:
     if not row["problems"]:
         return f"{row['name']}: whole"
-    return f"{row['name']}: {len(row['problems'])} of {len(row['files'])} parts missing or malformed"
+    return (
+        f"{row['name']}: {len(row['problems'])} of {len(row['files'])} parts missing or malformed"
+    )
 
 
 def _split_text(split: dict) -> str:
-    pictures, published, counts = split["pictures"], split["published"], split["class_counts"]
+    pictures = split["pictures"]
+    published = split["published"]
+    counts = split["class_counts"]
     if not pictures:
         return "no pictures"
     compared = "as published" if pictures == published else f"published: {published:,}"
@@ -102,4 +143,6 @@ def complaint(found: dict) -> str | None:
     broken = [row for row in found["datasets"] if row["problems"]]
     if not broken:
         return None
-    return f"{found['folder']}: " + "; ".join(f"{_state(row)}, looked for {LAYOUTS[row['name']].wanted}" for row in broken)
+    return f"{found['folder']}: " + "; ".join(
+        f"{_state(row)}, looked for {LAYOUTS[row['name']].wanted}" for row in broken
+    )

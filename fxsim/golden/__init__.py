@@ -1,1 +1,4 @@
-"""Golden vectors of training steps: captured, written, compared with a device's dump, and mismatches explained."""
+"""Golden vectors of training steps.
+
+Captured, written, compared with a device's dump, and mismatches explained.
+"""

@@ -1,4 +1,5 @@
 """One training step with every tensor that it reads and makes, in data-flow order."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
@@ -7,16 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxsim.errors import choice
+from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.golden import arithmetic
 from fxsim.golden.description import QUANTIZED, Description
 from fxsim.golden.manifest import RANDOM_WORDS, Entry, Manifest
 from fxsim.kernels.rounding import STOCHASTIC
 from fxsim.machine import versions
-from fxsim.nn.codes import LearningRate, tensor_stream
-from fxsim.nn.fixed import FURTHER, FixedNetwork, StepResult
+from fxsim.nn.fixed.network import FURTHER, FixedNetwork, StepResult
 from fxsim.nn.optimizer import velocity_tensor
 from fxsim.nn.spec import RELU_RANGE_EXP, Network
+from fxsim.rng import tensor_stream
 from fxsim.tensor import Tensor
 
 MASK_FORMAT = Format(1, 1, False)
@@ -34,31 +36,56 @@ class GoldenStep:
 def parameter_codes(network: FixedNetwork) -> dict[tuple[str, str], np.ndarray]:
     """(layer, 'weights' or 'bias') -> a copy of the codes."""
     kinds = {"weight": "weights", "bias": "bias"}
-    return {(layer, kinds[kind]): parameter.codes.copy() for layer, parameters in network.parameters.items()
-            for kind, parameter in parameters.items() if kind in kinds}
+    return {
+        (layer, kinds[kind]): parameter.codes.copy()
+        for layer, parameters in network.parameters.items()
+        for kind, parameter in parameters.items()
+        if kind in kinds
+    }
 
 
-def capture(network: FixedNetwork, images: np.ndarray, labels: np.ndarray, learning_rate: LearningRate, step: int,
-            layers: Iterable[str] | None = None,
-            earlier: Mapping[tuple[str, str], np.ndarray] | None = None) -> GoldenStep:
+def capture(
+    network: FixedNetwork,
+    images: np.ndarray,
+    labels: np.ndarray,
+    learning_rate: LearningRate,
+    step: int,
+    layers: Iterable[str] | None = None,
+    earlier: Mapping[tuple[str, str], np.ndarray] | None = None,
+) -> GoldenStep:
     """Run one training step in place and keep its tensors.
 
-    images, labels, learning_rate, step: as for FixedNetwork.train_step.  layers: names of the layers to keep,
-    each with its input, its output and the gradients of both; None for all.  earlier: parameter_codes as of the step
-    before, kept so that a device which computes with stale parameters is found out.
-    """
+    images, labels, learning_rate, step: as for FixedNetwork.train_step.  layers: names of the
+    layers to keep, each with its input, its output and the gradients of both; None for all.
+    earlier: parameter_codes as of the step before, kept so that a device which computes with stale
+    parameters is found out."""
     before = network.fingerprint()
     recorder = _Recorder(network, np.asarray(labels), learning_rate, step, earlier or {})
     recorder.result = network.train_step(images, labels, learning_rate, step, recorder.see)
     entries, codes = recorder.tensors(_wanted(network.network, layers))
-    used = {package: version for package, version in versions().items() if package in ("fxsim", "numpy", "numba")}
-    manifest = Manifest(network.network, step, network.seed, len(images), learning_rate, entries, used,
-                        {"before": before, "after": network.fingerprint()})
+    used = {
+        package: version
+        for package, version in versions().items()
+        if package in ("fxsim", "numpy", "numba")
+    }
+    manifest = Manifest(
+        network.network,
+        step,
+        network.seed,
+        len(images),
+        learning_rate,
+        entries,
+        used,
+        {"before": before, "after": network.fingerprint()},
+    )
     return GoldenStep(manifest, codes)
 
 
 def _wanted(network: Network, layers: Iterable[str] | None) -> set[tuple[str, str]] | None:
-    """(layer, tensor) of what the chosen layers make for their neighbours; (layer, '') for all of a layer."""
+    """(layer, tensor) of what the chosen layers make for their neighbours.
+
+    (layer, '') for all of a layer.
+    """
     if layers is None:
         return None
     chosen = {choice("layer", name, network.names) for name in layers}
@@ -74,37 +101,61 @@ def _wanted(network: Network, layers: Iterable[str] | None) -> set[tuple[str, st
 class _Recorder:
     """Collects (layer, tensor, Tensor) from the probe, adding what the probe does not show."""
 
-    def __init__(self, network: FixedNetwork, labels: np.ndarray, learning_rate: LearningRate, step: int,
-                 earlier: Mapping[tuple[str, str], np.ndarray]):
-        self.network, self.labels, self.learning_rate, self.step = network, labels, learning_rate, step
+    def __init__(
+        self,
+        network: FixedNetwork,
+        labels: np.ndarray,
+        learning_rate: LearningRate,
+        step: int,
+        earlier: Mapping[tuple[str, str], np.ndarray],
+    ):
+        self.network = network
+        self.labels = labels
+        self.learning_rate = learning_rate
+        self.step = step
         self.earlier = earlier
         self.result: StepResult | None = None
         self.kept: list[tuple[str, str, Tensor]] = []
         self.grads: dict[tuple[str, str], Tensor] = {}
         self.accumulators = {
             name: {kind: parameter.accumulators.copy() for kind, parameter in parameters.items()}
-            for name, parameters in network.parameters.items()}
+            for name, parameters in network.parameters.items()
+        }
         self.velocities = {
-            (name, velocity_tensor(kind)): parameter.velocity.codes.copy() for name, parameters in network.parameters.items()
-            for kind, parameter in parameters.items() if parameter.velocity}
-        self.running = {(name, f"running_{statistic}"): codes.copy() for name, running in network.running.items()
-                        for statistic, codes in (("mean", running.mean), ("variance", running.variance))}
+            (name, velocity_tensor(kind)): parameter.velocity.codes.copy()
+            for name, parameters in network.parameters.items()
+            for kind, parameter in parameters.items()
+            if parameter.velocity
+        }
+        self.running = {
+            (name, f"running_{statistic}"): codes.copy()
+            for name, running in network.running.items()
+            for statistic, codes in (("mean", running.mean), ("variance", running.variance))
+        }
 
     def see(self, tensor: str, layer: str, value: Tensor) -> None:
         """The probe of FixedNetwork.train_step."""
         value = Tensor(value.codes.copy(), value.format)
         if (layer, tensor) in self.earlier:
-            self._keep(layer, f"earlier_{tensor}", Tensor(self.earlier[layer, tensor], value.format))
+            self._keep(
+                layer, f"earlier_{tensor}", Tensor(self.earlier[layer, tensor], value.format)
+            )
         if tensor in ("weight_grads", *(f"{kind}_grads" for kind in FURTHER)):
             self.grads[layer, tensor] = value
         if (layer, tensor) in self.velocities:
-            self._keep(layer, f"{tensor}_before", Tensor(self.velocities[layer, tensor], value.format))
-            self.grads[layer, f"{tensor.removesuffix('velocities') or 'weight_'}grads"] = value  # what the update takes
+            self._keep(
+                layer, f"{tensor}_before", Tensor(self.velocities[layer, tensor], value.format)
+            )
+            self.grads[layer, f"{tensor.removesuffix('velocities') or 'weight_'}grads"] = (
+                value  # what the update takes
+            )
         if tensor == "updated_weights":
             self._see_update(layer, "weight", "accumulators", "updates", "weight_grads")
         for kind in FURTHER:
             if tensor == f"updated_{kind}":
-                self._see_update(layer, kind, f"{kind}_accumulators", f"{kind}_updates", f"{kind}_grads")
+                self._see_update(
+                    layer, kind, f"{kind}_accumulators", f"{kind}_updates", f"{kind}_grads"
+                )
         if (layer, tensor) in self.running:
             self._keep(layer, f"{tensor}_before", Tensor(self.running[layer, tensor], value.format))
         self._keep(layer, tensor, value)
@@ -123,16 +174,28 @@ class _Recorder:
         self._keep(layer, f"{tensor}_before", Tensor(self.accumulators[layer][kind], format))
         grads = self.grads[layer, grads_name]
         words = self._see_words(layer, tensor, grads.shape)
-        codes = arithmetic.updates(grads.codes, grads.format, format, self.learning_rate,
-                                   self.network.assignment.rounding_of(tensor), words)
-        self._keep(layer, update, Tensor(codes, arithmetic.update_format(grads.format, format, self.learning_rate)))
+        codes = arithmetic.updates(
+            grads.codes,
+            grads.format,
+            format,
+            self.learning_rate,
+            self.network.assignment.rounding_of(tensor),
+            words,
+        )
+        self._keep(
+            layer,
+            update,
+            Tensor(codes, arithmetic.update_format(grads.format, format, self.learning_rate)),
+        )
 
     def _keep(self, layer: str, tensor: str, value: Tensor) -> None:
         if tensor in QUANTIZED and tensor != "activations":
             self._see_words(layer, tensor, value.shape)
         source = self.network.network.source(layer)
         if tensor == "activations" and source is not None:
-            self._see_words(layer, tensor, (len(self.labels), *self.network.network.shape(source).pre))
+            self._see_words(
+                layer, tensor, (len(self.labels), *self.network.network.shape(source).pre)
+            )
         self.kept.append((layer, tensor, value))
 
     def _see_words(self, layer: str, tensor: str, shape) -> np.ndarray | None:
@@ -142,12 +205,16 @@ class _Recorder:
         owner = layer
         if tensor == "activations":
             source = self.network.network.source(layer)
-            owner = next(name.name for name, reads in self.network.network.edges() if reads == source)
+            owner = next(
+                name.name for name, reads in self.network.network.edges() if reads == source
+            )
         words = tensor_stream(self.network.seed, self.step, owner, tensor).words(shape)
         self.kept.append((layer, tensor + RANDOM_WORDS, Tensor(words, WORD_FORMAT)))
         return words
 
-    def tensors(self, wanted: set[tuple[str, str]] | None) -> tuple[tuple[Entry, ...], dict[str, np.ndarray]]:
+    def tensors(
+        self, wanted: set[tuple[str, str]] | None
+    ) -> tuple[tuple[Entry, ...], dict[str, np.ndarray]]:
         """Entries and codes of what is wanted (None: of all), in data-flow order."""
         describe = Description(self.network, len(self.labels), self.result.counts).entry
         kept = [row for row in self.kept if wanted is None or wanted & {(row[0], ""), row[:2]}]

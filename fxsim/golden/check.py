@@ -1,4 +1,5 @@
 """Compare what a device under test wrote with the vectors; the manifest is the contract."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -10,14 +11,17 @@ import numpy as np
 
 from fxsim.errors import InputError
 from fxsim.golden.difference import Difference
-from fxsim.golden.explain import Explanation, explain
+from fxsim.golden.explain.search import Explanation, explain
 from fxsim.golden.export import READABLE, SUFFIXES, Vectors, decode, read_bytes
 from fxsim.golden.manifest import Entry
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One file of a dump that differs from the vectors; position: of its tensor in the data flow, from 1."""
+    """One file of a dump that differs from the vectors.
+
+    Position: of its tensor in the data flow, from 1.
+    """
 
     entry: Entry
     path: Path
@@ -27,7 +31,10 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found: tensors and codes compared, mismatches in data-flow order, and what explains the first."""
+    """What a check found.
+
+    Tensors and codes compared, mismatches in data-flow order, and what explains the first.
+    """
 
     step: int
     tensors: int
@@ -43,41 +50,64 @@ class Report:
     def text(self) -> str:
         """The report for people: one line if all is equal."""
         if self.passed:
-            return f"equal: {self.codes} codes of {_count(self.tensors, 'tensor')} of step {self.step}"
-        first, others = self.mismatches[0], self.mismatches[1:]
-        lines = [f"MISMATCH at step {self.step}, layer {first.entry.layer}, tensor {first.entry.tensor} "
-                 f"(number {first.position} of {self.all_tensors} in data-flow order; {first.entry.format})",
-                 *first.difference.text(first.entry.format, first.entry.axes).splitlines(), *self._explained()]
+            return (
+                f"equal: {self.codes} codes of {_count(self.tensors, 'tensor')} of step {self.step}"
+            )
+        first = self.mismatches[0]
+        others = self.mismatches[1:]
+        lines = [
+            f"MISMATCH at step {self.step}, layer {first.entry.layer}, tensor {first.entry.tensor} "
+            f"(number {first.position} of {self.all_tensors} in data-flow order; "
+            f"{first.entry.format})",
+            *first.difference.text(first.entry.format, first.entry.axes).splitlines(),
+            *self._explained(),
+        ]
         if others:
-            lines.append(f"{_count(len(others), 'more file')} of the {self.tensors} tensors compared "
-                         f"{'differs' if len(others) == 1 else 'differ'}, later in the data flow:")
-            lines += [f"  {other.entry.name}: {other.difference.count} of {other.difference.size} codes"
-                      for other in others]
+            lines.append(
+                f"{_count(len(others), 'more file')} of the {self.tensors} tensors compared "
+                f"{'differs' if len(others) == 1 else 'differ'}, later in the data flow:"
+            )
+            lines += [
+                f"  {other.entry.name}: {other.difference.count} of {other.difference.size} codes"
+                for other in others
+            ]
         return "\n".join(lines)
 
     def _explained(self) -> list[str]:
         if self.explanation is None:
             return []
-        changes, note = self.explanation.changes, self.explanation.note
+        changes = self.explanation.changes
+        note = self.explanation.note
         tried = f"of {self.explanation.tried} tried"
         if not changes:
             rest = f" ({note})" if note else "; more than one thing differs, or another"
             return [f"no single change of semantics {tried} gives these codes{rest}"]
-        which = "this change of semantics" if len(changes) == 1 else f"any one of {len(changes)} changes of semantics"
-        return [f"all codes of the tensor are explained by {which} ({tried}):", *(f"  {text}" for text in changes)]
+        which = (
+            "this change of semantics"
+            if len(changes) == 1
+            else f"any one of {len(changes)} changes of semantics"
+        )
+        return [
+            f"all codes of the tensor are explained by {which} ({tried}):",
+            *(f"  {text}" for text in changes),
+        ]
 
 
 def check(vectors: str | Path, dump: str | Path, tensors: Iterable[str] | None = None) -> Report:
     """Compare a dump with the vectors in a folder and explain the first mismatch.
 
-    dump: a folder with files named as the vectors are (layer.tensor.mem, .hex or .npy), or one file of one tensor.
-    tensors: names 'layer.tensor' or patterns ('conv1.*'); None for every result, and those inputs that were dumped.
-    Raises InputError for a file that is missing, too short, too long or malformed, and for damaged vectors.
-    """
-    source, dump = Vectors(vectors), Path(dump)
+    dump: a folder with files named as the vectors are (layer.tensor.mem, .hex or .npy), or one file
+    of one tensor. tensors: names 'layer.tensor' or patterns ('conv1.*'); None for every result, and
+    those inputs that were dumped. Raises InputError for a file that is missing, too short, too long
+    or malformed, and for damaged vectors."""
+    source = Vectors(vectors)
+    dump = Path(dump)
     chosen = _chosen(source, dump, tensors)
-    mismatches, codes = [], 0
-    positions = {entry.name: position for position, entry in enumerate(source.manifest.tensors, start=1)}
+    mismatches = []
+    codes = 0
+    positions = {
+        entry.name: position for position, entry in enumerate(source.manifest.tensors, start=1)
+    }
     for entry, path in chosen:
         difference = Difference.between(read_dump(path, entry), source.codes(entry.name))
         codes += int(np.prod(entry.shape))
@@ -88,12 +118,16 @@ def check(vectors: str | Path, dump: str | Path, tensors: Iterable[str] | None =
         first = mismatches[0]
         explanation = explain(source, first.entry, read_dump(first.path, first.entry))
     names = {entry.name for entry, _ in chosen}
-    return Report(source.manifest.step, len(names), len(positions), codes, tuple(mismatches), explanation)
+    return Report(
+        source.manifest.step, len(names), len(positions), codes, tuple(mismatches), explanation
+    )
 
 
 def read_dump(path: Path, entry: Entry) -> np.ndarray:
     """The codes (of entry.shape) in a dump; a suffix other than .npy means hexadecimal."""
-    return decode("npy" if path.suffix == SUFFIXES["npy"] else "mem", read_bytes(path), entry, str(path))
+    return decode(
+        "npy" if path.suffix == SUFFIXES["npy"] else "mem", read_bytes(path), entry, str(path)
+    )
 
 
 def _chosen(source: Vectors, dump: Path, tensors: Iterable[str] | None) -> list[tuple[Entry, Path]]:
@@ -107,12 +141,19 @@ def _chosen(source: Vectors, dump: Path, tensors: Iterable[str] | None) -> list[
         return [(entries[0], dump)]
     found = [(entry, path) for entry in entries for path in _dumps(dump, entry)]
     have = {entry.name for entry, _ in found}
-    missing = [entry.name for entry in entries
-               if entry.name not in have and (entry.role == "result" or tensors is not None)]
+    missing = [
+        entry.name
+        for entry in entries
+        if entry.name not in have and (entry.role == "result" or tensors is not None)
+    ]
     if missing:
-        shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-        raise InputError(f"{dump} lacks {_count(len(missing), 'tensor')}: {shown} (.mem, .hex or .npy); "
-                         "dump them, or name those to compare with --tensor")
+        shown = ", ".join(missing[:8]) + (
+            f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+        )
+        raise InputError(
+            f"{dump} lacks {_count(len(missing), 'tensor')}: {shown} (.mem, .hex or .npy); "
+            "dump them, or name those to compare with --tensor"
+        )
     return found
 
 

@@ -1,4 +1,5 @@
 """Where two arrays of codes differ, and by how much."""
+
 from __future__ import annotations
 
 import math
@@ -15,8 +16,8 @@ MOST_LISTED = 6
 class Difference:
     """The first of `count` differences among `size` codes, in row-major order.
 
-    index, got, wanted: of the first.  steps: (got - wanted in codes, how often), the most frequent first.
-    """
+    index, got, wanted: of the first.  steps: (got - wanted in codes, how often), the most frequent
+    first."""
 
     index: tuple[int, ...]
     got: int
@@ -32,22 +33,29 @@ class Difference:
         if not places.size:
             return None
         index = tuple(int(i) for i in np.unravel_index(places[0], wanted.shape))
-        deltas = got.reshape(-1)[places].astype(np.int64) - wanted.reshape(-1)[places].astype(np.int64)
+        deltas = got.reshape(-1)[places].astype(np.int64) - wanted.reshape(-1)[places].astype(
+            np.int64
+        )
         values, counts = np.unique(deltas, return_counts=True)
         order = np.lexsort((np.abs(values), -counts))
         steps = tuple((int(values[i]), int(counts[i])) for i in order)
-        return cls(index, int(got[index]), int(wanted[index]), int(places.size), int(wanted.size), steps)
+        return cls(
+            index, int(got[index]), int(wanted[index]), int(places.size), int(wanted.size), steps
+        )
 
     def text(self, format: Format | None = None, axes: str = "") -> str:
-        """Two lines: the first difference, in codes and (with a format) reals; how many differ, by how much.
+        """Two lines: the first difference, in codes and (with a format) reals; how many differ, by
+        how much.
 
         axes: names of the axes, such as 'N,H,W,C'.
         """
         index = ", ".join(map(str, self.index))
-        return (f"first at index ({index}){f' of ({axes})' if axes else ''}: "
-                f"got {_code(self.got, format)}, wanted {_code(self.wanted, format)}\n"
-                f"{self.count} of {self.size} codes differ ({100 * self.count / self.size:.3g} %); "
-                f"got - wanted in codes: {self._histogram()}")
+        return (
+            f"first at index ({index}){f' of ({axes})' if axes else ''}: "
+            f"got {_code(self.got, format)}, wanted {_code(self.wanted, format)}\n"
+            f"{self.count} of {self.size} codes differ ({100 * self.count / self.size:.3g} %); "
+            f"got - wanted in codes: {self._histogram()}"
+        )
 
     def _histogram(self) -> str:
         listed = ", ".join(f"{step:+d} ({count}x)" for step, count in self.steps[:MOST_LISTED])

@@ -1,4 +1,5 @@
 """Write the tensors of a training step as vectors; read them back."""
+
 from __future__ import annotations
 
 import contextlib
@@ -24,24 +25,35 @@ READABLE = ("npy", "mem", "hex")
 DEFAULT_KINDS = ("mem", "npy", "c")
 
 
-def write_vectors(golden: GoldenStep, folder: str | Path, kinds: Iterable[str] = DEFAULT_KINDS) -> Manifest:
+def write_vectors(
+    golden: GoldenStep, folder: str | Path, kinds: Iterable[str] = DEFAULT_KINDS
+) -> Manifest:
     """Write every tensor of `golden` in every kind ('mem', 'hex', 'npy', 'c'), then manifest.json.
 
-    The same step gives the same bytes.  folder: new, empty, or with an earlier export, which is replaced.
-    Returns the manifest with names and SHA-256 of the files.
+    The same step gives the same bytes.  folder: new, empty, or with an earlier export, which is
+    replaced. Returns the manifest with names and SHA-256 of the files.
     """
     kinds = [choice("kind of file", kind, SUFFIXES) for kind in kinds]
     if not set(kinds) & set(READABLE):
-        raise InputError(f"kinds of files must include one of {', '.join(READABLE)}: `check` cannot read C headers")
+        raise InputError(
+            f"kinds of files must include one of {', '.join(READABLE)}: `check` cannot read C "
+            f"headers"
+        )
     folder = _emptied(make_folder(folder))
-    entries = tuple(_write_entry(entry, golden.codes[entry.name], folder, kinds) for entry in golden.manifest.tensors)
+    entries = tuple(
+        _write_entry(entry, golden.codes[entry.name], folder, kinds)
+        for entry in golden.manifest.tensors
+    )
     manifest = dataclasses.replace(golden.manifest, tensors=entries)
     manifest.save(folder)
     return manifest
 
 
 def _emptied(folder: Path) -> Path:
-    """`folder` without an earlier export; InputError where it holds anything else and no manifest."""
+    """`folder` without an earlier export.
+
+    InputError where it holds anything else and no manifest.
+    """
     if not (folder / FILE).exists():
         if any(folder.iterdir()):
             raise InputError(f"{folder} is not empty and holds no vectors; name a new folder")
@@ -78,7 +90,10 @@ def encode(kind: str, name: str, codes: np.ndarray, entry: Entry) -> bytes:
 
 
 def decode(kind: str, data: bytes, entry: Entry, where: str) -> np.ndarray:
-    """The codes (of entry.shape) that a 'mem', 'hex' or 'npy' file holds; InputError unless they fit the entry."""
+    """The codes (of entry.shape) that a 'mem', 'hex' or 'npy' file holds.
+
+    InputError unless they fit the entry.
+    """
     if kind == "npy":
         return _decode_npy(data, entry, where)
     count = int(np.prod(entry.shape))
@@ -88,16 +103,25 @@ def decode(kind: str, data: bytes, entry: Entry, where: str) -> np.ndarray:
 def _decode_npy(data: bytes, entry: Entry, where: str) -> np.ndarray:
     try:
         codes = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, MemoryError) as error:  # a damaged header may ask for more memory than there is
+    except (
+        ValueError,
+        EOFError,
+        MemoryError,
+    ) as error:  # a damaged header may ask for more memory than there is
         raise InputError(f"{where} is not an .npy of integers: {error}") from None
     format = entry.format
     if codes.dtype.kind not in "iu":
         raise InputError(f"{where} holds {codes.dtype}; dump integer codes, not real values")
     if codes.shape != entry.shape:
         raise InputError(f"{where} has shape {codes.shape}, the manifest says {entry.shape}")
-    if codes.size and not (format.min_code <= int(codes.min()) and int(codes.max()) <= format.max_code):
-        raise InputError(f"{where} holds codes in [{codes.min()}, {codes.max()}], outside the {format.bits} bits of "
-                         f"the format, [{format.min_code}, {format.max_code}]")
+    if codes.size and not (
+        format.min_code <= int(codes.min()) and int(codes.max()) <= format.max_code
+    ):
+        raise InputError(
+            f"{where} holds codes in [{codes.min()}, {codes.max()}], outside the {format.bits} "
+            f"bits of "
+            f"the format, [{format.min_code}, {format.max_code}]"
+        )
     return codes.astype(format.dtype)
 
 
@@ -124,11 +148,15 @@ class Vectors:
     def _read(self, entry: Entry) -> np.ndarray:
         kind = next((kind for kind in READABLE if kind in entry.files), None)
         if kind is None:
-            raise InputError(f"{self.folder / FILE} names no .mem, .hex or .npy of {entry.name}; export it again")
+            raise InputError(
+                f"{self.folder / FILE} names no .mem, .hex or .npy of {entry.name}; export it again"
+            )
         path = self.folder / entry.files[kind].name
         data = read_bytes(path)
         if hashlib.sha256(data).hexdigest() != entry.files[kind].sha256:
-            raise InputError(f"{path} is not the file that was exported (its SHA-256 differs); export it again")
+            raise InputError(
+                f"{path} is not the file that was exported (its SHA-256 differs); export it again"
+            )
         return decode(kind, data, entry, str(path))
 
 

@@ -1,4 +1,5 @@
 """C headers with the codes of a tensor."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,18 +12,25 @@ CODES_PER_LINE = 16
 def to_header(name: str, codes: np.ndarray, format: Format) -> bytes:
     """A C99 header: a row-major array of codes, macros for its size, dimensions, width and step.
 
-    name: 'layer.tensor'; identifiers are `fxsim_layer_tensor`, macros FXSIM_LAYER_TENSOR_BITS and so on.
-    """
+    name: 'layer.tensor'; identifiers are `fxsim_layer_tensor`, macros FXSIM_LAYER_TENSOR_BITS and
+    so on."""
     identifier = "fxsim_" + name.replace(".", "_")
     macro = identifier.upper()
-    dimensions = "".join(f"#define {macro}_DIM{axis} {size}\n" for axis, size in enumerate(codes.shape))
+    dimensions = "".join(
+        f"#define {macro}_DIM{axis} {size}\n" for axis, size in enumerate(codes.shape)
+    )
     kind = f"{'' if format.signed else 'u'}int{8 * format.dtype.itemsize}_t"
-    return (f"/* {name}: {format}, value = code * 2^{macro}_STEP_EXP, row-major */\n"
+    return (
+        (
+            f"/* {name}: {format}, value = code * 2^{macro}_STEP_EXP, row-major */\n"
             f"#ifndef {macro}_H\n#define {macro}_H\n#include <stdint.h>\n"
             f"#define {macro}_SIZE {codes.size}\n#define {macro}_DIMS {codes.ndim}\n{dimensions}"
             f"#define {macro}_BITS {format.bits}\n#define {macro}_STEP_EXP ({format.step_exp})\n"
             f"static const {kind} {identifier}[{macro}_SIZE] = {{\n"
-            ).encode() + _decimals(codes.reshape(-1)) + b"};\n#endif\n"
+        ).encode()
+        + _decimals(codes.reshape(-1))
+        + b"};\n#endif\n"
+    )
 
 
 def _decimals(codes: np.ndarray) -> bytes:
@@ -37,6 +45,6 @@ def _decimals(codes: np.ndarray) -> bytes:
     negative = np.flatnonzero(codes < 0)
     text[negative, width - 1 - digits[negative]] = ord("-")
     text[:, width] = ord(",")
-    text[CODES_PER_LINE - 1::CODES_PER_LINE, width + 1] = ord("\n")
+    text[CODES_PER_LINE - 1 :: CODES_PER_LINE, width + 1] = ord("\n")
     text[-1:, width + 1] = ord("\n")
     return text.tobytes()

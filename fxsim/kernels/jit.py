@@ -1,4 +1,5 @@
 """The only place with Numba options."""
+
 from __future__ import annotations
 
 import contextlib
@@ -14,7 +15,8 @@ OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 def jit(function=None, **options):
-    """Compile with the project's options: cached where a folder can be written, without the GIL, integer semantics of NumPy.
+    """Compile with the project's options: cached where a folder can be written, without the GIL,
+    integer semantics of NumPy.
 
     Further options go to numba.njit.
     """
@@ -22,19 +24,24 @@ def jit(function=None, **options):
         return functools.partial(jit, **options)
     compiled = numba.njit(**OPTIONS, **options)(function)
     if not JIT_DISABLED:
-        with contextlib.suppress(RuntimeError):  # no folder can be written: every process compiles, as `fxsim info` says
+        with contextlib.suppress(
+            RuntimeError
+        ):  # no folder can be written: every process compiles, as `fxsim info` says
             compiled.enable_caching()
-        with contextlib.suppress(AttributeError):  # nothing is cached, or by a Numba that keeps these elsewhere
+        with contextlib.suppress(
+            AttributeError
+        ):  # nothing is cached, or by a Numba that keeps these elsewhere
             files = compiled._cache._cache_file
-            files._source_stamp, files._data_name_pattern = _source_stamp(), _UniqueNames(files._data_name_pattern)
+            files._source_stamp = _source_stamp()
+            files._data_name_pattern = _UniqueNames(files._data_name_pattern)
     return compiled
 
 
 class _UniqueNames:
     """Names of cached files that no process has given before.
 
-    Numba counts, so that two processes that compile at once, or one beside files of older sources, may find under a name
-    the machine code of another signature.
+    Numba counts, so that two processes that compile at once, or one beside files of older sources,
+    may find under a name the machine code of another signature.
     """
 
     def __init__(self, pattern: str):
@@ -46,16 +53,28 @@ class _UniqueNames:
 
 @functools.lru_cache
 def _source_stamp() -> tuple:
-    """Of all kernels: Numba asks for the age of a function's own file alone, and what it calls may be in another."""
-    stats = ((path.name, path.stat()) for path in sorted(Path(__file__).parent.glob("*.py")))
+    """Of all kernels: Numba asks for the age of a function's own file alone, and what it calls
+    may be in another.
+    """
+    folder = Path(__file__).parent
+    stats = (
+        (path.relative_to(folder).as_posix(), path.stat()) for path in sorted(folder.rglob("*.py"))
+    )
     return tuple((name, stat.st_mtime, stat.st_size) for name, stat in stats)
 
 
 @functools.lru_cache
 def processor_features() -> frozenset[str]:
-    """Names, by LLVM, of the features that Numba compiles for: this processor's, unless its environment variables say else."""
+    """Names, by LLVM, of the features that Numba compiles for.
+
+    This processor's, unless its environment variables say else.
+    """
     chosen = numba.config.CPU_FEATURES
     if chosen is None:
         found = llvmlite.binding.get_host_cpu_features()
-        return frozenset(name for name, has in found.items() if has and (numba.config.ENABLE_AVX or not name.startswith("avx")))
+        return frozenset(
+            name
+            for name, has in found.items()
+            if has and (numba.config.ENABLE_AVX or not name.startswith("avx"))
+        )
     return frozenset(name[1:] for name in chosen.split(",") if name.startswith("+"))

@@ -1,8 +1,9 @@
 """Arrays that start with a cache line, the large ones in memory that earlier ones have left.
 
-The system zeroes every page that it hands out anew, and a training step that asks for all of its tensors again spends a
-tenth of its time on that.
+The system zeroes every page that it hands out anew, and a training step that asks for all of its
+tensors again spends a tenth of its time on that.
 """
+
 from __future__ import annotations
 
 import math
@@ -32,8 +33,8 @@ class _Loan(weakref.ref):
 def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
     """`np.empty(shape, dtype)`, from the start of a cache line on.
 
-    Its memory is lent again once the array and all its views are gone.  Every change of the lists is atomic, so that
-    threads may allocate, and arrays end, at any time.
+    Its memory is lent again once the array and all its views are gone.  Every change of the lists
+    is atomic, so that threads may allocate, and arrays end, at any time.
     """
     dtype = np.dtype(dtype)
     count = math.prod(shape)
@@ -45,7 +46,9 @@ def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
         memory = _free[size].pop()
     except (KeyError, IndexError):
         memory = memoryview(np.empty(size + LINE, np.uint8))
-    flat = _from_line(memory, count, dtype)  # of a memoryview, not of an array: the base of all its views
+    flat = _from_line(
+        memory, count, dtype
+    )  # of a memoryview, not of an array: the base of all its views
     loan = _Loan(flat, _take_back)
     loan.memory = memory
     _lent[id(loan)] = loan
@@ -53,7 +56,9 @@ def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
 
 
 def _from_line(memory, count: int, dtype: np.dtype) -> np.ndarray:
-    """`count` elements from the first cache line of `memory` on, whose last LINE bytes are for that."""
+    """`count` elements from the first cache line of `memory` on, whose last LINE bytes are for
+    that.
+    """
     address = np.frombuffer(memory, np.uint8).__array_interface__["data"][0]
     return np.frombuffer(memory, dtype, count, -address % LINE)
 
@@ -63,7 +68,7 @@ def scratch(count, dtype):
     """`empty` for the flat scratch arrays of a kernel."""
     whole = np.empty(count + LINE, dtype)
     first = -np.int64(whole.ctypes.data) % LINE // whole.itemsize
-    return whole[first:first + count]
+    return whole[first : first + count]
 
 
 def _size_class(size: int) -> int:

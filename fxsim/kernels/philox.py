@@ -1,5 +1,6 @@
 """Philox4x32-10, the counter-based generator of Salmon et al., "Parallel Random Numbers: As Easy
 as 1, 2, 3" (SC 2011): four 32-bit words from a 128-bit counter and a 64-bit key, no state."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -15,14 +16,21 @@ def philox4x32(c0, c1, c2, c3, k0, k1):
     for _ in range(10):
         high0, low0 = _multiply(0xD2511F53, c0)
         high1, low1 = _multiply(0xCD9E8D57, c2)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
+        c0 = high1 ^ c1 ^ k0
+        c1 = low1
+        c2 = high0 ^ c3 ^ k1
+        c3 = low0
+        k0 = (k0 + 0x9E3779B9) & _MASK
+        k1 = (k1 + 0xBB67AE85) & _MASK
     return c0, c1, c2, c3
 
 
 @jit
 def _multiply(a, b):
-    """High and low 32 bits of a 32 x 32 bit product, by 16-bit halves: no int64 sum passes 2**50."""
+    """High and low 32 bits of a 32 x 32 bit product, by 16-bit halves.
+
+    No int64 sum passes 2**50.
+    """
     low = a * (b & 0xFFFF)
     high = a * (b >> 16)
     middle = high + (low >> 16)
@@ -31,7 +39,8 @@ def _multiply(a, b):
 
 @jit
 def fill_words(key_low, key_high, step, name_id, start, out):
-    """out[i] (uint32) = word (start + i) of the stream: lane (start + i) % 4 of block (start + i) // 4.
+    """out[i] (uint32) = word (start + i) of the stream: lane (start + i) % 4 of block (start + i)
+    // 4.
 
     The counter is (block low, block high, step, name_id); the key is the seed's two halves.
     """

@@ -25,6 +25,7 @@ and differs from the others only in the four integers of `rounding_terms`, with 
 The sum stays below 2**(shift+1) and r, base >= 0 cover neg and odd, so `shift` up to 62 cannot
 overflow an int64 (up to 30 an int32), whatever the value.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -33,25 +34,49 @@ from fxsim.kernels.jit import jit
 from fxsim.kernels.threads import parallel_for
 
 ROUNDINGS = (
-    "floor", "ceil", "zero", "away",
-    "nearest_even", "nearest_odd", "nearest_away", "nearest_zero", "nearest_up", "nearest_down",
-    "jam", "stochastic", "stochastic_equal",
+    "floor",
+    "ceil",
+    "zero",
+    "away",
+    "nearest_even",
+    "nearest_odd",
+    "nearest_away",
+    "nearest_zero",
+    "nearest_up",
+    "nearest_down",
+    "jam",
+    "stochastic",
+    "stochastic_equal",
 )
 STOCHASTIC = ("stochastic", "stochastic_equal")
 OVERFLOWS = ("saturate", "saturate_symmetric", "saturate_zero", "wrap")
-MAX_SHIFT, MAX_SHIFT_INT32 = 62, 30
+MAX_SHIFT = 62
+MAX_SHIFT_INT32 = 30
 BLOCK = 1 << 15
 
-SATURATE, TO_ZERO, WRAP = 0, 1, 2
-OVERFLOW_RULE = {"saturate": SATURATE, "saturate_symmetric": SATURATE, "saturate_zero": TO_ZERO, "wrap": WRAP}
+SATURATE = 0
+TO_ZERO = 1
+WRAP = 2
+OVERFLOW_RULE = {
+    "saturate": SATURATE,
+    "saturate_symmetric": SATURATE,
+    "saturate_zero": TO_ZERO,
+    "wrap": WRAP,
+}
 
-BELOW, ABOVE, FLUSHED = 0, 1, 2
-"""Positions in a `counts` array: values below and above the range, non-zero values that round to 0."""
+BELOW = 0
+ABOVE = 1
+FLUSHED = 2
+"""Positions in a `counts` array.
+
+Values below and above the range, non-zero values that round to 0.
+"""
 
 
 def rounding_terms(rounding: str, shift: int) -> tuple[int, int, int, int]:
     """(base, neg, odd, jam) of a deterministic mode for `shift` dropped bits, 0 to 62."""
-    full, half = 2**shift - 1, 2**shift // 2
+    full = 2**shift - 1
+    half = 2**shift // 2
     if shift == 0:
         return 0, 0, 0, int(rounding == "jam")
     return {
@@ -72,9 +97,9 @@ def rounding_terms(rounding: str, shift: int) -> tuple[int, int, int, int]:
 def stochastic_base(words: np.ndarray, rounding: str, shift: int) -> np.ndarray:
     """The per-element `base` (int64) of a stochastic mode from uint32 random `words`.
 
-    stochastic: the word's first `shift` bits are R (beyond 32 bits, R's low bits are zero, so that the
-    fraction counts to 32 bits).  stochastic_equal: the word's first bit says up (1) or down (0).
-    """
+    stochastic: the word's first `shift` bits are R (beyond 32 bits, R's low bits are zero, so that
+    the fraction counts to 32 bits).  stochastic_equal: the word's first bit says up (1) or down
+    (0)."""
     words = words.astype(np.int64)
     if rounding == "stochastic_equal":
         return (words >> 31) * (2**shift - 1)
@@ -107,7 +132,9 @@ def overflow_code(code, low, high, rule, bits, signed):
 
 
 @jit
-def requantize_codes(values, bases, shift, base, neg, odd, jam, low, high, rule, bits, signed, out, counts):
+def requantize_codes(
+    values, bases, shift, base, neg, odd, jam, low, high, rule, bits, signed, out, counts
+):
     """Round and bound 1-D `values` into `out`; adds what was below, above and flushed to `counts`.
 
     bases: int64 per-element bases of a stochastic mode, or an empty array.  0 <= shift <= 62.
@@ -126,12 +153,42 @@ def requantize_codes(values, bases, shift, base, neg, odd, jam, low, high, rule,
 
 
 @jit
-def _requantize_blocks(start, stop, values, bases, shift, base, neg, odd, jam, low, high, rule, bits, signed, out,
-                       counts):
+def _requantize_blocks(
+    start,
+    stop,
+    values,
+    bases,
+    shift,
+    base,
+    neg,
+    odd,
+    jam,
+    low,
+    high,
+    rule,
+    bits,
+    signed,
+    out,
+    counts,
+):
     for block in range(start, stop):
         part = slice(block * BLOCK, (block + 1) * BLOCK)
-        requantize_codes(values[part], bases[part], shift, base, neg, odd, jam, low, high, rule, bits, signed,
-                         out[part], counts[block])
+        requantize_codes(
+            values[part],
+            bases[part],
+            shift,
+            base,
+            neg,
+            odd,
+            jam,
+            low,
+            high,
+            rule,
+            bits,
+            signed,
+            out[part],
+            counts[block],
+        )
 
 
 @jit
@@ -140,15 +197,23 @@ def _saturate_int32(values, shift, base, neg, odd, jam, low, high, out, counts):
 
     NumPy's scalar functions keep int32 operands int32.
     """
-    zero, one = np.int32(0), np.int32(1)
-    shift, base, neg, odd, jam = np.int32(shift), np.int32(base), np.int32(neg), np.int32(odd), np.int32(jam)
-    low, high = np.int32(low), np.int32(high)
+    zero = np.int32(0)
+    one = np.int32(1)
+    shift = np.int32(shift)
+    base = np.int32(base)
+    neg = np.int32(neg)
+    odd = np.int32(odd)
+    jam = np.int32(jam)
+    low = np.int32(low)
+    high = np.int32(high)
     below = above = flushed = zero
     for i in range(values.size):
         value = values[i]
         floor = np.right_shift(value, shift)
         remainder = np.subtract(value, np.left_shift(floor, shift))
-        carry = np.add(np.add(base, neg if value < zero else zero), odd if np.bitwise_and(floor, one) else zero)
+        carry = np.add(
+            np.add(base, neg if value < zero else zero), odd if np.bitwise_and(floor, one) else zero
+        )
         carry = np.right_shift(np.add(remainder, carry), shift)
         code = np.bitwise_or(np.add(floor, carry), jam)
         below = np.add(below, np.int32(code < low))
@@ -164,21 +229,30 @@ def _saturate_int32(values, shift, base, neg, odd, jam, low, high, out, counts):
 def _saturate_blocks(start, stop, values, shift, base, neg, odd, jam, low, high, out, counts):
     for block in range(start, stop):
         part = slice(block * BLOCK, (block + 1) * BLOCK)
-        _saturate_int32(values[part], shift, base, neg, odd, jam, low, high, out[part], counts[block])
+        _saturate_int32(
+            values[part], shift, base, neg, odd, jam, low, high, out[part], counts[block]
+        )
 
 
 def requantize_array(values, bases, shift, terms, bounds, out) -> np.ndarray:
     """requantize_codes over blocks in parallel; returns the counts (below, above, flushed).
 
-    A right shift of an int32 and the carry of a rounding stay int32, and no code is beyond its limits.
-    """
+    A right shift of an int32 and the carry of a rounding stay int32, and no code is beyond its
+    limits."""
     counts = np.zeros((-(-values.size // BLOCK), 3), np.int64)
     low, high, rule, _, _ = bounds
-    if values.dtype == np.int32 and not bases.size and rule == SATURATE and shift <= MAX_SHIFT_INT32:
+    if (
+        values.dtype == np.int32
+        and not bases.size
+        and rule == SATURATE
+        and shift <= MAX_SHIFT_INT32
+    ):
         limits = max(low, -(2**31)), min(high, 2**31 - 1)
         parallel_for(_saturate_blocks, len(counts), 2, values, shift, *terms, *limits, out, counts)
     else:
-        parallel_for(_requantize_blocks, len(counts), 2, values, bases, shift, *terms, *bounds, out, counts)
+        parallel_for(
+            _requantize_blocks, len(counts), 2, values, bases, shift, *terms, *bounds, out, counts
+        )
     return counts.sum(axis=0)
 
 
@@ -193,9 +267,9 @@ def code_range(bits: int, signed: bool, overflow: str) -> tuple[int, int]:
 def align(values: np.ndarray, shift: int) -> tuple[np.ndarray, int]:
     """Values and shift with 0 <= shift <= 62 that requantize to the same codes of at most 32 bits.
 
-    Above 62, the low bits are jammed into one sticky bit.  Below 0, the left shift is done here; what
-    would pass 62 bits is far outside every 32-bit format and becomes a value that is outside too,
-    with the same low 32 bits (so that wrapping is right).
+    Above 62, the low bits are jammed into one sticky bit.  Below 0, the left shift is done here;
+    what would pass 62 bits is far outside every 32-bit format and becomes a value that is outside
+    too, with the same low 32 bits (so that wrapping is right).
     """
     if 0 <= shift <= MAX_SHIFT:
         return values, shift
@@ -215,6 +289,9 @@ def align(values: np.ndarray, shift: int) -> tuple[np.ndarray, int]:
 
 @jit
 def round_divide(numerator, denominator):
-    """numerator / denominator (above 0), nearest, ties away from zero; |numerator| + denominator < 2**62."""
+    """numerator / denominator (above 0), nearest, ties away from zero.
+
+    |numerator| + denominator < 2**62.
+    """
     quotient = (2 * abs(numerator) + denominator) // (2 * denominator)
     return quotient if numerator >= 0 else -quotient

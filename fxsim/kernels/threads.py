@@ -1,12 +1,14 @@
 """Threads that share the work of kernels.
 
-Serial kernels, which release the GIL, under threads of our own compile in a third of the time of Numba's parallel ones, and
-may themselves be called from several threads.  A helper that has nothing to do takes part in whatever work is there.  To
-wake one that sleeps takes longer than many a kernel: it looks for news SPINS times first.
+Serial kernels, which release the GIL, under threads of our own compile in a third of the time of
+Numba's parallel ones, and may themselves be called from several threads.  A helper that has nothing
+to do takes part in whatever work is there.  To wake one that sleeps takes longer than many a
+kernel: it looks for news SPINS times first.
 
-Everything that threads share changes by operations that the GIL makes atomic.  No work depends on helpers: who posts it does
-what nobody else does.
+Everything that threads share changes by operations that the GIL makes atomic.  No work depends on
+helpers: who posts it does what nobody else does.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -26,24 +28,35 @@ from numba.extending import intrinsic
 
 from fxsim.kernels.jit import JIT_DISABLED, jit
 
-HELPER_PAUSES, CALLER_PAUSES = 300, 100
-"""Between news and the wish for the GIL: who brings news lets go of it a little later, and to wait for it means to sleep."""
+HELPER_PAUSES = 300
+CALLER_PAUSES = 100
+"""Between news and the wish for the GIL.
+
+Who brings news lets go of it a little later, and to wait for it means to sleep.
+"""
 GRAIN = 1 << 16
 """Elements of simple work below which a second thread costs more than it gives."""
 PIECES = 4
 """Pieces of work per thread, so that one that is held up leaves its last ones to others."""
 SPINS = 0 if JIT_DISABLED else 1 << 13
-"""A fifth of a millisecond, about; the code between two kernels of a training step takes half of that."""
+"""A fifth of a millisecond, about.
+
+The code between two kernels of a training step takes half of that.
+"""
 
 _count = numba.config.NUMBA_NUM_THREADS
 _helpers: list[threading.Thread] = []
 _works: list[Work] = []
 _sleepers: list[SimpleQueue] = []
-_news, _numbers = np.zeros(1, np.int64), itertools.count(1)
+_news = np.zeros(1, np.int64)
+_numbers = itertools.count(1)
 
 
 def thread_count() -> int:
-    """Threads that share work: NUMBA_NUM_THREADS, by default all that the processor has, or fewer."""
+    """Threads that share work.
+
+    NUMBA_NUM_THREADS, by default all that the processor has, or fewer.
+    """
     return _count
 
 
@@ -54,11 +67,12 @@ def use_threads(count: int) -> None:
 
 
 def parallel_for(kernel: Callable, count: int, grain: int, *arguments) -> None:
-    """kernel(start, stop, *arguments) over the whole of range(count), in pieces shared among threads.
+    """kernel(start, stop, *arguments) over the whole of range(count), in pieces shared among
+    threads.
 
-    grain: least indices per piece.  The kernel runs code compiled by `jit` (without the GIL), and its indices
-    are independent of each other, so that the result depends on neither pieces nor threads.
-    """
+    grain: least indices per piece.  The kernel runs code compiled by `jit` (without the GIL), and
+    its indices are independent of each other, so that the result depends on neither pieces nor
+    threads."""
     pieces = min(count // max(grain, 1), PIECES * _count)
     if _count == 1 or pieces < 2:
         kernel(0, count, *arguments)
@@ -71,8 +85,12 @@ class Work:
     """Pieces of a kernel's range, of which each thread that takes part takes one after another."""
 
     def __init__(self, kernel: Callable, arguments: tuple, ranges: list[tuple[int, int]]):
-        self._kernel, self._arguments, self._ranges = kernel, arguments, iter(ranges)
-        self.open, self._inside, self._error = True, [], None
+        self._kernel = kernel
+        self._arguments = arguments
+        self._ranges = iter(ranges)
+        self.open = True
+        self._inside = []
+        self._error = None
 
     def share(self) -> None:
         """Do it, with all who come; raises what any of them met."""
@@ -89,7 +107,10 @@ class Work:
             raise self._error
 
     def join(self) -> None:
-        """Take part for another.  Who has closed it either sees this thread inside, or is seen to have closed it."""
+        """Take part for another.
+
+        Who has closed it either sees this thread inside, or is seen to have closed it.
+        """
         self._inside.append(None)
         try:
             if self.open:
@@ -124,7 +145,10 @@ def _help(number: int) -> None:
 
 
 def _wait(condition: Callable[[], bool]) -> None:
-    """Until the condition, of which there is news, is true; through interrupts, which are raised afterwards."""
+    """Until the condition, of which there is news, is true.
+
+    Through interrupts, which are raised afterwards.
+    """
     interrupt = None
     while True:
         known = int(_news[0])
@@ -149,11 +173,16 @@ def _wait_for_news(known: int, pauses: int) -> None:
 
 
 def _start_helpers() -> None:
-    """Enough of them, kept off this thread's processor: schedulers leave threads that wake each other on one for long."""
+    """Enough of them, kept off this thread's processor.
+
+    Schedulers leave threads that wake each other on one for long.
+    """
     global _processor
     missing = range(len(_helpers), _count - 1)
     for number in missing:
-        _helpers.append(threading.Thread(target=_help, args=(number + 1,), name="fxsim", daemon=True))
+        _helpers.append(
+            threading.Thread(target=_help, args=(number + 1,), name="fxsim", daemon=True)
+        )
         _helpers[-1].start()
     processor = _own_processor()
     if processor != _processor or missing:
@@ -164,14 +193,18 @@ def _start_helpers() -> None:
 
 
 def _find_processor() -> Callable[[], int | None]:
-    """What tells the processor that the calling thread runs on; None where the system does not or knows no affinities."""
+    """What tells the processor that the calling thread runs on.
+
+    None where the system does not or knows no affinities.
+    """
     if hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError, AttributeError):
             return ctypes.CDLL(None).sched_getcpu
     return lambda: None
 
 
-_own_processor, _processor = _find_processor(), None
+_own_processor = _find_processor()
+_processor = None
 
 
 def _announce() -> None:
@@ -189,7 +222,9 @@ def _emit_look(context, builder, signature, args):
     value = builder.load_atomic(data, ordering="acquire", align=8)
     if llvmlite.binding.get_process_triple().startswith(("x86_64", "i386", "i686")):
         kind = ir.FunctionType(ir.VoidType(), [])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        builder.call(
+            cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), []
+        )
     return value
 
 

@@ -1,20 +1,24 @@
 """What both executors agree on about dropout: which elements stay, and by what they are scaled.
 
-In training an element stays with the probability 1 - rate and is then scaled by 1 / (1 - rate), so that inference needs
-no scale.  Source: N. Srivastava et al., "Dropout" (JMLR 2014), section 10, scaled in training.
-"""
+In training an element stays with the probability 1 - rate and is then scaled by 1 / (1 - rate), so
+that inference needs no scale.  Source: N. Srivastava et al., "Dropout" (JMLR 2014), section 10,
+scaled in training."""
+
 from __future__ import annotations
 
 from fractions import Fraction
 
 import numpy as np
 
-from fxsim.nn.codes import MANTISSA_BITS, Factor, tensor_stream
+from fxsim.factors import MANTISSA_BITS, Factor
 from fxsim.nn.spec import Layer
+from fxsim.rng import tensor_stream
 
 
 def kept(layer: Layer, shape: tuple[int, ...], step: int, seed: int) -> np.ndarray:
-    """True where the word of Stream(seed, step, "<layer>.dropout") is at least round(rate * 2**32), at most 2**32 - 1."""
+    """True where the word of Stream(seed, step, "<layer>.dropout") is at least round(rate *
+    2**32), at most 2**32 - 1.
+    """
     threshold = min(round(Fraction(layer.dropout) * 2**32), 2**32 - 1)
     return tensor_stream(seed, step, layer.name, "dropout").words(shape) >= np.uint32(threshold)
 

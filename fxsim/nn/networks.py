@@ -2,6 +2,7 @@
 
 Every builder takes a width multiplier, so that a narrow relative trains in minutes.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,23 +13,31 @@ from fxsim.nn.spec import Conv, Dense, Layer, Network, Pool
 
 def digits_convnet(width: float = 1.0) -> Network:
     """16C3 - 16C3 - MP2 - 32C3 - MP2 - 64FC - 10 on 8x8 digits, 'same' padding, no batch norm."""
-    return Network("digits-convnet", (8, 8, 1), (
-        Conv(name="conv1", filters=_scaled(16, width), padding=1),
-        Conv(name="conv2", filters=_scaled(16, width), padding=1, pool=Pool("max", 2)),
-        Conv(name="conv3", filters=_scaled(32, width), padding=1, pool=Pool("max", 2)),
-        Dense(name="fc1", units=_scaled(64, width)),
-        Dense(name="fc2", units=10, relu=False),
-    ))
+    return Network(
+        "digits-convnet",
+        (8, 8, 1),
+        (
+            Conv(name="conv1", filters=_scaled(16, width), padding=1),
+            Conv(name="conv2", filters=_scaled(16, width), padding=1, pool=Pool("max", 2)),
+            Conv(name="conv3", filters=_scaled(32, width), padding=1, pool=Pool("max", 2)),
+            Dense(name="fc1", units=_scaled(64, width)),
+            Dense(name="fc2", units=10, relu=False),
+        ),
+    )
 
 
 def mnist_convnet(width: float = 1.0) -> Network:
     """LeNet-like: 16C5 - MP2 - 32C5 - MP2 - 128FC - 10 on 28x28 digits, no batch norm."""
-    return Network("mnist-convnet", (28, 28, 1), (
-        Conv(name="conv1", filters=_scaled(16, width), kernel=5, pool=Pool("max", 2)),
-        Conv(name="conv2", filters=_scaled(32, width), kernel=5, pool=Pool("max", 2)),
-        Dense(name="fc1", units=_scaled(128, width)),
-        Dense(name="fc2", units=10, relu=False),
-    ))
+    return Network(
+        "mnist-convnet",
+        (28, 28, 1),
+        (
+            Conv(name="conv1", filters=_scaled(16, width), kernel=5, pool=Pool("max", 2)),
+            Conv(name="conv2", filters=_scaled(32, width), kernel=5, pool=Pool("max", 2)),
+            Dense(name="fc1", units=_scaled(128, width)),
+            Dense(name="fc2", units=10, relu=False),
+        ),
+    )
 
 
 def cifar10_convnet(width: float = 1.0) -> Network:
@@ -47,7 +56,9 @@ def _paper_convnet(name: str, width: float) -> Network:
         pool = Pool("max", 2) if stage < 2 else None
         filters = _scaled(filters, width)
         layers.append(Conv(name=f"conv{2 * stage + 1}", filters=filters, batch_norm=True))
-        layers.append(Conv(name=f"conv{2 * stage + 2}", filters=filters, batch_norm=True, pool=pool))
+        layers.append(
+            Conv(name=f"conv{2 * stage + 2}", filters=filters, batch_norm=True, pool=pool)
+        )
     units = _scaled(512, width)
     layers.append(Dense(name="fc1", units=units, batch_norm=True))
     layers.append(Dense(name="fc2", units=units, batch_norm=True))
@@ -56,7 +67,9 @@ def _paper_convnet(name: str, width: float) -> Network:
 
 
 def cifar10_resnet(width: float = 1.0) -> Network:
-    """Wide ResNet-20: 128C3, three blocks each of 128, 256 and 512 filters, 8x8 average pool, FC."""
+    """Wide ResNet-20: 128C3, three blocks each of 128, 256 and 512 filters, 8x8 average pool,
+    FC.
+    """
     return _paper_resnet("cifar10-resnet", width, 10)
 
 
@@ -74,16 +87,25 @@ def _paper_resnet(name: str, width: float, classes: int) -> Network:
     for stage, filters in enumerate((128, 256, 512), start=1):
         filters = _scaled(filters, width)
         for block in range(1, 4):
-            source, label = layers[-1].name, f"s{stage}b{block}"
+            source = layers[-1].name
+            label = f"s{stage}b{block}"
             first_of_later_stage = block == 1 and stage > 1
-            stride, shortcut = 1, source
+            stride = 1
+            shortcut = source
             if first_of_later_stage:
-                stride, shortcut = 2, f"{label}_shortcut"
+                stride = 2
+                shortcut = f"{label}_shortcut"
                 layers.append(conv(shortcut, filters, stride=2, relu=False, input=source))
             layers.append(conv(f"{label}_conv1", filters, stride=stride, dropout=0.2, input=source))
             last_block = stage == 3 and block == 3
-            layers.append(conv(f"{label}_conv2", filters, add=shortcut,
-                               pool=Pool("average", 8) if last_block else None))
+            layers.append(
+                conv(
+                    f"{label}_conv2",
+                    filters,
+                    add=shortcut,
+                    pool=Pool("average", 8) if last_block else None,
+                )
+            )
     layers.append(Dense(name="fc", units=classes, relu=False))
     return Network(name, (32, 32, 3), tuple(layers))
 

@@ -4,9 +4,10 @@ Where either is on, every parameter has a velocity, which takes the gradient's p
 
     v' = mu v + G + lambda W        W' = W - gamma v'
 
-as in I. Sutskever et al., "On the importance of initialization and momentum in deep learning" (ICML 2013), in the form
-that frameworks use.  Weight decay is of weights alone.
+as in I. Sutskever et al., "On the importance of initialization and momentum in deep learning" (ICML
+2013), in the form that frameworks use.  Weight decay is of weights alone.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from fractions import Fraction
 import numpy as np
 
 from fxsim.errors import InputError
+from fxsim.factors import Factor
 from fxsim.formats import Format
-from fxsim.kernels.update import velocity_sums
-from fxsim.nn.codes import Factor, storage
+from fxsim.kernels.elementwise.update import velocity_sums
 from fxsim.requantizer import Requantizer
 from fxsim.rng import Stream
 
@@ -56,7 +57,10 @@ class Optimizer:
         return _factor(self.weight_decay) if kind == "weight" else Fraction(0)
 
     def velocity_format(self, kind: str, parameter: Format, grads: Format) -> Format:
-        """velocity_bits over the least range that holds all velocities: (r_G + lambda r_W) / (1 - mu)."""
+        """velocity_bits over the least range that holds all velocities.
+
+        (r_G + lambda r_W) / (1 - mu).
+        """
         largest = _range(grads) + self.decay(kind) * _range(parameter)
         return Format(self.velocity_bits, _ceil_log2(largest / (1 - self.mu)))
 
@@ -65,7 +69,9 @@ PLAIN_SGD = Optimizer()
 
 
 def velocity_tensor(kind: str) -> str:
-    """The name of the velocities of 'weight', 'bias', 'gamma' or 'beta', one of precision.VELOCITIES."""
+    """The name of the velocities of 'weight', 'bias', 'gamma' or 'beta', one of
+    precision.VELOCITIES.
+    """
     return "velocities" if kind == "weight" else f"{kind}_velocities"
 
 
@@ -86,8 +92,8 @@ def _ceil_log2(value: Fraction) -> int:
 class Velocity:
     """Velocities `codes` in `format`.
 
-    multipliers: of velocity, gradient and parameter codes in their exact sum, whose step is 2**step_exp.
-    """
+    multipliers: of velocity, gradient and parameter codes in their exact sum, whose step is
+    2**step_exp."""
 
     codes: np.ndarray
     format: Format
@@ -95,27 +101,56 @@ class Velocity:
     step_exp: int
 
     @classmethod
-    def zeros(cls, shape: tuple[int, ...], optimizer: Optimizer, kind: str, parameter: Format, grads: Format) -> Velocity:
+    def zeros(
+        cls,
+        shape: tuple[int, ...],
+        optimizer: Optimizer,
+        kind: str,
+        parameter: Format,
+        grads: Format,
+    ) -> Velocity:
         """Velocities 0 of parameters of a kind ('weight', 'bias', ...) with their formats.
 
         Raises InputError where the exact sum does not fit 62 bits.
         """
         format = optimizer.velocity_format(kind, parameter, grads)
-        steps = (optimizer.mu * _step(format), _step(grads), optimizer.decay(kind) * _step(parameter))
+        steps = (
+            optimizer.mu * _step(format),
+            _step(grads),
+            optimizer.decay(kind) * _step(parameter),
+        )
         finest = max(*(step.denominator for step in steps), _step(format).denominator)
         multipliers = tuple(int(step * finest) for step in steps)
-        largest = sum(multiplier << own.bits - 1 for multiplier, own in zip(multipliers, (format, grads, parameter)))
+        largest = sum(
+            multiplier << own.bits - 1
+            for multiplier, own in zip(multipliers, (format, grads, parameter))
+        )
         if largest >= 2**MAX_SUM_BITS:
-            raise InputError(f"{kind}: velocity, gradient and decay add up to {largest.bit_length() + 1} bits, at most "
-                             f"{MAX_SUM_BITS} are exact; choose fewer velocity_bits, or 0 instead of small constants")
-        return cls(np.zeros(shape, storage(format)), format, multipliers, 1 - finest.bit_length())
+            raise InputError(
+                f"{kind}: velocity, gradient and decay add up to {largest.bit_length() + 1} bits, "
+                f"at most "
+                f"{MAX_SUM_BITS} are exact; choose fewer velocity_bits, or 0 instead of small "
+                f"constants"
+            )
+        return cls(np.zeros(shape, format.storage), format, multipliers, 1 - finest.bit_length())
 
-    def advance(self, grads: np.ndarray, parameter: np.ndarray, rounding: str, overflow: str,
-                stream: Stream | None) -> np.ndarray:
-        """v' = mu v + G + lambda W in place, exact and then quantized once; returns the counts (below, above, flushed)."""
+    def advance(
+        self,
+        grads: np.ndarray,
+        parameter: np.ndarray,
+        rounding: str,
+        overflow: str,
+        stream: Stream | None,
+    ) -> np.ndarray:
+        """v' = mu v + G + lambda W in place, exact and then quantized once.
+
+        Returns the counts (below, above, flushed).
+        """
         sums = np.empty(self.codes.shape, np.int64)
         velocity_sums(self.codes, grads, parameter, self.multipliers, sums)
-        return Requantizer(self.step_exp, self.format, rounding, overflow).apply(sums, self.codes, stream)
+        return Requantizer(self.step_exp, self.format, rounding, overflow).apply(
+            sums, self.codes, stream
+        )
 
 
 def _step(format: Format) -> Fraction:

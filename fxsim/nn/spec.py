@@ -13,6 +13,7 @@ precision assignment read this one definition.
 Layouts everywhere in fxsim: activations `(N, H, W, C)`, convolution weights `(KH, KW, C, O)`,
 fully connected weights `(I, O)` with I running over (H, W, C) in row-major order.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -24,6 +25,15 @@ from fxsim.errors import InputError, choice
 
 RELU_RANGE_EXP = 1
 """The clipped ReLU keeps activations in [0, 2**RELU_RANGE_EXP)."""
+
+BATCH_NORM_EPSILON_EXP = -10
+"""2**BATCH_NORM_EPSILON_EXP is added to the variance before the inverse square root."""
+
+RUNNING_RATE_EXP = -4
+"""A training step moves the running mean and variance by 2**RUNNING_RATE_EXP of the difference."""
+
+AFFINE_RANGE_EXP = 1
+"""gamma and beta stay in [-2**AFFINE_RANGE_EXP, 2**AFFINE_RANGE_EXP)."""
 
 Shape = tuple[int, int, int]
 
@@ -135,13 +145,16 @@ class Network:
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
         object.__setattr__(self, "layers", tuple(self.layers))
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise InputError(f"network {self.name!r}: input_shape must be (H, W, C), got {self.input_shape}")
+            raise InputError(
+                f"network {self.name!r}: input_shape must be (H, W, C), got {self.input_shape}"
+            )
         if not self.layers:
             raise InputError(f"network {self.name!r} needs at least one layer")
         last = self.layers[-1]
         if last.relu or last.batch_norm or last.pool or last.dropout or last.add:
             raise InputError(
-                f"network {self.name!r}: the last layer {last.name!r} gives the class scores; set relu=False "
+                f"network {self.name!r}: the last layer {last.name!r} gives the class scores; set "
+                f"relu=False "
                 "and leave batch_norm, pool, dropout and add out"
             )
         object.__setattr__(self, "_shapes", self._infer_shapes())
@@ -153,13 +166,17 @@ class Network:
                 raise InputError(f"network {self.name!r}: layer name {layer.name!r} is used twice")
             for reference in (source, layer.add):
                 if reference is not None and reference not in shapes:
-                    raise InputError(f"layer {layer.name!r} reads {reference!r}, which is no earlier layer; "
-                                     f"earlier ones are {', '.join(shapes) or 'none'}")
+                    raise InputError(
+                        f"layer {layer.name!r} reads {reference!r}, which is no earlier layer; "
+                        f"earlier ones are {', '.join(shapes) or 'none'}"
+                    )
             input_shape = self.input_shape if source is None else shapes[source].output
             shape = _layer_shape(layer, input_shape)
             if layer.add and shapes[layer.add].output != shape.pre:
-                raise InputError(f"layer {layer.name!r} of shape {shape.pre} cannot add {layer.add!r} "
-                                 f"of shape {shapes[layer.add].output}")
+                raise InputError(
+                    f"layer {layer.name!r} of shape {shape.pre} cannot add {layer.add!r} "
+                    f"of shape {shapes[layer.add].output}"
+                )
             shapes[layer.name] = shape
         return shapes
 
@@ -193,24 +210,31 @@ def _layer_shape(layer: Layer, input_shape: Shape) -> LayerShape:
     height, width, channels = input_shape
     if isinstance(layer, Dense):
         inputs = math.prod(input_shape)
-        weight, pre, dot_length = (inputs, layer.units), (1, 1, layer.units), inputs
+        weight = (inputs, layer.units)
+        pre = (1, 1, layer.units)
+        dot_length = inputs
     else:
         rows, columns = (_positions(size, layer, input_shape) for size in (height, width))
         weight = (layer.kernel, layer.kernel, channels, layer.filters)
-        pre, dot_length = (rows, columns, layer.filters), layer.kernel**2 * channels
+        pre = (rows, columns, layer.filters)
+        dot_length = layer.kernel**2 * channels
     output = pre
     if layer.pool:
         output = (pre[0] // layer.pool.size, pre[1] // layer.pool.size, pre[2])
         if min(output) < 1:
-            raise InputError(f"layer {layer.name!r}: pooling by {layer.pool.size} leaves nothing of {pre}")
+            raise InputError(
+                f"layer {layer.name!r}: pooling by {layer.pool.size} leaves nothing of {pre}"
+            )
     return LayerShape(input_shape, pre, output, weight, dot_length)
 
 
 def _positions(size: int, layer: Conv, input_shape: Shape) -> int:
     span = size + 2 * layer.padding - layer.kernel
     if span < 0:
-        raise InputError(f"layer {layer.name!r}: a {layer.kernel}x{layer.kernel} kernel with padding "
-                         f"{layer.padding} does not fit an input of shape {input_shape}")
+        raise InputError(
+            f"layer {layer.name!r}: a {layer.kernel}x{layer.kernel} kernel with padding "
+            f"{layer.padding} does not fit an input of shape {input_shape}"
+        )
     return span // layer.stride + 1
 
 
@@ -244,12 +268,16 @@ def from_dict(table: dict) -> Network:
 
 
 def _layer_from_dict(row: dict) -> Layer:
-    kind = {"conv": Conv, "dense": Dense}[choice("layer type", row.pop("type", ""), ("conv", "dense"))]
+    kind = {"conv": Conv, "dense": Dense}[
+        choice("layer type", row.pop("type", ""), ("conv", "dense"))
+    ]
     fields = {field.name: field for field in dataclasses.fields(kind)}
     _check_keys(f"layer {row.get('name', '')!r}", row, fields)
     for name, field in fields.items():
         if field.default is dataclasses.MISSING and name not in row:
-            raise InputError(f"layer {row.get('name', '')!r} of type {kind.__name__.lower()!r} needs {name!r}")
+            raise InputError(
+                f"layer {row.get('name', '')!r} of type {kind.__name__.lower()!r} needs {name!r}"
+            )
     if "pool" in row:
         _check_keys("pool", row["pool"], ("kind", "size"))
         row["pool"] = Pool(**row["pool"])

@@ -1,4 +1,5 @@
 """The arrays that a network in training consists of, by name, and back."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -12,7 +13,10 @@ Arrays = dict[str, np.ndarray]
 
 
 def arrays_of(value, name: str) -> Arrays:
-    """All arrays in `value`, nested mappings and dataclasses, by dotted name; they are lent, not copied."""
+    """All arrays in `value`, nested mappings and dataclasses, by dotted name.
+
+    They are lent, not copied.
+    """
     return dict(_walk(value, name))
 
 
@@ -31,13 +35,15 @@ def _walk(value, name: str) -> Iterator[tuple[str, np.ndarray]]:
 def restore(own: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> None:
     """Copy the `given` arrays into the `own` ones of the same names.
 
-    Raises InputError, before anything is copied, where a name is missing or unknown, or a shape or dtype differs.
-    """
+    Raises InputError, before anything is copied, where a name is missing or unknown, or a shape or
+    dtype differs."""
     for name in (*own, *given):
         if name not in given or name not in own:
             raise InputError(f"array {name!r} is {'missing' if name in own else 'unknown'}")
         if (given[name].shape, given[name].dtype) != (own[name].shape, own[name].dtype):
-            raise InputError(f"array {name!r} must be {own[name].dtype} of shape {own[name].shape}, "
-                             f"got {given[name].dtype} of shape {given[name].shape}")
+            raise InputError(
+                f"array {name!r} must be {own[name].dtype} of shape {own[name].shape}, "
+                f"got {given[name].dtype} of shape {given[name].shape}"
+            )
     for name, array in own.items():
         array[...] = given[name]

@@ -1,12 +1,21 @@
 """For tests of one's own hardware or kernels: a comparison bit by bit, and Hypothesis strategies.
 
-`assert_bit_exact` needs nothing but NumPy, so that a cocotb scoreboard can call it; the strategies need Hypothesis.
-"""
+`assert_bit_exact` needs nothing but NumPy, so that a cocotb scoreboard can call it; the strategies
+need Hypothesis."""
+
 from __future__ import annotations
 
 from fxsim.testing.comparison import assert_bit_exact
 
-_STRATEGIES = ("assignments", "batches", "formats", "networks", "networks_with_assignments", "shapes", "tensors")
+_STRATEGIES = (
+    "assignments",
+    "batches",
+    "formats",
+    "networks",
+    "networks_with_assignments",
+    "shapes",
+    "tensors",
+)
 
 __all__ = ["assert_bit_exact", *_STRATEGIES]
 
@@ -17,8 +26,10 @@ def __getattr__(name: str):
     try:
         from fxsim.testing import strategies
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"fxsim.testing.{name} needs Hypothesis; python -m pip install hypothesis",
-                                  name=error.name) from None
+        raise ModuleNotFoundError(
+            f"fxsim.testing.{name} needs Hypothesis; python -m pip install hypothesis",
+            name=error.name,
+        ) from None
     return getattr(strategies, name)
 
 

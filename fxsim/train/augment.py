@@ -1,4 +1,8 @@
-"""Augmentation of training pictures: horizontal flips and padded crops, on pixels, from counter-based random words."""
+"""Augmentation of training pictures.
+
+Horizontal flips and padded crops, on pixels, from counter-based random words.
+"""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,10 +15,11 @@ from fxsim.rng import Stream
 
 @dataclass(frozen=True)
 class Augmentation:
-    """flip: turn half of the pictures left to right.  crop: pixels of zero padding on each side, of which a window of
-    the picture's own size is cut out at a random place.
+    """flip: turn half of the pictures left to right.  crop: pixels of zero padding on each side, of
+    which a window of the picture's own size is cut out at a random place.
 
-    The word w of a picture, Stream(seed, epoch, 'augment') at its place in the training set, decides:
+    The word w of a picture, Stream(seed, epoch, 'augment') at its place in the training set,
+    decides:
 
         flipped     w >= 2**31
         first row   ((w mod 2**15) (2 crop + 1)) >> 15      of the window in the padded picture
@@ -32,7 +37,11 @@ class Augmentation:
 
     def words(self, seed: int, epoch: int, pictures: int) -> np.ndarray:
         """The random words (uint32) of all pictures of the training set in one epoch."""
-        return Stream(seed, epoch, "augment").words(pictures) if self else np.zeros(pictures, np.uint32)
+        return (
+            Stream(seed, epoch, "augment").words(pictures)
+            if self
+            else np.zeros(pictures, np.uint32)
+        )
 
     def __bool__(self) -> bool:
         return self.flip or self.crop > 0
@@ -47,6 +56,6 @@ class Augmentation:
         padded = np.pad(pixels, ((0, 0), (self.crop, self.crop), (self.crop, self.crop), (0, 0)))
         out = np.empty_like(pixels)
         for i in range(count):
-            window = padded[i, rows[i]:rows[i] + height, columns[i]:columns[i] + width]
+            window = padded[i, rows[i] : rows[i] + height, columns[i] : columns[i] + width]
             out[i] = window[:, ::-1] if self.flip and words[i] >> 31 else window
         return out

@@ -1,4 +1,5 @@
-"""Checkpoints: all that a training needs to go on to the same bits, in one file that is written whole or not at all.
+"""Checkpoints: all that a training needs to go on to the same bits, in one file that is written
+whole or not at all.
 
 `checkpoint-DESIGN.npz` is an .npz of plain arrays:
 
@@ -6,8 +7,9 @@
     text         JSON in UTF-8 (uint8): kind, version, identity, position
     sha256       32 bytes (uint8), the digest of all other arrays
 
-The identity is plain data that tells one training from another; where it differs, a checkpoint is refused.
-"""
+The identity is plain data that tells one training from another; where it differs, a checkpoint is
+refused."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -27,13 +29,18 @@ from fxsim.errors import InputError
 from fxsim.files import read_arrays, write_arrays
 from fxsim.train.loop import Epoch, Position
 
-KIND, VERSION = "fxsim checkpoint", 1
-SUFFIX, OLD = ".npz", ".old"
+KIND = "fxsim checkpoint"
+VERSION = 1
+SUFFIX = ".npz"
+OLD = ".old"
 
 
 @dataclass(frozen=True)
 class Cadence:
-    """When a checkpoint is due beside the end of each epoch: after so many minutes, and after so many steps."""
+    """When a checkpoint is due beside the end of each epoch.
+
+    After so many minutes, and after so many steps.
+    """
 
     minutes: float = 2.0
     steps: int | None = None
@@ -49,9 +56,12 @@ class Checkpoint:
     """The checkpoint of the training of `design` in `folder`."""
 
     def __init__(self, folder: Path, design: str, identity: Mapping, cadence: Cadence):
-        self.path, self.design, self.cadence = path_of(folder, design), design, cadence
+        self.path = path_of(folder, design)
+        self.design = design
+        self.cadence = cadence
         self.identity = json.loads(json.dumps(identity))  # as it comes back
-        self._written, self._steps = time.monotonic(), 0
+        self._written = time.monotonic()
+        self._steps = 0
 
     def load(self, learner) -> Position:
         """Bring `learner` to where it was when the file was written; returns that position.
@@ -62,12 +72,17 @@ class Checkpoint:
         differences = list(_differences(text["identity"], self.identity))
         if differences:
             more = f" ({len(differences) - 1} more differ)" if len(differences) > 1 else ""
-            raise InputError(f"{self.path} is of another training: {differences[0]}{more}; choose another folder, or delete "
-                             f"the file to train {self.design} anew")
+            raise InputError(
+                f"{self.path} is of another training: {differences[0]}{more}; choose another "
+                f"folder, or delete "
+                f"the file to train {self.design} anew"
+            )
         try:
             learner.load_state(state)
         except InputError as error:
-            raise InputError(f"{self.path} does not fit {self.design}: {error}; delete it to train anew") from None
+            raise InputError(
+                f"{self.path} does not fit {self.design}: {error}; delete it to train anew"
+            ) from None
         position = text["position"]
         return Position(**position | {"epochs": [Epoch(**epoch) for epoch in position["epochs"]]})
 
@@ -79,20 +94,35 @@ class Checkpoint:
             self.write(learner, position)
 
     def write(self, learner, position: Position) -> None:
-        text = {"kind": KIND, "version": VERSION, "identity": self.identity, "position": dataclasses.asdict(position)}
+        text = {
+            "kind": KIND,
+            "version": VERSION,
+            "identity": self.identity,
+            "position": dataclasses.asdict(position),
+        }
         arrays = {f"state.{name}": array for name, array in learner.state().items()}
         arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
         write_arrays(self.path, arrays | {"sha256": np.frombuffer(digest(arrays), np.uint8)})
-        self._written, self._steps = time.monotonic(), 0
+        self._written = time.monotonic()
+        self._steps = 0
 
     def set_aside(self) -> Path | None:
-        """Rename the file, if it is there, so that a new training overwrites nothing; returns the new name."""
+        """Rename the file, if it is there, so that a new training overwrites nothing.
+
+        Returns the new name.
+        """
         return self.path.replace(self.path.with_suffix(OLD)) if self.path.exists() else None
 
 
 def path_of(folder: Path, design: str) -> Path:
-    """The checkpoint file of `design`; characters that are not safe in a file name are escaped with %."""
-    return Path(folder) / f"checkpoint-{urllib.parse.quote(design.replace(' ', '-'), safe='+')}{SUFFIX}"
+    """The checkpoint file of `design`.
+
+    Characters that are not safe in a file name are escaped with %.
+    """
+    return (
+        Path(folder)
+        / f"checkpoint-{urllib.parse.quote(design.replace(' ', '-'), safe='+')}{SUFFIX}"
+    )
 
 
 def remove(folder: Path, design: str) -> None:
@@ -105,7 +135,12 @@ def remove(folder: Path, design: str) -> None:
 def of_others(folder: Path, design: str) -> list[Path]:
     """The checkpoints in `folder` of other designs than this, those set aside, too."""
     own = path_of(folder, design).stem
-    return [path for suffix in (SUFFIX, OLD) for path in Path(folder).glob(f"checkpoint-*{suffix}") if path.stem != own]
+    return [
+        path
+        for suffix in (SUFFIX, OLD)
+        for path in Path(folder).glob(f"checkpoint-*{suffix}")
+        if path.stem != own
+    ]
 
 
 def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
@@ -114,16 +149,23 @@ def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
         arrays = read_arrays(path)
         stored = arrays.pop("sha256").tobytes()
         text = json.loads(arrays["text"].tobytes())
-        kind, version = text["kind"], text["version"]
+        kind = text["kind"]
+        version = text["version"]
     except InputError as error:
         raise InputError(f"{error}; the checkpoint is damaged, delete it to start anew") from None
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path} is no checkpoint of fxsim; choose another folder or delete it") from None
+        raise InputError(
+            f"{path} is no checkpoint of fxsim; choose another folder or delete it"
+        ) from None
     if (kind, version) != (KIND, VERSION):
-        raise InputError(f"{path} is {kind!r}, version {version}; this fxsim reads {KIND!r}, version {VERSION}")
+        raise InputError(
+            f"{path} is {kind!r}, version {version}; this fxsim reads {KIND!r}, version {VERSION}"
+        )
     if digest(arrays) != stored:
         raise InputError(f"{path} is damaged (its SHA-256 differs); delete it to start anew")
-    return text, {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith("state.")}
+    return text, {
+        name.partition(".")[2]: array for name, array in arrays.items() if name.startswith("state.")
+    }
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -138,9 +180,12 @@ def digest(arrays: Mapping[str, np.ndarray]) -> bytes:
 def _differences(there, here, name: str = "") -> Iterator[str]:
     """One line for each value in which two pieces of plain data differ."""
     if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        there, here = dict(enumerate(there)), dict(enumerate(here))
+        there = dict(enumerate(there))
+        here = dict(enumerate(here))
     if isinstance(there, dict) and isinstance(here, dict):
         for key in dict.fromkeys((*there, *here)):
-            yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else str(key))
+            yield from _differences(
+                there.get(key), here.get(key), f"{name}.{key}" if name else str(key)
+            )
     elif there != here:
         yield f"{name} is {reprlib.repr(there)} there, {reprlib.repr(here)} here"

@@ -1,4 +1,5 @@
 """One face for both executors: pixels in, losses and errors out."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -9,10 +10,11 @@ import numpy as np
 from fxsim.accumulator import Overflows
 from fxsim.analysis.statistics import GradientStatistics
 from fxsim.datasets import Dataset
+from fxsim.datasets.pixels import pixel_codes
 from fxsim.errors import InputError
-from fxsim.nn.codes import LearningRate, pixel_codes
-from fxsim.nn.fixed import FixedNetwork
-from fxsim.nn.floating import FloatNetwork
+from fxsim.factors import LearningRate
+from fxsim.nn.fixed.network import FixedNetwork
+from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.state import Arrays, restore
 from fxsim.tensor import Counts
 
@@ -20,8 +22,17 @@ from fxsim.tensor import Counts
 class FloatLearner:
     """Trains a FloatNetwork; `gradients`, if given, follows its gradients."""
 
-    def __init__(self, network: FloatNetwork, pixel_max: int, seed: int = 0, gradients: GradientStatistics | None = None):
-        self.network, self.pixel_max, self.seed, self.gradients = network, pixel_max, seed, gradients
+    def __init__(
+        self,
+        network: FloatNetwork,
+        pixel_max: int,
+        seed: int = 0,
+        gradients: GradientStatistics | None = None,
+    ):
+        self.network = network
+        self.pixel_max = pixel_max
+        self.seed = seed
+        self.gradients = gradients
 
     def images(self, pixels: np.ndarray) -> np.ndarray:
         """Reals in [0, 1] of uint8 pixels."""
@@ -30,7 +41,9 @@ class FloatLearner:
     def step(self, pixels: np.ndarray, labels: np.ndarray, rate: LearningRate, step: int) -> float:
         """One SGD step; returns the batch's mean loss."""
         probe = self.gradients.probe(step) if self.gradients else None
-        return self.network.train_step(self.images(pixels), labels, rate.real, step=step, seed=self.seed, probe=probe)
+        return self.network.train_step(
+            self.images(pixels), labels, rate.real, step=step, seed=self.seed, probe=probe
+        )
 
     def evaluate(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         """(mean loss, share of errors)."""
@@ -44,7 +57,9 @@ class FloatLearner:
 
     def state(self) -> Arrays:
         """All that the next steps depend on, and what was measured: arrays by name, lent."""
-        return self.network.state() | ({"gradients": self.gradients.state} if self.gradients else {})
+        return self.network.state() | (
+            {"gradients": self.gradients.state} if self.gradients else {}
+        )
 
     def load_state(self, arrays: Arrays) -> None:
         """Go on from what `state` gave; InputError where it is of another learner."""
@@ -81,25 +96,48 @@ class FixedLearner:
 
     def state(self) -> Arrays:
         """All that the next steps depend on, and what was counted: arrays by name, lent."""
-        counts = {f"counts.{layer}.{tensor}": np.array(dataclasses.astuple(counts), np.int64)
-                  for (layer, tensor), counts in self.counts.items()}
-        stopped = {f"stopped.{layer}": np.array(updates, np.int64) for layer, updates in self.stopped.items()}
-        overflows = {f"overflows.{layer}.{kind}": np.array(dataclasses.astuple(met), np.int64)
-                     for (layer, kind), met in self.overflows.items()}
+        counts = {
+            f"counts.{layer}.{tensor}": np.array(dataclasses.astuple(counts), np.int64)
+            for (layer, tensor), counts in self.counts.items()
+        }
+        stopped = {
+            f"stopped.{layer}": np.array(updates, np.int64)
+            for layer, updates in self.stopped.items()
+        }
+        overflows = {
+            f"overflows.{layer}.{kind}": np.array(dataclasses.astuple(met), np.int64)
+            for (layer, kind), met in self.overflows.items()
+        }
         return self.network.state() | counts | stopped | overflows
 
     def load_state(self, arrays: Arrays) -> None:
         """Go on from what `state` gave; InputError where it is of another learner."""
-        counts, stopped, overflows = (_below(what, arrays) for what in ("counts", "stopped", "overflows"))
-        restore(self.network.state(), {name: array for name, array in arrays.items()
-                                       if name.partition(".")[0] not in ("counts", "stopped", "overflows")})
-        self.counts = {tuple(name.split(".")): Counts(*array.tolist()) for name, array in counts.items()}
+        counts, stopped, overflows = (
+            _below(what, arrays) for what in ("counts", "stopped", "overflows")
+        )
+        restore(
+            self.network.state(),
+            {
+                name: array
+                for name, array in arrays.items()
+                if name.partition(".")[0] not in ("counts", "stopped", "overflows")
+            },
+        )
+        self.counts = {
+            tuple(name.split(".")): Counts(*array.tolist()) for name, array in counts.items()
+        }
         self.stopped = {layer: array.item() for layer, array in stopped.items()}
-        self.overflows = {tuple(name.split(".")): Overflows(*array.tolist()) for name, array in overflows.items()}
+        self.overflows = {
+            tuple(name.split(".")): Overflows(*array.tolist()) for name, array in overflows.items()
+        }
 
 
 def _below(prefix: str, arrays: Arrays) -> Arrays:
-    return {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{prefix}.")}
+    return {
+        name.partition(".")[2]: array
+        for name, array in arrays.items()
+        if name.startswith(f"{prefix}.")
+    }
 
 
 def _add(total: dict, more: Mapping) -> None:
@@ -110,5 +148,9 @@ def _add(total: dict, more: Mapping) -> None:
 def check_dataset(dataset: Dataset, network) -> None:
     """InputError unless the pictures fit the network."""
     if dataset.image_shape != network.input_shape or dataset.classes != network.classes:
-        raise InputError(f"dataset {dataset.name!r} has pictures {dataset.image_shape} in {dataset.classes} classes; network "
-                         f"{network.name!r} takes {network.input_shape} in {network.classes}; choose another --network")
+        raise InputError(
+            f"dataset {dataset.name!r} has pictures {dataset.image_shape} in {dataset.classes} "
+            f"classes; network "
+            f"{network.name!r} takes {network.input_shape} in {network.classes}; choose another "
+            f"--network"
+        )

@@ -1,4 +1,5 @@
 """The training loop, the same for every design."""
+
 from __future__ import annotations
 
 import contextlib
@@ -34,8 +35,9 @@ class Epoch:
 
 @dataclass
 class Position:
-    """How far a training has come: its finished epochs, and of the epoch under way the steps done and the sum of their
-    losses.  seconds: spent on training in all; epoch_seconds: on the steps of the epoch under way."""
+    """How far a training has come: its finished epochs, and of the epoch under way the steps done
+    and the sum of their losses.  seconds: spent on training in all; epoch_seconds: on the steps of
+    the epoch under way."""
 
     epochs: list[Epoch] = field(default_factory=list)
     step: int = 0
@@ -53,24 +55,34 @@ class Position:
         """The epoch under way has ended; seconds: what its evaluation took."""
         self.epochs.append(epoch)
         self.seconds += seconds
-        self.step, self.loss_sum, self.epoch_seconds = 0, 0.0, 0.0
+        self.step = 0
+        self.loss_sum = 0.0
+        self.epoch_seconds = 0.0
 
 
-def train(learner, dataset: Dataset, schedule: Schedule, batch: int, seed: int,
-          report: Callable[[int, int, int, float], None] | None = None,
-          augmentation: Augmentation = NO_AUGMENTATION, position: Position | None = None,
-          keep: Callable[[Position], None] | None = None) -> list[Epoch]:
+def train(
+    learner,
+    dataset: Dataset,
+    schedule: Schedule,
+    batch: int,
+    seed: int,
+    report: Callable[[int, int, int, float], None] | None = None,
+    augmentation: Augmentation = NO_AUGMENTATION,
+    position: Position | None = None,
+    keep: Callable[[Position], None] | None = None,
+) -> list[Epoch]:
     """Train for all epochs of the schedule; returns one Epoch for each.
 
-    learner: FloatLearner or FixedLearner.  batch: pictures a step; what is left of an epoch is dropped.
-    seed: key of the order of pictures, Stream(seed, epoch, 'order'), and of their augmentation.
-    report(epoch, step, steps, mean loss so far) is called after every step.
-    position: where to go on, with a learner that was there; it moves along.  Learner and position belong together
-    whenever an interrupt ends the training, and whenever keep(position) is called, which is before every report and
-    after every epoch.
+    learner: FloatLearner or FixedLearner.  batch: pictures a step; what is left of an epoch is
+    dropped. seed: key of the order of pictures, Stream(seed, epoch, 'order'), and of their
+    augmentation. report(epoch, step, steps, mean loss so far) is called after every step. position:
+    where to go on, with a learner that was there; it moves along.  Learner and position belong
+    together whenever an interrupt ends the training, and whenever keep(position) is called, which
+    is before every report and after every epoch.
     """
     check_batch(dataset, batch)
-    position, keep = position or Position(), keep or (lambda position: None)
+    position = position or Position()
+    keep = keep or (lambda position: None)
     while len(position.epochs) < schedule.epochs:
         _epoch(learner, dataset, schedule, batch, seed, report, augmentation, position, keep)
     return position.epochs
@@ -85,13 +97,18 @@ def check_batch(dataset: Dataset, batch: int) -> None:
 
 def _epoch(learner, dataset, schedule, batch, seed, report, augmentation, position, keep) -> None:
     """What is left of the epoch under way."""
-    epoch, steps, clock = len(position.epochs), len(dataset.train_labels) // batch, _Stopwatch()
+    epoch = len(position.epochs)
+    steps = len(dataset.train_labels) // batch
+    clock = _Stopwatch()
     rate = schedule.rate(epoch)
     for pixels, labels in _batches(dataset, batch, seed, augmentation, epoch, position.step):
         with _uninterrupted():
             loss = learner.step(pixels, labels, rate, epoch * steps + position.step)
             if not math.isfinite(loss):
-                raise InputError(f"the loss is {loss} at epoch {epoch}, step {position.step}; lower the learning rate")
+                raise InputError(
+                    f"the loss is {loss} at epoch {epoch}, step {position.step}; lower the "
+                    f"learning rate"
+                )
             position.add_step(loss, clock.lap())
         keep(position)
         if report:
@@ -99,18 +116,24 @@ def _epoch(learner, dataset, schedule, batch, seed, report, augmentation, positi
     speed = steps * batch / (position.epoch_seconds + clock.lap())
     tested = learner.evaluate(dataset.test_images, dataset.test_labels)
     with _uninterrupted():
-        position.add_epoch(Epoch(epoch, rate.real, position.loss_sum / steps, *tested, speed), clock.lap())
+        position.add_epoch(
+            Epoch(epoch, rate.real, position.loss_sum / steps, *tested, speed), clock.lap()
+        )
     keep(position)
 
 
-def _batches(dataset: Dataset, batch: int, seed: int, augmentation: Augmentation, epoch: int,
-             start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(
+    dataset: Dataset, batch: int, seed: int, augmentation: Augmentation, epoch: int, start: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(pixels, labels) of the steps of an epoch, from step `start`."""
     order = Stream(seed, epoch, "order").permutation(len(dataset.train_labels))
     words = augmentation.words(seed, epoch, len(order))
     for index in range(start, len(order) // batch):
-        chosen = order[index * batch:(index + 1) * batch]
-        yield augmentation.apply(dataset.train_images[chosen], words[chosen]), dataset.train_labels[chosen]
+        chosen = order[index * batch : (index + 1) * batch]
+        yield (
+            augmentation.apply(dataset.train_images[chosen], words[chosen]),
+            dataset.train_labels[chosen],
+        )
 
 
 class _Stopwatch:
@@ -119,7 +142,8 @@ class _Stopwatch:
 
     def lap(self) -> float:
         """Seconds since the lap before."""
-        lap, self.last = time.perf_counter() - self.last, time.perf_counter()
+        lap = time.perf_counter() - self.last
+        self.last = time.perf_counter()
         return lap
 
 

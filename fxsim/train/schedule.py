@@ -1,15 +1,17 @@
 """When the learning rate is what."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from fxsim.errors import InputError
-from fxsim.nn.codes import LearningRate
+from fxsim.factors import LearningRate
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """`epochs` passes at `learning_rate`, divided by 10 at the start of each epoch (from 0) in `drops`.
+    """`epochs` passes at `learning_rate`, divided by 10 at the start of each epoch (from 0) in
+    `drops`.
 
     Both executors train at the same rates: those that a 16-bit mantissa holds.
     """
@@ -24,7 +26,9 @@ class Schedule:
         LearningRate.of(self.learning_rate)
         for epoch in self.drops:
             if not 0 < epoch < self.epochs:
-                raise InputError(f"drops must lie in 1 to {self.epochs - 1} (epochs - 1), got {epoch}")
+                raise InputError(
+                    f"drops must lie in 1 to {self.epochs - 1} (epochs - 1), got {epoch}"
+                )
 
     def rate(self, epoch: int) -> LearningRate:
         """The learning rate of epoch `epoch` (from 0)."""

@@ -1,8 +1,10 @@
 """Accumulators: the sums of a dot product's terms as hardware of limited width makes them.
 
-An accumulator is a dict: `bits`, `overflow` (a mode of rounding.py), `when` ('each addition' or 'end'), `order` ('sequential',
-'tree' or 'tiles' of `tile` terms), `rounding` and `drop` of the terms.
+An accumulator is a dict: `bits`, `overflow` (a mode of rounding.py), `when` ('each addition' or
+'end'), `order` ('sequential', 'tree' or 'tiles' of `tile` terms), `rounding` and `drop` of the
+terms.
 """
+
 from fractions import Fraction
 
 from oracle.products import output_size, shape_of, zeros
@@ -11,20 +13,27 @@ from oracle.rounding import round_exact, wrap
 
 def bounded(value, bits, overflow):
     """(value brought into `bits` signed bits, 1 where it was outside)."""
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    low = -(2 ** (bits - 1))
+    high = 2 ** (bits - 1) - 1
     if overflow == "saturate_symmetric":
         low = -high
     if low <= value <= high:
         return value, 0
-    return {"saturate": min(max(value, low), high), "saturate_symmetric": min(max(value, low), high), "saturate_zero": 0,
-            "wrap": wrap(value, bits, True)}[overflow], 1
+    return {
+        "saturate": min(max(value, low), high),
+        "saturate_symmetric": min(max(value, low), high),
+        "saturate_zero": 0,
+        "wrap": wrap(value, bits, True),
+    }[overflow], 1
 
 
 class Adder:
     """Adds in the accumulator's width and counts its overflows."""
 
     def __init__(self, model, extra_bits=0):
-        self.bits, self.overflow, self.overflows = model["bits"] + extra_bits, model["overflow"], 0
+        self.bits = model["bits"] + extra_bits
+        self.overflow = model["overflow"]
+        self.overflows = 0
 
     def __call__(self, *values):
         total, outside = bounded(sum(values), self.bits, self.overflow)
@@ -33,7 +42,10 @@ class Adder:
 
 
 def tree_sum(values, add):
-    """Each half of a power of two of values by itself, then both; a single value is added to nothing."""
+    """Each half of a power of two of values by itself, then both.
+
+    A single value is added to nothing.
+    """
     if len(values) == 1:
         return add(values[0])
     half = len(values) // 2
@@ -43,24 +55,28 @@ def tree_sum(values, add):
 def accumulate(terms, model, bias=None, shifts=(0, 0)):
     """(sum, overflows) of integer terms.
 
-    With a bias, that is the last addition, in a step to which the sum and the bias are shifted left by `shifts`; the adder
-    is wider by as much.
+    With a bias, that is the last addition, in a step to which the sum and the bias are shifted left
+    by `shifts`; the adder is wider by as much.
     """
     addends = [round_exact(Fraction(term, 2 ** model["drop"]), model["rounding"]) for term in terms]
-    add, last = Adder(model), Adder(model, shifts[0])
+    add = Adder(model)
+    last = Adder(model, shifts[0])
     if model["when"] == "end":
         total = sum(addends)
-        return (last((total << shifts[0]) + (bias << shifts[1])) if bias is not None else add(total),
-                add.overflows + last.overflows)
+        return (
+            last((total << shifts[0]) + (bias << shifts[1])) if bias is not None else add(total),
+            add.overflows + last.overflows,
+        )
     if model["order"] == "tree":
         width = 1
         while width < len(addends):
             width *= 2
         total = tree_sum(addends + [0] * (width - len(addends)), add)
     else:
-        size, total = model["tile"] if model["order"] == "tiles" else 1, 0
+        size = model["tile"] if model["order"] == "tiles" else 1
+        total = 0
         for start in range(0, len(addends), size):
-            total = add(total, sum(addends[start:start + size]))
+            total = add(total, sum(addends[start : start + size]))
     if bias is not None:
         total = last(total << shifts[0], bias << shifts[1])
     return total, add.overflows + last.overflows
@@ -75,13 +91,23 @@ def code(array, *index):
 def forward(x, w, stride, padding, model, bias=None, shifts=(0, 0)):
     """(sums (N, OH, OW, O), overflows), terms by input channel, kernel row, kernel column."""
     rows, columns, channels, filters = shape_of(w)
-    positions = [output_size(size, kernel, stride, padding) for size, kernel in ((len(x[0]), rows), (len(x[0][0]), columns))]
+    positions = [
+        output_size(size, kernel, stride, padding)
+        for size, kernel in ((len(x[0]), rows), (len(x[0][0]), columns))
+    ]
 
     def terms(n, oy, ox, o):
-        return [code(x, n, oy * stride + ky - padding, ox * stride + kx - padding, c) * w[ky][kx][c][o]
-                for c in range(channels) for ky in range(rows) for kx in range(columns)]
-    return every((len(x), *positions, filters),
-                 lambda *index: accumulate(terms(*index), model, bias and bias[index[3]], shifts))
+        return [
+            code(x, n, oy * stride + ky - padding, ox * stride + kx - padding, c) * w[ky][kx][c][o]
+            for c in range(channels)
+            for ky in range(rows)
+            for kx in range(columns)
+        ]
+
+    return every(
+        (len(x), *positions, filters),
+        lambda *index: accumulate(terms(*index), model, bias and bias[index[3]], shifts),
+    )
 
 
 def input_grad(g, w, x_shape, stride, padding, model):
@@ -95,8 +121,10 @@ def input_grad(g, w, x_shape, stride, padding, model):
         for o in range(filters):
             for ky in range(rows):
                 for kx in range(columns):
-                    (oy, off_y), (ox, off_x) = divmod(iy + padding - ky, stride), divmod(ix + padding - kx, stride)
+                    (oy, off_y) = divmod(iy + padding - ky, stride)
+                    (ox, off_x) = divmod(ix + padding - kx, stride)
                     yield 0 if off_y or off_x else code(g, n, oy, ox, o) * w[ky][kx][c][o]
+
     return every(x_shape, lambda *index: accumulate(list(terms(*index)), model))
 
 
@@ -105,14 +133,20 @@ def weight_grad(x, g, w_shape, stride, padding, model):
     batch, rows, columns, _ = shape_of(g)
 
     def terms(ky, kx, c, o):
-        return [code(x, n, oy * stride + ky - padding, ox * stride + kx - padding, c) * g[n][oy][ox][o]
-                for n in range(batch) for oy in range(rows) for ox in range(columns)]
+        return [
+            code(x, n, oy * stride + ky - padding, ox * stride + kx - padding, c) * g[n][oy][ox][o]
+            for n in range(batch)
+            for oy in range(rows)
+            for ox in range(columns)
+        ]
+
     return every(w_shape, lambda *index: accumulate(terms(*index), model))
 
 
 def every(shape, function):
     """(array of `shape` of function(index)[0], sum of function(index)[1])."""
-    out, overflows = zeros(*shape), 0
+    out = zeros(*shape)
+    overflows = 0
     for a in range(shape[0]):
         for b in range(shape[1]):
             for c in range(shape[2]):

@@ -1,4 +1,5 @@
 """Batch norm of one channel on exact fractions, and of whole tensors channel by channel."""
+
 from fractions import Fraction
 
 from oracle.rounding import bound, divide_nearest_away, quantize, round_exact, step
@@ -15,14 +16,19 @@ def statistics(values):
 
 
 def inverse_root(variance):
-    """1 / sqrt(variance + EPSILON) to 16 bits: the multiple m 2**e, 2**15 <= m <= 2**16, whose half-way marks enclose it."""
+    """1 / sqrt(variance + EPSILON) to 16 bits.
+
+    The multiple m 2**e, 2**15 <= m <= 2**16, whose half-way marks enclose it.
+    """
     square = 1 / (variance + EPSILON)
     unit = Fraction(1)
     while (2**16 * unit) ** 2 <= square:
         unit *= 2
     while (2**15 * unit) ** 2 > square:
         unit /= 2
-    low, high = 2**15, 2**16  # (low unit)**2 <= square < (high unit)**2
+    # (low unit)**2 <= square < (high unit)**2
+    low = 2**15
+    high = 2**16
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if (middle * unit) ** 2 <= square else (low, middle)
@@ -30,7 +36,9 @@ def inverse_root(variance):
 
 
 def moved(running, code):
-    """The running statistic, in units of 1 / RUNNING steps, after a batch whose statistic has this code."""
+    """The running statistic, in units of 1 / RUNNING steps, after a batch whose statistic has
+    this code.
+    """
     return running + divide_nearest_away(code * RUNNING - running, 16)
 
 
@@ -45,7 +53,8 @@ def normalized(values, mean, root):
 
 
 def constants(grads, xs, gamma, root, grads_step, x_step, out_step):
-    """(scale, slope, offset) of the gradient before batch norm, scale g + slope x + offset: exact values of rounded codes.
+    """(scale, slope, offset) of the gradient before batch norm, scale g + slope x + offset: exact
+    values of rounded codes.
 
     grads, xs: exact values of one channel.
     """
@@ -53,13 +62,18 @@ def constants(grads, xs, gamma, root, grads_step, x_step, out_step):
     scale = round_exact(gamma * root / (unit / grads_step), "nearest_away") * (unit / grads_step)
     offset = -round_exact(scale * sum(grads) / len(grads) / unit, "nearest_away") * unit
     product = sum(g * x for g, x in zip(grads, xs))
-    slope = -round_exact(scale * product / len(grads) / (unit / x_step), "nearest_away") * (unit / x_step)
+    slope = -round_exact(scale * product / len(grads) / (unit / x_step), "nearest_away") * (
+        unit / x_step
+    )
     return scale, slope, offset
 
 
 def channels(array):
     """Nested (N, H, W, O) to one flat list for each channel."""
-    return [list(column) for column in zip(*(outputs for sample in array for row in sample for outputs in row))]
+    return [
+        list(column)
+        for column in zip(*(outputs for sample in array for row in sample for outputs in row))
+    ]
 
 
 def together(columns, shape):
@@ -70,7 +84,10 @@ def together(columns, shape):
 
 
 def forward(layer_name, z, own, parameters, run):
-    """(nested x-hat codes, inverse roots) of a training step from exact nested Z; the running statistics move."""
+    """(nested x-hat codes, inverse roots) of a training step from exact nested Z.
+
+    The running statistics move.
+    """
     shape = len(z), len(z[0]), len(z[0][0]), len(z[0][0][0])
     codes = run.quantize(z, layer_name, "preactivations", own["preactivations"])
     run.see("quantized_preactivations", layer_name, codes)
@@ -83,12 +100,17 @@ def forward(layer_name, z, own, parameters, run):
         found[tensor] = [row[0] for row in rows]
         run.counts[layer_name, tensor] = tuple(sum(row[k] for row in rows) for k in (1, 2, 3))
         running = f"running_{tensor}"
-        parameters[running] = [moved(old, code) for old, code in zip(parameters[running], found[tensor])]
+        parameters[running] = [
+            moved(old, code) for old, code in zip(parameters[running], found[tensor])
+        ]
         run.see(tensor, layer_name, found[tensor])
         run.see(running, layer_name, parameters[running])
     roots = [inverse_root(code * step(own["variance"])) for code in found["variance"]]
     run.see("inverse_roots", layer_name, [root / root_unit(own["variance"]) for root in roots])
-    rows = [normalized(column, mean * step(own["mean"]), root) for column, mean, root in zip(columns, found["mean"], roots)]
+    rows = [
+        normalized(column, mean * step(own["mean"]), root)
+        for column, mean, root in zip(columns, found["mean"], roots)
+    ]
     xs = run.quantize(together(rows, shape), layer_name, "normalized", own["normalized"])
     run.see("normalized", layer_name, xs)
     return xs, roots
@@ -108,22 +130,39 @@ def root_unit(variance_fmt):
 
 
 def backward(layer_name, grads, grads_step, xs, roots, own, parameters, run):
-    """(nested codes at the pre-activations, gamma gradient codes, beta gradient codes) from codes after the affine map."""
+    """(nested codes at the pre-activations, gamma gradient codes, beta gradient codes) from
+    codes after the affine map.
+    """
     shape = len(grads), len(grads[0]), len(grads[0][0]), len(grads[0][0][0])
-    x_step, out_step = step(own["normalized"]), step(own["preactivation_grads"])
+    x_step = step(own["normalized"])
+    out_step = step(own["preactivation_grads"])
     g_real = [[code * grads_step for code in column] for column in channels(grads)]
     x_real = [[code * x_step for code in column] for column in channels(xs)]
-    gammas = run.quantize([sum(g * x for g, x in zip(*pair)) for pair in zip(g_real, x_real)], layer_name, "gamma_grads",
-                          own["gamma_grads"])
-    betas = run.quantize([sum(column) for column in g_real], layer_name, "beta_grads", own["beta_grads"])
-    rows = [constants(g, x, gamma * step(own["gamma"]), root, grads_step, x_step, out_step)
-            for g, x, gamma, root in zip(g_real, x_real, parameters["gamma"], roots)]
+    gammas = run.quantize(
+        [sum(g * x for g, x in zip(*pair)) for pair in zip(g_real, x_real)],
+        layer_name,
+        "gamma_grads",
+        own["gamma_grads"],
+    )
+    betas = run.quantize(
+        [sum(column) for column in g_real], layer_name, "beta_grads", own["beta_grads"]
+    )
+    rows = [
+        constants(g, x, gamma * step(own["gamma"]), root, grads_step, x_step, out_step)
+        for g, x, gamma, root in zip(g_real, x_real, parameters["gamma"], roots)
+    ]
     unit = out_step / GUARD
-    for place, (kind, own_unit) in enumerate((("scales", unit / grads_step), ("slopes", unit / x_step), ("offsets", unit))):
+    for place, (kind, own_unit) in enumerate(
+        (("scales", unit / grads_step), ("slopes", unit / x_step), ("offsets", unit))
+    ):
         run.see(f"normalization_{kind}", layer_name, [row[place] / own_unit for row in rows])
-    columns = [[scale * a + slope * b + offset for a, b in zip(g, x)]
-               for g, x, (scale, slope, offset) in zip(g_real, x_real, rows)]
-    codes = run.quantize(together(columns, shape), layer_name, "preactivation_grads", own["preactivation_grads"])
+    columns = [
+        [scale * a + slope * b + offset for a, b in zip(g, x)]
+        for g, x, (scale, slope, offset) in zip(g_real, x_real, rows)
+    ]
+    codes = run.quantize(
+        together(columns, shape), layer_name, "preactivation_grads", own["preactivation_grads"]
+    )
     run.see("gamma_grads", layer_name, gammas)
     run.see("beta_grads", layer_name, betas)
     return codes, gammas, betas

@@ -1,4 +1,5 @@
 """Velocities: v' = mu v + G + lambda W, exact and then quantized once."""
+
 from fractions import Fraction
 
 from oracle.rounding import quantize, sixteen_bits, step
@@ -21,7 +22,9 @@ def velocity_format(bits, mu, decay, weight_fmt, grad_fmt):
     return bits, range_exp, True
 
 
-def advance(velocity, grad, weight, mu, decay, fmts, rounding="nearest_away", overflow="saturate", word=0):
+def advance(
+    velocity, grad, weight, mu, decay, fmts, rounding="nearest_away", overflow="saturate", word=0
+):
     """(v', below, above, flushed) of codes; fmts: of velocity, gradient and weight."""
     units = [step(fmt) for fmt in fmts]
     exact = mu * velocity * units[0] + grad * units[1] + decay * weight * units[2]

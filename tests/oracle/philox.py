@@ -1,4 +1,8 @@
-"""Philox4x32-10 from Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011), section 4."""
+"""Philox4x32-10 from Salmon et al., "Parallel Random Numbers.
+
+As Easy as 1, 2, 3" (SC 2011), section 4.
+"""
+
 from hashlib import sha256
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -7,8 +11,11 @@ WORD = 2**32
 
 
 def block(counter, key):
-    """Ten rounds: two multiplications whose high and low halves are crossed with the other words and the key."""
-    counter, key = list(counter), list(key)
+    """Ten rounds: two multiplications whose high and low halves are crossed with the other
+    words and the key.
+    """
+    counter = list(counter)
+    key = list(key)
     for _ in range(10):
         high0, low0 = divmod(MULTIPLIERS[0] * counter[0], WORD)
         high1, low1 = divmod(MULTIPLIERS[1] * counter[2], WORD)

@@ -1,4 +1,5 @@
 """Pooling over non-overlapping windows, with backward passes; the clipped ReLU's mask."""
+
 from fractions import Fraction
 
 from oracle.products import shape_of, zeros
@@ -60,7 +61,9 @@ def average_pool_backward(grads, size, shape):
     scale = 2 ** finer_bits(size)
     for n, y, x, c, places in windows(shape, size):
         for i, j in places:
-            out[n][i][j][c] = round_exact(Fraction(grads[n][y][x][c] * scale, size * size), "nearest_away")
+            out[n][i][j][c] = round_exact(
+                Fraction(grads[n][y][x][c] * scale, size * size), "nearest_away"
+            )
     return out
 
 

@@ -1,4 +1,5 @@
 """Matrix products, convolutions and their gradients, exact and with an ordered accumulator."""
+
 from fractions import Fraction
 
 from oracle.rounding import code_range, round_exact, wrap
@@ -14,7 +15,10 @@ def shape_of(array):
 
 
 def matmul(a, b):
-    return [[sum(a[m][k] * b[k][n] for k in range(len(b))) for n in range(len(b[0]))] for m in range(len(a))]
+    return [
+        [sum(a[m][k] * b[k][n] for k in range(len(b))) for n in range(len(b[0]))]
+        for m in range(len(a))
+    ]
 
 
 def output_size(size, kernel, stride, padding):
@@ -30,7 +34,8 @@ def taps(x_shape, w_shape, stride, padding):
             for ox in range(output_size(width, columns, stride, padding)):
                 for ky in range(rows):
                     for kx in range(columns):
-                        iy, ix = oy * stride + ky - padding, ox * stride + kx - padding
+                        iy = oy * stride + ky - padding
+                        ix = ox * stride + kx - padding
                         if 0 <= iy < height and 0 <= ix < width:
                             yield n, oy, ox, iy, ix, ky, kx
 
@@ -39,7 +44,12 @@ def conv_forward(x, w, stride, padding):
     """Cross-correlation: y[n, oy, ox, o] = sum of x[n, iy, ix, c] w[ky, kx, c, o]."""
     batch, height, width, channels = shape_of(x)
     rows, columns, _, filters = shape_of(w)
-    y = zeros(batch, output_size(height, rows, stride, padding), output_size(width, columns, stride, padding), filters)
+    y = zeros(
+        batch,
+        output_size(height, rows, stride, padding),
+        output_size(width, columns, stride, padding),
+        filters,
+    )
     for n, oy, ox, iy, ix, ky, kx in taps(shape_of(x), shape_of(w), stride, padding):
         for c in range(channels):
             for o in range(filters):
@@ -68,7 +78,8 @@ def conv_weight_grad(x, g, w_shape, stride, padding):
 
 
 def accumulate(products, bits, overflow, shift=0, rounding="floor"):
-    """(sum, additions that overflowed) of `products` in a signed accumulator, bounded after every addition.
+    """(sum, additions that overflowed) of `products` in a signed accumulator, bounded after every
+    addition.
 
     Each product is first rounded to the accumulator's step, 2**shift products' steps.
     """
@@ -85,14 +96,19 @@ def accumulate(products, bits, overflow, shift=0, rounding="floor"):
 
 
 def ordered_terms(x, w, n, oy, ox, o, stride, padding):
-    """Products of one output in the stated order: input channel, kernel row, kernel column; padding is 0."""
+    """Products of one output in the stated order.
+
+    Input channel, kernel row, kernel column; padding is 0.
+    """
     rows, columns, channels, _ = shape_of(w)
-    height, width = len(x[n]), len(x[n][0])
+    height = len(x[n])
+    width = len(x[n][0])
     terms = []
     for c in range(channels):
         for ky in range(rows):
             for kx in range(columns):
-                iy, ix = oy * stride + ky - padding, ox * stride + kx - padding
+                iy = oy * stride + ky - padding
+                ix = ox * stride + kx - padding
                 inside = 0 <= iy < height and 0 <= ix < width
                 terms.append(x[n][iy][ix][c] * w[ky][kx][c][o] if inside else 0)
     return terms

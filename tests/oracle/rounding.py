@@ -1,10 +1,22 @@
 """Formats, rounding by case distinction on exact fractions, overflow."""
+
 from fractions import Fraction
 from functools import cache
 from math import floor
 
-DETERMINISTIC = ("floor", "ceil", "zero", "away", "nearest_even", "nearest_odd", "nearest_away", "nearest_zero",
-                 "nearest_up", "nearest_down", "jam")
+DETERMINISTIC = (
+    "floor",
+    "ceil",
+    "zero",
+    "away",
+    "nearest_even",
+    "nearest_odd",
+    "nearest_away",
+    "nearest_zero",
+    "nearest_up",
+    "nearest_down",
+    "jam",
+)
 STOCHASTIC = ("stochastic", "stochastic_equal")
 OVERFLOWS = ("saturate", "saturate_symmetric", "saturate_zero", "wrap")
 
@@ -48,8 +60,12 @@ def _tie(below, mode):
         return next(code for code in pair if code % 2 == 0)
     if mode == "nearest_odd":
         return next(code for code in pair if code % 2 == 1)
-    chosen = {"nearest_away": lambda: max(pair, key=abs), "nearest_zero": lambda: min(pair, key=abs),
-              "nearest_up": lambda: max(pair), "nearest_down": lambda: min(pair)}[mode]
+    chosen = {
+        "nearest_away": lambda: max(pair, key=abs),
+        "nearest_zero": lambda: min(pair, key=abs),
+        "nearest_up": lambda: max(pair),
+        "nearest_down": lambda: min(pair),
+    }[mode]
     return chosen()
 
 
@@ -65,7 +81,8 @@ def bound(code, fmt, overflow):
     low, high = code_range(fmt)
     if overflow == "saturate_symmetric" and fmt[2]:
         low = -high
-    below, above = code < low, code > high
+    below = code < low
+    above = code > high
     if overflow == "wrap":
         return wrap(code, fmt[0], fmt[2]), below, above
     if not (below or above):
@@ -95,11 +112,15 @@ def divide_nearest_away(numerator, denominator):
 
 
 def sixteen_bits(value):
-    """(mantissa, exponent) of the nearest number with a mantissa of 16 bits to the Fraction `value`, ties up."""
+    """(mantissa, exponent) of the nearest number with a mantissa of 16 bits to the Fraction
+    `value`, ties up.
+    """
     exponent = 0
     while value >= 2**16:
-        value, exponent = value / 2, exponent + 1
+        value = value / 2
+        exponent = exponent + 1
     while value < 2**15:
-        value, exponent = value * 2, exponent - 1
+        value = value * 2
+        exponent = exponent - 1
     mantissa = round_exact(value, "nearest_up")
     return (2**15, exponent + 1) if mantissa == 2**16 else (mantissa, exponent)

@@ -1,11 +1,14 @@
 """Softmax cross-entropy on logit codes, each constant from its definition in exact arithmetic."""
+
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from fractions import Fraction
 from functools import cache
 
 from oracle.rounding import bound, quantize, round_exact, step
 
-EXP_BITS, FRACTION_BITS, TABLE_BITS = 30, 24, 8
+EXP_BITS = 30
+FRACTION_BITS = 24
+TABLE_BITS = 8
 
 
 def _half_up(x):
@@ -18,15 +21,18 @@ def constants():
     with localcontext() as context:
         context.prec = 60
         ln_2 = Decimal(2).ln()
-        return tuple(int((value * 2**bits).to_integral_value(ROUND_HALF_EVEN))
-                     for value, bits in ((1 / ln_2, 29), (ln_2, 24)))
+        return tuple(
+            int((value * 2**bits).to_integral_value(ROUND_HALF_EVEN))
+            for value, bits in ((1 / ln_2, 29), (ln_2, 24))
+        )
 
 
 @cache
 def table_entry(j):
     """2**30 * 2**(-j/256) to nearest: (2n - 1)**256 <= 2**(31 * 256 - j) < (2n + 1)**256."""
     power = 2 ** (31 * 256 - j)
-    low, high = 0, 2**32
+    low = 0
+    high = 2**32
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if middle**256 <= power else (low, middle)
@@ -41,12 +47,16 @@ def exp2_negative(v):
         return 0
     index, rest = divmod(part, 2 ** (FRACTION_BITS - TABLE_BITS))
     drop = table_entry(index) - table_entry(index + 1)
-    mantissa = table_entry(index) - _half_up(Fraction(drop * rest, 2 ** (FRACTION_BITS - TABLE_BITS)))
+    mantissa = table_entry(index) - _half_up(
+        Fraction(drop * rest, 2 ** (FRACTION_BITS - TABLE_BITS))
+    )
     return _half_up(Fraction(mantissa, 2**whole))
 
 
 def log2_fixed(value):
-    """log2 of an integer with 24 fraction bits, by squaring a 30-bit mantissa in [1, 2), truncated each time."""
+    """log2 of an integer with 24 fraction bits, by squaring a 30-bit mantissa in [1, 2),
+    truncated each time.
+    """
     whole = value.bit_length() - 1
     mantissa = value * 2**EXP_BITS // 2**whole
     result = whole
@@ -79,7 +89,9 @@ def loss(logits, label, step_exp):
     return _half_up(Fraction(bits * constants()[1], 2**24))
 
 
-def gradient(logits, label, step_exp, samples, fmt, rounding="nearest_away", overflow="saturate", words=None):
+def gradient(
+    logits, label, step_exp, samples, fmt, rounding="nearest_away", overflow="saturate", words=None
+):
     """[(code, below, above, flushed)] of (p - onehot) / samples for one row.
 
     A stochastic mode sees the quotient with 16 bits below the step, the last one sticky.

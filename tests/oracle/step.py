@@ -1,11 +1,13 @@
 """A whole training step of a sequential network, following the numerical contract line by line.
 
-A network is a list of layers, each a dict: `name`; `kind` 'conv' (with `stride` and `padding`) or 'dense';
-`relu`; `pool` None or (kind, size); `dropout`, its rate; perhaps `accumulators`, those of accumulators.py for some of its
-three products.  `formats` maps a layer's name to its formats by tensor; `modes` maps (what, tensor) to a rounding or
-overflow mode.  The state maps a layer's name to a dict of `weight`, `bias`
+A network is a list of layers, each a dict: `name`; `kind` 'conv' (with `stride` and `padding`) or
+'dense'; `relu`; `pool` None or (kind, size); `dropout`, its rate; perhaps `accumulators`, those of
+accumulators.py for some of its three products.  `formats` maps a layer's name to its formats by
+tensor; `modes` maps (what, tensor) to a rounding or overflow mode.  The state maps a layer's name
+to a dict of `weight`, `bias`
 and their accumulators `weight_acc`, `bias_acc`.
 """
+
 from fractions import Fraction
 from functools import partial
 
@@ -15,7 +17,9 @@ from oracle.update import update
 
 
 def flatten(array):
-    return [item for part in array for item in flatten(part)] if isinstance(array, list) else [array]
+    return (
+        [item for part in array for item in flatten(part)] if isinstance(array, list) else [array]
+    )
 
 
 def reshape(flat, shape):
@@ -23,7 +27,7 @@ def reshape(flat, shape):
     if not shape:
         return flat[0]
     size = len(flat) // shape[0]
-    return [reshape(flat[i * size:(i + 1) * size], shape[1:]) for i in range(shape[0])]
+    return [reshape(flat[i * size : (i + 1) * size], shape[1:]) for i in range(shape[0])]
 
 
 def map_nested(function, *arrays):
@@ -36,11 +40,18 @@ class Run:
     """One step: the modes, the random words, and a record of every tensor and count."""
 
     def __init__(self, modes, seed, number):
-        self.modes, self.seed, self.number = modes, seed, number
-        self.tensors, self.counts, self.stopped, self.overflows = {}, {}, {}, {}
+        self.modes = modes
+        self.seed = seed
+        self.number = number
+        self.tensors = {}
+        self.counts = {}
+        self.stopped = {}
+        self.overflows = {}
 
     def mode(self, what, tensor):
-        return self.modes.get((what, tensor), {"rounding": "nearest_away", "overflow": "saturate"}[what])
+        return self.modes.get(
+            (what, tensor), {"rounding": "nearest_away", "overflow": "saturate"}[what]
+        )
 
     def words(self, layer, tensor, count):
         """Words of a stochastic rounding in row-major order, else None."""
@@ -52,7 +63,9 @@ class Run:
         """Nested Fractions to nested codes, counted as (layer, tensor)."""
         flat = flatten(values)
         modes = self.mode("rounding", tensor), self.mode("overflow", tensor)
-        codes, self.counts[layer, tensor] = quantize_all(flat, fmt, *modes, self.words(layer, tensor, len(flat)))
+        codes, self.counts[layer, tensor] = quantize_all(
+            flat, fmt, *modes, self.words(layer, tensor, len(flat))
+        )
         return reshape(codes, products.shape_of(values))
 
     def see(self, tensor, layer, codes):
@@ -60,14 +73,20 @@ class Run:
 
 
 def as_conv(layer, source, weight):
-    """(source, weight, stride, padding); a dense layer is a 1x1 convolution of its flattened input."""
+    """(source, weight, stride, padding).
+
+    A dense layer is a 1x1 convolution of its flattened input.
+    """
     if layer["kind"] == "conv":
         return source, weight, layer["stride"], layer["padding"]
     return [[[flatten(sample)]] for sample in source], [[weight]], 1, 0
 
 
 def accumulated(layer, kind, product, run, sums_exact, sums_in):
-    """(sums, their step) of products with this step: of sums_exact(), or in the accumulator that the layer has for them."""
+    """(sums, their step) of products with this step.
+
+    Of sums_exact(), or in the accumulator that the layer has for them.
+    """
     model = layer.get("accumulators", {}).get(kind)
     if model is None:
         return sums_exact(), product
@@ -78,6 +97,7 @@ def accumulated(layer, kind, product, run, sums_exact, sums_in):
 
 def preactivations(layer, x, w, stride, padding, bias, product, bias_step, run):
     """(nested codes of Z, its step), the bias included."""
+
     def exact():
         return products.conv_forward(x, w, stride, padding)
 
@@ -92,28 +112,48 @@ def preactivations(layer, x, w, stride, padding, bias, product, bias_step, run):
     sums, total_step = accumulated(layer, "forward", product, run, exact, in_accumulator)
     finest, (left, bias_left) = steps(total_step)
     if "forward" not in layer.get("accumulators", {}):
-        sums = [[[[(total << left) + (b << bias_left) for total, b in zip(outputs, bias)] for outputs in row]
-                 for row in sample] for sample in sums]
+        sums = [
+            [
+                [
+                    [(total << left) + (b << bias_left) for total, b in zip(outputs, bias)]
+                    for outputs in row
+                ]
+                for row in sample
+            ]
+            for sample in sums
+        ]
     return sums, finest
 
 
 def forward(layers, formats, logits_fmt, state, images, run):
-    """(logits, records): the codes of the class scores, and what the backward pass needs of each layer."""
-    records, source = [], images
+    """(logits, records).
+
+    The codes of the class scores, and what the backward pass needs of each layer.
+    """
+    records = []
+    source = images
     for layer, following in zip(layers, [*layers[1:], None]):
-        name, own = layer["name"], formats[layer["name"]]
+        name = layer["name"]
+        own = formats[layer["name"]]
         run.see("activations", name, source)
         run.see("weights", name, state[name]["weight"])
         run.see("bias", name, state[name]["bias"])
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])
-        product, bias = step(own["activations"]) * step(own["weights"]), step(own["bias"])
-        z, finest = preactivations(layer, x, w, stride, padding, state[name]["bias"], product, bias, run)
+        product = step(own["activations"]) * step(own["weights"])
+        bias = step(own["bias"])
+        z, finest = preactivations(
+            layer, x, w, stride, padding, state[name]["bias"], product, bias, run
+        )
         run.see("preactivations", name, z)
         z = map_nested(lambda code, finest=finest: code * finest, z)
-        owner, tensor, fmt = (name, "logits", logits_fmt) if following is None else \
-            (following["name"], "activations", formats[following["name"]]["activations"])
+        owner, tensor, fmt = (
+            (name, "logits", logits_fmt)
+            if following is None
+            else (following["name"], "activations", formats[following["name"]]["activations"])
+        )
         clipped = map_nested(lambda value: max(value, Fraction(0)), z) if layer["relu"] else z
-        codes, winner = run.quantize(clipped, owner, tensor, relu_format(layer, fmt)), None
+        codes = run.quantize(clipped, owner, tensor, relu_format(layer, fmt))
+        winner = None
         full_shape = products.shape_of(codes)
         if layer["pool"] and layer["pool"][0] == "max":
             codes, winner = pooling.max_pool(codes, layer["pool"][1])
@@ -129,15 +169,22 @@ def forward(layers, formats, logits_fmt, state, images, run):
 
 
 def relu_format(layer, fmt):
-    """Where dropout follows, the format's room above 2 is for its scale: the ReLU clips to 2 at the same step."""
+    """Where dropout follows, the format's room above 2 is for its scale.
+
+    The ReLU clips to 2 at the same step.
+    """
     bits, range_exp, signed = fmt
     room = max(range_exp - 1, 0) if layer["relu"] and layer["dropout"] else 0
     return bits - room, range_exp - room, signed
 
 
 def drop(layer, codes, fmt, run):
-    name, rate, flat = layer["name"], layer["dropout"], flatten(codes)
-    dropped, clipped = dropout.forward(flat, dropout.kept(rate, run.seed, run.number, name, len(flat)), rate, fmt)
+    name = layer["name"]
+    rate = layer["dropout"]
+    flat = flatten(codes)
+    dropped, clipped = dropout.forward(
+        flat, dropout.kept(rate, run.seed, run.number, name, len(flat)), rate, fmt
+    )
     run.counts[name, "dropout"] = (*clipped, 0)
     return reshape(dropped, products.shape_of(codes))
 
@@ -147,10 +194,15 @@ def loss_gradient(layers, formats, logits_fmt, logits, labels, run):
     name = layers[-1]["name"]
     words = run.words(name, "activation_grads", len(flatten(logits)))
     modes = run.mode("rounding", "activation_grads"), run.mode("overflow", "activation_grads")
-    unit, rows = exponent(step(logits_fmt)), []
+    unit = exponent(step(logits_fmt))
+    rows = []
     for n, (row, label) in enumerate(zip(logits, labels)):
-        own = words and words[n * len(row):(n + 1) * len(row)]
-        rows.append(softmax.gradient(row, label, unit, len(logits), formats[name]["activation_grads"], *modes, own))
+        own = words and words[n * len(row) : (n + 1) * len(row)]
+        rows.append(
+            softmax.gradient(
+                row, label, unit, len(logits), formats[name]["activation_grads"], *modes, own
+            )
+        )
     cells = [cell for row in rows for cell in row]
     run.counts[name, "activation_grads"] = tuple(sum(cell[k] for cell in cells) for k in (1, 2, 3))
     return [[[[cell[0] for cell in row]]] for row in rows]
@@ -165,9 +217,13 @@ def back_to_preactivations(layer, grads, z, winner, shape, run):
     """(codes, by how many bits their step is finer) of the gradient at the pre-activations."""
     finer = 0
     if layer["dropout"]:
-        flat, rate = flatten(grads), layer["dropout"]
-        flat, coarser = dropout.backward(flat, dropout.kept(rate, run.seed, run.number, layer["name"], len(flat)), rate)
-        grads, finer = reshape(flat, products.shape_of(grads)), -coarser
+        flat = flatten(grads)
+        rate = layer["dropout"]
+        flat, coarser = dropout.backward(
+            flat, dropout.kept(rate, run.seed, run.number, layer["name"], len(flat)), rate
+        )
+        grads = reshape(flat, products.shape_of(grads))
+        finer = -coarser
     if layer["pool"] and layer["pool"][0] == "max":
         grads = pooling.max_pool_backward(grads, winner, layer["pool"][1], shape)
     elif layer["pool"]:
@@ -183,7 +239,8 @@ def backward(formats, state, grads, records, run):
     result = {}
     for position in reversed(range(len(records))):
         layer, source, z, winner, shape = records[position]
-        name, own = layer["name"], formats[layer["name"]]
+        name = layer["name"]
+        own = formats[layer["name"]]
         run.see("activation_grads", name, grads)
         inner, finer = back_to_preactivations(layer, grads, z, winner, shape, run)
         run.see("preactivation_grads", name, inner)
@@ -191,25 +248,44 @@ def backward(formats, state, grads, records, run):
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])
         geometry = stride, padding
         sums, scale = accumulated(
-            layer, "weight_grad", unit * step(own["activations"]), run,
+            layer,
+            "weight_grad",
+            unit * step(own["activations"]),
+            run,
             partial(products.conv_weight_grad, x, inner, products.shape_of(w), *geometry),
-            partial(accumulators.weight_grad, x, inner, products.shape_of(w), *geometry))
-        weight_grads = run.quantize(map_nested(lambda total, scale=scale: total * scale, sums), name, "weight_grads",
-                                    own["weight_grads"])
+            partial(accumulators.weight_grad, x, inner, products.shape_of(w), *geometry),
+        )
+        weight_grads = run.quantize(
+            map_nested(lambda total, scale=scale: total * scale, sums),
+            name,
+            "weight_grads",
+            own["weight_grads"],
+        )
         weight_grads = weight_grads if layer["kind"] == "conv" else weight_grads[0][0]
         per_filter = list(zip(*(outputs for sample in inner for row in sample for outputs in row)))
-        bias_grads = run.quantize([sum(column) * unit for column in per_filter], name, "bias_grads", own["bias_grads"])
+        bias_grads = run.quantize(
+            [sum(column) * unit for column in per_filter], name, "bias_grads", own["bias_grads"]
+        )
         run.see("weight_grads", name, weight_grads)
         run.see("bias_grads", name, bias_grads)
         result[name] = weight_grads, bias_grads
         if position:
             below = records[position - 1][0]["name"]
-            sums, scale = accumulated(layer, "input_grad", unit * step(own["weights"]), run,
-                                      partial(products.conv_input_grad, inner, w, products.shape_of(x), *geometry),
-                                      partial(accumulators.input_grad, inner, w, products.shape_of(x), *geometry))
+            sums, scale = accumulated(
+                layer,
+                "input_grad",
+                unit * step(own["weights"]),
+                run,
+                partial(products.conv_input_grad, inner, w, products.shape_of(x), *geometry),
+                partial(accumulators.input_grad, inner, w, products.shape_of(x), *geometry),
+            )
             sums = reshape(flatten(sums), products.shape_of(source))
-            grads = run.quantize(map_nested(lambda total, scale=scale: total * scale, sums), below, "activation_grads",
-                                 formats[below]["activation_grads"])
+            grads = run.quantize(
+                map_nested(lambda total, scale=scale: total * scale, sums),
+                below,
+                "activation_grads",
+                formats[below]["activation_grads"],
+            )
     return result
 
 
@@ -217,21 +293,32 @@ def update_parameter(codes, accumulators, grads, rate, fmts, run, layer, tensor)
     """(codes, accumulators, events summed) of one parameter."""
     flat = [flatten(array) for array in (codes, accumulators, grads)]
     words = run.words(layer, tensor, len(flat[0])) or [0] * len(flat[0])
-    rows = [update(*own, rate, *fmts, run.mode("rounding", tensor), word) for *own, word in zip(*flat, words)]
+    rows = [
+        update(*own, rate, *fmts, run.mode("rounding", tensor), word)
+        for *own, word in zip(*flat, words)
+    ]
     shape = products.shape_of(codes)
     events = [sum(row[2][k] for row in rows) for k in range(4)]
-    return reshape([row[0] for row in rows], shape), reshape([row[1] for row in rows], shape), events
+    return (
+        reshape([row[0] for row in rows], shape),
+        reshape([row[1] for row in rows], shape),
+        events,
+    )
 
 
 def velocities(parameters, kind, grads, fmts, optimizer, run, layer, tensor):
     """(codes, format) of the velocities of one parameter; fmts: of parameter and gradient."""
-    mu, decay = momentum.held(optimizer["momentum"]), momentum.held(optimizer["weight_decay"] if kind == "weight" else 0)
+    mu = momentum.held(optimizer["momentum"])
+    decay = momentum.held(optimizer["weight_decay"] if kind == "weight" else 0)
     fmt = momentum.velocity_format(optimizer["velocity_bits"], mu, decay, *fmts)
     old = parameters.get(f"{kind}_velocity") or map_nested(lambda _: 0, grads)
     flat = [flatten(array) for array in (old, grads, parameters[kind])]
     words = run.words(layer, tensor, len(flat[0])) or [0] * len(flat[0])
     modes = run.mode("rounding", tensor), run.mode("overflow", tensor)
-    rows = [momentum.advance(*own, mu, decay, (fmt, fmts[1], fmts[0]), *modes, word) for *own, word in zip(*flat, words)]
+    rows = [
+        momentum.advance(*own, mu, decay, (fmt, fmts[1], fmts[0]), *modes, word)
+        for *own, word in zip(*flat, words)
+    ]
     run.counts[layer, tensor] = tuple(sum(row[k] for row in rows) for k in (1, 2, 3))
     parameters[f"{kind}_velocity"] = reshape([row[0] for row in rows], products.shape_of(grads))
     run.see(tensor, layer, parameters[f"{kind}_velocity"])
@@ -240,21 +327,54 @@ def velocities(parameters, kind, grads, fmts, optimizer, run, layer, tensor):
 
 def update_all(formats, state, grads, rate, run, optimizer=None):
     for name, (weight_grads, bias_grads) in grads.items():
-        own, parameters = dict(formats[name]), state[name]
+        own = dict(formats[name])
+        parameters = state[name]
         if optimizer:
             weight_grads, own["weight_grads"] = velocities(
-                parameters, "weight", weight_grads, (own["weights"], own["weight_grads"]), optimizer, run, name, "velocities")
+                parameters,
+                "weight",
+                weight_grads,
+                (own["weights"], own["weight_grads"]),
+                optimizer,
+                run,
+                name,
+                "velocities",
+            )
             bias_grads, own["bias_grads"] = velocities(
-                parameters, "bias", bias_grads, (own["bias"], own["bias_grads"]), optimizer, run, name, "bias_velocities")
+                parameters,
+                "bias",
+                bias_grads,
+                (own["bias"], own["bias_grads"]),
+                optimizer,
+                run,
+                name,
+                "bias_velocities",
+            )
         fmts = own["weights"], own["accumulators"], own["weight_grads"]
         parameters["weight"], parameters["weight_acc"], events = update_parameter(
-            parameters["weight"], parameters["weight_acc"], weight_grads, rate, fmts, run, name, "accumulators")
+            parameters["weight"],
+            parameters["weight_acc"],
+            weight_grads,
+            rate,
+            fmts,
+            run,
+            name,
+            "accumulators",
+        )
         run.counts[name, "weights"] = (0, events[0], 0)
         run.counts[name, "accumulators"] = (0, events[1], events[2])
         run.stopped[name] = events[3]
         fmts = own["bias"], own["bias_accumulators"], own["bias_grads"]
         parameters["bias"], parameters["bias_acc"], events = update_parameter(
-            parameters["bias"], parameters["bias_acc"], bias_grads, rate, fmts, run, name, "bias_accumulators")
+            parameters["bias"],
+            parameters["bias_acc"],
+            bias_grads,
+            rate,
+            fmts,
+            run,
+            name,
+            "bias_accumulators",
+        )
         run.counts[name, "bias_accumulators"] = (0, events[1], events[2])
         run.see("updated_weights", name, parameters["weight"])
         run.see("accumulators", name, parameters["weight_acc"])
@@ -262,17 +382,35 @@ def update_all(formats, state, grads, rate, run, optimizer=None):
         run.see("bias_accumulators", name, parameters["bias_acc"])
 
 
-def train_step(layers, formats, logits_fmt, state, images, labels, rate, modes=None, seed=0, number=0,
-               optimizer=None):
-    """One SGD step; `state` is changed in place.  optimizer: None, or `momentum`, `weight_decay` and `velocity_bits`.
+def train_step(
+    layers,
+    formats,
+    logits_fmt,
+    state,
+    images,
+    labels,
+    rate,
+    modes=None,
+    seed=0,
+    number=0,
+    optimizer=None,
+):
+    """One SGD step; `state` is changed in place.  optimizer: None, or `momentum`, `weight_decay`
+    and `velocity_bits`.
 
-    Returns (run, loss_sum, wrong): run.tensors[tensor, layer], run.counts[layer, tensor], run.stopped[layer].
-    """
+    Returns (run, loss_sum, wrong): run.tensors[tensor, layer], run.counts[layer, tensor],
+    run.stopped[layer]."""
     run = Run(modes or {}, seed, number)
     logits, records = forward(layers, formats, logits_fmt, state, images, run)
     unit = exponent(step(logits_fmt))
     losses = sum(softmax.loss(row, label, unit) for row, label in zip(logits, labels))
     wrong = sum(softmax.wrong(row, label) for row, label in zip(logits, labels))
-    grads = backward(formats, state, loss_gradient(layers, formats, logits_fmt, logits, labels, run), records, run)
+    grads = backward(
+        formats,
+        state,
+        loss_gradient(layers, formats, logits_fmt, logits, labels, run),
+        records,
+        run,
+    )
     update_all(formats, state, grads, rate, run, optimizer)
     return run, losses, wrong

@@ -1,13 +1,25 @@
 """The weight update with internal accumulator, on exact fractions."""
+
 from oracle.rounding import bound, round_exact, step
 
 
-def update(weight, accumulator, grad, rate, weight_fmt, accumulator_fmt, grad_fmt, rounding="nearest_away", word=0):
+def update(
+    weight,
+    accumulator,
+    grad,
+    rate,
+    weight_fmt,
+    accumulator_fmt,
+    grad_fmt,
+    rounding="nearest_away",
+    word=0,
+):
     """(W', acc', events) of one weight; codes, with `rate` a Fraction.
 
-    events: weight saturated, accumulator saturated, non-zero gradient gave no update, update left W as it was.
-    """
-    fine, coarse = step(accumulator_fmt), step(weight_fmt)
+    events: weight saturated, accumulator saturated, non-zero gradient gave no update, update left W
+    as it was."""
+    fine = step(accumulator_fmt)
+    coarse = step(weight_fmt)
     u = round_exact(rate * grad * step(grad_fmt) / fine, rounding, word) * fine
     t = weight * coarse + accumulator * fine - u
     rounded = round_exact(t / coarse, "nearest_up")
@@ -16,5 +28,10 @@ def update(weight, accumulator, grad, rate, weight_fmt, accumulator_fmt, grad_fm
     if rest.denominator != 1:
         raise ValueError("what is left must be a whole number of accumulator steps")
     new_accumulator = bound(int(rest), accumulator_fmt, "saturate")[0]
-    events = (new_weight != rounded, new_accumulator != rest, grad != 0 and u == 0, u != 0 and new_weight == weight)
+    events = (
+        new_weight != rounded,
+        new_accumulator != rest,
+        grad != 0 and u == 0,
+        u != 0 and new_weight == weight,
+    )
     return new_weight, new_accumulator, events

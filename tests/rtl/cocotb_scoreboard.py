@@ -1,4 +1,8 @@
-"""cocotb benches of two units; fxsim, called while the simulation runs, says what each must answer."""
+"""cocotb benches of two units.
+
+Fxsim, called while the simulation runs, says what each must answer.
+"""
+
 from itertools import product
 
 import cocotb
@@ -11,16 +15,28 @@ from fxsim.testing import assert_bit_exact
 
 MODES = [rounding for rounding in ROUNDINGS if rounding not in STOCHASTIC]
 
-SOURCE, TARGET = Format(12, 2), Format(7, 0)
-REQUANTIZE = {"IN_BITS": SOURCE.bits, "OUT_BITS": TARGET.bits, "SHIFT": TARGET.step_exp - SOURCE.step_exp}
+SOURCE = Format(12, 2)
+TARGET = Format(7, 0)
+REQUANTIZE = {
+    "IN_BITS": SOURCE.bits,
+    "OUT_BITS": TARGET.bits,
+    "SHIFT": TARGET.step_exp - SOURCE.step_exp,
+}
 
-OPERAND, ACCUMULATOR = Format(6, 0), Format(10, 1)
-MAC = {"A_BITS": OPERAND.bits, "B_BITS": OPERAND.bits, "ACC_BITS": ACCUMULATOR.bits,
-       "SHIFT": ACCUMULATOR.step_exp - 2 * OPERAND.step_exp}
+OPERAND = Format(6, 0)
+ACCUMULATOR = Format(10, 1)
+MAC = {
+    "A_BITS": OPERAND.bits,
+    "B_BITS": OPERAND.bits,
+    "ACC_BITS": ACCUMULATOR.bits,
+    "SHIFT": ACCUMULATOR.step_exp - 2 * OPERAND.step_exp,
+}
 
 
 def random_codes(format, count, seed):
-    return Tensor(np.random.default_rng(seed).integers(format.min_code, format.max_code + 1, count), format)
+    return Tensor(
+        np.random.default_rng(seed).integers(format.min_code, format.max_code + 1, count), format
+    )
 
 
 @cocotb.test()
@@ -29,8 +45,10 @@ async def requantizes_as_fxsim_does(dut):
     for rounding, overflow in product(MODES, OVERFLOWS):
         values = random_codes(SOURCE, 50, 1)
         wanted, counts = requantize(values, TARGET, rounding, overflow, counts=True)
-        dut.rounding.value, dut.overflow.value = ROUNDINGS.index(rounding), OVERFLOWS.index(overflow)
-        got, clipped = [], 0
+        dut.rounding.value = ROUNDINGS.index(rounding)
+        dut.overflow.value = OVERFLOWS.index(overflow)
+        got = []
+        clipped = 0
         for code in values.codes:
             dut.value.value = int(code) % 2**SOURCE.bits
             await Timer(1, "ns")
@@ -42,21 +60,34 @@ async def requantizes_as_fxsim_does(dut):
 
 @cocotb.test()
 async def accumulates_as_fxsim_does(dut):
-    """60 products in every rounding, saturated and wrapped: each addition is a requantization to the accumulator."""
+    """60 products in every rounding, saturated and wrapped.
+
+    Each addition is a requantization to the accumulator.
+    """
     for rounding, overflow in product(MODES, ("saturate", "wrap")):
         a, b = (random_codes(OPERAND, 60, seed) for seed in (2, 3))
         products = Tensor(a.codes.astype(np.int64) * b.codes, Format(12, 1))
         addends = requantize(products, Format(20, ACCUMULATOR.range_exp + 10), rounding)
-        dut.rounding.value, dut.wrap.value = ROUNDINGS.index(rounding), overflow == "wrap"
-        dut.valid.value, dut.clear.value, dut.clk.value, acc, clipped = 1, 1, 0, 0, 0
+        dut.rounding.value = ROUNDINGS.index(rounding)
+        dut.wrap.value = overflow == "wrap"
+        dut.valid.value = 1
+        dut.clear.value = 1
+        dut.clk.value = 0
+        acc = 0
+        clipped = 0
         for left, right, addend in zip(a.codes, b.codes, addends.codes):
-            dut.a.value, dut.b.value = int(left) % 2**OPERAND.bits, int(right) % 2**OPERAND.bits
+            dut.a.value = int(left) % 2**OPERAND.bits
+            dut.b.value = int(right) % 2**OPERAND.bits
             await Timer(1, "ns")
             dut.clk.value = 1
             await Timer(1, "ns")
-            dut.clk.value, dut.clear.value = 0, 0
+            dut.clk.value = 0
+            dut.clear.value = 0
             exact = Tensor(np.array([acc + int(addend)]), addends.format)
             total, counts = requantize(exact, ACCUMULATOR, "floor", overflow, counts=True)
-            acc, clipped = int(total.codes[0]), clipped + counts.clipped
-            assert dut.acc.value.to_signed() == acc, f"{left} * {right}, {rounding}, {overflow}: wanted {acc}"
+            acc = int(total.codes[0])
+            clipped = clipped + counts.clipped
+            assert dut.acc.value.to_signed() == acc, (
+                f"{left} * {right}, {rounding}, {overflow}: wanted {acc}"
+            )
         assert int(dut.overflows.value) == clipped

@@ -1,4 +1,8 @@
-"""Runs the benches of this folder in Icarus Verilog and Verilator; files of codes as in fxsim.golden.memfile."""
+"""Runs the benches of this folder in Icarus Verilog and Verilator.
+
+Files of codes as in fxsim.golden.memfile.
+"""
+
 import os
 import shutil
 import subprocess
@@ -12,8 +16,18 @@ from fxsim import Format
 from fxsim.golden.memfile import from_hex, to_hex
 
 FOLDER = Path(__file__).parent
-UNITS = ("modes", "round_shift", "requantize", "bounded_add", "saturating_mac", "dot_products", "conv_forward",
-         "conv_input_grad", "conv_weight_grad", "weight_update")
+UNITS = (
+    "modes",
+    "round_shift",
+    "requantize",
+    "bounded_add",
+    "saturating_mac",
+    "dot_products",
+    "conv_forward",
+    "conv_input_grad",
+    "conv_weight_grad",
+    "weight_update",
+)
 SECONDS = 300
 
 
@@ -28,17 +42,24 @@ def sources(*units):
 
 
 def execute(command, folder):
-    """Run a command; RuntimeError with its output where it fails, or has a parameter that the bench lacks."""
-    done = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, timeout=SECONDS)
+    """Run a command; RuntimeError with its output where it fails, or has a parameter that the
+    bench lacks.
+    """
+    done = subprocess.run(
+        [str(part) for part in command], cwd=folder, capture_output=True, text=True, timeout=SECONDS
+    )
     if done.returncode or "warning: parameter" in done.stderr:
-        raise RuntimeError(f"{command[0]} failed in {folder}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+        raise RuntimeError(
+            f"{command[0]} failed in {folder}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+        )
 
 
 class Simulation:
     """A compiled bench."""
 
     def __init__(self, command, folder):
-        self.command, self.folder = command, folder
+        self.command = command
+        self.folder = folder
 
     def run(self, **files):
         """Simulate with +name=file for each of `files`, paths within the simulation's folder."""
@@ -53,8 +74,21 @@ class Icarus:
         need(self.name, shutil.which("iverilog"))
         folder = Path(tempfile.mkdtemp(prefix="icarus_", dir=folder))
         overrides = [f"-P{bench}.{name}={int(value)}" for name, value in parameters.items()]
-        execute(["iverilog", "-g2012", "-Wall", f"-I{FOLDER}", "-s", bench, "-o", "bench.vvp", *overrides,
-                 *sources(*UNITS, bench)], folder)
+        execute(
+            [
+                "iverilog",
+                "-g2012",
+                "-Wall",
+                f"-I{FOLDER}",
+                "-s",
+                bench,
+                "-o",
+                "bench.vvp",
+                *overrides,
+                *sources(*UNITS, bench),
+            ],
+            folder,
+        )
         return Simulation(["vvp", "-n", "bench.vvp"], folder)
 
 
@@ -66,13 +100,36 @@ class Verilator:
         self.earlier = None
 
     def build(self, bench, folder, **parameters):
-        """As Icarus.build; compiles the C++ in one piece, and takes Verilator's own part of it from an earlier build."""
+        """As Icarus.build; compiles the C++ in one piece, and takes Verilator's own part of it
+        from an earlier build.
+        """
         need(self.name, shutil.which("verilator"))
         folder = Path(tempfile.mkdtemp(prefix="verilator_", dir=folder))
         overrides = [f"-G{name}={int(value)}" for name, value in parameters.items()]
-        execute(["verilator", "--cc", "--exe", "--main", "--timing", "-O1", "--output-split", "0", "-Wall",
-                 "-Wno-UNUSEDSIGNAL", f"-I{FOLDER}", "--top-module", bench, "--prefix", "bench", "-Mdir", ".",
-                 *overrides, *sources(*UNITS, bench)], folder)
+        execute(
+            [
+                "verilator",
+                "--cc",
+                "--exe",
+                "--main",
+                "--timing",
+                "-O1",
+                "--output-split",
+                "0",
+                "-Wall",
+                "-Wno-UNUSEDSIGNAL",
+                f"-I{FOLDER}",
+                "--top-module",
+                bench,
+                "--prefix",
+                "bench",
+                "-Mdir",
+                ".",
+                *overrides,
+                *sources(*UNITS, bench),
+            ],
+            folder,
+        )
         for part in self.runtime:
             if self.earlier and (self.earlier / part).exists():
                 shutil.copyfile(self.earlier / part, folder / part)
@@ -82,8 +139,11 @@ class Verilator:
         return Simulation(["./bench"], folder)
 
 
-ICARUS, VERILATOR = Icarus(), Verilator()
-both_simulators = pytest.mark.parametrize("simulator", [ICARUS, VERILATOR], ids=["icarus", "verilator"])
+ICARUS = Icarus()
+VERILATOR = Verilator()
+both_simulators = pytest.mark.parametrize(
+    "simulator", [ICARUS, VERILATOR], ids=["icarus", "verilator"]
+)
 
 
 def write_codes(path, codes, bits):
@@ -92,5 +152,7 @@ def write_codes(path, codes, bits):
 
 def read_codes(path, bits, signed, shape):
     """int64 codes of `shape`; InputError unless there are exactly so many, each of `bits` bits."""
-    codes = from_hex(Path(path).read_bytes(), Format(bits, 0, signed), int(np.prod(shape)), str(path))
+    codes = from_hex(
+        Path(path).read_bytes(), Format(bits, 0, signed), int(np.prod(shape)), str(path)
+    )
     return codes.astype(np.int64).reshape(shape)

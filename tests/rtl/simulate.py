@@ -1,4 +1,8 @@
-"""Simulates the layer units on the vectors of a training step: `PYTHONPATH=tests python -m rtl.simulate --help`."""
+"""Simulates the layer units on the vectors of a training step.
+
+`PYTHONPATH=tests python -m rtl.simulate --help`.
+"""
+
 import argparse
 import sys
 import tempfile
@@ -14,8 +18,12 @@ UNITS = ("forward", "input_grad", "weight_grad", "update", "update_bias")
 
 
 def simulate(vectors, dumps, simulator, layers=None, units=UNITS, bug=0):
-    """Dump what the units make of every layer (or of `layers`); returns the names of the tensors."""
-    vectors, dumped = Vectors(vectors), []
+    """Dump what the units make of every layer (or of `layers`).
+
+    Returns the names of the tensors.
+    """
+    vectors = Vectors(vectors)
+    dumped = []
     network = vectors.manifest.network
     readers = [source for _, source in network.edges() if source]
     Path(dumps).mkdir(parents=True, exist_ok=True)
@@ -29,17 +37,30 @@ def simulate(vectors, dumps, simulator, layers=None, units=UNITS, bug=0):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m rtl.simulate", description=__doc__.partition(":")[0] + ".")
-    parser.add_argument("vectors", help="folder that `fxsim vectors export` wrote, .mem files among them")
+    parser = argparse.ArgumentParser(
+        prog="python -m rtl.simulate", description=__doc__.partition(":")[0] + "."
+    )
+    parser.add_argument(
+        "vectors", help="folder that `fxsim vectors export` wrote, .mem files among them"
+    )
     parser.add_argument("dump", help="folder for the units' results")
     parser.add_argument("--layers", nargs="+", help="default: all")
     parser.add_argument("--units", nargs="+", choices=UNITS, default=UNITS, help="default: all")
     parser.add_argument("--simulator", choices=("icarus", "verilator"), default="verilator")
-    parser.add_argument("--bug", type=int, default=0, help="number of a planted bug; see the units' parameter BUG")
+    parser.add_argument(
+        "--bug", type=int, default=0, help="number of a planted bug; see the units' parameter BUG"
+    )
     given = parser.parse_args()
     simulator = {"icarus": ICARUS, "verilator": VERILATOR}[given.simulator]
     try:
-        names = simulate(Path(given.vectors).resolve(), given.dump, simulator, given.layers, given.units, given.bug)
+        names = simulate(
+            Path(given.vectors).resolve(),
+            given.dump,
+            simulator,
+            given.layers,
+            given.units,
+            given.bug,
+        )
     except (pytest.skip.Exception, pytest.fail.Exception) as missing:
         sys.exit(str(missing))
     print(f"next: fxsim vectors check {given.vectors} {given.dump} --tensor {' '.join(names)}")

@@ -1,0 +1,243 @@
+"""What each command of `fxsim` does: tables on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from fxsim import machine
+from fxsim.cli.vectors import run_vectors
+from fxsim.datasets.survey import complaint, survey, survey_text
+from fxsim.errors import InputError
+from fxsim.experiment import study
+from fxsim.experiment.progress import Progress
+from fxsim.experiment.results import read_results
+from fxsim.experiment.settings import NAMES, Settings, read_toml
+from fxsim.experiment.stages import SETTINGS_FILE, Experiment, perturbed_name, settings_in
+from fxsim.files import remove_leftovers, write_text
+from fxsim.nn.precision import PrecisionAssignment
+from fxsim.profiles import markdown as profiles_table
+from fxsim.report import markdown, plots
+from fxsim.report import tables as report
+from fxsim.train.checkpoint import Cadence
+from fxsim.train.designs import costs as costs_of
+
+
+def run(arguments: Namespace) -> None:
+    """The whole method, then its tables and plots."""
+    settings = _settings(arguments)
+    progress = Progress(sys.stderr, designs=study.count(settings))
+    experiment = _open(arguments, settings, progress)
+    _introduce(experiment)
+    with progress.watching(), study.processes(arguments.jobs) as executor:
+        study.run(experiment, executor)
+    data = read_results(experiment.folder)
+    designs = data["designs"]
+    chosen = next((row for row in designs if row["design"] == perturbed_name(0)), None)
+    if chosen:
+        print(
+            "\nprecision of every tensor (C_o); margin: how much finer or wider than its criterion "
+            "asks\n"
+        )
+        print(report.assignment_table(PrecisionAssignment.from_dict(chosen["assignment"])))
+        print("\nbits of an accumulator that adds without loss (C_o)\n")
+        print(report.sums_table(chosen))
+    _print_designs(designs)
+    _write_report(experiment.folder, data, study.sensitivity(settings, designs))
+
+
+def train(arguments: Namespace) -> None:
+    """A float run, or one in fixed point."""
+    fixed = bool(arguments.assignment or arguments.bits is not None or arguments.accumulator)
+    if arguments.only and arguments.bits is None:
+        raise InputError("--only needs --perturb BITS")
+    assignment = _assignment(arguments) if fixed else None
+    progress = Progress(sys.stderr)
+    experiment = _experiment(arguments, progress, fixed)
+    _introduce(experiment)
+    with progress.watching():
+        if fixed:
+            experiment.train_fixed(assignment, _design_name(arguments))
+        else:
+            experiment.train_float()
+    designs = read_results(experiment.folder)["designs"]
+    if fixed:
+        print("\nbits of an accumulator that adds without loss\n")
+        print(
+            report.sums_table(
+                next(row for row in designs if row["design"] == _design_name(arguments))
+            )
+        )
+    _print_designs(designs)
+    print(
+        f"\nwritten to {experiment.folder}"
+        + ("" if fixed else f"; next: fxsim analyze --out {arguments.out}")
+    )
+
+
+def vectors(arguments: Namespace) -> int:
+    """Golden vectors: exported, or compared with a dump; 1 where they differ."""
+    return run_vectors(arguments)
+
+
+def profiles(arguments: Namespace) -> None:
+    """The table of compatibility profiles."""
+    print(profiles_table())
+
+
+def analyze(arguments: Namespace) -> None:
+    """Statistics of the float run in the folder."""
+    statistics = Experiment.reopen(
+        arguments.out, Progress(sys.stderr), arguments.command_line
+    ).analyze()
+    print(report.statistics_table(statistics))
+    print(
+        f"\nwritten to {Path(arguments.out) / 'statistics.npz'}; next: fxsim assign --out "
+        f"{arguments.out}"
+    )
+
+
+def assign(arguments: Namespace) -> None:
+    """A precision for every tensor, from the statistics in the folder."""
+    assignment = Experiment.reopen(
+        arguments.out, Progress(sys.stderr), arguments.command_line
+    ).assign()
+    print(report.assignment_table(assignment))
+    path = Path(arguments.out) / "assignment.json"
+    print(f"\nwritten to {path}; next: fxsim train --out {arguments.out} --assignment {path}")
+
+
+def cost(arguments: Namespace) -> None:
+    """The four metrics of a network."""
+    given = (
+        read_toml(arguments.network)
+        if arguments.network.endswith(".toml")
+        else {"network": arguments.network}
+    )
+    if arguments.width is not None:
+        given["width"] = arguments.width
+    network = Settings.make(**given).build_network()
+    assignment = PrecisionAssignment.load(arguments.assignment) if arguments.assignment else None
+    costs = costs_of(arguments.design or ("FX" if assignment else "FL"), network, assignment)
+    print(
+        json.dumps(costs.to_dict(), indent=1)
+        if arguments.json
+        else f"{costs.network}, design {costs.design}\n\n{report.cost_table(costs)}"
+    )
+
+
+def data(arguments: Namespace) -> None:
+    """What is in a folder of data; InputError where that is not whole."""
+    found = survey(arguments.folder, arguments.dataset)
+    print(json.dumps(found, indent=1) if arguments.json else survey_text(found))
+    if wrong := complaint(found):
+        raise InputError(wrong)
+
+
+def info(arguments: Namespace) -> None:
+    """What fxsim runs on."""
+    described = machine.describe()
+    cache = machine.kernel_cache()
+    print(
+        json.dumps(described | {"cache": cache}, indent=1)
+        if arguments.json
+        else report.info_text(described, cache)
+    )
+
+
+def _settings(arguments: Namespace, design: str = "FL") -> Settings:
+    """The settings that are given, or with --resume those of the folder."""
+    given = (read_toml(arguments.experiment) if arguments.experiment else {}) | _options(arguments)
+    settings = settings_in(arguments.out, design) if arguments.resume else None
+    if settings is None:
+        return Settings.make(**given)
+    settings.check_given(given, arguments.out)
+    return settings
+
+
+def _open(arguments: Namespace, settings: Settings, progress: Progress) -> Experiment:
+    cadence = Cadence(arguments.checkpoint_minutes, arguments.checkpoint_steps)
+    if arguments.resume:
+        remove_leftovers(arguments.out)
+    return Experiment(
+        settings, arguments.out, progress, arguments.command_line, arguments.resume, cadence
+    )
+
+
+def _options(arguments: Namespace) -> dict:
+    """The settings that are given as options."""
+    return {name: value for name in NAMES if (value := getattr(arguments, name, None)) is not None}
+
+
+def _experiment(arguments: Namespace, progress: Progress, fixed: bool) -> Experiment:
+    """For a fixed-point run the experiment in the folder, if there is one."""
+    design = _design_name(arguments) if fixed else "FL"
+    if not fixed or arguments.resume or not (Path(arguments.out) / SETTINGS_FILE).exists():
+        return _open(arguments, _settings(arguments, design), progress)
+    given = [arguments.experiment] if arguments.experiment else list(_options(arguments))
+    if given:
+        raise InputError(
+            f"a fixed-point run takes the settings of {Path(arguments.out) / SETTINGS_FILE}; "
+            f"leave out {', '.join(given)} or choose another --out"
+        )
+    return _open(arguments, settings_in(arguments.out, design), progress)
+
+
+def _assignment(arguments: Namespace) -> PrecisionAssignment:
+    assignment = PrecisionAssignment.load(
+        arguments.assignment or Path(arguments.out) / "assignment.json"
+    )
+    assignment = (
+        assignment.perturbed(arguments.bits, arguments.only) if arguments.bits else assignment
+    )
+    return assignment.with_accumulators(arguments.accumulator)
+
+
+def _design_name(arguments: Namespace) -> str:
+    """C_o is the folder's own assignment.
+
+    Another file gives its name to its design, accumulators give their texts.
+    """
+    own = Path(arguments.out) / "assignment.json"
+    file = Path(arguments.assignment or "")
+    name = perturbed_name(arguments.bits or 0, arguments.only)
+    if arguments.assignment and file.resolve() != own.resolve():
+        name = f"{name} of {file.stem}"
+    return "; ".join([name, *arguments.accumulator])
+
+
+def _introduce(experiment: Experiment) -> None:
+    network = experiment.network
+    dataset = experiment.dataset
+    height, width, channels = dataset.image_shape
+    weights = sum(network.shape(name).weights for name in network.names)
+    experiment.observer.note(
+        f"{network.name}, {len(network.layers)} layers, {weights:,} weights, on {dataset.name}: "
+        f"{len(dataset.train_labels):,} pictures of {height}x{width}x{channels} to train, "
+        f"{len(dataset.test_labels):,} to test; {experiment.settings.epochs} epochs"
+    )
+
+
+def _print_designs(designs: list[dict]) -> None:
+    print("\ndesigns; in brackets the cost as a share of the float one's\n")
+    print(report.designs_table(designs))
+    notable = report.remarks(designs)
+    if notable:
+        print("\nworth a look", *notable, sep="\n  ")
+
+
+def _write_report(folder: Path, data: dict, sensitivity: list[dict]) -> None:
+    """Plots, and report.md, which shows them; the last line names all files of the run."""
+    pictures = []
+    try:
+        pictures = plots.write_plots(folder, data["designs"], sensitivity)
+    except InputError as error:
+        print(f"\nno plots: {error}")
+    write_text(folder / "report.md", markdown.report_markdown(data, sensitivity, pictures))
+    names = ["report.md", "results.json", "curves.csv", "assignment.json", "statistics.npz"]
+    print(
+        f"\nwritten to {folder}: "
+        f"{', '.join([name for name in names if (folder / name).exists()] + pictures)}"
+    )

@@ -1,0 +1,30 @@
+"""Command-line options that several commands share.
+
+Nothing heavy is imported, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+ACCUMULATOR_EPILOG = """\
+accumulators: --accumulator [[LAYER.]KIND=]MODEL, as often as needed; without one, sums are exact
+  KIND    forward, input_grad or weight_grad; left out, all three
+  MODEL   N bits            signed; the only part that must be there
+          OVERFLOW          saturate, saturate_symmetric, saturate_zero or wrap; then 'each addition' or 'at the end'
+          ORDER             sequential, tree, or 'tiles of N' terms that are summed exactly first
+          ROUNDING N        of every product, by N bits, before it is added: floor, nearest_even, jam ...
+          ROUNDING to 2^E   the same, to a step
+  --accumulator '24 bits'                            saturates each addition, one term after the other, whole products
+  --accumulator 'forward=16 bits, wrap, tree, floor 2' --accumulator 'conv1.forward=20 bits, tiles of 16'"""
+
+
+def add_accumulator(parser: ArgumentParser) -> None:
+    """--accumulator, a list of texts for fxsim.accumulator.parse_accumulators."""
+    parser.add_argument(
+        "--accumulator",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="accumulators of the sums of products, in place of exact ones; see below",
+    )

@@ -1,0 +1,440 @@
+"""The command `fxsim`: its arguments and exit codes; what the commands do is in fxsim/commands.py.
+
+Exit codes: 0; 1 where `vectors check` finds a difference; 2 for bad input, told in one line on
+standard error; 130 after an interrupt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+
+from fxsim import __version__
+from fxsim.cli.options import ACCUMULATOR_EPILOG, add_accumulator
+from fxsim.cli.vectors import add_vectors_commands
+from fxsim.errors import InputError
+
+DEFAULT_FOLDER = "fxsim-run"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command in `argv` (default: the process's own); returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        arguments = parse(argv)
+        arguments.command_line = shlex.join(["fxsim", *argv])
+        from fxsim.cli import commands  # here, so that --help and --version do not wait for Numba
+
+        code = getattr(commands, arguments.command)(arguments)
+        sys.stdout.flush()
+    except InputError as error:
+        print("fxsim: error:", *str(error).splitlines(), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nfxsim: interrupted; {_way_on(argv)}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has left
+        sys.stderr.close()
+        return 1
+    return code or 0
+
+
+def _way_on(argv: list[str]) -> str:
+    if argv[:1] not in (["run"], ["train"]):
+        return "what was finished is in the output folder"
+    others = [word for word in argv[1:] if word != "--resume"]
+    return f"go on with: {shlex.join(['fxsim', argv[0], '--resume', *others])}"
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The arguments in `argv`, with the command's name as `command`.
+
+    InputError where they do not do.
+    """
+    return _parser().parse_args(_joined(argv))
+
+
+LISTS = {"--perturb": r"none|[+-]?\d+(,[+-]?\d+)*", "--designs": r"\w+(,\w+)*,?"}
+"""Option -> what its values look like; they may be given apart, too."""
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`--perturb -2,-1 +1` as `--perturb=-2,-1,+1`.
+
+    Argparse would take the word -2,-1 for an option.
+    """
+    words: list[str] = []
+    for word in argv:
+        option, equals, _ = words[-1].partition("=") if words else ("", "", "")
+        if re.fullmatch(LISTS.get(option, "(?!)"), word):
+            words[-1] += ("," if equals else "=") + word
+        else:
+            words.append(word)
+    return words
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _integers(text: str) -> list[int]:
+    if text == "none":
+        return []
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"integers are wanted, as in -2,-1,+1, or none, not {text!r}"
+        ) from None
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options):
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options
+        )
+
+    def error(self, message: str):
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="fxsim",
+        description="Simulate the training of neural networks in fixed point, bit by bit, with a "
+        "precision for every "
+        "tensor that the method of Sakr and Shanbhag (ICLR 2019) derives from one float run.",
+        epilog="start with:\n  fxsim run\n\neach command explains itself: fxsim COMMAND --help",
+    )
+    parser.add_argument("--version", action="version", version=f"fxsim {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (
+        _add_run,
+        _add_train,
+        _add_analyze,
+        _add_assign,
+        _add_cost,
+        _add_data,
+        add_vectors_commands,
+        _add_profiles,
+        _add_info,
+    ):
+        add(commands)
+    return parser
+
+
+def _add_run(commands) -> None:
+    parser = _command(
+        commands,
+        "run",
+        "the whole method: float run, statistics, precisions, fixed-point runs, tables and plots",
+        """\
+examples:
+  fxsim run                                       the embedded digits, under a minute
+  fxsim run --quick                               a few seconds, to see that everything works
+  fxsim run --dataset mnist --data ~/data/mnist   IDX files, plain or .gz
+  fxsim run experiment.toml --seed 1              settings from a file; options override it
+  fxsim run --resume --out mine                   go on where a run was interrupted or killed
+  fxsim run --designs FL,FX,BN,SQ,TG --perturb -2,-1,+1 --per-class --jobs 2      the comparison of the paper
+
+experiment.toml may hold any of the settings below (learning_rate with an underscore), and also
+  drops = [9]              epochs (from 0) at whose start the learning rate is divided by 10
+  target = 0.01            bound on the mismatch of float and fixed-point decisions
+  gain_samples = 512       pictures on which noise gains are measured
+and a network of your own:
+  [layers]
+  name = "mine"
+  input_shape = [8, 8, 1]
+  layer = [
+    {type = "conv", name = "conv1", filters = 8, kernel = 3, padding = 1, pool = {kind = "max", size = 2}},
+    {type = "dense", name = "fc1", units = 10, relu = false},
+  ]
+
+written to the folder of --out:
+  assignment.json          a format, and the reason for it, for every tensor
+  statistics.npz           what the float run was measured to be
+  results.json             per design: errors, losses, costs, counts, fingerprint of all weights
+  curves.csv               per design and epoch
+  curves.png, bits.png     where matplotlib is installed""",
+    )
+    _add_settings(parser)
+    _add_resume(parser)
+    parser.add_argument(
+        "--designs",
+        type=_names,
+        metavar="LIST",
+        help="FL float, FX fixed point, BN binarized, SQ stochastic weights, TG ternary gradients "
+        "(default: FL,FX)",
+    )
+    parser.add_argument(
+        "--perturb",
+        type=_integers,
+        metavar="LIST",
+        help="train C_o with so many bits more or fewer, too (default: -1,+1; or none)",
+    )
+    parser.add_argument(
+        "--per-class",
+        action="store_true",
+        default=None,
+        help="perturb each class of tensors by itself, too",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trainings side by side once the float run is done; they share the cores (default: 1)",
+    )
+
+
+def _add_train(commands) -> None:
+    parser = _command(
+        commands,
+        "train",
+        "the float run alone; with --assignment, --perturb or --accumulator, a fixed-point run",
+        """\
+examples:
+  fxsim train --out mine                               the float run: float.npz, gradients.npz, experiment.json
+  fxsim analyze --out mine                             what it was: statistics.npz
+  fxsim assign --out mine                              a precision for every tensor: assignment.json
+  fxsim train --out mine --assignment mine/assignment.json        training in fixed point
+  fxsim train --out mine --perturb -1                             with one bit less in every tensor
+  fxsim train --out mine --perturb -2 --only weight_grads         with two bits less in G^W alone
+  fxsim train --out mine --accumulator 'forward=16 bits, tree'    with C_o, in narrow accumulators
+
+A fixed-point run takes the settings of the float run in the folder, if there is one.
+
+"""
+        + ACCUMULATOR_EPILOG,
+    )
+    _add_settings(parser)
+    _add_resume(parser)
+    parser.add_argument(
+        "--assignment", metavar="FILE", help="train in fixed point with the formats in this file"
+    )
+    parser.add_argument(
+        "--perturb",
+        dest="bits",
+        type=int,
+        metavar="BITS",
+        help="so many bits more (or fewer) than the assignment has (default file: that of --out)",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="CLASS",
+        help="perturb only feedforward, weight_grads, activation_grads or accumulators",
+    )
+    add_accumulator(parser)
+
+
+def _add_analyze(commands) -> None:
+    parser = _command(
+        commands,
+        "analyze",
+        "noise gains, gradient statistics and singular values of a float run",
+        """\
+example:
+  fxsim train --out mine && fxsim analyze --out mine""",
+    )
+    _add_out(parser)
+
+
+def _add_assign(commands) -> None:
+    parser = _command(
+        commands,
+        "assign",
+        "a precision for every tensor, from the statistics of a float run",
+        """\
+example:
+  fxsim analyze --out mine && fxsim assign --out mine""",
+    )
+    _add_out(parser)
+
+
+def _add_cost(commands) -> None:
+    parser = _command(
+        commands,
+        "cost",
+        "what a network costs to train: storage, multiply-accumulates, communication",
+        """\
+examples:
+  fxsim cost cifar10-convnet                            float
+  fxsim cost cifar10-convnet --design BN --json         binarized
+  fxsim cost digits-convnet --assignment fxsim-run/assignment.json
+  fxsim cost digits-convnet --assignment fxsim-run/assignment.json --design SQ
+  fxsim cost experiment.toml                            the network of an experiment
+
+  C_W  storage of weights, their gradients and accumulators    C_A  storage of activations and their gradients
+  C_M  multiply-accumulates of a training step                  C_C  communication of weight gradients
+C_A and C_M are for one picture; b are bits, FA one-bit full adders.""",
+    )
+    parser.add_argument("network", help="a built-in network, or a TOML file (see fxsim run --help)")
+    parser.add_argument(
+        "--design",
+        metavar="FL|FX|BN|SQ|TG",
+        help="float, fixed point, binarized, stochastic weights, TernGrad (default: FL; FX with "
+        "--assignment)",
+    )
+    parser.add_argument("--assignment", metavar="FILE", help="the formats of FX or SQ")
+    parser.add_argument(
+        "--width", type=float, metavar="X", help="multiplier of the filters (default: 1)"
+    )
+    _add_json(parser)
+
+
+def _add_data(commands) -> None:
+    parser = _command(
+        commands,
+        "data",
+        "what data sets are in a folder, and whether they are whole",
+        """\
+examples:
+  fxsim data ~/data/mnist                     files, pictures, shape, pixels, classes, split
+  fxsim data ~/data --dataset cifar10         that data set alone
+  fxsim data ~/data/svhn --json
+
+looked for, by name:
+  mnist     train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, plain or .gz; one pair under any
+            prefix is split, its last fifth to test
+  cifar10   data_batch_1.bin to data_batch_5.bin, test_batch.bin (the binary version), or cifar-10-batches-bin
+  cifar100  train.bin, test.bin (the binary version), or cifar-100-binary
+  svhn      train_32x32.mat, test_32x32.mat (cropped digits, format 2)
+
+Every file is read whole: sizes, headers, labels, checksums where there are some.  Exit code 2 where no data set is
+there, or a file of one is missing or malformed.""",
+    )
+    parser.add_argument("folder", metavar="DIR", help="where the files are")
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="mnist, cifar10, cifar100 or svhn (default: all that are there)",
+    )
+    _add_json(parser)
+
+
+def _add_profiles(commands) -> None:
+    _command(
+        commands,
+        "profiles",
+        "rounding and overflow modes by the names that other tools give them",
+        """\
+Prints a Markdown table from the names of ap_fixed, MATLAB fimath, VHDL, APyTypes, QONNX, gemmlowp, TFLite and Verilog
+to fxsim's modes, with what each does on ties and negative values.""",
+    )
+
+
+def _add_info(commands) -> None:
+    parser = _command(
+        commands,
+        "info",
+        "processor, kernel paths, threads, versions, kernel cache",
+        """\
+The path chosen is the fastest that the processor has; all give the same bits. NUMBA_NUM_THREADS sets fewer
+threads, NUMBA_CACHE_DIR another folder for compiled kernels.""",
+    )
+    _add_json(parser)
+
+
+def _command(commands, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=epilog
+    )
+
+
+def _add_settings(parser) -> None:
+    parser.add_argument(
+        "experiment", nargs="?", metavar="experiment.toml", help="settings; options override them"
+    )
+    parser.add_argument(
+        "--network",
+        metavar="NAME",
+        help="built-in network (default: the data set's, digits-convnet)",
+    )
+    parser.add_argument(
+        "--width", type=float, metavar="X", help="multiplier of its filters (default: 1)"
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="digits, mnist, cifar10, cifar100 or svhn (default: the network's)",
+    )
+    parser.add_argument("--data", metavar="FOLDER", help="where the data set's files are")
+    parser.add_argument(
+        "--pictures", type=int, metavar="N", help="of the training set, the first (default: all)"
+    )
+    parser.add_argument("--epochs", type=int, metavar="N")
+    parser.add_argument("--batch", type=int, metavar="N", help="pictures per step")
+    parser.add_argument("--learning-rate", type=float, metavar="X")
+    parser.add_argument(
+        "--momentum",
+        type=float,
+        metavar="X",
+        help="share of the velocity that a step keeps (default: 0)",
+    )
+    parser.add_argument(
+        "--weight-decay",
+        type=float,
+        metavar="X",
+        help="share of the weights that joins their gradients (default: 0)",
+    )
+    parser.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="turn half of the training pictures left to right (default: the network's)",
+    )
+    parser.add_argument(
+        "--crop",
+        type=int,
+        metavar="N",
+        help="cut training pictures at random out of N pixels of padding (default: the network's; "
+        "0: no)",
+    )
+    parser.add_argument(
+        "--output-grad-bits",
+        type=int,
+        metavar="N",
+        help="bits of the gradient at the logits (default: the network's; 0: what the criteria "
+        "ask)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="of initial weights, order and augmentation of pictures (default: 0)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", default=None, help="three epochs of 512 pictures"
+    )
+    _add_out(parser)
+
+
+def _add_resume(parser) -> None:
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what is in the folder, to the same bits; begin where nothing is there",
+    )
+    parser.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=2.0,
+        metavar="X",
+        help="write a checkpoint so often, and at the end of each epoch (default: 2)",
+    )
+    parser.add_argument("--checkpoint-steps", type=int, metavar="N", help="and after so many steps")
+
+
+def _add_out(parser) -> None:
+    parser.add_argument(
+        "--out",
+        default=DEFAULT_FOLDER,
+        metavar="FOLDER",
+        help=f"folder of the experiment (default: {DEFAULT_FOLDER})",
+    )
+
+
+def _add_json(parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")

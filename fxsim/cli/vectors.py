@@ -1,0 +1,204 @@
+"""`fxsim vectors`: its arguments, and what its two commands do.
+
+Nothing heavy is imported before a command runs, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from fxsim.cli.options import ACCUMULATOR_EPILOG, add_accumulator
+from fxsim.errors import InputError
+
+RUN_FOLDER = "fxsim-run"
+VECTORS_FOLDER = "fxsim-vectors"
+
+
+def add_vectors_commands(commands) -> None:
+    """Add `vectors export` and `vectors check` to the subparsers of `fxsim`.
+
+    `run_vectors` runs what was chosen.
+    """
+    parser = commands.add_parser(
+        "vectors",
+        help="golden vectors of a training step for RTL: write them, compare a device's dump with "
+        "them",
+        description="Golden vectors of a training step, and the comparison with what a device "
+        "wrote.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _add_export(actions)
+    _add_check(actions)
+
+
+def run_vectors(arguments: Namespace) -> int:
+    """Run `vectors export` or `vectors check`; returns the exit code, 1 for a mismatch."""
+    return {"export": _export, "check": _check}[arguments.action](arguments)
+
+
+def _add_export(actions) -> None:
+    parser: ArgumentParser = actions.add_parser(
+        "export",
+        help="write every tensor of one fixed-point training step",
+        description="Train in fixed point up to a step, and write every tensor of that step.",
+        epilog="""\
+examples:
+  fxsim run && fxsim vectors export --step 3
+  fxsim vectors export --run mine --step 100 --layers conv2 --batch 4 --out conv2-vectors
+  fxsim vectors export --network digits-convnet --assignment mine/assignment.json --seed 1
+
+written to the folder of --out, the same bytes every time:
+  LAYER.TENSOR.mem    two's complement hexadecimal for $readmemh, one code to a line, row-major
+  LAYER.TENSOR.npy    NumPy array of codes
+  LAYER.TENSOR.h      C array of codes, with its dimensions
+  manifest.json       formats, shapes, order, rounding, overflow, accumulator, seed, versions, SHA-256 of each file
+
+"""
+        + ACCUMULATOR_EPILOG,
+    )
+    parser.add_argument(
+        "--run",
+        default=RUN_FOLDER,
+        metavar="FOLDER",
+        help=f"experiment whose settings and assignment to take (default: {RUN_FOLDER})",
+    )
+    parser.add_argument(
+        "--network", metavar="NAME", help="built-in network, instead of an experiment's"
+    )
+    parser.add_argument("--data", metavar="FOLDER", help="where the data set's files are")
+    parser.add_argument(
+        "--assignment", metavar="FILE", help="formats (default: the experiment's assignment.json)"
+    )
+    add_accumulator(parser)
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="of parameters, pictures and random words"
+    )
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="pictures per step (default: the experiment's)"
+    )
+    parser.add_argument(
+        "--step", type=int, default=0, metavar="N", help="which step, from 0 (default: 0)"
+    )
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="LAYER",
+        help="these layers, with their inputs and outputs (default: all)",
+    )
+    parser.add_argument(
+        "--files", nargs="+", metavar="KIND", help="mem, hex, npy, c (default: mem npy c)"
+    )
+    parser.add_argument(
+        "--out",
+        default=VECTORS_FOLDER,
+        metavar="FOLDER",
+        help=f"new folder, or one with an earlier export (default: {VECTORS_FOLDER})",
+    )
+
+
+def _add_check(actions) -> None:
+    parser: ArgumentParser = actions.add_parser(
+        "check",
+        help="compare a device's dump with vectors, and say where and why they differ",
+        description="Compare a device's dump with vectors; on a mismatch, find the first in "
+        "data-flow order and the "
+        "single change of semantics that explains it.",
+        epilog="""\
+examples:
+  fxsim vectors check fxsim-vectors dump                               every result of the step
+  fxsim vectors check fxsim-vectors dump --tensor conv2.activations    one of them
+  fxsim vectors check fxsim-vectors dump --tensor 'conv2.*grads'       some
+  fxsim vectors check fxsim-vectors out.mem --tensor conv2.weight_grads
+
+tried for the first tensor that differs, one change at a time; named is what gives all of its codes:
+  quantization   every other rounding (a wrong tie), two roundings, a cut before the rounding;
+                 every other overflow (wrap for saturate), a narrower range; 1 or 2 bits too many or too few dropped
+  accumulator    any narrower width that wraps, saturates after every addition or at the end; other orders of the
+                 additions, tiles, an adder tree
+  products       their last bits cut off before they are added
+  operands       sign extension for zero extension and back; 1 or 2 first or last bits lost; no bias; kernels flipped,
+                 weights transposed; weights or bias of the step before, or updated too early
+  layer, loss    ends of the ReLU's mask, the winner of equal maxima, rounding of averages; no division by the batch
+  update         rounding of the update and of the weight, overflow, a narrower accumulator;
+                 the accumulator left out, the update left out or added
+  file           elements in the order of other axes
+Where no single change does it, the report says so.
+Not tried is what passes a batch norm, a residual addition or dropout.
+
+exit codes: 0 all codes equal; 1 a code differs; 2 a dump is missing, short, long or malformed""",
+    )
+    parser.add_argument(
+        "vectors", metavar="VECTORS", help="folder that `fxsim vectors export` wrote"
+    )
+    parser.add_argument(
+        "dump", metavar="DUMP", help="folder with files of the same names, or one file"
+    )
+    parser.add_argument(
+        "--tensor",
+        nargs="+",
+        metavar="LAYER.TENSOR",
+        help="names or patterns (default: all results; those inputs that were dumped)",
+    )
+
+
+def _export(arguments: Namespace) -> int:
+    from fxsim.datasets import load
+    from fxsim.golden.export import DEFAULT_KINDS, write_vectors
+    from fxsim.golden.replay import replay
+    from fxsim.nn.precision import PrecisionAssignment
+    from fxsim.train.learners import check_dataset
+
+    settings = _settings(arguments)
+    if arguments.network and not arguments.assignment:
+        raise InputError(
+            "--network needs --assignment FILE; or leave it out and name an experiment with --run"
+        )
+    assignment = PrecisionAssignment.load(
+        arguments.assignment or Path(arguments.run) / "assignment.json"
+    )
+    assignment = assignment.with_accumulators(arguments.accumulator)
+    network = settings.build_network()
+    dataset = load(settings.dataset, settings.data)
+    check_dataset(dataset, network)
+    golden = replay(settings, network, dataset, assignment, arguments.step, arguments.layers)
+    manifest = write_vectors(golden, arguments.out, arguments.files or DEFAULT_KINDS)
+    codes = sum(array.size for array in golden.codes.values())
+    print(
+        f"step {manifest.step} of {network.name}: {codes} codes of {len(manifest.tensors)} tensors "
+        f"written to "
+        f"{arguments.out}; next: fxsim vectors check {arguments.out} DUMP"
+    )
+    return 0
+
+
+def _settings(arguments: Namespace):
+    """The experiment's settings, or the network's own, with what the command line says instead."""
+    from fxsim.experiment.settings import Settings
+    from fxsim.files import read_json
+
+    given = {name: getattr(arguments, name) for name in ("data", "seed", "batch")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if arguments.network:
+        return Settings.make(network=arguments.network, **changes)
+    path = Path(arguments.run) / "experiment.json"
+    if not path.exists():
+        raise InputError(
+            f"{arguments.run} holds no experiment; run `fxsim run --out {arguments.run}` first, or "
+            f"give "
+            "--network and --assignment"
+        )
+    stored = read_json(path)
+    if not isinstance(stored, dict):
+        raise InputError(
+            f"{path} does not hold settings; run `fxsim train --out {arguments.run}` again"
+        )
+    return Settings.make(**{**stored, **changes})
+
+
+def _check(arguments: Namespace) -> int:
+    from fxsim.golden.check import check
+
+    report = check(arguments.vectors, arguments.dump, arguments.tensor)
+    print(report.text())
+    return 0 if report.passed else 1

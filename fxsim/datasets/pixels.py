@@ -1,0 +1,22 @@
+"""Pixels as codes of the first layer's activations."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from fxsim.formats import Format
+
+
+def pixel_codes(pixel_max: int, format: Format) -> np.ndarray:
+    """Codes of p / pixel_max for p = 0 .. pixel_max: nearest, ties away from zero, saturated.
+
+    Integer arithmetic throughout; index it with an array of pixels.
+    """
+    step = Fraction(2) ** format.step_exp
+    nearest = (
+        math.floor(Fraction(p, pixel_max) / step + Fraction(1, 2)) for p in range(pixel_max + 1)
+    )
+    return np.array([min(code, format.max_code) for code in nearest], format.storage)

@@ -1,0 +1,184 @@
+"""All that an experiment's settings ask for: the float run, its statistics, C_o, then each design
+and perturbation, one after another or side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
+
+from fxsim.errors import InputError
+from fxsim.experiment.progress import Progress
+from fxsim.experiment.results import Outcome
+from fxsim.experiment.settings import Settings
+from fxsim.experiment.stages import FLOAT_RUN, Experiment, Training, perturbed_name
+from fxsim.kernels.threads import use_threads
+from fxsim.machine import core_count
+from fxsim.nn.precision import PERTURBATION_CLASSES, PrecisionAssignment
+from fxsim.train.checkpoint import Cadence
+from fxsim.train.designs import FIXED, formats
+from fxsim.train.loop import Epoch
+
+
+def run(experiment: Experiment, executor: Executor | None = None) -> list[Outcome]:
+    """Train what the settings ask for; FL also where a design in fixed point needs its statistics.
+
+    executor: any of concurrent.futures, whose workers reach the same folder and data set; the
+    trainings after FL are independent of each other and run there side by side.  Results are those
+    of one after another, bit by bit, and in the same order.  A perturbation that leaves a tensor
+    without bits, or gives it too many, is left out with a note."""
+    settings = experiment.settings
+    outcomes = [experiment.train_float()] if _float_run(settings) else []
+    assignment = experiment.assigned() if _in_fixed_point(settings) else None
+    trainings = list(_feasible(experiment, assignment))
+    train = (
+        map(experiment.train, trainings)
+        if executor is None
+        else _side_by_side(experiment, trainings, executor)
+    )
+    outcomes += train
+    if assignment is not None:
+        experiment.open_results().put("mismatch", experiment.mismatch(assignment))
+    return outcomes
+
+
+def count(settings: Settings) -> int:
+    """Trainings, at most."""
+    return _float_run(settings) + len(planned(settings))
+
+
+def _float_run(settings: Settings) -> bool:
+    return FLOAT_RUN.design in settings.designs or _in_fixed_point(settings)
+
+
+def _in_fixed_point(settings: Settings) -> bool:
+    """Whether a design needs what is measured on the float run."""
+    return not FIXED.keys().isdisjoint(settings.designs)
+
+
+def planned(settings: Settings) -> list[tuple[str, str, int, str | None]]:
+    """(name, design, bits, class) of every training after FL, in order.
+
+    Bits are added to C_o in that class of tensors.
+    """
+    rows = []
+    for design in settings.designs:
+        if design == "FX":
+            classes = (None, *PERTURBATION_CLASSES) if settings.per_class else (None,)
+            changes = [(0, None), *itertools.product(settings.perturb, classes)]
+            rows += [(perturbed_name(bits, only), design, bits, only) for bits, only in changes]
+        elif design != FLOAT_RUN.design:
+            rows.append((design, design, 0, None))
+    return rows
+
+
+def sensitivity(settings: Settings, designs: Iterable[dict]) -> list[dict]:
+    """'class' ('all' for all tensors), 'bits', 'train_loss' and 'test_error' of every perturbation
+    among the designs of results.json, class after class, and of C_o (0 bits in 'all'); none where
+    nothing was perturbed."""
+    found = {row["design"]: row for row in designs}
+    rows = [
+        {
+            "class": only or "all",
+            "bits": bits,
+            "train_loss": found[name]["train_loss"],
+            "test_error": found[name]["test_error"],
+        }
+        for name, design, bits, only in planned(settings)
+        if design == "FX" and name in found
+    ]
+    order = ["all", *PERTURBATION_CLASSES]
+    rows.sort(key=lambda row: (order.index(row["class"]), row["bits"]))
+    return rows if len(rows) > 1 else []
+
+
+def _feasible(experiment: Experiment, assignment: PrecisionAssignment | None) -> Iterator[Training]:
+    """The planned trainings with their formats; a note for one that has none."""
+    for name, design, bits, only in planned(experiment.settings):
+        if design not in FIXED:
+            yield Training(name, design)
+            continue
+        try:
+            own = assignment.perturbed(bits, only) if bits else assignment
+        except InputError as error:
+            experiment.observer.note(f"{name} is left out: {error}")
+        else:
+            yield Training(name, design, formats(design, own), measured=name == perturbed_name(0))
+
+
+def _side_by_side(
+    experiment: Experiment, trainings: list[Training], executor: Executor
+) -> Iterator[Outcome]:
+    results = experiment.open_results()
+    common = experiment.settings, experiment.folder, experiment.resume, experiment.cadence
+    finished = [experiment.done(training) for training in trainings]
+    futures = [
+        None if done else executor.submit(train_aside, training, *common)
+        for training, done in zip(trainings, finished)
+    ]
+    for training, done, future in zip(trainings, finished, futures):
+        if not done:
+            outcome = future.result()
+            experiment.observer.begin(training.name, experiment.settings)
+            experiment.finish(outcome, results)
+        yield done or outcome
+
+
+def train_aside(
+    training: Training, settings: Settings, folder: Path, resume: bool, cadence: Cadence
+) -> Outcome:
+    """One training in a worker of an executor: a checkpoint is all that it leaves in the folder,
+    progress goes to standard error by whole lines."""
+    progress = Progress(sys.stderr, terminal=False)
+    return _Aside(settings, folder, progress, resume=resume, cadence=cadence).outcome(training)
+
+
+class _Aside(Experiment):
+    def _write_curve(self, design: str, epochs: list[Epoch]) -> None:
+        """Left to the process that waits for the outcome: two must not write one file."""
+
+
+@contextlib.contextmanager
+def processes(jobs: int) -> Iterator[Executor | None]:
+    """An executor of `jobs` processes that share the processor's cores; None for one job, which
+    needs none.
+
+    An interrupt ends all of them at once: they have their checkpoints.
+    """
+    if jobs < 1:
+        raise InputError(f"jobs must be at least 1, got {jobs}")
+    if jobs == 1:
+        yield None
+        return
+    others = set(multiprocessing.active_children())
+    threads = max(1, core_count() // jobs)
+    pool = ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), _begin_worker, (threads,)
+    )
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        raise
+    pool.shutdown()
+
+
+def _begin_worker(threads: int) -> None:
+    """Interrupts are the parent's to handle, and nothing outlives it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    use_threads(threads)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -1,0 +1,58 @@
+"""Positive real constants as a 16-bit mantissa and a power of two.
+
+Learning rates, momentum, scales.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from fxsim.errors import InputError
+
+MANTISSA_BITS = 16
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A positive constant mantissa * 2**exponent, the mantissa of exactly 16 bits (2**15 ..
+
+    2**16 - 1).
+    """
+
+    mantissa: int
+    exponent: int
+
+    @classmethod
+    def nearest(cls, value: float | Fraction) -> Factor:
+        """The nearest factor (ties up) to a real value above 0, exactly."""
+        exact = Fraction(value)
+        exponent = exact.numerator.bit_length() - exact.denominator.bit_length() - MANTISSA_BITS
+        if exact >= Fraction(2) ** (exponent + MANTISSA_BITS):
+            exponent += 1
+        mantissa = math.floor(exact / Fraction(2) ** exponent + Fraction(1, 2))
+        return (
+            cls(mantissa >> 1, exponent + 1)
+            if mantissa == 2**MANTISSA_BITS
+            else cls(mantissa, exponent)
+        )
+
+    @property
+    def exact(self) -> Fraction:
+        return self.mantissa * Fraction(2) ** self.exponent
+
+    @property
+    def real(self) -> float:
+        return math.ldexp(self.mantissa, self.exponent)
+
+
+class LearningRate(Factor):
+    """gamma of the update."""
+
+    @classmethod
+    def of(cls, value: float) -> LearningRate:
+        """The nearest learning rate (ties up) to a real value above 0."""
+        if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+            raise InputError(f"learning rate must be a finite number above 0, got {value!r}")
+        return cls.nearest(value)

@@ -1,0 +1,1 @@
+"""The search for the change of semantics that explains a mismatch."""

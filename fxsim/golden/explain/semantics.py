@@ -1,0 +1,111 @@
+"""Every choice that a tensor's computation has: the manifest's own, and others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fxsim.golden.explain.dots import Summing
+from fxsim.kernels.rounding import wrap_code
+
+
+@dataclass(frozen=True)
+class Misread:
+    """The codes of an operand taken for codes of another width or sign, or without their last
+    bits.
+    """
+
+    tensor: str
+    bits: int
+    signed: bool
+    dropped: int = 0
+
+    def of(self, codes: np.ndarray) -> np.ndarray:
+        return wrap_code(
+            codes.astype(np.int64) >> self.dropped << self.dropped, self.bits, int(self.signed)
+        )
+
+
+@dataclass(frozen=True)
+class Semantics:
+    """Every choice that `recipes.py` knows how to make; the manifest's own is the default of its
+    recipe.
+
+    rounding, overflow: of the quantization.  narrower: bits by which its range is smaller.  shift:
+    bits by which too many (or, negative, too few) are dropped.  guard_bits, guard_rounding: a
+    rounding before it, to so many bits below the step (0: none).  summing: of the products.
+    misread: an operand.  weights: key of WEIGHT_VIEWS.  weights_from, bias_from: the tensors that
+    are taken for the parameters.  bias: whether it is added.  mask: key of MASKS. last_maximum:
+    which of several maxima a max pooling's gradient goes to.  averaging: rounding of average
+    pooling. divide: whether the loss gradient is divided by the batch.
+
+    In an update, rounding, overflow and narrower are the parameter's; update_rounding is that of u;
+    the accumulator has accumulator_overflow, accumulator_narrower, and start: whether what it held
+    counts; subtracted: how often u is."""
+
+    rounding: str | None = None
+    overflow: str | None = None
+    narrower: int = 0
+    shift: int = 0
+    guard_bits: int = 0
+    guard_rounding: str = "floor"
+    summing: Summing = Summing()
+    misread: Misread | None = None
+    weights: str = "as stored"
+    weights_from: str = "weights"
+    bias_from: str = "bias"
+    bias: bool = True
+    mask: str = "0 < Z < 2"
+    last_maximum: bool = False
+    averaging: str = "nearest_away"
+    divide: bool = True
+    update_rounding: str | None = None
+    accumulator_overflow: str = "saturate"
+    accumulator_narrower: int = 0
+    start: bool = True
+    subtracted: int = 1
+
+
+def _swap(first: int, second: int):
+    """The weights as they come out where these two axes of memory are taken for each other."""
+
+    def view(weights: np.ndarray) -> np.ndarray:
+        shape = list(weights.shape)
+        shape[first], shape[second] = shape[second], shape[first]
+        return weights.reshape(shape).swapaxes(first, second)
+
+    return view
+
+
+WEIGHT_VIEWS = {
+    "as stored": lambda weights: weights,
+    "kernel flipped in rows and columns": lambda weights: weights[::-1, ::-1],
+    "kernel rows and columns swapped": _swap(0, 1),
+    "weights transposed (input and output channels swapped)": _swap(-2, -1),
+}
+
+MASKS = {
+    "0 < Z < 2": lambda z, bound, codes: (z > 0) & (z < bound),
+    "0 <= Z < 2": lambda z, bound, codes: (z >= 0) & (z < bound),
+    "0 < Z <= 2": lambda z, bound, codes: (z > 0) & (z <= bound),
+    "0 <= Z <= 2": lambda z, bound, codes: (z >= 0) & (z <= bound),
+    "0 < Z, no upper end": lambda z, bound, codes: z > 0,
+    "Z < 2, no lower end": lambda z, bound, codes: z < bound,
+    "none, every gradient passes": lambda z, bound, codes: np.ones(z.shape, bool),
+    "0 < quantized activation, Z < 2": lambda z, bound, codes: (codes > 0) & (z < bound),
+}
+"""Where a gradient passes the clipped ReLU, of pre-activations z, 2 in their steps, and the
+quantized codes.
+"""
+
+
+AVERAGINGS = {
+    "nearest_away": lambda total, count: (
+        np.sign(total) * ((2 * np.abs(total) + count) // (2 * count))
+    ),
+    "nearest_up": lambda total, count: (2 * total + count) // (2 * count),
+    "floor": lambda total, count: total // count,
+    "zero": lambda total, count: np.sign(total) * (np.abs(total) // count),
+}
+"""Roundings of the division that averages `count` codes."""

@@ -1,0 +1,61 @@
+"""What recipes read: golden codes and entries by layer and tensor."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fxsim.golden.explain.semantics import Misread
+from fxsim.golden.export import Vectors
+from fxsim.golden.manifest import RANDOM_WORDS, Entry
+from fxsim.nn.spec import Layer
+
+
+class MissingVectors(Exception):
+    """A tensor that a recomputation needs is not among the vectors; the message is its name."""
+
+
+def plain(layer: Layer) -> bool:
+    """Whether nothing but ReLU, quantization and pooling comes between a layer's sums and its
+    output.
+    """
+    return not (layer.batch_norm or layer.add or layer.dropout)
+
+
+class Source:
+    """Golden codes and entries, by layer and tensor; MissingVectors for what was not exported."""
+
+    def __init__(self, vectors: Vectors):
+        self.vectors = vectors
+        self.manifest = vectors.manifest
+        self.network = vectors.manifest.network
+
+    def entry(self, layer: str, tensor: str) -> Entry:
+        name = f"{layer}.{tensor}"
+        if name not in self.vectors:
+            raise MissingVectors(name)
+        return self.manifest.entries[name]
+
+    def codes(self, layer: str, tensor: str) -> np.ndarray:
+        self.entry(layer, tensor)
+        return self.vectors.codes(f"{layer}.{tensor}")
+
+    def operand(self, layer: str, tensor: str, misread: Misread | None) -> np.ndarray:
+        """The codes as whoever misreads that tensor sees them."""
+        codes = self.codes(layer, tensor)
+        return misread.of(codes) if misread and misread.tensor == tensor else codes
+
+    def tensors(self, layer: str) -> list[str]:
+        """What was exported of a layer."""
+        return [entry.tensor for entry in self.manifest.tensors if entry.layer == layer]
+
+    def words(self, layer: str, tensor: str) -> np.ndarray | None:
+        """The random words of a stochastic rounding, None for any other."""
+        name = f"{layer}.{tensor}{RANDOM_WORDS}"
+        return self.vectors.codes(name) if name in self.vectors else None
+
+    def has(self, layer: str, *tensors: str) -> bool:
+        return all(f"{layer}.{tensor}" in self.vectors for tensor in tensors)
+
+    def readers(self, name: str) -> list[str]:
+        """The layers that read the output of layer `name`."""
+        return [layer.name for layer, source in self.network.edges() if source == name]

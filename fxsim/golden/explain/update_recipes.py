@@ -1,0 +1,133 @@
+"""The update of parameters and their accumulators, from the definition in kernels/update.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fxsim.formats import OVERFLOWS
+from fxsim.golden.arithmetic import bounded, narrowed, rounded, updates
+from fxsim.golden.explain.changes import (
+    Alternative,
+    change,
+    misread_changes,
+    range_changes,
+    rounding_changes,
+)
+from fxsim.golden.explain.recipe import Recipe
+from fxsim.golden.explain.semantics import Semantics
+from fxsim.golden.explain.source import Source
+from fxsim.golden.manifest import Entry
+
+OF_WEIGHTS = ("weights", "accumulators", "updates", "weight_grads", "velocities")
+OF_BIAS = ("bias", "bias_accumulators", "bias_updates", "bias_grads", "bias_velocities")
+
+
+class Update(Recipe):
+    """u = round(learning rate * gradient), and what it makes of the parameter and the
+    accumulator.
+    """
+
+    def __init__(self, source: Source, entry: Entry):
+        super().__init__(source, entry)
+        bias = "bias" in entry.tensor
+        self.parameter, self.accumulator, self.update, self.gradient, velocity = (
+            OF_BIAS if bias else OF_WEIGHTS
+        )
+        if source.has(entry.layer, velocity):
+            self.gradient = velocity
+        self.formats = {
+            tensor: source.entry(entry.layer, tensor).format
+            for tensor in (self.parameter, self.accumulator, self.gradient)
+        }
+
+    @property
+    def _update_rounding(self) -> str:
+        return self.source.entry(self.layer.name, self.update).rounding
+
+    def operand_rows(self, tensor: str, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        codes = self.source.operand(self.layer.name, tensor, semantics.misread)
+        return self.rows_of(codes, rows).astype(np.int64)
+
+    def updates(self, rounding: str, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        """u of the given rows in accumulator steps, int64."""
+        words = self.source.words(self.layer.name, self.accumulator)
+        words = None if words is None else self.rows_of(words, rows)
+        return updates(
+            self.operand_rows(self.gradient, semantics, rows),
+            self.formats[self.gradient],
+            self.formats[self.accumulator],
+            self.source.manifest.learning_rate,
+            rounding,
+            words,
+        )
+
+
+class UpdateItself(Update):
+    """u."""
+
+    def alternatives(self) -> Iterator[Alternative]:
+        yield from rounding_changes(self.default)
+        yield from misread_changes(self.default, {self.gradient: self.formats[self.gradient]})
+
+    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        return self.updates(semantics.rounding, semantics, rows)
+
+
+class Updated(Update):
+    """W' = round(t), t = (W, acc) - u, and acc' = t - W'."""
+
+    @property
+    def default(self) -> Semantics:
+        return Semantics("nearest_up", "saturate", update_rounding=self._update_rounding)
+
+    def alternatives(self) -> Iterator[Alternative]:
+        for each in rounding_changes(Semantics(self._update_rounding)):
+            yield change(
+                self.default, f"update: {each.text}", update_rounding=each.semantics.rounding
+            )
+        for each in rounding_changes(self.default):
+            yield change(
+                self.default, f"{self.parameter}: {each.text}", rounding=each.semantics.rounding
+            )
+        for overflow in (mode for mode in OVERFLOWS if mode != "saturate"):
+            yield change(
+                self.default,
+                f"{self.parameter}: overflow {overflow} instead of saturate",
+                overflow=overflow,
+            )
+            yield change(
+                self.default,
+                f"{self.accumulator}: overflow {overflow} instead of saturate",
+                accumulator_overflow=overflow,
+            )
+        yield from self._narrower(self.parameter, "narrower")
+        yield from self._narrower(self.accumulator, "accumulator_narrower")
+        yield change(self.default, f"{self.accumulator} before the step ignored (0)", start=False)
+        yield change(self.default, "update added instead of subtracted", subtracted=-1)
+        yield change(self.default, "update left out", subtracted=0)
+        yield from misread_changes(
+            self.default,
+            {
+                self.parameter: self.formats[self.parameter],
+                f"{self.accumulator}_before": self.formats[self.accumulator],
+                self.gradient: self.formats[self.gradient],
+            },
+        )
+
+    def _narrower(self, tensor: str, field: str) -> Iterator[Alternative]:
+        for each in range_changes(self.default, self.formats[tensor], "overflow saturate", field):
+            yield Alternative(f"{tensor}: {each.text}", each.semantics)
+
+    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        below = self.formats[self.accumulator].bits
+        update = self.updates(semantics.update_rounding, semantics, rows) * semantics.subtracted
+        held = self.operand_rows(f"{self.accumulator}_before", semantics, rows) * semantics.start
+        total = (self.operand_rows(self.parameter, semantics, rows) << below) + held - update
+        format = narrowed(self.formats[self.parameter], semantics.narrower)
+        codes = bounded(rounded(total, below, semantics.rounding), format, semantics.overflow)
+        if self.entry.tensor != self.accumulator:
+            return codes
+        format = narrowed(self.formats[self.accumulator], semantics.accumulator_narrower)
+        return bounded(total - (codes << below), format, semantics.accumulator_overflow)

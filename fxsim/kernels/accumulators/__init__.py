@@ -1,0 +1,1 @@
+"""Sums in accumulators of limited width, in a stated order."""

@@ -1,0 +1,327 @@
+"""Matrix products whose accumulator has a width of its own, term after term in ascending k.
+
+Each product is first brought to the accumulator's step (a rounded right shift), then added:
+
+    saturating  acc = clip(acc + addend, low, high) after every single addition; the order matters
+    wrapping    acc = (acc + addend) modulo 2**bits; order-free
+
+Outputs are independent of each other, so that they advance side by side, in vector registers where
+int16 or int32 holds addends and accumulator.  Where no partial sum can saturate, the exact product
+has the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from fxsim.kernels import llvm as vectors
+from fxsim.kernels import memory
+from fxsim.kernels.jit import JIT_DISABLED, jit
+from fxsim.kernels.llvm import I64
+from fxsim.kernels.products.matmul import gemm
+from fxsim.kernels.products.paths import INT32_MAX, never_saturates
+from fxsim.kernels.products.tile import best_path
+from fxsim.kernels.rounding import MAX_SHIFT_INT32, round_shift, wrap_code
+from fxsim.kernels.threads import parallel_for
+
+NO_ROUNDING = (0, 0, 0, 0)
+INT16_MAX = 2**15 - 1
+ROWS = 4
+VECTORS = 2
+"""Rows and vectors of columns that advance together.
+
+Their sums and counts fill 16 of 32 registers.
+"""
+
+
+def accumulate_saturating(
+    a: np.ndarray, b: np.ndarray, shift: int, terms: tuple[int, int, int, int], low: int, high: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(sums, saturated additions), both (M, N) int64, as `gemm_saturating` makes them, by the
+    fastest exact kernel.
+
+    a (M, K), b (K, N): integer codes whose products fit 62 bits.  terms: (base, neg, odd, jam) of
+    the addend's rounding by `shift` bits, 0 to 62.
+    """
+    out = np.empty((len(a), b.shape[1]), np.int64)
+    overflows = np.zeros((len(a), b.shape[1]), np.int64)
+    left, right = (int(np.abs(codes.astype(np.int64)).max(initial=0)) for codes in (a, b))
+    product = left * right
+    narrow = all(codes.dtype.kind == "i" and codes.dtype.itemsize <= 2 for codes in (a, b))
+    whole = shift == 0 and tuple(terms) == NO_ROUNDING
+    if narrow and whole and never_saturates(product, a.shape[1], low, high):
+        gemm(
+            a.astype(np.int16),
+            b.astype(np.int16),
+            out,
+            spill_terms=INT32_MAX // max(product, 1),
+            path=best_path(),
+        )
+        return out, overflows
+    dtype = _narrowest(product, a.shape[1], shift, whole, low, high)
+    if dtype is None:
+        parallel_for(gemm_saturating, len(a), 1, a, b, shift, *terms, low, high, out, overflows)
+        return out, overflows
+    return _accumulate_in_registers(a, b, dtype, (low, high, shift, *terms))
+
+
+def _narrowest(product: int, terms: int, shift: int, whole: bool, low: int, high: int):
+    """The type whose registers hold everything, or None; no product exceeds `product` in magnitude.
+
+    int16, for products that are added whole: the addition itself saturates, and its count of at
+    most `terms` fits. int32: with an addend of at most product + 1, rounded up or jammed, an
+    addition does not overflow."""
+    if JIT_DISABLED:
+        return None
+    if whole and product <= INT16_MAX and max(-low - 1, high) <= INT16_MAX and terms <= INT16_MAX:
+        return np.int16
+    holds = (
+        shift <= MAX_SHIFT_INT32
+        and product <= INT32_MAX
+        and max(-low, high) + product + 1 <= INT32_MAX
+    )
+    return np.int32 if holds and terms <= INT32_MAX else None
+
+
+def _accumulate_in_registers(
+    a: np.ndarray, b: np.ndarray, dtype, scalars: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    lanes = vectors.REGISTER_BITS // (8 * np.dtype(dtype).itemsize)
+    rows = -(-len(a) // ROWS) * ROWS
+    columns = -(-b.shape[1] // (VECTORS * lanes)) * VECTORS * lanes
+    left = np.zeros((rows, a.shape[1]), dtype)
+    right = np.zeros((a.shape[1], columns), dtype)
+    left[: len(a)] = a
+    right[:, : b.shape[1]] = b
+    out, overflows = memory.empty((2, rows, columns), np.int64)
+    parallel_for(
+        _accumulate_rows,
+        rows // ROWS,
+        1,
+        left,
+        right,
+        np.array(scalars, dtype),
+        VECTORS * lanes,
+        out,
+        overflows,
+    )
+    return tuple(np.ascontiguousarray(part[: len(a), : b.shape[1]]) for part in (out, overflows))
+
+
+@jit
+def _accumulate_rows(start, stop, a, b, scalars, strip, out, overflows):
+    terms, columns = b.shape
+    flat_a = a.reshape(-1)
+    flat_b = b.reshape(-1)
+    flat_out = out.reshape(-1)
+    flat_overflows = overflows.reshape(-1)
+    for pair in range(start, stop):
+        for column in range(0, columns, strip):
+            accumulate_strip(
+                flat_a,
+                ROWS * pair * terms,
+                flat_b,
+                column,
+                columns,
+                terms,
+                scalars,
+                flat_out,
+                flat_overflows,
+                ROWS * pair * columns + column,
+            )
+
+
+class _Strip:
+    """Emits the additions of one term to the sums of ROWS rows by VECTORS vectors, all kept in
+    registers.
+    """
+
+    def __init__(self, builder, arguments, whole):
+        self.builder = builder
+        self.arguments = arguments
+        self.whole = whole
+        element = arguments.element("a")
+        self.vector = ir.VectorType(element, vectors.REGISTER_BITS // element.width)
+        scalars = arguments.data("scalars")
+        self.scalars = {
+            name: vectors.splat(builder, builder.load(builder.gep(scalars, [I64(k)])), self.vector)
+            for k, name in enumerate(("low", "high", "shift", "base", "neg", "odd", "jam"))
+        }
+        self.zero = vectors.constant(self.vector, 0)
+        self.one = vectors.splat(builder, vectors.opaque(builder, element(1)), self.vector)
+        self.sums, self.counts = (
+            [[vectors.slot(builder, self.zero) for _ in range(VECTORS)] for _ in range(ROWS)]
+            for _ in range(2)
+        )
+
+    def add_term(self, left, right):
+        """left: a scalar for each row.  right: the vectors."""
+        for row, value in enumerate(left):
+            factor = vectors.splat(self.builder, value, self.vector)
+            for v, column in enumerate(right):
+                self._add(
+                    self.sums[row][v],
+                    self.counts[row][v],
+                    self._addend(self.builder.mul(factor, column)),
+                )
+
+    def _addend(self, product):
+        """round_shift of rounding.py; nothing where products are added whole."""
+        if self.whole:
+            return product
+        builder = self.builder
+        scalars = self.scalars
+        floor = builder.ashr(product, scalars["shift"])
+        rest = builder.sub(product, builder.shl(floor, scalars["shift"]))
+        sign = builder.ashr(product, vectors.constant(self.vector, self.vector.element.width - 1))
+        odd = builder.select(
+            builder.icmp_signed(
+                "!=", builder.and_(floor, vectors.constant(self.vector, 1)), self.zero
+            ),
+            scalars["odd"],
+            self.zero,
+        )
+        carry = builder.add(
+            builder.add(rest, scalars["base"]), builder.add(builder.and_(sign, scalars["neg"]), odd)
+        )
+        return builder.or_(
+            builder.add(floor, builder.ashr(carry, scalars["shift"])), scalars["jam"]
+        )
+
+    def _add(self, sums, counts, addend):
+        """Clip the sum and count it if that changed it.
+
+        A sum that passes int16 differs from one modulo 2**16, too.
+        """
+        builder = self.builder
+        before = self.builder.load(sums)
+        total = kept = builder.add(before, addend)
+        if self.vector.element.width == 16:
+            kind = ir.FunctionType(self.vector, [self.vector, self.vector])
+            add = cgutils.get_or_insert_function(
+                builder.module, kind, f"llvm.sadd.sat.v{self.vector.count}i16"
+            )
+            kept = builder.call(add, [before, addend])
+        kept = builder.select(
+            builder.icmp_signed(">", kept, self.scalars["low"]), kept, self.scalars["low"]
+        )
+        kept = builder.select(
+            builder.icmp_signed("<", kept, self.scalars["high"]), kept, self.scalars["high"]
+        )
+        changed = builder.xor(kept, total)
+        changed = builder.select(
+            builder.icmp_unsigned("<", changed, self.one), changed, self.one
+        )  # 0 or 1
+        builder.store(kept, sums)
+        builder.store(builder.add(builder.load(counts), changed), counts)
+
+    def store(self):
+        builder = self.builder
+        columns = self.arguments.columns
+        for slots, name in ((self.sums, "out"), (self.counts, "overflows")):
+            target = self.arguments.data(name)
+            for row in range(ROWS):
+                for v in range(VECTORS):
+                    place = builder.add(self.arguments.out_at, builder.mul(I64(row), columns))
+                    place = builder.add(place, I64(v * self.vector.count))
+                    vectors.store(
+                        builder,
+                        vectors.resized(builder, builder.load(slots[row][v]), I64),
+                        target,
+                        place,
+                    )
+
+
+def _emit_strip(context, builder, signature, args):
+    names = "a a_at b b_at columns terms scalars out overflows out_at"
+    arguments = vectors.Arguments(context, builder, signature, args, names)
+    a, b, scalars = (arguments.data(name) for name in ("a", "b", "scalars"))
+
+    def emit(whole):
+        strip = _Strip(builder, arguments, whole)
+        with cgutils.for_range(builder, arguments.terms) as term:
+            left = [
+                builder.load(
+                    builder.gep(
+                        a,
+                        [
+                            builder.add(
+                                builder.add(arguments.a_at, term.index),
+                                builder.mul(I64(row), arguments.terms),
+                            )
+                        ],
+                    )
+                )
+                for row in range(ROWS)
+            ]
+            first = builder.add(arguments.b_at, builder.mul(term.index, arguments.columns))
+            right = [
+                vectors.load(
+                    builder, b, builder.add(first, I64(v * strip.vector.count)), strip.vector
+                )
+                for v in range(VECTORS)
+            ]
+            strip.add_term(left, right)
+        strip.store()
+
+    shift, jam = (builder.load(builder.gep(scalars, [I64(k)])) for k in (2, 6))
+    whole = builder.icmp_signed("==", builder.or_(shift, jam), shift.type(0))
+    with builder.if_else(whole) as branches:
+        for added_whole, branch in zip((True, False), branches):
+            with branch:
+                emit(added_whole)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def accumulate_strip(
+    typing_context, a, a_at, b, b_at, columns, terms, scalars, out, overflows, out_at
+):
+    """ROWS x VECTORS * lanes sums of `terms` terms, saturated after every addition, and their
+    counts, from out_at on.
+
+    The rows of a start at a_at, `terms` apart; the terms of b at b_at, `columns` apart, as are the
+    rows of the results. scalars: low, high, shift, base, neg, odd, jam.
+    """
+    arguments = (a, types.int64, b, *(types.int64,) * 3, scalars, out, overflows, types.int64)
+    return types.void(*arguments), _emit_strip
+
+
+@jit
+def gemm_saturating(start, stop, a, b, shift, base, neg, odd, jam, low, high, out, overflows):
+    """Rows start .. stop of out (M, N) int64 = a (M, K) times b (K, N), saturated to [low, high]
+    after every addition.
+
+    overflows (M, N) int64 counts the additions that saturated.  a, b: integer codes whose products
+    fit 62 bits.  shift 0 to 62, base .. jam: rounding of the addend.
+    """
+    for m in range(start, stop):
+        out[m] = 0
+        overflows[m] = 0
+        for k in range(a.shape[1]):
+            left = np.int64(a[m, k])
+            for n in range(b.shape[1]):
+                total = out[m, n] + round_shift(left * b[k, n], shift, base, neg, odd, jam)
+                kept = min(max(total, low), high)
+                overflows[m, n] += kept != total
+                out[m, n] = kept
+
+
+@jit
+def gemm_wrapping(start, stop, a, b, shift, base, neg, odd, jam, bits, out, overflows):
+    """As gemm_saturating, modulo 2**bits (at most 62) as signed numbers.
+
+    Counts additions that wrapped.
+    """
+    for m in range(start, stop):
+        out[m] = 0
+        overflows[m] = 0
+        for k in range(a.shape[1]):
+            left = np.int64(a[m, k])
+            for n in range(b.shape[1]):
+                total = out[m, n] + round_shift(left * b[k, n], shift, base, neg, odd, jam)
+                kept = wrap_code(total, bits, 1)
+                overflows[m, n] += kept != total
+                out[m, n] = kept

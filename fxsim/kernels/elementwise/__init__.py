@@ -1,0 +1,1 @@
+"""Kernels on whole tensors, one element or one channel at a time."""

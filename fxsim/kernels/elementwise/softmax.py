@@ -1,0 +1,181 @@
+"""Softmax cross-entropy and its gradient in integers, one stated operation after the other.
+
+For logit codes z with step 2**step_exp, per sample:
+
+    d_k  = max z - z_k                              exact, at least 0
+    v_k  = d_k * log2(e)                            LOG2_E has 29 fraction bits; floor(. + 1/2) to 24 of them
+    e_k  = 2**-v_k, 30 fraction bits                table over the first 8 fraction bits, linear between
+                                                    entries by the next 16, then a rounded shift by the
+                                                    integer part; 0 where that passes 31
+    s    = sum e_k                                  exact
+    p_k  = e_k / s, 16 bits                         one division, nearest, ties up; saturated to 1 - 2**-16
+    g_k  = (p_k - [k is the label]) / N             one quantization of the exact quotient
+    loss = ln 2 * (log2 s - 30 + v_label)           24 fraction bits; log2 bit by bit (repeated squaring)
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+
+import numpy as np
+
+from fxsim.kernels.jit import jit
+from fxsim.kernels.rounding import overflow_code, round_shift
+
+TABLE_BITS = 8
+REST_BITS = 16
+FRACTION_BITS = TABLE_BITS + REST_BITS
+EXP_BITS = 30
+PROBABILITY_BITS = 16
+LOSS_STEP_EXP = -FRACTION_BITS
+GUARD_BITS = 16
+"""Bits kept below the gradient's step, the last one sticky, before it is rounded."""
+
+LOG2_E_BITS = 29
+LOG2_E = 774541002  # round(log2(e) * 2**29)
+LN_2_BITS = 24
+LN_2 = 11629080  # round(ln(2) * 2**24)
+
+
+def _exp2_table() -> np.ndarray:
+    """round(2**30 * 2**(-j / 256)) for j = 0 .. 256 (int64), by exact integer square roots."""
+    precision = 200
+    root = 1 << precision - 1  # 1/2; eight square roots of it give 2**(-1/256)
+    for _ in range(TABLE_BITS):
+        root = isqrt(root << precision)
+    entries = []
+    power = 1 << precision
+    for _ in range(2**TABLE_BITS + 1):
+        entries.append((power + (1 << precision - EXP_BITS - 1)) >> precision - EXP_BITS)
+        power = power * root >> precision
+    return np.array(entries, np.int64)
+
+
+EXP2_TABLE = _exp2_table()
+
+
+@jit
+def exp2_negative(value, table):
+    """2**-value with EXP_BITS fraction bits; value >= 0 has FRACTION_BITS."""
+    whole = value >> FRACTION_BITS
+    if whole > EXP_BITS + 1:
+        return np.int64(0)
+    index = (value >> REST_BITS) & (2**TABLE_BITS - 1)
+    rest = value & (2**REST_BITS - 1)
+    entry = table[index]
+    mantissa = entry - (((entry - table[index + 1]) * rest + (1 << (REST_BITS - 1))) >> REST_BITS)
+    return (mantissa + ((np.int64(1) << whole) >> 1)) >> whole
+
+
+@jit
+def log2_fixed(value):
+    """log2 of an integer value >= 1 with FRACTION_BITS fraction bits, each bit by squaring
+    (truncated).
+    """
+    whole = 0
+    while value >> (whole + 1):
+        whole += 1
+    x = value << (EXP_BITS - whole) if whole <= EXP_BITS else value >> (whole - EXP_BITS)
+    result = np.int64(whole)
+    for _ in range(FRACTION_BITS):
+        x = x * x >> EXP_BITS
+        bit = x >> (EXP_BITS + 1)
+        x >>= bit
+        result = 2 * result + bit
+    return result
+
+
+@jit
+def softmax_row(logits, scale_shift, table, exponents, probabilities):
+    """Fill exponents (v_k) and probabilities (p_k) of one sample; return the sum s."""
+    peak = np.int64(logits[0])
+    for k in range(1, logits.size):
+        peak = max(peak, np.int64(logits[k]))
+    total = np.int64(0)
+    for k in range(logits.size):
+        product = (peak - logits[k]) * LOG2_E
+        exponents[k] = (product + ((np.int64(1) << scale_shift) >> 1)) >> scale_shift
+        probabilities[k] = exp2_negative(exponents[k], table)
+        total += probabilities[k]
+    for k in range(logits.size):
+        share = ((probabilities[k] << PROBABILITY_BITS) + (total >> 1)) // total
+        probabilities[k] = min(share, 2**PROBABILITY_BITS - 1)
+    return total
+
+
+def softmax_scale_shift(step_exp: int) -> int:
+    """Bits to drop from (code difference) * LOG2_E to have FRACTION_BITS; must be 0 to 62."""
+    return LOG2_E_BITS - FRACTION_BITS - step_exp
+
+
+@jit
+def softmax_cross_entropy(logits, labels, scale_shift, table, losses):
+    """Per-sample losses (int64, step 2**LOSS_STEP_EXP) of logits (N, M); returns how many rows err.
+
+    A row errs where its first greatest logit is not at its label.
+    """
+    exponents = np.empty(logits.shape[1], np.int64)
+    probabilities = np.empty(logits.shape[1], np.int64)
+    wrong = 0
+    for n in range(logits.shape[0]):
+        total = softmax_row(logits[n], scale_shift, table, exponents, probabilities)
+        bits = log2_fixed(total) - (EXP_BITS << FRACTION_BITS) + exponents[labels[n]]
+        losses[n] = (bits * LN_2 + (1 << (LN_2_BITS - 1))) >> LN_2_BITS
+        first = 0
+        for k in range(logits.shape[1]):
+            if logits[n, k] > logits[n, first]:
+                first = k
+        wrong += first != labels[n]
+    return wrong
+
+
+@jit
+def softmax_gradient(
+    logits,
+    labels,
+    scale_shift,
+    table,
+    left,
+    divisor,
+    bases,
+    base,
+    neg,
+    odd,
+    jam,
+    low,
+    high,
+    rule,
+    bits,
+    out,
+    counts,
+):
+    """out (N, M) = (p - onehot) / N in the gradient's format; counts as in `requantize_codes`.
+
+    The exact quotient is floor((p - onehot) * 2**left / divisor) with GUARD_BITS below the step and
+    a sticky last bit.  bases: (N, M) int64 bases of a stochastic mode, or (0, 0).
+    """
+    exponents = np.empty(logits.shape[1], np.int64)
+    probabilities = np.empty(logits.shape[1], np.int64)
+    for n in range(logits.shape[0]):
+        softmax_row(logits[n], scale_shift, table, exponents, probabilities)
+        for k in range(logits.shape[1]):
+            numerator = (probabilities[k] - (np.int64(k == labels[n]) << PROBABILITY_BITS)) << left
+            quotient = numerator // divisor
+            quotient |= np.int64(quotient * divisor != numerator)
+            code = round_shift(
+                quotient, GUARD_BITS, bases[n, k] if bases.size else base, neg, odd, jam
+            )
+            counts[0] += code < low
+            counts[1] += code > high
+            counts[2] += (numerator != 0) & (code == 0)
+            out[n, k] = overflow_code(code, low, high, rule, bits, 1)
+
+
+def gradient_division(step_exp: int, samples: int) -> tuple[int, int]:
+    """(left, divisor) of `softmax_gradient` for a gradient step 2**step_exp and a batch of
+    `samples`.
+
+    (p - onehot) has 17 bits, so that left up to 45 stays within 62.
+    """
+    left = -PROBABILITY_BITS - step_exp + GUARD_BITS
+    return (left, samples) if left >= 0 else (0, samples << -left)

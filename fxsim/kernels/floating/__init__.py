@@ -1,0 +1,1 @@
+"""float32 products and activations of the float executor."""

@@ -1,0 +1,1 @@
+"""Exact products: matrix products and convolutions, one module for each instruction path."""

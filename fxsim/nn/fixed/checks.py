@@ -1,0 +1,88 @@
+"""What the integer executor takes: networks, formats, pictures, labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fxsim.errors import InputError
+from fxsim.formats import Format
+from fxsim.nn.precision import PrecisionAssignment
+from fxsim.nn.spec import Network
+
+MAX_LOGIT_RANGE_EXP = 13
+"""Up to here the loss in steps of 2**-24 fits an int64 (kernels/softmax.py)."""
+
+MAX_DROPOUT = 0.9999
+"""Up to here dropout's scale is below 2**15: a mantissa of 16 bits shifted to the right."""
+
+
+def check_supported(network: Network, assignment: PrecisionAssignment) -> None:
+    """InputError for what the integer executor does not run."""
+    read = {
+        network.names[-1],
+        *(layer.add for layer in network.layers),
+        *(source for _, source in network.edges()),
+    }
+    for layer in network.layers:
+        if layer.name not in read:
+            raise InputError(f"no layer reads or adds the output of {layer.name!r}; leave it out")
+        if layer.dropout > MAX_DROPOUT:
+            raise InputError(
+                f"layer {layer.name!r}: dropout may be up to {MAX_DROPOUT}, got {layer.dropout}"
+            )
+        if layer.pool and layer.pool.kind == "max" and layer.pool.size > 15:
+            raise InputError(
+                f"layer {layer.name!r}: max pooling takes windows up to 15x15, got "
+                f"{layer.pool.size}"
+            )
+    logits = assignment.logits
+    if (
+        not logits.signed
+        or logits.range_exp > MAX_LOGIT_RANGE_EXP
+        or not -50 <= logits.step_exp <= 5
+    ):
+        raise InputError(
+            f"logits must be signed, with a range up to 2^{MAX_LOGIT_RANGE_EXP} and a step of "
+            f"2^-50 to 2^5, "
+            f"got {logits}"
+        )
+    last = assignment.layers[network.names[-1]].activation_grads
+    if last.step_exp < -44:
+        raise InputError(
+            f"activation_grads of the last layer may have a step down to 2^-44, got {last}"
+        )
+
+
+def check_images(images: np.ndarray, network: Network, format: Format) -> np.ndarray:
+    """Image codes (N, H, W, C) as the kernels take them.
+
+    TypeError or InputError unless they are in `format`.
+    """
+    shape = network.input_shape
+    if not isinstance(images, np.ndarray) or images.dtype.kind not in "iu":
+        raise TypeError(
+            "images must be an integer array of codes; use fxsim.datasets.pixels.pixel_codes or "
+            "fxsim.quantize"
+        )
+    if images.shape[1:] != shape or len(images) == 0:
+        raise InputError(
+            f"images must have shape (N, {', '.join(map(str, shape))}), got {images.shape}"
+        )
+    if images.min() < format.min_code or images.max() > format.max_code:
+        raise InputError(
+            f"images must be codes in [{format.min_code}, {format.max_code}], got "
+            f"[{images.min()}, {images.max()}]"
+        )
+    return images.astype(format.storage, copy=False)
+
+
+def check_labels(labels: np.ndarray, network: Network) -> np.ndarray:
+    """Labels (N,) as int64; TypeError or InputError unless they are classes of the network."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
+    if labels.size and not (labels.min() >= 0 and labels.max() < network.classes):
+        raise InputError(
+            f"labels must be in [0, {network.classes - 1}], got [{labels.min()}, {labels.max()}]"
+        )
+    return labels.astype(np.int64)

@@ -1,0 +1,219 @@
+"""What follows the weighted operation of a layer, in floating point, and its way back.
+
+Forward, in this order: + bias or batch norm, + residual branch, clipped ReLU, pooling, dropout.
+Batch norm follows S. Ioffe and C. Szegedy, "Batch Normalization" (ICML 2015), the variance being
+the mean squared deviation both in the batch and in the running statistics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fxsim.kernels.floating import activation as kernels
+from fxsim.nn.dropout import kept
+from fxsim.nn.floating.threads import run
+from fxsim.nn.spec import (
+    BATCH_NORM_EPSILON_EXP,
+    RELU_RANGE_EXP,
+    RUNNING_RATE_EXP,
+    Layer,
+    LayerShape,
+)
+
+RELU_RANGE = (0.0, 2.0**RELU_RANGE_EXP)
+
+
+@dataclass
+class LayerTape:
+    """What one layer keeps of a forward pass.
+
+    input: A_l `(N, H, W, C)`.  operation: the weighted operation `(N, H, W, O)` before bias or
+    batch norm. branch: the output `(N, H, W, O)` that joins before the ReLU, None without one.
+    output: A_{l+1}. scale, shift `(O,)`: the pre-activation is scale * operation + shift + branch.
+    mean, inverse `(O,)` float64: batch norm's mean and 1 / sqrt(variance + epsilon). winner: the
+    row-major place of each max pooling window's first maximum.
+    keep: dropout's factor for each output, 0 or 1 / (1 - rate); None where nothing is dropped.
+    range: what the activation function clips to, if the layer has one.
+    """
+
+    layer: Layer
+    shape: LayerShape
+    training: bool
+    input: np.ndarray
+    operation: np.ndarray
+    branch: np.ndarray | None = None
+    output: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    shift: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    inverse: np.ndarray | None = None
+    winner: np.ndarray | None = None
+    keep: np.ndarray | None = None
+    range: tuple[float, float] = RELU_RANGE
+
+    @property
+    def preactivation(self) -> np.ndarray:
+        """`(N, H, W, O)`, what the ReLU reads; computed anew."""
+        value = self.operation * self.scale + self.shift
+        return value if self.branch is None else value + self.branch
+
+
+@dataclass
+class ActivationGradients:
+    """operation: gradient `(N, P, O)` of the weighted operation.  branch: of the residual branch
+    `(N, H, W, O)`, None without one.  parameters: of bias, or of gamma and beta, summed over the
+    batch."""
+
+    operation: np.ndarray
+    branch: np.ndarray | None
+    parameters: dict[str, np.ndarray]
+
+
+def dropout_factor(
+    layer: Layer, shape: tuple[int, ...], step: int, seed: int, dtype: np.dtype
+) -> np.ndarray:
+    """0 for elements that are dropped, 1 / (1 - rate) for those that are kept."""
+    return kept(layer, shape, step, seed) * dtype.type(1.0 / (1.0 - layer.dropout))
+
+
+def activate(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
+    """Fills the tape's scale, shift and output.
+
+    In training batch norm's running statistics move.
+    """
+    if tape.layer.batch_norm:
+        _set_norm(tape, parameters)
+    else:
+        tape.scale = np.ones_like(parameters["bias"])
+        tape.shift = parameters["bias"].copy()
+    tape.output = np.empty((len(tape.operation), *tape.shape.output), tape.operation.dtype)
+    if _maximum(tape.layer):
+        tape.winner = np.empty(tape.output.shape, np.min_scalar_type(tape.layer.pool.size**2 - 1))
+    _run(
+        kernels.activate,
+        tape.operation,
+        *_preactivation_terms(tape),
+        _pool_size(tape.layer),
+        _maximum(tape.layer),
+        tape.output,
+        _winner(tape),
+    )
+    if tape.keep is not None:
+        tape.output *= tape.keep
+
+
+def activate_backward(
+    tape: LayerTape, parameters: dict[str, np.ndarray], gradient: np.ndarray
+) -> ActivationGradients:
+    """From the gradient of the layer's output to those of the weighted operation, branch and
+    parameters.
+
+    Straight-through: the gradient passes where 0 < pre-activation < 2, both excluded.
+    """
+    gradient = np.ascontiguousarray(gradient if tape.keep is None else gradient * tape.keep)
+    arguments = (
+        tape.operation,
+        *_preactivation_terms(tape),
+        gradient,
+        _winner(tape),
+        _pool_size(tape.layer),
+        _maximum(tape.layer),
+    )
+    sums = np.empty((len(gradient), 2, tape.scale.size))
+    _run(kernels.gradient_sums, *arguments, sums)
+    total, product_total = sums.sum(axis=0)
+    constant = np.zeros_like(total)
+    slope = np.zeros_like(total)
+    parameter_gradients = {"bias": total}
+    if tape.layer.batch_norm:
+        gamma_total = tape.inverse * (product_total - tape.mean * total)
+        parameter_gradients = {"gamma": gamma_total, "beta": total}
+        if tape.training:
+            constant, slope = _norm_backward(tape, total, gamma_total)
+    dtype = tape.operation.dtype
+    operation = np.empty_like(tape.operation)
+    branch = np.empty_like(tape.operation) if tape.branch is not None else _stand_in(tape, dtype)
+    _run(
+        kernels.activate_backward,
+        *arguments,
+        constant.astype(dtype),
+        slope.astype(dtype),
+        operation,
+        branch,
+    )
+    return ActivationGradients(
+        operation.reshape(len(gradient), -1, tape.scale.size),
+        None if tape.branch is None else branch,
+        {name: value.astype(dtype) for name, value in parameter_gradients.items()},
+    )
+
+
+def _set_norm(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
+    running_mean = parameters["running_mean"]
+    running_variance = parameters["running_var"]
+    mean = running_mean.astype(np.float64)
+    variance = running_variance.astype(np.float64)
+    if tape.training:
+        mean, variance = _batch_statistics(tape.operation)
+        running_mean += 2.0**RUNNING_RATE_EXP * (mean - running_mean)
+        running_variance += 2.0**RUNNING_RATE_EXP * (variance - running_variance)
+    tape.mean = mean
+    tape.inverse = 1.0 / np.sqrt(variance + 2.0**BATCH_NORM_EPSILON_EXP)
+    scale = parameters["gamma"] * tape.inverse
+    dtype = tape.operation.dtype
+    tape.scale = scale.astype(dtype)
+    tape.shift = (parameters["beta"] - mean * scale).astype(dtype)
+
+
+def _batch_statistics(operation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance `(O,)` over images and positions, float64."""
+    sums = np.empty((len(operation), 2, operation.shape[-1]))
+    _run(kernels.channel_sums, operation, sums)
+    mean, square = sums.sum(axis=0) / (operation.size // operation.shape[-1])
+    return mean, np.maximum(square - mean**2, 0.0)
+
+
+def _norm_backward(
+    tape: LayerTape, total: np.ndarray, gamma_total: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(constant, slope) of the gradient of z, scale * g + constant + slope * z.
+
+    With M terms per channel and x = (z - mean) * inverse it is scale * (g - sum(g) / M - x * sum(g
+    * x) / M)."""
+    terms = tape.operation.size // tape.scale.size
+    slope = -tape.scale * tape.inverse * gamma_total / terms
+    return -tape.scale * total / terms - slope * tape.mean, slope
+
+
+def _run(kernel, operation: np.ndarray, *arguments) -> None:
+    """The kernel on all images.
+
+    A visit of an element takes as long as some 16 multiply-adds of a product.
+    """
+    run(kernel, (operation, *arguments), len(operation), 16 * operation.size)
+
+
+def _preactivation_terms(tape: LayerTape) -> tuple:
+    """Scale, shift and branch of the pre-activation, and the range that the ReLU clips it to."""
+    dtype = tape.operation.dtype
+    low, high = tape.range if tape.layer.relu else (-np.inf, np.inf)
+    branch = _stand_in(tape, dtype) if tape.branch is None else tape.branch
+    return tape.scale, tape.shift, branch, dtype.type(low), dtype.type(high)
+
+
+def _stand_in(tape: LayerTape, dtype: np.dtype) -> np.ndarray:
+    return np.zeros((1, 1, 1, tape.scale.size), dtype)
+
+
+def _winner(tape: LayerTape) -> np.ndarray:
+    return _stand_in(tape, np.dtype(np.uint8)) if tape.winner is None else tape.winner
+
+
+def _pool_size(layer: Layer) -> int:
+    return layer.pool.size if layer.pool else 1
+
+
+def _maximum(layer: Layer) -> bool:
+    return layer.pool is not None and layer.pool.kind == "max"

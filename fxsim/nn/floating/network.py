@@ -1,0 +1,361 @@
+"""The float executor: runs and trains a network in float32 or float64, with probes on every tensor.
+
+It is the baseline (FL) of every experiment, and what noise gains, gradient statistics and
+square-Jacobians are measured on.  The straight-through clipped ReLU and the clipping of weights are
+those of C. Sakr and N. Shanbhag, "Per-Tensor Fixed-Point Quantization of the Back-Propagation
+Algorithm" (ICLR 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fxsim.errors import InputError
+from fxsim.nn.floating import products as products
+from fxsim.nn.floating.activation import (
+    RELU_RANGE,
+    ActivationGradients,
+    LayerTape,
+    activate,
+    activate_backward,
+    dropout_factor,
+)
+from fxsim.nn.floating.columns import columns
+from fxsim.nn.init import WEIGHT_MAX, Parameters, parameter_shapes
+from fxsim.nn.optimizer import PLAIN_SGD, Optimizer
+from fxsim.nn.spec import AFFINE_RANGE_EXP, Network
+from fxsim.nn.state import Arrays, arrays_of, restore
+
+Probe = Callable[[str, str, np.ndarray], None]
+"""Called with (tensor, layer name, array); the array is only lent."""
+
+AFFINE_MAX = 2.0**AFFINE_RANGE_EXP * WEIGHT_MAX
+_RANGES = {"weight": (-1.0, WEIGHT_MAX), "bias": (-1.0, WEIGHT_MAX)} | dict.fromkeys(
+    ("gamma", "beta"), (-(2.0**AFFINE_RANGE_EXP), AFFINE_MAX)
+)
+
+
+@dataclass
+class Tape:
+    """A recorded forward pass.
+
+    The class scores `(N, classes)` and what each layer keeps, by name.
+    """
+
+    scores: np.ndarray
+    layers: dict[str, LayerTape] = field(repr=False)
+
+    def columns(self, name: str) -> np.ndarray:
+        """The im2col matrix `(N, P, K)` of A_l.
+
+        Per-sample weight gradients are columns^T @ operation gradient.
+        """
+        return columns(self.layers[name].input, self.layers[name].layer)
+
+
+@dataclass
+class LayerGradients:
+    """Gradients around one layer, as the backward pass meets them.
+
+    output: `(N, H, W, O)` with respect to A_{l+1} (after pooling and dropout), summed over its
+    readers. operation: `(N, P, O)` with respect to the weighted operation.  input: `(N, H, W, C)`,
+    this layer's share of the gradient with respect to A_l; None where A_l is the images and nobody
+    asked. parameters: of bias, or of gamma and beta, summed over the batch.
+    """
+
+    name: str
+    output: np.ndarray
+    operation: np.ndarray
+    input: np.ndarray | None
+    parameters: dict[str, np.ndarray]
+
+
+class FloatNetwork:
+    """A network with float parameters of its own (copies of what is given).
+
+    parameters: as initial_parameters gives them.  dtype: float32 or float64.  optimizer: momentum
+    and weight decay. Raises InputError where parameters do not fit the network.
+    """
+
+    activation_range = RELU_RANGE
+    """Where the activation function passes its gradient; it clips to the same range."""
+
+    def __init__(
+        self,
+        network: Network,
+        parameters: Parameters,
+        dtype=np.float32,
+        optimizer: Optimizer = PLAIN_SGD,
+    ):
+        self.network = network
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise InputError(f"dtype must be float32 or float64, got {self.dtype}")
+        self.parameters = {
+            layer.name: self._own_parameters(layer, parameters) for layer in network.layers
+        }
+        self.optimizer = optimizer
+        self.velocities: Parameters = {
+            layer: {name: np.zeros_like(array) for name, array in own.items() if name in _RANGES}
+            for layer, own in self.parameters.items()
+            if optimizer
+        }
+
+    def _own_parameters(self, layer, parameters: Parameters) -> dict[str, np.ndarray]:
+        given = parameters.get(layer.name, {})
+        shapes = parameter_shapes(layer, self.network.shape(layer.name))
+        for name, shape in shapes.items():
+            if name not in given or np.shape(given[name]) != shape:
+                raise InputError(
+                    f"layer {layer.name!r} needs parameter {name!r} of shape {shape}, "
+                    f"got {np.shape(given[name]) if name in given else 'none'}"
+                )
+        return {name: np.array(given[name], self.dtype) for name in shapes}
+
+    def state(self) -> Arrays:
+        """All that training changes: arrays by name, lent."""
+        return arrays_of(self.parameters, "parameters") | arrays_of(self.velocities, "velocities")
+
+    def load_state(self, arrays: Arrays) -> None:
+        """Take over what `state` gave; InputError where it does not fit this network."""
+        restore(self.state(), arrays)
+
+    def forward(
+        self, images: np.ndarray, training: bool = False, *, step: int = 0, seed: int = 0
+    ) -> np.ndarray:
+        """Class scores `(N, classes)` of images `(N, H, W, C)` in [0, 1]; see forward_tape."""
+        return self.forward_tape(images, training, step=step, seed=seed).scores
+
+    def forward_tape(
+        self,
+        images: np.ndarray,
+        training: bool = False,
+        *,
+        step: int = 0,
+        seed: int = 0,
+        probe: Probe | None = None,
+    ) -> Tape:
+        """A forward pass that backward can start from.
+
+        training: batch norm takes the batch's statistics and moves the running ones, and dropout
+        draws from Stream(seed, step, ...); otherwise the running statistics and no dropout. probe:
+        called with 'activations' (A_l), 'preactivations' and 'scores'."""
+        images = self._checked_images(images)
+        tapes: dict[str, LayerTape] = {}
+        for layer, source in self.network.edges():
+            shape = self.network.shape(layer.name)
+            activations = images if source is None else tapes[source].output
+            if probe:
+                probe("activations", layer.name, activations)
+            operation = products.product(activations, self.weight(layer.name), layer, shape)
+            tape = LayerTape(
+                layer,
+                shape,
+                training,
+                activations,
+                operation.reshape(len(images), *shape.pre),
+                tapes[layer.add].output if layer.add else None,
+                range=self.activation_range,
+            )
+            if training and layer.dropout:
+                tape.keep = dropout_factor(
+                    layer, (len(images), *shape.output), step, seed, self.dtype
+                )
+            self._activate(tape)
+            if probe:
+                probe("preactivations", layer.name, tape.preactivation)
+            tapes[layer.name] = tape
+        scores = tapes[self.network.layers[-1].name].output.reshape(len(images), -1)
+        if probe:
+            probe("scores", self.network.layers[-1].name, scores)
+        return Tape(scores, tapes)
+
+    def weight(self, name: str) -> np.ndarray:
+        """W_l as the products of the forward and the backward pass read it."""
+        return self.parameters[name]["weight"]
+
+    def _activate(self, tape: LayerTape) -> None:
+        """Fills the tape's output."""
+        activate(tape, self.parameters[tape.layer.name])
+
+    def walk_back(
+        self, tape: Tape, score_gradients: np.ndarray, images: bool = False
+    ) -> Iterator[LayerGradients]:
+        """The gradients around each layer, from the last to the first, one layer at a time.
+
+        score_gradients: `(N, classes)`, the gradient of any scalar with respect to the scores.
+        images: also the input gradients of layers that read the images.
+        """
+        last = self.network.layers[-1].name
+        waiting = {
+            last: np.asarray(score_gradients, self.dtype).reshape(tape.layers[last].output.shape)
+        }
+        for layer, source in reversed(list(self.network.edges())):
+            entry = tape.layers[layer.name]
+            output = waiting.pop(layer.name, None)
+            if output is None:  # nobody reads this layer
+                output = np.zeros_like(entry.output)
+            local = self.activation_gradients(tape, layer.name, output)
+            below = None
+            if images or source is not None:
+                below = products.input_gradient(
+                    local.operation, self.weight(layer.name), layer, entry.shape
+                )
+            yield LayerGradients(layer.name, output, local.operation, below, local.parameters)
+            for reader_of, share in ((source, below), (layer.add, local.branch)):
+                if reader_of is not None:
+                    waiting[reader_of] = (
+                        waiting[reader_of] + share if reader_of in waiting else share
+                    )
+
+    def activation_gradients(
+        self, tape: Tape, name: str, output_gradient: np.ndarray
+    ) -> ActivationGradients:
+        """The map from the gradient of a layer's output to that of its weighted operation: dropout,
+        pooling, ReLU mask and batch norm.  It is linear, and with a tape of training=False no
+        sample meets another."""
+        return activate_backward(tape.layers[name], self.parameters[name], output_gradient)
+
+    def weight_gradient(self, tape: Tape, name: str, operation_gradient: np.ndarray) -> np.ndarray:
+        """G^W_l, summed over the batch, from the gradient `(N, P, O)` of the layer's weighted
+        operation.
+        """
+        entry = tape.layers[name]
+        return products.weight_gradient(entry.input, operation_gradient, entry.layer, entry.shape)
+
+    def backward(
+        self, tape: Tape, score_gradients: np.ndarray, probe: Probe | None = None
+    ) -> Parameters:
+        """Gradients of all trained parameters for the gradient `(N, classes)` of any scalar by the
+        scores.
+
+        probe: called with 'activation_grads' (G^A_{l+1}), 'weight_grads', 'bias_grads',
+        'gamma_grads', 'beta_grads', and where there is batch norm 'preactivation_grads', the
+        gradient at what it normalizes."""
+        gradients: Parameters = {}
+        for local in self.walk_back(tape, score_gradients):
+            own = {
+                "weight": self.weight_gradient(tape, local.name, local.operation)
+            } | local.parameters
+            if probe:
+                probe("activation_grads", local.name, local.output)
+                if self.network.layer(local.name).batch_norm:
+                    probe("preactivation_grads", local.name, local.operation)
+                for name, gradient in own.items():
+                    probe(f"{name}_grads", local.name, gradient)
+            gradients[local.name] = own
+        return gradients
+
+    def loss_and_gradients(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        step: int = 0,
+        seed: int = 0,
+        probe: Probe | None = None,
+    ) -> tuple[float, Parameters]:
+        """The mean cross-entropy over the batch in training mode, and its gradients."""
+        tape = self.forward_tape(images, True, step=step, seed=seed, probe=probe)
+        loss, score_gradients = cross_entropy(
+            tape.scores, self._checked_labels(labels, len(tape.scores))
+        )
+        return loss, self.backward(tape, score_gradients, probe)
+
+    def update(self, gradients: Parameters, learning_rate: float) -> None:
+        """Stochastic gradient descent: parameter -= learning_rate * velocity, then clipped.
+
+        The velocity is the gradient, unless there is momentum or weight decay (nn/optimizer.py).
+        Weights and biases stay in [-1, 1), gamma and beta in [-2, 2).
+        """
+        for layer, own in gradients.items():
+            for name, gradient in own.items():
+                parameter = self.parameters[layer][name]
+                parameter -= self.dtype.type(learning_rate) * self._velocity(layer, name, gradient)
+                np.clip(parameter, *_RANGES[name], out=parameter)
+
+    def _velocity(self, layer: str, name: str, gradient: np.ndarray) -> np.ndarray:
+        if not self.optimizer:
+            return gradient
+        velocity = self.velocities[layer][name]
+        velocity *= self.dtype.type(self.optimizer.mu)
+        velocity += gradient
+        velocity += self.dtype.type(self.optimizer.decay(name)) * self.parameters[layer][name]
+        return velocity
+
+    def train_step(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        learning_rate: float,
+        *,
+        step: int,
+        seed: int,
+        probe: Probe | None = None,
+    ) -> float:
+        """One step on a batch.
+
+        The mean cross-entropy before the update.  Probes as in forward_tape and backward.
+        """
+        loss, gradients = self.loss_and_gradients(images, labels, step=step, seed=seed, probe=probe)
+        self.update(gradients, learning_rate)
+        return loss
+
+    def evaluate(
+        self, images: np.ndarray, labels: np.ndarray, batch: int = 256
+    ) -> tuple[float, float]:
+        """(mean cross-entropy, share of wrong decisions) in inference mode."""
+        labels = self._checked_labels(labels, len(images))
+        loss = 0.0
+        wrong = 0
+        for start in range(0, len(images), batch):
+            scores = self.forward(images[start : start + batch])
+            wanted = labels[start : start + batch]
+            loss += cross_entropy(scores, wanted)[0] * len(wanted)
+            wrong += int(np.count_nonzero(scores.argmax(axis=1) != wanted))
+        return loss / len(labels), wrong / len(labels)
+
+    def _checked_images(self, images: np.ndarray) -> np.ndarray:
+        images = np.asarray(images)
+        if images.dtype.kind != "f":
+            raise TypeError(
+                f"images must be reals in [0, 1], got {images.dtype}; divide the pixels by their "
+                f"maximum"
+            )
+        if images.ndim != 4 or images.shape[1:] != self.network.input_shape or not len(images):
+            raise InputError(
+                f"images must be (N, *{self.network.input_shape}) with N >= 1, got {images.shape}"
+            )
+        return np.ascontiguousarray(images, self.dtype)
+
+    def _checked_labels(self, labels: np.ndarray, count: int) -> np.ndarray:
+        labels = np.asarray(labels)
+        if labels.dtype.kind not in "iu":
+            raise TypeError(f"labels must be integers, got {labels.dtype}")
+        if labels.shape != (count,):
+            raise InputError(
+                f"labels must be one for each of {count} images, got shape {labels.shape}"
+            )
+        if count and not 0 <= labels.min() <= labels.max() < self.network.classes:
+            raise InputError(
+                f"labels must be 0 to {self.network.classes - 1}, got {labels.min()} to "
+                f"{labels.max()}"
+            )
+        return labels.astype(np.int64)
+
+
+def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    """The mean softmax cross-entropy, and its gradient `(N, classes)` (float64) with respect to
+    the scores.
+    """
+    rows = np.arange(len(labels))
+    shifted = scores.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    exponentials = np.exp(shifted)
+    sums = exponentials.sum(axis=1)
+    loss = float(np.mean(np.log(sums) - shifted[rows, labels]))
+    gradients = exponentials / sums[:, None]
+    gradients[rows, labels] -= 1.0
+    return loss, gradients / len(labels)

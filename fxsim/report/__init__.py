@@ -1,0 +1,1 @@
+"""Tables, summaries and plots of results."""

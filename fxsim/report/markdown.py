@@ -1,0 +1,140 @@
+"""report.md: what an experiment came to, in tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from fxsim.nn.precision import PrecisionAssignment
+from fxsim.report import tables as report
+
+CRITERIA = {
+    "GC": "gradients that clip",
+    "RQB": "relative quantization bias of weight gradients",
+    "BQN": "noise reflected from activation gradients, share of the weight gradients' own",
+    "AS": "updates that are lost below the accumulator's step",
+}
+TITLES = {
+    "curves": "Convergence",
+    "bits": "Bits of every tensor",
+    "sensitivity": "Sensitivity by class of tensors",
+    "ranges": "Ranges and steps over the values' magnitudes",
+}
+
+
+def report_markdown(data: dict, sensitivity: Sequence[dict], plots: Sequence[str]) -> str:
+    """The report on the plain data of results.json.
+
+    sensitivity: rows of study.sensitivity.  plots: names of picture files beside it, of which the
+    PNG ones are shown."""
+    designs = data["designs"]
+    settings = data["settings"]
+    chosen = next((row for row in designs if row["measured"]), None)
+    parts = [
+        f"# {settings['network']} on {settings['dataset']}",
+        _introduction(data),
+        "## Designs",
+        "In brackets the cost as a share of float's. C_A and C_M are for one picture.",
+        table(report.designs_rows(designs)),
+    ]
+    if sensitivity:
+        parts += [
+            "## Sensitivity",
+            "Bits added to C_o in all tensors, or in one class of them.",
+            table(_sensitivity_rows(sensitivity)),
+        ]
+    if chosen:
+        parts += [
+            f"## Criteria, measured on {chosen['design']}",
+            _CRITERIA_TEXT,
+            table(_criteria_rows(chosen["measured"])),
+        ]
+    if "mismatch" in data:
+        parts += ["## Decisions", _mismatch_text(data["mismatch"])]
+    if chosen:
+        formats = report.assignment_table(PrecisionAssignment.from_dict(chosen["assignment"]))
+        parts += ["## Formats", f"```text\n{formats}\n```"]
+    parts += [_picture(name) for name in plots if name.endswith(".png")]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header."""
+    header, *rows = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
+
+
+def _introduction(data: dict) -> str:
+    settings = data["settings"]
+    first = data["designs"][0]
+    return (
+        f"`{first['command']}`\n\n{settings['epochs']} epochs in batches of {settings['batch']}, "
+        f"learning rate "
+        f"{settings['learning_rate']:g}, width {settings['width']:g}, seed {settings['seed']}; "
+        f"{first['machine']['processor']}, fxsim {first['machine']['versions']['fxsim']}."
+    )
+
+
+def _sensitivity_rows(rows: Sequence[dict]) -> list[list[str]]:
+    cells = [["class", "bits", "training loss", "test error"]]
+    return cells + [
+        [
+            row["class"].replace("_", " "),
+            f"{row['bits']:+d}" if row["bits"] else "0",
+            f"{row['train_loss']:.4f}",
+            f"{row['test_error']:.2%}",
+        ]
+        for row in rows
+    ]
+
+
+_CRITERIA_TEXT = (
+    "Clipping and lost updates over all of training; bias and reflected noise on steps recorded "
+    "before it and after it. The "
+    "worst tensor of each; ± two standard errors, where a value is from a sample: it fails where "
+    "it is above its bound by "
+    "more."
+)
+
+
+def _criteria_rows(measured: dict) -> list[list[str]]:
+    rows = [["criterion", "what", "moment", "worst", "tensor", "bound", ""]]
+    groups = dict.fromkeys((row["criterion"], row["moment"]) for row in measured["criteria"])
+    for criterion, moment in sorted(groups, key=lambda group: list(CRITERIA).index(group[0])):
+        found = [
+            row
+            for row in measured["criteria"]
+            if (row["criterion"], row["moment"]) == (criterion, moment)
+        ]
+        worst = max(found, key=lambda row: row["value"] - 2 * row["error"])
+        failed = sum(not row["passed"] for row in found)
+        spread = f" ± {2 * worst['error']:.2%}" if worst["error"] else ""
+        rows.append(
+            [
+                criterion,
+                CRITERIA[criterion],
+                moment,
+                f"{worst['value']:.2%}{spread}",
+                f"{worst['layer']} {report.SYMBOLS[worst['tensor']]}",
+                f"{worst['bound']:.0%}",
+                f"fails in {failed} of {len(found)}" if failed else "holds",
+            ]
+        )
+    return rows
+
+
+def _mismatch_text(mismatch: dict) -> str:
+    shares = " and ".join(
+        f"{row['share']:.2%} of {row['pictures']:,} {name} pictures"
+        for name, row in mismatch["measured"].items()
+    )
+    return (
+        "Criterion EFQN: the trained float network with weights and activations in C_o decides "
+        "otherwise than in float on "
+        f"{shares}. The bound on this share, from noise gains over the same training pictures, is "
+        f"{mismatch['bound']:.2%}; its target {mismatch['target']:.0%}."
+    )
+
+
+def _picture(name: str) -> str:
+    title = TITLES[name.partition(".")[0]]
+    return f"## {title}\n\n![{title}]({name})"

@@ -1,0 +1,385 @@
+"""Tables and plots, on results made up for them."""
+
+import dataclasses
+import io
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from fxsim.analysis.complexity import design_complexity
+from fxsim.errors import InputError
+from fxsim.experiment.progress import Progress
+from fxsim.experiment.results import Outcome
+from fxsim.experiment.settings import Settings
+from fxsim.formats import Format
+from fxsim.nn.networks import build
+from fxsim.nn.precision import SYMBOLS, LayerPrecision, PrecisionAssignment, Reason
+from fxsim.report import markdown, plots
+from fxsim.report import tables as report
+from fxsim.train.loop import Epoch
+
+FORMATS = LayerPrecision(
+    weights=Format(7, 0),
+    activations=Format(5, 1, signed=False),
+    activation_grads=Format(11, -6),
+    weight_grads=Format(10, -2),
+    accumulators=Format(12, -7),
+)
+ASSIGNMENT = PrecisionAssignment(
+    "mnist-convnet",
+    dict.fromkeys(build("mnist-convnet").names, FORMATS),
+    reasons={("conv2", "weight_grads"): Reason("GC, RQB", {"sigma_max": 0.1}, 1.25)},
+)
+
+
+def design(name, costs=None, **changes):
+    epochs = [
+        Epoch(epoch, 0.1, 1 / (epoch + 1), 1 / (epoch + 1), 0.1 / (epoch + 1), 1000.0)
+        for epoch in range(3)
+    ]
+    costs = costs or design_complexity(build("mnist-convnet"), "FL")
+    return {**Outcome(name, epochs, costs, 1.0).to_dict(), **changes}
+
+
+DESIGNS = [
+    design("FL"),
+    design("BN", design_complexity(build("mnist-convnet"), "BN")),
+    design("FX C_-1", assignment=ASSIGNMENT.to_dict()),
+]
+
+
+def test_a_table_is_aligned():
+    assert report.table(("name", "n"), [("a", "1,000"), ("longer", "2")]).splitlines() == [
+        "name        n",
+        "------  -----",
+        "a       1,000",
+        "longer      2",
+    ]
+
+
+def test_the_assignment_table_has_a_row_for_each_tensor_and_its_reason():
+    lines = report.assignment_table(ASSIGNMENT).splitlines()
+    assert len(lines) == 2 + 5 * 4
+    assert lines[2].split() == ["conv1", "W", "[-1,", "1)", "2^-6", "7", "given"]
+    assert lines[8].split() == ["A", "[0,", "2)", "2^-4", "5", "given"]
+    assert lines[10].split() == ["G^W", "[-2^-2,", "2^-2)", "2^-11", "10", "GC,", "RQB", "1.25x"]
+
+
+def test_the_designs_table_gives_costs_as_shares_of_the_float_one():
+    lines = report.designs_table(DESIGNS).splitlines()
+    assert lines[0].split("  ")[0] == "design"
+    assert lines[2].split()[:3] == ["FL", "3.33%", "0.3333"]
+    assert lines[2].count("(1.00)") == 4
+    weights = sum(
+        build("mnist-convnet").shape(name).weights for name in build("mnist-convnet").names
+    )
+    assert f"{weights * (1 + 32 + 32) / 1e6:.3g} ({65 / 96:.2f})" in lines[3]
+
+
+def test_without_a_float_run_there_are_no_shares():
+    assert "(" not in report.designs_table(DESIGNS[1:]).splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit"), [(999, ""), (1000, "k"), (1_000_000, "M"), (94.4e9, "G"), (0, "")]
+)
+def test_units_are_powers_of_a_thousand(value, unit):
+    assert report._unit(value)[1] == unit
+
+
+def test_remarks_name_what_clips_or_flushes_too_often():
+    counts = {
+        "conv1.weight_grads": {"elements": 100, "below": 3, "above": 3, "flushed": 50},
+        "conv2.activations": {"elements": 100, "below": 0, "above": 5, "flushed": 51},
+        "fc1.weights": {"elements": 100, "below": 0, "above": 0, "flushed": 0},
+    }
+    assert report.remarks([DESIGNS[0], design("FX C_o", counts=counts)]) == [
+        "conv1.weight_grads: clipped 6.0% in FX C_o",
+        "conv2.activations: flushed 51.0% in FX C_o",
+    ]
+
+
+def test_the_sums_table_leaves_out_what_a_layer_has_not():
+    plan = {"terms": 9, "bits": 14, "path": "plain"}
+    sums = {"conv1": {"forward": plan, "weight_grad": {**plan, "bits": 26}}}
+    assert report.sums_table({"sums": sums}).splitlines()[-1].split() == [
+        "conv1",
+        "plain",
+        "14",
+        "26",
+        "-",
+    ]
+
+
+def test_the_curves_show_every_design_on_labelled_axes():
+    loss, error = plots.curves_figure(DESIGNS).axes
+    assert [list(line.get_ydata()) for line in loss.lines] == [[1, 1 / 2, 1 / 3]] * 3
+    assert [line.get_label() for line in error.lines] == ["FL", "BN", "FX $C_{-1}$"]
+    assert len({(line.get_color(), line.get_marker()) for line in error.lines}) == 3
+    assert (loss.get_ylabel(), error.get_ylabel(), error.get_xlabel()) == (
+        "training loss (nats)",
+        "test error (%)",
+        "epoch",
+    )
+    assert error.lines[0].get_ydata()[0] == pytest.approx(10)
+
+
+def test_the_curves_leave_out_perturbations_of_one_class():
+    figure = plots.curves_figure([*DESIGNS, design("FX C_-1 weight_grads")])
+    assert len(figure.axes[0].lines) == 3
+
+
+SENSITIVITY = [
+    {"class": name, "bits": bits, "train_loss": loss, "test_error": loss / 10}
+    for name, bits, loss in (
+        ("all", -1, 0.5),
+        ("all", 0, 0.3),
+        ("all", 1, 0.2),
+        ("accumulators", -1, 0.4),
+        ("accumulators", 1, 0.25),
+    )
+]
+
+
+def test_the_sensitivity_has_a_line_for_each_class_through_c_o():
+    loss, error = plots.sensitivity_figure(SENSITIVITY).axes
+    assert [line.get_label() for line in loss.lines] == ["all", "accumulators"]
+    assert [list(line.get_xdata()) for line in loss.lines] == [[-1, 0, 1]] * 2
+    assert [list(line.get_ydata()) for line in loss.lines] == [[0.5, 0.3, 0.2], [0.4, 0.3, 0.25]]
+    assert list(error.lines[1].get_ydata()) == pytest.approx([4, 3, 2.5])
+
+
+def histograms(layers):
+    row = {tensor: {"zeros": 2, "least": -6, "counts": [1, 0, 3]} for tensor in SYMBOLS}
+    return {moment: dict.fromkeys(layers, row) for moment in ("start", "end")}
+
+
+def test_the_ranges_show_a_box_from_step_to_range_over_shares_of_all_elements():
+    axes = plots.ranges_figure(ASSIGNMENT, histograms(ASSIGNMENT.layers)).axes
+    assert len(axes) == 5 * 4
+    box, *bars, outline = axes[3].patches  # weight gradients of the first layer
+    low = box.get_x()
+    high = box.get_x() + box.get_width()
+    assert (low, high) == (FORMATS.weight_grads.step_exp, FORMATS.weight_grads.range_exp)
+    assert [(bar.get_x(), bar.get_height()) for bar in bars] == [(-6, 1 / 6), (-5, 0), (-4, 1 / 2)]
+    assert list(outline.get_data().values) == [1 / 6, 0, 1 / 2]
+
+
+def test_a_tensor_of_zeros_has_no_histogram_to_draw():
+    data = histograms(ASSIGNMENT.layers)
+    data["end"]["conv1"] = data["end"]["conv1"] | {
+        "weights": {"zeros": 4, "least": 0, "counts": []}
+    }
+    assert plots.ranges_figure(ASSIGNMENT, data).axes
+
+
+def measured():
+    def finding(
+        criterion, tensor, value, bound, error=0.0, moment="training", layer="conv1", passed=True
+    ):
+        return {
+            "moment": moment,
+            "criterion": criterion,
+            "layer": layer,
+            "tensor": tensor,
+            "value": value,
+            "bound": bound,
+            "error": error,
+            "passed": passed,
+        }
+
+    return {
+        "histograms": histograms(ASSIGNMENT.layers),
+        "criteria": [
+            finding("AS", "accumulators", 0.0, 0.0),
+            finding("GC", "weight_grads", 0.02, 0.05),
+            finding("GC", "activation_grads", 0.06, 0.05, passed=False, layer="conv2"),
+            finding("RQB", "weight_grads", 0.03, 0.01, 0.02, "end"),
+        ],
+    }
+
+
+def report_of(designs, sensitivity=(), pictures=(), **more):
+    settings = dataclasses.asdict(Settings.make(network="mnist-convnet"))
+    designs = [
+        {
+            "command": "fxsim run",
+            "machine": {"processor": "a processor", "versions": {"fxsim": "1"}},
+            **row,
+        }
+        for row in designs
+    ]
+    return markdown.report_markdown(
+        {"settings": settings, "designs": designs, **more}, sensitivity, pictures
+    )
+
+
+def test_the_report_has_the_tables_and_shows_the_pictures():
+    mismatch = {
+        "target": 0.01,
+        "bound": 0.008,
+        "measured": {"test": {"pictures": 360, "share": 0.0125}},
+    }
+    rows = [*DESIGNS, design("FX C_o", assignment=ASSIGNMENT.to_dict(), measured=measured())]
+    lines = report_of(
+        rows, SENSITIVITY, ["curves.png", "curves.svg", "ranges.png"], mismatch=mismatch
+    ).splitlines()
+    assert lines[0] == "# mnist-convnet on mnist"
+    assert [
+        line.split(" | ")[0] for line in lines if line.startswith(("| FL", "| BN", "| FX"))
+    ] == ["| FL", "| BN", "| FX C_-1", "| FX C_o"]
+    assert "| accumulators | -1 | 0.4000 | 4.00% |" in lines
+    assert [line for line in lines if line.startswith("| GC |")] == [
+        "| GC | gradients that clip | training | 6.00% | conv2 G^A | 5% | fails in 1 of 2 |"
+    ]
+    assert [line.split(" | ")[3:] for line in lines if line.startswith("| RQB |")] == [
+        ["3.00% ± 4.00%", "conv1 G^W", "1%", "holds |"]
+    ]
+    assert any("1.25% of 360 test pictures" in line and "0.80%" in line for line in lines)
+    assert [line for line in lines if line.startswith("![")] == [
+        "![Convergence](curves.png)",
+        "![Ranges and steps over the values' magnitudes](ranges.png)",
+    ]
+    assert "```text" in lines
+
+
+def test_every_table_of_the_report_is_whole():
+    chosen = design("FX C_o", assignment=ASSIGNMENT.to_dict(), measured=measured())
+    lines = report_of([*DESIGNS, chosen], SENSITIVITY).splitlines()
+    for above, line in zip(lines, lines[1:]):
+        if above.startswith("|") and line.startswith("|"):
+            assert above.count("|") == line.count("|"), line
+
+
+def test_a_report_on_float_designs_leaves_out_what_there_is_not():
+    text = report_of(DESIGNS[:2])
+    assert [line for line in text.splitlines() if line.startswith("##")] == ["## Designs"]
+
+
+def test_the_bars_show_the_bits_of_every_tensor():
+    (axis,) = plots.bits_figure(ASSIGNMENT).axes
+    heights = [bar.get_height() for bars in axis.containers for bar in bars]
+    assert heights == [bits for bits in (7, 5, 11, 10, 12) for _ in range(4)]
+    assert len(axis.containers) == len(SYMBOLS)
+    assert [label.get_text() for label in axis.get_xticklabels()] == list(ASSIGNMENT.layers)
+
+
+def test_plots_are_png_and_svg_files(tmp_path):
+    names = ["curves.png", "curves.svg", "bits.png", "bits.svg"]
+    assert plots.write_plots(tmp_path, DESIGNS) == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert (tmp_path / "bits.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert b"<svg" in (tmp_path / "bits.svg").read_bytes()
+    assert plots.write_plots(tmp_path, DESIGNS[:2]) == names[:2]
+
+
+def test_what_was_measured_is_drawn_first_and_the_bytes_are_the_same_each_time(tmp_path):
+    other = dataclasses.replace(FORMATS, weights=Format(9, 0), accumulators=Format(12, -9))
+    other = PrecisionAssignment("mnist-convnet", dict.fromkeys(ASSIGNMENT.layers, other))
+    rows = [
+        design("SQ", assignment=other.to_dict()),
+        design("FX C_o", assignment=ASSIGNMENT.to_dict(), measured=measured()),
+    ]
+    written = plots.write_plots(tmp_path, rows, SENSITIVITY)
+    assert [name for name in written if name.endswith(".png")] == [
+        "curves.png",
+        "bits.png",
+        "ranges.png",
+        "sensitivity.png",
+    ]
+    before = {name: (tmp_path / name).read_bytes() for name in written}
+    plots.write_plots(tmp_path, rows[::-1], SENSITIVITY)
+    assert {name: (tmp_path / name).read_bytes() for name in written[2:]} == {
+        name: before[name] for name in written[2:]
+    }
+
+
+def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match="pip install matplotlib"):
+        plots.write_plots(tmp_path, DESIGNS)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def hearing():
+    """Interrupts arrive, also where a background shell has its children ignore them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def follow(stream, monkeypatch):
+    """A training of 2 epochs of 3 steps of 32 pictures, 1 s each."""
+    progress = Progress(stream, designs=2)
+    clock = iter(range(100))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+    progress.begin("FL", Settings.make(epochs=2))
+    for epoch in range(2):
+        for step in range(1, 4):
+            progress.step(epoch, step, 3, 0.5)
+        epochs = [Epoch(epoch, 0.1, 0.5, 0.4, 0.1, 32.0)]
+        progress.epoch(epochs[0])
+    progress.end(Outcome("FL", epochs, design_complexity(build("digits-convnet"), "FL"), 6.0))
+    return stream.getvalue()
+
+
+def test_progress_is_one_line_an_epoch_where_nobody_looks_on(monkeypatch):
+    assert follow(io.StringIO(), monkeypatch).splitlines() == [
+        "FL (1/2)  epoch 1/2  loss 0.5000  32 images/s  0:03 left  test error 10.00%",
+        "FL (1/2)  epoch 2/2  loss 0.5000  32 images/s  0:00 left  test error 10.00%",
+        "FL (1/2)  test error 10.00%, training loss 0.5000, 6.0 s",
+    ]
+
+
+def test_progress_rewrites_one_line_on_a_terminal(monkeypatch):
+    text = follow(Terminal(), monkeypatch)
+    assert text.count("\n") == 1
+    assert text.count("\r") == 9
+    assert text.endswith("\rFL (1/2)  test error 10.00%, training loss 0.5000, 6.0 s\x1b[K\n")
+
+
+def test_an_interrupt_waits_for_the_end_of_a_compilation(hearing):
+    from numba.core import event
+
+    handler = signal.getsignal(signal.SIGINT)
+    reached = []
+    with pytest.raises(KeyboardInterrupt), Progress(io.StringIO()).watching():
+        event.start_event("numba:compile")
+        event.start_event("numba:compile")
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append("the compilation goes on")
+        event.end_event("numba:compile")
+        reached.append("the outer one too")
+        event.end_event("numba:compile")
+        reached.append("its end")
+    assert reached == ["the compilation goes on", "the outer one too"]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_an_interrupt_between_compilations_comes_at_once(hearing):
+    with pytest.raises(KeyboardInterrupt), Progress(io.StringIO()).watching():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+
+def test_the_first_compilation_is_announced_and_no_other():
+    from numba.core import event
+
+    stream = io.StringIO()
+    with Progress(stream).watching():
+        for _ in range(2):
+            event.start_event("numba:compile")
+            event.end_event("numba:compile")
+    event.start_event("numba:compile")
+    assert stream.getvalue().count("compiling kernels") == 1

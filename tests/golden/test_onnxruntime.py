@@ -1,0 +1,121 @@
+"""Forward product, input gradient and weight gradient against ONNX Runtime's ConvInteger and
+MatMulInteger.
+"""
+
+import numpy as np
+import pytest
+from support.bits import assert_same_codes
+from support.conv_cases import conv_layer, paths, unit
+
+onnxruntime = pytest.importorskip(
+    "onnxruntime", reason="needs ONNX Runtime (pip install onnxruntime)"
+)
+onnx = pytest.importorskip("onnx", reason="needs ONNX (pip install onnx)")
+
+ZERO = 128
+"""Signed codes go in as unsigned ones with this zero point.
+
+ONNX Runtime multiplies unsigned by signed bytes.
+"""
+
+
+def run(operator, left, right, zero, **attributes):
+    """int32 result of an operator on (uint8 - zero) and int8 arrays."""
+    helper = onnx.helper
+    types = onnx.TensorProto
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["left", "right", "zero"], ["out"], **attributes)],
+        "products",
+        [
+            helper.make_tensor_value_info("left", types.UINT8, left.shape),
+            helper.make_tensor_value_info("right", types.INT8, right.shape),
+        ],
+        [helper.make_tensor_value_info("out", types.INT32, None)],
+        [helper.make_tensor("zero", types.UINT8, [], [zero])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"left": left, "right": right})[0]
+
+
+def convolved(source, weights, zero=0, **attributes):
+    """(N, H, W, C) codes, zero points included, with (KH, KW, C, O) int8 weights."""
+    planes = source.transpose(0, 3, 1, 2)
+    filters = weights.transpose(3, 2, 0, 1)
+    out = run(
+        "ConvInteger",
+        np.ascontiguousarray(planes),
+        np.ascontiguousarray(filters),
+        zero,
+        **attributes,
+    )
+    return out.transpose(0, 2, 3, 1)
+
+
+def patches(source, kernel, stride, padding, positions):
+    """(KH * KW * C, N * OH * OW): what each weight is multiplied with."""
+    padded = np.pad(source, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    taps = [
+        padded[
+            :, ky : ky + stride * positions[0] : stride, kx : kx + stride * positions[1] : stride
+        ]
+        for ky in range(kernel)
+        for kx in range(kernel)
+    ]
+    return (
+        np.stack([tap[:, : positions[0], : positions[1]] for tap in taps])
+        .transpose(0, 4, 1, 2, 3)
+        .reshape(kernel**2 * source.shape[3], -1)
+    )
+
+
+@pytest.mark.parametrize(
+    "kernel, stride, padding", [(3, 1, 1), (3, 2, 1), (2, 1, 0), (1, 1, 0), (5, 3, 2)]
+)
+@pytest.mark.parametrize("extreme", [False, True], ids=["random", "extreme"])
+def test_all_three_products(kernel, stride, padding, extreme):
+    random = np.random.default_rng(kernel)
+    x = random.integers(0, 256, (3, 9, 7, 5)).astype(np.uint8)
+    w = random.integers(-128, 128, (kernel, kernel, 5, 6)).astype(np.int8)
+    if extreme:
+        x[:] = 255
+        w[:] = -128
+    forward = convolved(x, w, strides=[stride, stride], pads=4 * [padding])
+    g = random.integers(-128, 128, forward.shape).astype(np.int8)
+    if extreme:
+        g[:] = -128
+    wanted = (
+        forward,
+        weight_grad(x, g, kernel, stride, padding),
+        input_grad(g, w, x.shape, stride, padding),
+    )
+    x, w, g = (codes.astype(np.int16) for codes in (x, w, g))
+    for path, products in paths(
+        conv_layer(w, stride, padding), x.shape[1:], unit(8, False), unit(8), unit(8), samples=3
+    ):
+        got = (
+            products.forward_exact(x, w, np.zeros(6, np.int16)),
+            products.weight_grad_exact(x, g),
+            products.input_grad_exact(g, w, x.shape),
+        )
+        for name, one, other in zip(("forward", "weight gradient", "input gradient"), got, wanted):
+            assert_same_codes(one, other, what=f"{name}, {path}")
+
+
+def weight_grad(x, g, kernel, stride, padding):
+    left = patches(x, kernel, stride, padding, g.shape[1:3])
+    return run("MatMulInteger", left, g.reshape(-1, g.shape[3]), 0).reshape(
+        kernel, kernel, x.shape[3], g.shape[3]
+    )
+
+
+def input_grad(g, w, shape, stride, padding):
+    """A convolution of the gradients, `stride` apart, with the kernel turned round."""
+    kernel = len(w)
+    rows, columns = (side + 2 * padding - kernel + 1 for side in shape[1:3])
+    apart = np.full((len(g), rows, columns, g.shape[3]), ZERO, np.uint8)
+    apart[:, ::stride, ::stride] = g.astype(np.int64) + ZERO
+    turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
+    return convolved(apart, turned, ZERO, pads=4 * [kernel - 1 - padding])

@@ -1,0 +1,315 @@
+"""Winograd's algorithm gives the twin's sums and the direct kernel's codes, on both sides of
+every bound.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from oracle import products as oracle
+from support.bits import assert_same_codes
+from support.conv_cases import conv_layer, extremes, products, random_codes, unit
+from support.fingerprint_run import assignment
+
+from fxsim.factors import LearningRate
+from fxsim.kernels.products import winograd
+from fxsim.kernels.products import winograd_weight_grad as winograd_grad
+from fxsim.kernels.products.paths import INT32_MAX, Operand
+from fxsim.nn.fixed.network import FixedNetwork
+from fxsim.nn.fixed.products import BYTES, WINOGRAD_PATHS, available_paths
+from fxsim.nn.init import initial_parameters
+from fxsim.nn.spec import Conv, Dense, Network, Pool
+
+PATHS = [path for path in WINOGRAD_PATHS if path in available_paths()]
+CHANNELS = 32
+pytestmark = pytest.mark.skipif(not PATHS, reason="this processor has neither AVX2 nor VNNI")
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """The products that took Winograd's algorithm, in the order in which they did.
+
+    2 or 4, the size of a patch, or 'grad'.
+    """
+    names = []
+
+    def watch(module, function, name):
+        run = getattr(module, function)
+        monkeypatch.setattr(
+            module,
+            function,
+            lambda *args, **kwargs: (names.append(name(kwargs)), run(*args, **kwargs))[1],
+        )
+
+    watch(winograd, "conv_winograd", lambda options: options["algorithm"].size)
+    watch(winograd_grad, "winograd_weight_grad", lambda _: "grad")
+    return names
+
+
+def codes_of(format, shape, pattern, seed=0):
+    if pattern == "random":
+        return random_codes(np.random.default_rng(seed), format, shape)
+    return extremes(format, shape, pattern)
+
+
+def case(size, padding, batch, formats, pattern, outputs=CHANNELS):
+    """(x, w, g) of a convolution of `size` x `size` images."""
+    rows = size + 2 * padding - 2
+    shapes = (batch, size, size, CHANNELS), (3, 3, CHANNELS, outputs), (batch, rows, rows, outputs)
+    return [
+        codes_of(format, shape, pattern, seed).astype(format.storage)
+        for seed, (format, shape) in enumerate(zip(formats, shapes))
+    ]
+
+
+PATTERNS = ["random", "high", "low", "alternate"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize(
+    "size, padding, batch, wanted",
+    [
+        (4, 1, 1, [4, 4, "grad"]),
+        (4, 2, 1, [4, "grad"]),  # forward 6 x 6 is cheaper by bytes
+        (5, 1, 3, [2, "grad"]),  # so is 5 x 5; the last patches of the input gradient have one row
+        (6, 0, 2, [4, "grad"]),  # the input gradient has more patches than it saves
+        (6, 1, 3, [2, "grad"]),
+        (7, 1, 2, [4, 4, "grad"]),  # the last patches have three rows
+        (2, 1, 1, [2, "grad"]),
+        (3, 0, 1, []),
+    ],
+)  # one position
+def test_exact_sums_are_those_of_the_twin(used, size, padding, batch, wanted, pattern):
+    formats = unit(8, False), unit(8), unit(9)
+    x, w, g = case(size, padding, batch, formats, pattern)
+    run = products(conv_layer(w, 1, padding), x.shape[1:], *formats)
+    lists = [codes.tolist() for codes in (x, w, g)]
+    assert_same_codes(
+        run.forward_exact(x, w, np.zeros(w.shape[3], np.int16)),
+        oracle.conv_forward(lists[0], lists[1], 1, padding),
+        what="forward",
+    )
+    assert_same_codes(
+        run.input_grad_exact(g, w, x.shape),
+        oracle.conv_input_grad(lists[2], lists[1], x.shape, 1, padding),
+        what="input gradient",
+    )
+    assert_same_codes(
+        run.weight_grad_exact(x, g),
+        oracle.conv_weight_grad(lists[0], lists[2], w.shape, 1, padding),
+        what="weight gradient",
+    )
+    if run.forward_plan.path == BYTES:
+        assert used == wanted
+
+
+def direct(x, w, g, padding, formats):
+    """The exact sums by plain loops."""
+    return sums(products(conv_layer(w, 1, padding), x.shape[1:], *formats, "plain"), x, w, g)
+
+
+def sums(run, x, w, g):
+    return [
+        run.forward_exact(x, w, np.zeros(w.shape[3], np.int16)),
+        run.input_grad_exact(g, w, x.shape),
+        run.weight_grad_exact(x, g),
+    ]
+
+
+@pytest.mark.parametrize(
+    "bits, wanted",
+    [
+        ((13, 12, 14), [2, 2, "grad"]),  # the widest of all
+        ((14, 12, 14), [2]),  # 4 * 2**14 codes of x pass int16
+        ((13, 13, 14), ["grad"]),  # 9 * 2**12 weights do
+        ((13, 12, 15), [2]),  # 4 * 2**14 gradients do
+        ((8, 10, 9), [4, 4, "grad"]),  # the widest of patches of 4 x 4
+        ((9, 10, 9), [2, 4, "grad"]),  # 68 * 511 codes of x pass int16
+        ((8, 11, 9), [2, 2, "grad"]),  # 49 * 2**10 weights do
+        ((8, 10, 10), [4, 2, "grad"]),
+    ],
+)  # 100 * 2**9 gradients do
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("path", PATHS)
+def test_both_sides_of_the_widths(monkeypatch, used, bits, wanted, pattern, path):
+    """An output reads one channel alone.
+
+    Of all of them int32 would not hold the sums of the greatest weights.
+    """
+    monkeypatch.setattr("fxsim.nn.fixed.products.forward_paths", lambda: (path, "plain"))
+    monkeypatch.setattr("fxsim.nn.fixed.products.available_paths", lambda: (path, "plain"))
+    formats = unit(bits[0], False), unit(bits[1]), unit(bits[2])
+    x, w, g = case(4, 1, 3, formats, pattern, outputs=64)
+    w *= np.eye(CHANNELS, 64, dtype=w.dtype)
+    for got, sums_of_loops in zip(
+        sums(products(conv_layer(w, 1, 1), x.shape[1:], *formats), x, w, g),
+        direct(x, w, g, 1, formats),
+    ):
+        assert_same_codes(got, sums_of_loops.tolist())
+    assert used == wanted
+
+
+@pytest.mark.parametrize(
+    "algorithm, signed", [("LARGE", False), ("LARGE", True), ("SMALL", False), ("SMALL", True)]
+)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("path", PATHS)
+def test_transformed_codes_reach_the_ends_of_int16_and_no_further(algorithm, signed, seed, path):
+    """Every coefficient of B^T d B meets the greatest code of one sign and the least of the other.
+
+    Weights of one tap.
+    """
+    algorithm = getattr(winograd, algorithm)
+    random = np.random.default_rng(seed)
+    growth = algorithm.signed_growth if signed else algorithm.unsigned_growth
+    most = (2**15 if signed else 2**15 - 1) // growth
+    ends = (-most, most - 1) if signed else (0, most)
+    rows = {
+        2: [(1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)],
+        4: [
+            (4, 0, -5, 0, 1, 0),
+            (0, -4, -4, 1, 1, 0),
+            (0, 4, -4, -1, 1, 0),
+            (0, -2, -1, 2, 1, 0),
+            (0, 2, -1, -2, 1, 0),
+            (0, 4, 0, -5, 0, 1),
+        ],
+    }[algorithm.size]
+    coefficients = np.array([np.outer(a, b) for a in rows for b in rows])
+    assert (
+        max(np.where(part > 0, part, 0).sum() for part in (*coefficients, *-coefficients))
+        == algorithm.unsigned_growth
+    )
+    assert (
+        abs(coefficients).sum(axis=(1, 2)).max() == algorithm.signed_growth
+        and coefficients.max(axis=(1, 2)).min() > 0
+    )
+    x = np.concatenate([np.where(sign * coefficients > 0, ends[1], ends[0]) for sign in (1, -1)])
+    x = np.repeat(x[..., None], CHANNELS, axis=3).astype(np.int16)
+    w = random.integers(-1, 2, (3, 3, CHANNELS, CHANNELS)).astype(np.int16) * np.eye(
+        CHANNELS, dtype=np.int16
+    )
+    out = np.empty((len(x), algorithm.size, algorithm.size, CHANNELS), np.int64)
+    winograd.conv_winograd(x, w, 0, out, algorithm=algorithm, path=path.split("_")[1])
+    windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.int64), (3, 3), axis=(1, 2))
+    assert np.array_equal(out, np.einsum("nyxcij,ijco->nyxo", windows, w.astype(np.int64)))
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+@pytest.mark.parametrize(
+    "algorithm, bits, largest", [("SMALL", (13, 12, 14), 2047), ("LARGE", (8, 10, 9), 511)]
+)
+@pytest.mark.parametrize("path", PATHS)
+def test_both_sides_of_the_sum_bound(monkeypatch, used, path, algorithm, bits, largest, extra):
+    """The weights of an output sum to just what growth * |x| * sum lets fit int32, and to one
+    more.
+    """
+    monkeypatch.setattr("fxsim.nn.fixed.products.forward_paths", lambda: (path, "plain"))
+    formats = (unit(bits[0], False), unit(bits[1]), unit(bits[2]))
+    algorithm = getattr(winograd, algorithm)
+    x, w, g = case(4, 1, 2, formats, "high")
+    most = INT32_MAX // (algorithm.sum_growth * Operand(bits[0], False).magnitude)
+    w[:] = 0
+    column = w.reshape(-1, CHANNELS)[:, 5]
+    column[: most // largest] = largest
+    column[most // largest] = most % largest + extra
+    assert int(w.sum(dtype=np.int64)) == most + extra
+    run = products(conv_layer(w, 1, 1), x.shape[1:], *formats)
+    assert_same_codes(
+        run.forward_exact(x, w, np.zeros(CHANNELS, np.int16)),
+        direct(x, w, g, 1, formats)[0].tolist(),
+    )
+    after = [2] if algorithm is winograd.LARGE else []
+    assert used == ([algorithm.size] if extra == 0 else after)
+
+
+def test_weight_gradients_spill_before_int32_is_full(used):
+    """2 * 128 terms of 4 * 2**13 by 4 * 2**13 pass int32 many times over.
+
+    The sums are right all the same.
+    """
+    formats = unit(13, False), unit(12), unit(14)
+    x, w, g = case(8, 1, 33, formats, "low")
+    x[:] = formats[0].max_code
+    run = products(conv_layer(w, 1, 1), x.shape[1:], *formats)
+    wanted = direct(x, w, g, 1, formats)[2]
+    assert abs(wanted).max() > 2**31
+    assert_same_codes(run.weight_grad_exact(x, g), wanted.tolist())
+    assert used == ["grad"]
+
+
+NETWORK = Network(
+    "wide",
+    (8, 8, 1),
+    (
+        Conv(name="conv1", filters=32, padding=1),
+        Conv(name="conv2", filters=32, padding=1, batch_norm=True, pool=Pool("max", 2)),
+        Conv(name="conv3", filters=64, padding=1),
+        Dense(name="fc", units=10, relu=False),
+    ),
+)
+
+
+@pytest.mark.parametrize("rounding", ["nearest_away", "floor", "nearest_even", "stochastic"])
+def test_training_steps_are_those_of_the_direct_kernel(used, rounding):
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (5, 8, 8, 1))
+    labels = rng.integers(0, 10, 5)
+    formats = assignment(NETWORK)
+    formats = type(formats)(
+        NETWORK.name,
+        formats.layers,
+        rounding=dict.fromkeys(
+            ("activations", "activation_grads", "preactivation_grads", "weight_grads"), rounding
+        ),
+    )
+    results = {}
+    for kernel in ("auto", PATHS[0]):
+        fixed = FixedNetwork(
+            NETWORK, formats, initial_parameters(NETWORK, 1), kernel=kernel, seed=2
+        )
+        steps = [fixed.train_step(images, labels, LearningRate.of(0.1), step) for step in range(2)]
+        results[kernel] = [(step.loss, step.counts) for step in steps], fixed.fingerprint()
+        if kernel == "auto":
+            assert {2, 4, "grad"} == set(used)
+            used.clear()
+    assert results["auto"] == results[PATHS[0]]
+    assert used == []  # a forced path is the direct one
+
+
+def test_an_operand_that_is_no_multiple_of_32_channels_is_left_to_the_direct_kernel():
+    assert winograd.applies((3, 3, 32, 64), 1)
+    assert not any(
+        winograd.applies(*others)
+        for others in (
+            ((3, 3, 33, 64), 1),
+            ((3, 3, 32, 40), 1),
+            ((3, 3, 32, 64), 2),
+            ((5, 5, 32, 64), 1),
+        )
+    )
+
+
+def test_the_algorithm_that_costs_least_is_chosen():
+    weight = np.ones((3, 3, 32, 32), np.int16)
+    codes = Operand(4, False)
+    chosen = {
+        size: winograd.choose((size, size), 9 * size**2, codes, weight)
+        for size in (1, 2, 3, 4, 6, 8, 10, 12)
+    }
+    assert chosen == {
+        1: None,
+        2: winograd.SMALL,
+        3: winograd.LARGE,
+        4: winograd.LARGE,
+        6: winograd.SMALL,
+        8: winograd.LARGE,
+        10: winograd.LARGE,
+        12: winograd.LARGE,
+    }
+
+
+def test_weight_gradients_need_transformed_operands_of_16_bits():
+    assert winograd_grad.holds(Operand(13, False), Operand(14, True))
+    assert not winograd_grad.holds(Operand(14, False), Operand(14, True))
+    assert not winograd_grad.holds(Operand(13, False), Operand(15, True))

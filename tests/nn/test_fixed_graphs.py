@@ -1,0 +1,376 @@
+"""Training steps and inference with batch norm, residual additions and shared outputs equal the
+twin, tensor for tensor.
+"""
+
+import dataclasses
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import graph as oracle
+from oracle import rounding as rounding_oracle
+from oracle.step import map_nested
+from support.bits import assert_same_codes
+
+from fxsim.factors import LearningRate
+from fxsim.formats import Format
+from fxsim.kernels.threads import thread_count, use_threads
+from fxsim.nn.fixed.network import FixedNetwork
+from fxsim.nn.fixed.products import available_paths
+from fxsim.nn.optimizer import PLAIN_SGD, Optimizer
+from fxsim.nn.precision import (
+    BatchNormPrecision,
+    LayerPrecision,
+    PrecisionAssignment,
+    accumulator_format,
+)
+from fxsim.nn.spec import Conv, Dense, Network, Pool
+
+NETWORKS = {
+    "residual": Network(
+        "residual",
+        (6, 6, 2),
+        (
+            Conv(name="stem", filters=3, padding=1, batch_norm=True),
+            Conv(name="b1", filters=3, padding=1, batch_norm=True, dropout=0.25),
+            Conv(name="b2", filters=3, padding=1, batch_norm=True, add="stem"),
+            Conv(name="shortcut", filters=4, padding=1, stride=2, batch_norm=True, relu=False),
+            Conv(name="b3", filters=4, padding=1, stride=2, batch_norm=True, input="b2"),
+            Conv(
+                name="b4",
+                filters=4,
+                padding=1,
+                batch_norm=True,
+                add="shortcut",
+                pool=Pool("average", 3),
+            ),
+            Dense(name="fc", units=3, relu=False),
+        ),
+    ),
+    "no batch norm": Network(
+        "no-batch-norm",
+        (5, 4, 1),
+        (
+            Conv(name="c1", filters=2, padding=1, pool=Pool("max", 2)),
+            Conv(name="skip", filters=2, kernel=1, relu=False),
+            Conv(name="clipped", filters=2, kernel=1, input="c1"),
+            Conv(name="c2", filters=2, padding=1, input="c1", add="skip"),
+            Conv(name="c3", filters=2, padding=1, add="clipped", pool=Pool("max", 2)),
+            Dense(name="d", units=3, relu=False),
+        ),
+    ),
+    "convnet": Network(
+        "convnet",
+        (5, 6, 2),
+        (
+            Conv(name="c1", filters=3, batch_norm=True, pool=Pool("max", 2)),
+            Dense(name="d1", units=5, batch_norm=True),
+            Dense(name="d2", units=4, batch_norm=True, relu=False, dropout=0.5),
+            Dense(name="d3", units=3, relu=False),
+        ),
+    ),
+}
+NARROW = BatchNormPrecision(
+    mean=Format(9, 1),
+    variance=Format(7, 1, signed=False),
+    normalized=Format(7, 2),
+    gamma=Format(6, 1),
+    gamma_grads=Format(8, 0),
+    gamma_accumulators=Format(9, -5),
+    beta=Format(7, 1),
+    beta_grads=Format(7, -1),
+    beta_accumulators=Format(8, -6),
+    preactivation_grads=Format(9, 0),
+)
+WIDE = BatchNormPrecision(
+    mean=Format(24, 3),
+    variance=Format(26, 4),
+    normalized=Format(20, 3),
+    gamma=Format(20, 1),
+    gamma_grads=Format(24, 0),
+    gamma_accumulators=Format(24, -19),
+    beta=Format(22, 1),
+    beta_grads=Format(20, 0),
+    beta_accumulators=Format(20, -21),
+    preactivation_grads=Format(20, 1),
+)
+PREACTIVATIONS = Format(10, 2)
+SATURATING = dataclasses.replace(
+    NARROW,
+    mean=Format(5, -3),
+    variance=Format(5, -4, signed=False),
+    normalized=Format(6, 0),
+    preactivation_grads=Format(3, -3),
+)
+
+
+def precision(
+    norm=None,
+    weights=8,
+    activations=6,
+    activation_grads=8,
+    preactivations=PREACTIVATIONS,
+    branch=None,
+):
+    w = Format(weights, 0)
+    b = Format(9, 0)
+    return LayerPrecision(
+        weights=w,
+        activations=Format(activations, 1, False),
+        activation_grads=Format(activation_grads, -1),
+        weight_grads=Format(11, 0),
+        accumulators=accumulator_format(w, w.step_exp - 8),
+        bias=b,
+        bias_grads=Format(10, 1),
+        bias_accumulators=accumulator_format(b, b.step_exp - 5),
+        preactivations=preactivations,
+        branch=branch,
+        batch_norm=norm,
+    )
+
+
+def assignment(network, rounding=None, overflow=None, **widths):
+    layers = {name: precision(**widths) for name in network.names}
+    return PrecisionAssignment(network.name, layers, Format(12, 3), rounding or {}, overflow or {})
+
+
+def tuple_of(format):
+    return format.bits, format.range_exp, format.signed
+
+
+def describe(network):
+    return [
+        {
+            "name": layer.name,
+            "kind": type(layer).__name__.lower(),
+            "relu": layer.relu,
+            "dropout": layer.dropout,
+            "pool": layer.pool and (layer.pool.kind, layer.pool.size),
+            "source": source,
+            "add": layer.add,
+            "batch_norm": layer.batch_norm,
+            "stride": getattr(layer, "stride", None),
+            "padding": getattr(layer, "padding", None),
+        }
+        for layer, source in network.edges()
+    ]
+
+
+def real_parameters(network, seed):
+    random = np.random.default_rng(seed)
+    real = {}
+    for layer in network.layers:
+        shape = network.shape(layer.name)
+        real[layer.name] = {"weight": random.normal(0, 1.5 / shape.dot_length**0.5, shape.weight)}
+        channels = shape.weight[-1:]
+        others = (
+            {"gamma": (0.3, 1.9), "beta": (-1, 1), "running_mean": (-1, 1), "running_var": (0, 2)}
+            if layer.batch_norm
+            else {"bias": (-0.3, 0.3)}
+        )
+        real[layer.name] |= {name: random.uniform(*ends, channels) for name, ends in others.items()}
+    return real
+
+
+def start(fixed, real):
+    """(formats, state) of the twin."""
+    formats = {}
+    state = {}
+    for name, row in fixed.assignment.layers.items():
+        formats[name] = {tensor: tuple_of(format) for tensor, format in row.given().items()}
+        if name in fixed.norms:
+            formats[name]["preactivation_grads"] = tuple_of(fixed.norms[name].gradient_format)
+        own = {"weight": "weights"} | (
+            {"gamma": "gamma", "beta": "beta"} if name in fixed.norms else {"bias": "bias"}
+        )
+        state[name] = {
+            kind: quantized(real[name][kind], formats[name][tensor]) for kind, tensor in own.items()
+        }
+        state[name] |= {f"{kind}_acc": map_nested(lambda _: 0, state[name][kind]) for kind in own}
+        if name in fixed.norms:
+            for statistic, kind in (("mean", "running_mean"), ("variance", "running_var")):
+                codes = quantized(real[name][kind], formats[name][statistic])
+                state[name][f"running_{statistic}"] = [code * 2**16 for code in codes]
+    return formats, state
+
+
+def quantized(values, fmt):
+    return map_nested(
+        lambda value: rounding_oracle.quantize(Fraction(value), fmt)[0], values.tolist()
+    )
+
+
+def check_steps(
+    network, assigned, steps=2, batch=3, rate=0.4, seed=0, kernel="auto", optimizer=PLAIN_SGD
+):
+    """Every tensor, count, loss and error of the first steps, and inference after them.
+
+    Returns the network and the counts.
+    """
+    real = real_parameters(network, seed)
+    fixed = FixedNetwork(network, assigned, real, kernel, seed, optimizer)
+    formats, state = start(fixed, real)
+    twin = describe(network), formats, tuple_of(assigned.logits), state
+    modes = {("rounding", tensor): mode for tensor, mode in assigned.rounding.items()}
+    modes |= {("overflow", tensor): mode for tensor, mode in assigned.overflow.items()}
+    learning_rate = LearningRate.of(rate)
+    random = np.random.default_rng(seed + 1)
+    for number in range(steps):
+        images = random.integers(0, fixed.input_format.max_code + 1, (batch, *network.input_shape))
+        labels = random.integers(0, network.classes, batch)
+        seen = {}
+        result = fixed.train_step(
+            images,
+            labels,
+            learning_rate,
+            number,
+            lambda tensor, layer, value, seen=seen: seen.update(
+                {(tensor, layer): value.codes.copy()}
+            ),
+        )
+        run, loss_sum, wrong = oracle.train_step(
+            *twin,
+            images.tolist(),
+            labels.tolist(),
+            learning_rate.exact,
+            modes,
+            seed,
+            number,
+            dataclasses.asdict(optimizer) if optimizer else None,
+        )
+        assert set(seen) == set(run.tensors)
+        for (tensor, layer), wanted in run.tensors.items():
+            assert_same_codes(seen[tensor, layer], wanted, what=f"step {number}, {layer}, {tensor}")
+        assert {
+            key: (c.below, c.above, c.flushed) for key, c in result.counts.items()
+        } == run.counts
+        assert (result.loss_sum, result.wrong, result.stopped) == (loss_sum, wrong, run.stopped)
+    if not modes:
+        assert_same_codes(
+            fixed.logits(images), oracle.logits(*twin, images.tolist()), what="logits at rest"
+        )
+    return fixed, result.counts
+
+
+PRECISIONS = {
+    "defaults": {},
+    "narrow": {"norm": NARROW},
+    "wide": {"norm": WIDE, "weights": 14, "activations": 11, "activation_grads": 16},
+    "saturating": {"norm": SATURATING, "branch": Format(4, 0), "preactivations": Format(6, -1)},
+    "pre-activations finer than products": {
+        "weights": 3,
+        "activations": 2,
+        "preactivations": Format(16, 2),
+    },
+    "branch finer than all": {"norm": NARROW, "branch": Format(24, 1), "activations": 16},
+    "other roundings": {
+        "norm": NARROW,
+        "rounding": {
+            "preactivations": "floor",
+            "normalized": "nearest_even",
+            "gamma_grads": "ceil",
+            "beta_grads": "zero",
+            "branch": "away",
+            "preactivation_grads": "nearest_odd",
+            "gamma_accumulators": "floor",
+            "beta_accumulators": "jam",
+        },
+    },
+    "other overflows": {
+        "norm": SATURATING,
+        "preactivations": Format(6, -1),
+        "overflow": {
+            "preactivations": "wrap",
+            "normalized": "saturate_symmetric",
+            "gamma_grads": "saturate_zero",
+            "preactivation_grads": "wrap",
+            "branch": "wrap",
+        },
+    },
+    "stochastic": {
+        "rounding": dict.fromkeys(
+            (
+                "preactivations",
+                "normalized",
+                "preactivation_grads",
+                "branch",
+                "activations",
+                "gamma_grads",
+                "gamma_accumulators",
+                "activation_grads",
+            ),
+            "stochastic",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_two_steps_and_inference(network, name):
+    check_steps(NETWORKS[network], assignment(NETWORKS[network], **PRECISIONS[name]))
+
+
+def test_everything_that_can_saturate_does():
+    _, counts = check_steps(
+        NETWORKS["residual"], assignment(NETWORKS["residual"], **PRECISIONS["saturating"])
+    )
+    for tensor in (
+        "preactivations",
+        "mean",
+        "variance",
+        "normalized",
+        "branch",
+        "preactivation_grads",
+    ):
+        assert any(count.clipped for (_, made), count in counts.items() if made == tensor), tensor
+
+
+@pytest.mark.parametrize("kernel", available_paths())
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_path_with_one_and_two_threads(kernel, threads):
+    before = thread_count()
+    try:
+        use_threads(threads)
+        check_steps(
+            NETWORKS["residual"], assignment(NETWORKS["residual"], norm=NARROW), 1, kernel=kernel
+        )
+    finally:
+        use_threads(before)
+
+
+def test_momentum_and_weight_decay():
+    network = NETWORKS["residual"]
+    check_steps(
+        network, assignment(network), 3, optimizer=Optimizer(momentum=0.9, weight_decay=0.01)
+    )
+
+
+@given(
+    st.sampled_from(sorted(NETWORKS)),
+    st.lists(st.integers(2, 12), min_size=9, max_size=9),
+    st.integers(1, 4),
+    st.floats(2.0**-8, 2.0),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=25)
+def test_random_assignments(network, bits, batch, rate, seed):
+    norm = BatchNormPrecision(
+        mean=Format(bits[0], 1),
+        variance=Format(bits[1], 0, False),
+        normalized=Format(bits[2], 2),
+        gamma=Format(bits[3], 1),
+        gamma_accumulators=accumulator_format(Format(bits[3], 1), -14),
+        preactivation_grads=Format(bits[4], 1),
+    )
+    widths = {
+        "weights": bits[5],
+        "activations": bits[6],
+        "activation_grads": bits[7],
+        "preactivations": Format(bits[8], 2),
+    }
+    check_steps(
+        NETWORKS[network], assignment(NETWORKS[network], norm=norm, **widths), 1, batch, rate, seed
+    )

@@ -1,0 +1,218 @@
+"""Every product path gives the sums of a plain NumPy int64 reference, and the same codes from
+one epilogue.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.conv_paths_cases import SHAPES, forward_reference, input_grad_reference, taps
+
+from fxsim.kernels.epilogue import NO_FLOOR, Epilogue
+from fxsim.kernels.products import conv
+from fxsim.kernels.products.packing import pack_forward_weights, pack_input_grad_weights
+from fxsim.kernels.products.tile import PATHS, processor_has
+from fxsim.kernels.rounding import ROUNDINGS, STOCHASTIC, round_shift, rounding_terms
+from fxsim.kernels.threads import thread_count, use_threads
+
+AVAILABLE = [path for path in PATHS if processor_has(path)]
+INT32_MAX = 2**31 - 1
+# (N, H, W, C, O, kernel, stride, padding): odd sizes, several blocks, strides that skip rows, one
+# position
+
+
+def weight_grad_reference(x, g, kernel, stride, padding):
+    g = g.astype(np.int64)
+    sums = [
+        np.tensordot(part, g, ([0, 1, 2], [0, 1, 2]))
+        for _, part in taps(x, kernel, stride, padding)
+    ]
+    return np.stack(sums).reshape(kernel, kernel, x.shape[3], g.shape[3])
+
+
+def operands(shape, a_max, b_max, extreme, dtype=np.int16):
+    """Codes of x and w: random within +-max, or all at the extremes that make the largest sums."""
+    n, height, width, channels, outputs, kernel, stride, padding = shape
+    rng = np.random.default_rng([n, height, channels, outputs, a_max])
+    x = rng.integers(-a_max, a_max, (n, height, width, channels), endpoint=True)
+    w = rng.integers(-b_max, b_max, (kernel, kernel, channels, outputs), endpoint=True)
+    if extreme:
+        x = np.full(x.shape, a_max)
+        w = np.full(w.shape, -b_max)
+    return x.astype(dtype), w.astype(dtype)
+
+
+def run_all(shape, x, w, g, path, spill, grad_spill):
+    """Raw sums (forward, input gradient, weight gradient) of one path."""
+    stride, padding = shape[6:]
+    forward, input_grad, weight_grad = (np.full(like.shape, -1, np.int64) for like in (g, x, w))
+    conv.conv_forward(
+        x, pack_forward_weights(w), stride, forward, padding=padding, spill_terms=spill, path=path
+    )
+    conv.conv_input_grad(
+        g, pack_input_grad_weights(w), stride, padding, input_grad, spill_terms=spill, path=path
+    )
+    conv.conv_weight_grad(x, g, stride, padding, weight_grad, spill_terms=grad_spill, path=path)
+    return forward, input_grad, weight_grad
+
+
+@pytest.mark.parametrize("path", AVAILABLE)
+@pytest.mark.parametrize("extreme", [False, True], ids=["random", "extreme"])
+@pytest.mark.parametrize("a_max, b_max", [(127, 127), (255, 2**13), (2**13, 2**13), (32767, 32768)])
+def test_sums_equal_reference(path, extreme, a_max, b_max):
+    for shape in SHAPES:
+        x, w = operands(shape, a_max, b_max, extreme)
+        stride, padding = shape[6:]
+        expected = forward_reference(x, w, stride, padding)
+        g = operands((*expected.shape, 1, 1, 1, 0), a_max, 1, extreme)[0]
+        results = run_all(shape, x, w, g, path, INT32_MAX // (a_max * b_max), INT32_MAX // a_max**2)
+        references = (
+            expected,
+            input_grad_reference(x.shape, w, g, stride, padding),
+            weight_grad_reference(x, g, len(w), stride, padding),
+        )
+        for what, got, wanted in zip(
+            ("forward", "input gradient", "weight gradient"), results, references
+        ):
+            np.testing.assert_array_equal(got, wanted, f"{what} of {shape}")
+
+
+@pytest.mark.parametrize("path", AVAILABLE)
+@pytest.mark.parametrize("offset", [-1, 0, 1])
+def test_sums_around_the_spill_bound(path, offset):
+    """Terms one below, at and one above what int32 holds, every product at its maximum."""
+    a_max = 32767
+    b_max = 3000
+    terms = INT32_MAX // (a_max * b_max)
+    shape = (7, 1, 1, terms + offset, 3, 1, 1, 0)
+    x, w = operands(shape, a_max, b_max, extreme=True)
+    out = np.empty((7, 1, 1, 3), np.int64)
+    conv.conv_forward(x, pack_forward_weights(w), 1, out, spill_terms=terms, path=path)
+    assert (out == -(terms + offset) * a_max * b_max).all()
+
+
+def test_plain_path_takes_wide_operands():
+    shape = (2, 5, 5, 3, 4, 3, 1, 1)
+    x, w = operands(shape, 2**27, 2**28, extreme=False, dtype=np.int32)
+    out = np.empty((2, 5, 5, 4), np.int64)
+    conv.conv_forward(x, pack_forward_weights(w), 1, out, padding=1, spill_terms=1, path="plain")
+    np.testing.assert_array_equal(out, forward_reference(x, w, 1, 1))
+
+
+def expected_codes(value, epilogue, counts):
+    """(codes, mask) by the module's definition, in NumPy int64."""
+    value = value << epilogue.acc_shift
+    mask = (value > 0) & (value < epilogue.relu_bound)
+    value = np.maximum(value, epilogue.floor)
+    code = np.array(
+        [
+            round_shift(
+                int(v), epilogue.shift, epilogue.base, epilogue.neg, epilogue.odd, epilogue.jam
+            )
+            for v in value.flat
+        ]
+    ).reshape(value.shape)
+    counts += [
+        (code < epilogue.low).sum(),
+        (code > epilogue.high).sum(),
+        ((code == 0) & (value != 0)).sum(),
+    ]
+    return np.clip(code, epilogue.low, epilogue.high), mask
+
+
+@pytest.mark.parametrize("path", AVAILABLE)
+@pytest.mark.parametrize("acc_shift", [0, 12], ids=["int32", "int64"])
+@pytest.mark.parametrize("rounding", [mode for mode in ROUNDINGS if mode not in STOCHASTIC])
+def test_epilogue_codes_mask_and_counts(path, acc_shift, rounding):
+    shape = (3, 6, 5, 3, 70, 3, 1, 1)
+    x, w = operands(shape, 255, 2**11, extreme=False)
+    sums = forward_reference(x, w, 1, 1)
+    base, neg, odd, jam = rounding_terms(rounding, 13 + acc_shift)
+    floor = 0 if rounding == "floor" else NO_FLOOR
+    epilogue = Epilogue(
+        acc_shift=acc_shift,
+        relu_bound=2 ** (20 + acc_shift),
+        floor=floor,
+        shift=13 + acc_shift,
+        base=base,
+        neg=neg,
+        odd=odd,
+        jam=jam,
+        low=-100,
+        high=99,
+    )
+    bias = np.arange(70) * 97 << acc_shift
+    counts = np.zeros(3, np.int64)
+    expected_counts = np.zeros(3, np.int64)
+    codes, mask = expected_codes(sums + (bias >> acc_shift), epilogue, expected_counts)
+    out = np.empty(sums.shape, np.int16)
+    got_mask = np.empty(sums.shape, np.uint8)
+    conv.conv_forward(
+        x,
+        pack_forward_weights(w),
+        1,
+        out,
+        padding=1,
+        spill_terms=INT32_MAX // (255 * 2**11),
+        path=path,
+        epilogue=epilogue,
+        bias=bias,
+        mask=got_mask,
+        counts=counts,
+    )
+    np.testing.assert_array_equal(out, codes)
+    np.testing.assert_array_equal(got_mask, mask)
+    np.testing.assert_array_equal(counts, expected_counts)
+    assert counts.all() or rounding in ("floor", "jam", "away", "ceil")
+
+
+@pytest.mark.parametrize("path", AVAILABLE)
+def test_bits_do_not_depend_on_threads(path):
+    shape = (9, 12, 11, 6, 70, 3, 2, 1)
+    x, w = operands(shape, 255, 2**13, extreme=False)
+    g = operands((9, 6, 6, 70, 1, 1, 1, 0), 2**13, 1, extreme=False)[0]
+    results = []
+    threads = thread_count()
+    try:
+        for count in (1, threads):
+            use_threads(count)
+            results.append(
+                run_all(
+                    shape, x, w, g, path, INT32_MAX // (2**13 * 2**13), INT32_MAX // (255 * 2**13)
+                )
+            )
+    finally:
+        use_threads(threads)
+    for one, many in zip(*results):
+        np.testing.assert_array_equal(one, many)
+
+
+PLAIN_SUMS = """
+import numpy as np
+from tests.test_conv_paths import SHAPES, forward_reference, operands, run_all
+shape = SHAPES[1]
+x, w = operands(shape, 255, 8192, extreme=False)
+g = forward_reference(x, w, *shape[6:]) % 512
+print(*(int((np.abs(part) % 1000003).sum()) for part in run_all(shape, x, w, g.astype(np.int16), "plain", 1000, 1000)))
+"""
+
+
+def test_plain_path_without_compilation_gives_the_same_sums():
+    printed = []
+    for disable in ("0", "1"):
+        run = subprocess.run(
+            [sys.executable, "-c", PLAIN_SUMS],
+            env={**os.environ, "NUMBA_DISABLE_JIT": disable},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert run.returncode == 0, run.stderr
+        printed.append(run.stdout)
+    assert printed[0] == printed[1] and len(printed[0].split()) == 3

@@ -1,0 +1,271 @@
+"""What tests share: a whole training step in fixed point equals the twin, tensor for tensor."""
+
+import dataclasses
+from fractions import Fraction
+
+import numpy as np
+from oracle import rounding as rounding_oracle
+from oracle import step as oracle
+
+from fxsim.accumulator import parse_accumulators
+from fxsim.factors import LearningRate
+from fxsim.formats import Format
+from fxsim.nn.fixed.network import FixedNetwork
+from fxsim.nn.optimizer import PLAIN_SGD
+from fxsim.nn.precision import (
+    AUXILIARY,
+    TENSORS,
+    LayerPrecision,
+    PrecisionAssignment,
+    accumulator_format,
+)
+from fxsim.nn.spec import Conv, Dense, Network, Pool
+from support.bits import assert_same_codes
+
+NETWORKS = {
+    "max pool": Network(
+        "max-pool",
+        (5, 5, 2),
+        (
+            Conv(name="c1", filters=3, padding=1, pool=Pool("max", 2)),
+            Conv(name="c2", filters=4, kernel=2),
+            Dense(name="d", units=3, relu=False),
+        ),
+    ),
+    "average pool": Network(
+        "average-pool",
+        (7, 6, 1),
+        (
+            Conv(name="c1", filters=3, stride=2, padding=2, pool=Pool("average", 3)),
+            Dense(name="d1", units=5),
+            Dense(name="d2", units=4, relu=False),
+        ),
+    ),
+    "halves and no relu": Network(
+        "halves",
+        (4, 6, 1),
+        (
+            Conv(name="c1", filters=2, kernel=1, pool=Pool("average", 2)),
+            Conv(name="c2", filters=3, kernel=2, relu=False, pool=Pool("max", 1)),
+            Dense(name="d", units=3, relu=False),
+        ),
+    ),
+}
+
+
+LOGITS = Format(12, 3)
+
+
+def precision(weights=8, activations=6, activation_grads=8, weight_grads=10, below=8, bias=12):
+    w = Format(weights, 0)
+    b = Format(bias, 0)
+    return LayerPrecision(
+        weights=w,
+        activations=Format(activations, 1, False),
+        activation_grads=Format(activation_grads, -1),
+        weight_grads=Format(weight_grads, 0),
+        accumulators=accumulator_format(w, w.step_exp - below),
+        bias=b,
+        bias_grads=Format(min(weight_grads + 1, 32), 1),
+        bias_accumulators=accumulator_format(b, b.step_exp - 5),
+    )
+
+
+def assignment(network, widths, logits=LOGITS, rounding=None, overflow=None, accumulator=()):
+    """`widths`: keyword arguments of `precision`, one dict for all layers or one for each."""
+    widths = widths if isinstance(widths, list) else [widths] * len(network.layers)
+    layers = {name: precision(**row) for name, row in zip(network.names, widths)}
+    return PrecisionAssignment(
+        network.name,
+        layers,
+        logits,
+        rounding or {},
+        overflow or {},
+        accumulator=parse_accumulators(accumulator),
+    )
+
+
+def tuple_of(format):
+    return format.bits, format.range_exp, format.signed
+
+
+def describe(network, assigned):
+    """The twin's plain form of a network with its accumulators."""
+    return [
+        {
+            "name": layer.name,
+            "kind": type(layer).__name__.lower(),
+            "relu": layer.relu,
+            "pool": layer.pool and (layer.pool.kind, layer.pool.size),
+            "dropout": layer.dropout,
+            "stride": getattr(layer, "stride", None),
+            "padding": getattr(layer, "padding", None),
+            "accumulators": {
+                kind: dataclasses.asdict(model)
+                for kind, model in assigned.accumulators_of(layer.name).items()
+            },
+        }
+        for layer in network.layers
+    ]
+
+
+def start(network, assigned, seed):
+    """(real parameters, the twin's formats, the twin's state)."""
+    random = np.random.default_rng(seed)
+    real = {}
+    for name in network.names:
+        shape = network.shape(name)
+        weight = random.normal(0, 1.5 / shape.dot_length**0.5, shape.weight)
+        weight.reshape(-1)[:2] = 1.1, -1.1
+        real[name] = {"weight": weight, "bias": random.uniform(-0.3, 0.3, shape.weight[-1])}
+    formats = {
+        name: {tensor: tuple_of(getattr(row, tensor)) for tensor in (*TENSORS, *AUXILIARY)}
+        for name, row in assigned.layers.items()
+    }
+    state = {}
+    for name in network.names:
+        own = {"weight": formats[name]["weights"], "bias": formats[name]["bias"]}
+        state[name] = {
+            kind: oracle.map_nested(
+                lambda value, fmt=fmt: rounding_oracle.quantize(Fraction(value), fmt)[0],
+                real[name][kind].tolist(),
+            )
+            for kind, fmt in own.items()
+        }
+        for kind in own:
+            state[name][f"{kind}_acc"] = oracle.map_nested(lambda _: 0, state[name][kind])
+    return real, formats, state
+
+
+def check_steps(
+    network, assigned, steps=2, batch=4, rate=0.4, seed=0, kernel="auto", optimizer=PLAIN_SGD
+):
+    """Every tensor, count, loss and error of the first steps.
+
+    Returns the tensors that were 0 throughout.
+    """
+    real, formats, state = start(network, assigned, seed)
+    fixed = FixedNetwork(network, assigned, real, kernel, seed, optimizer)
+    options = {"optimizer": dataclasses.asdict(optimizer)} if optimizer else {}
+    modes = {("rounding", tensor): mode for tensor, mode in assigned.rounding.items()}
+    modes |= {("overflow", tensor): mode for tensor, mode in assigned.overflow.items()}
+    learning_rate = LearningRate.of(rate)
+    gamma = learning_rate.mantissa * Fraction(2) ** learning_rate.exponent
+    random = np.random.default_rng(seed + 1)
+    dead = None
+    for number in range(steps):
+        images = random.integers(0, fixed.input_format.max_code + 1, (batch, *network.input_shape))
+        labels = random.integers(0, network.classes, batch)
+        seen = {}
+
+        def probe(tensor, layer, value, seen=seen):
+            seen[tensor, layer] = value.codes.copy()
+
+        result = fixed.train_step(images, labels, learning_rate, number, probe)
+        run, loss_sum, wrong = oracle.train_step(
+            describe(network, assigned),
+            formats,
+            tuple_of(assigned.logits),
+            state,
+            images.tolist(),
+            labels.tolist(),
+            gamma,
+            modes,
+            seed,
+            number,
+            **options,
+        )
+        assert set(seen) == set(run.tensors)
+        for (tensor, layer), wanted in run.tensors.items():
+            assert_same_codes(seen[tensor, layer], wanted, what=f"step {number}, {layer}, {tensor}")
+        assert (result.loss_sum, result.wrong) == (loss_sum, wrong)
+        assert {
+            key: (c.below, c.above, c.flushed) for key, c in result.counts.items()
+        } == run.counts
+        assert result.stopped == run.stopped
+        assert {key: met.overflows for key, met in result.overflows.items()} == run.overflows
+        zero = {key for key, codes in seen.items() if not codes.any()}
+        dead = zero if dead is None else dead & zero
+    return dead
+
+
+WIDE = {
+    "weights": 17,
+    "activations": 18,
+    "activation_grads": 21,
+    "weight_grads": 24,
+    "below": 20,
+    "bias": 20,
+}
+
+
+ASSIGNMENTS = {
+    "even widths": {"widths": {}},
+    "odd widths": {
+        "widths": {
+            "weights": 5,
+            "activations": 3,
+            "activation_grads": 7,
+            "weight_grads": 9,
+            "below": 11,
+            "bias": 7,
+        }
+    },
+    "one bit where it can be": {
+        "widths": {
+            "weights": 2,
+            "activations": 1,
+            "activation_grads": 3,
+            "weight_grads": 2,
+            "below": 1,
+            "bias": 3,
+        }
+    },
+    "wide": {"widths": WIDE, "logits": Format(20, 4)},
+    "another width in every layer": {
+        "widths": [
+            {"weights": 9, "activations": 8},
+            {"weights": 6, "activations": 4, "activation_grads": 12, "bias": 6},
+            {"weights": 11, "activations": 9, "weight_grads": 15, "below": 3},
+        ]
+    },
+    "other roundings": {
+        "widths": {},
+        "rounding": {
+            "activations": "zero",
+            "activation_grads": "nearest_even",
+            "weight_grads": "floor",
+            "accumulators": "jam",
+            "bias_grads": "away",
+            "bias_accumulators": "nearest_odd",
+            "logits": "ceil",
+        },
+    },
+    "jam": {
+        "widths": {},
+        "rounding": dict.fromkeys(
+            ("activations", "activation_grads", "weight_grads", "logits"), "jam"
+        ),
+    },
+    "other overflows": {
+        "widths": {"weight_grads": 4, "activation_grads": 4},
+        "logits": Format(6, 0),
+        "overflow": {
+            "activations": "wrap",
+            "activation_grads": "saturate_symmetric",
+            "weight_grads": "saturate_zero",
+            "logits": "wrap",
+        },
+    },
+    "stochastic": {
+        "widths": {},
+        "rounding": {
+            "activations": "stochastic",
+            "activation_grads": "stochastic",
+            "weight_grads": "stochastic",
+            "accumulators": "stochastic",
+            "bias_grads": "stochastic_equal",
+            "logits": "stochastic",
+        },
+    },
+}
