@@ -27,9 +27,9 @@ from fxsim.kernels.products.matmul import gemm
 from fxsim.kernels.products.paths import Operand, plan
 from fxsim.kernels.threads import thread_count
 from fxsim.nn.fixed.accumulated import AccumulatedProducts
-from fxsim.nn.fixed.accumulators import accumulate, bounded
 from fxsim.nn.fixed.products import Products, available_paths
 from fxsim.nn.networks import cifar10_convnet
+from fxsim.ops.accumulation import accumulate, bounded
 from fxsim.requantizer import Requantizer
 
 MODELS = (

@@ -81,9 +81,10 @@ _GEMMLOWP = "gemmlowp: fixedpoint/fixedpoint.h"
 _TFLITE = "TensorFlow Lite: kernels/internal/common: MultiplyByQuantizedMultiplier"
 
 CHECKED = """\
-How it was checked (tests/test_profiles.py): "run" and "run in": every 8-bit code, compared with the system itself or
-with one that has the mode under the same name; "by formula": with the formula of its source or standard; "by examples": with
-the examples of its documents alone; "not compared": taken from the documents, or random words of its own."""
+How it was checked (tests/ops/test_profiles.py): "run" and "run in": every 8-bit code, compared with the system
+itself or with one that has the mode under the same name; "by formula": with the formula of its source or
+standard; "by examples": with the examples of its documents alone; "not compared": taken from the documents, or
+random words of its own."""
 
 PROFILES: tuple[Profile, ...] = (
     *_rows(

@@ -28,7 +28,6 @@ from fxsim.kernels.jit import JIT_DISABLED
 from fxsim.nn.fixed.batch_norm import BatchNorm, InverseRoot, Running
 from fxsim.nn.fixed.channelwise import ChannelSum
 from fxsim.nn.fixed.epilogues import epilogue as epilogue_of
-from fxsim.nn.fixed.integers import divided, integers, times
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import initial_parameters
@@ -40,6 +39,7 @@ from fxsim.nn.precision import (
     accumulator_format,
 )
 from fxsim.nn.spec import Conv, Dense, Network
+from fxsim.ops.integers import divided, integers, times
 from fxsim.requantizer import Requantizer
 from fxsim.rng import Stream
 

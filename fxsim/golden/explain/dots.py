@@ -15,8 +15,8 @@ from fxsim.accumulator import Accumulator
 from fxsim.golden import manifest
 from fxsim.kernels.accumulators.saturating import gemm_saturating
 from fxsim.kernels.rounding import wrap_code
-from fxsim.nn.fixed.accumulators import accumulate, bounded
 from fxsim.nn.spec import Dense, Layer
+from fxsim.ops.accumulation import accumulate, bounded
 
 FAR = 2**62
 """No exact sum reaches it: the executor's widths stay below."""

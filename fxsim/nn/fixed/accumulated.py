@@ -11,7 +11,11 @@ from fxsim.accumulator import Accumulator, Overflows
 from fxsim.errors import InputError
 from fxsim.formats import Format
 from fxsim.kernels.products.paths import Plan
-from fxsim.nn.fixed.accumulators import (
+from fxsim.nn.fixed.epilogues import fused
+from fxsim.nn.fixed.products import MAX_SUM_BITS, Products
+from fxsim.nn.precision import LayerPrecision
+from fxsim.nn.spec import RELU_RANGE_EXP, Layer, LayerShape
+from fxsim.ops.accumulation import (
     Lowered,
     accumulate_blocks,
     bounded,
@@ -21,10 +25,6 @@ from fxsim.nn.fixed.accumulators import (
     lower_weight_grad,
     magnitude,
 )
-from fxsim.nn.fixed.epilogues import fused
-from fxsim.nn.fixed.products import MAX_SUM_BITS, Products
-from fxsim.nn.precision import LayerPrecision
-from fxsim.nn.spec import RELU_RANGE_EXP, Layer, LayerShape
 from fxsim.requantizer import Requantizer
 from fxsim.rng import Stream
 

@@ -20,11 +20,11 @@ from fxsim.formats import Format
 from fxsim.kernels.elementwise import roots as kernel
 from fxsim.kernels.reductions import moments
 from fxsim.nn.fixed.channelwise import ChannelSum, magnitude
-from fxsim.nn.fixed.integers import divided, integers, times
 from fxsim.nn.fixed.parameters import Parameter
 from fxsim.nn.fixed.step import Run
 from fxsim.nn.precision import BatchNormPrecision, LayerPrecision
 from fxsim.nn.spec import BATCH_NORM_EPSILON_EXP, RUNNING_RATE_EXP
+from fxsim.ops.integers import divided, integers, times
 from fxsim.tensor import quantize
 
 RUNNING_BITS = 16

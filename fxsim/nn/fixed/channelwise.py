@@ -15,7 +15,7 @@ from fxsim.kernels import memory
 from fxsim.kernels.elementwise import affine as kernel
 from fxsim.kernels.epilogue import Epilogue
 from fxsim.nn.fixed.epilogues import epilogue, fused, quantize_sums, relu_bound
-from fxsim.nn.fixed.integers import largest
+from fxsim.ops.integers import largest
 from fxsim.requantizer import Requantizer
 from fxsim.requantizer import requantizer as make_requantizer
 from fxsim.rng import Stream
