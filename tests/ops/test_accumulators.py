@@ -16,7 +16,7 @@ from fxsim.accumulator import ADDEND_ROUNDINGS, WHEN
 from fxsim.formats import OVERFLOWS
 from fxsim.kernels.accumulators import adders
 from fxsim.kernels.products.paths import INT32_MAX
-from fxsim.nn.fixed import accumulators as kernel
+from fxsim.ops import accumulation as kernel
 
 ORDERS = {
     "sequential": {},
