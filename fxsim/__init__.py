@@ -12,7 +12,8 @@ __version__ = "0.1.0"
 _NAMES = {
     "fxsim.errors": ("InputError",),
     "fxsim.formats": ("Format", "OVERFLOWS", "ROUNDINGS"),
-    "fxsim.tensor": ("Counts", "Tensor", "quantize", "requantize"),
+    "fxsim.quantizer": ("Counts", "Quantizer"),
+    "fxsim.tensor": ("Tensor", "quantize", "requantize"),
     "fxsim.rng": ("Stream",),
     "fxsim.accumulator": ("Accumulator",),
     "fxsim.nn.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
@@ -26,12 +27,17 @@ _NAMES = {
     "fxsim.experiment.settings": ("Settings",),
     "fxsim.experiment.stages": ("Experiment",),
 }
+_MODULES = ("ops",)
+"""Folders that are public as a whole."""
+
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *_MODULES, *_HOME]
 
 
 def __getattr__(name: str):
+    if name in _MODULES:
+        return importlib.import_module(f"fxsim.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'fxsim' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

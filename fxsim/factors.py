@@ -8,18 +8,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from fxsim.errors import InputError
 
 MANTISSA_BITS = 16
 
 
+class OddFactor(NamedTuple):
+    """A positive constant mantissa * 2**exponent with an odd mantissa."""
+
+    mantissa: int
+    exponent: int
+
+
 @dataclass(frozen=True)
 class Factor:
-    """A positive constant mantissa * 2**exponent, the mantissa of exactly 16 bits (2**15 ..
-
-    2**16 - 1).
-    """
+    """A positive constant mantissa * 2**exponent; the mantissa is 2**15 to 2**16 - 1."""
 
     mantissa: int
     exponent: int
@@ -37,6 +42,12 @@ class Factor:
             if mantissa == 2**MANTISSA_BITS
             else cls(mantissa, exponent)
         )
+
+    @property
+    def odd(self) -> OddFactor:
+        """The same constant with the least mantissa."""
+        zeros = (self.mantissa & -self.mantissa).bit_length() - 1
+        return OddFactor(self.mantissa >> zeros, self.exponent + zeros)
 
     @property
     def exact(self) -> Fraction:

@@ -11,7 +11,7 @@ from fxsim import __version__
 from fxsim.kernels.jit import JIT_DISABLED, processor_features
 from fxsim.kernels.rounding import round_shift
 from fxsim.kernels.threads import thread_count
-from fxsim.nn.fixed.products import forward_paths
+from fxsim.ops.paths import forward_paths
 
 FEATURES = (
     "sse4.2",

@@ -15,7 +15,6 @@ from fxsim.analysis import criteria
 from fxsim.analysis.statistics import Statistics
 from fxsim.errors import InputError
 from fxsim.formats import MAX_TENSOR_BITS, Format
-from fxsim.nn.dropout import scale_bits
 from fxsim.nn.precision import (
     UPDATE_BITS,
     LayerPrecision,
@@ -24,6 +23,7 @@ from fxsim.nn.precision import (
     accumulator_format,
 )
 from fxsim.nn.spec import RELU_RANGE_EXP, Network
+from fxsim.ops.dropout import scale_bits
 
 WEIGHT_RANGE_EXP = 0
 """Weights are clipped to [-1, 1)."""
@@ -202,7 +202,7 @@ def _feedforward(
         if source is None:
             activations = _input(int(bits[at]), reasons[at], input_bits)
         else:
-            room = scale_bits(network.layer(source))[1]
+            room = scale_bits(network.layer(source).dropout)[1]
             activations = Format(bits[at] + room, RELU_RANGE_EXP + room, signed=False), reasons[at]
         assigned[name] = {
             "weights": weights,

@@ -19,10 +19,10 @@ import numpy as np
 from fxsim.analysis import criteria
 from fxsim.analysis.jacobian import square_jacobian
 from fxsim.factors import LearningRate
-from fxsim.nn.fixed.batch_norm import running_format
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import Parameters
+from fxsim.ops.batch_norm import running_format
 from fxsim.tensor import Counts, Tensor
 
 GRADIENTS = ("weight_grads", "activation_grads")
@@ -104,16 +104,15 @@ def exact_weight_grads(
         if tensor in ("activations", "preactivation_grads"):
             kept[tensor, layer] = value
 
-    before = {name: array.copy() for name, array in network.state().items()}
-    network.train_step(images, labels, rate, probe=keep)
+    before = network.state()
+    network.train_step(images, labels, rate, step=0, probe=keep)
     network.load_state(before)
     exact = {}
-    for name, products in network.products.items():
-        source, gradient = (kept[tensor, name] for tensor in ("activations", "preactivation_grads"))
-        sums = products.weight_grad_exact(
-            *(value.codes.astype(value.format.storage) for value in (source, gradient))
-        )
-        exact[name] = np.ldexp(sums.astype(np.float64), products.weight_grad_step_exp)
+    for name, layer in network.layers.items():
+        product = layer.weight_grad
+        source = kept["activations", name].operand.reshape(-1, *product.geometry.input)
+        gradient = kept["preactivation_grads", name].operand.reshape(-1, *product.geometry.output)
+        exact[name] = product(source, gradient).tensor().real.reshape(layer.shape.weight)
     return exact
 
 
@@ -145,8 +144,9 @@ def real_parameters(network: FixedNetwork) -> Parameters:
         real[name] = {
             kind: parameter.codes * parameter.format.step for kind, parameter in parameters.items()
         }
-        if name in network.norms:
-            formats = network.norms[name].formats
+        norm = network.layers[name].norm
+        if norm is not None:
+            formats = norm.formats
             running = network.running[name]
             real[name] |= {
                 "running_mean": running.mean * running_format(formats.mean).step,

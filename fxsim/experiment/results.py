@@ -95,14 +95,16 @@ def exact_sums(network: FixedNetwork, batch: int) -> dict[str, dict]:
     """
     rows = {}
     for layer, source in network.network.edges():
-        products = network.products[layer.name]
+        own = network.layers[layer.name]
         plans = {
-            "forward": products.forward_plan,
-            "input_grad": products.input_grad_plan if source else None,
-            "weight_grad": products.weight_grad_plan(batch),
+            "forward": own.forward_product.plan,
+            "input_grad": own.input_grad.plan if source else None,
+            "weight_grad": own.weight_grad.plan_of(batch),
         }
         models = {
-            kind: {"accumulator": str(model)} for kind, model in products.accumulators.items()
+            product.kind: {"accumulator": str(product.accumulator)}
+            for product in own.weighted
+            if product.accumulator
         }
         rows[layer.name] = {
             name: {

@@ -13,15 +13,16 @@ from fxsim.formats import Format
 from fxsim.golden import arithmetic
 from fxsim.golden.description import QUANTIZED, Description
 from fxsim.golden.manifest import RANDOM_WORDS, Entry, Manifest
-from fxsim.kernels.rounding import STOCHASTIC
 from fxsim.machine import versions
+from fxsim.nn.fixed.layer import relu_format
 from fxsim.nn.fixed.network import FURTHER, FixedNetwork, StepResult
 from fxsim.nn.optimizer import velocity_tensor
-from fxsim.nn.spec import RELU_RANGE_EXP, Network
+from fxsim.nn.spec import Network
+from fxsim.ops.exact import MASK, relu_bound
+from fxsim.quantizer import STOCHASTIC
 from fxsim.rng import tensor_stream
 from fxsim.tensor import Tensor
 
-MASK_FORMAT = Format(1, 1, False)
 WORD_FORMAT = Format(32, 32, False)
 
 
@@ -159,11 +160,12 @@ class _Recorder:
         if (layer, tensor) in self.running:
             self._keep(layer, f"{tensor}_before", Tensor(self.running[layer, tensor], value.format))
         self._keep(layer, tensor, value)
-        products = self.network.products[layer]
-        if products.layer.relu and tensor == ("preactivations" if products.relu else "relu_inputs"):
-            bound = 1 << (RELU_RANGE_EXP - value.format.step_exp)
+        own = self.network.layers[layer]
+        read = "preactivations" if own.norm is None and own.addition is None else "relu_inputs"
+        if own.layer.relu and tensor == read:
+            bound = relu_bound(value.format.step_exp, relu_format(own.layer, own.output.format))
             mask = (value.codes > 0) & (value.codes < bound)
-            self._keep(layer, "relu_mask", Tensor(mask.astype(np.uint8), MASK_FORMAT))
+            self._keep(layer, "relu_mask", Tensor(mask.astype(np.uint8), MASK))
         if tensor == "logits":
             bits = max(1, (self.network.network.classes - 1).bit_length())
             self._keep(layer, "labels", Tensor(self.labels, Format(bits, bits, False)))

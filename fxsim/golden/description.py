@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fxsim.golden.manifest import RANDOM_WORDS, Accumulator, Entry
-from fxsim.kernels.products.paths import Operand, accumulator_bits
+from fxsim.nn.fixed.layer import FixedLayer
 from fxsim.nn.fixed.network import FURTHER, FixedNetwork
-from fxsim.nn.fixed.products import Products
 from fxsim.nn.precision import VELOCITIES
 from fxsim.nn.spec import Dense
+from fxsim.ops.paths import Operand, accumulator_bits, operand
+from fxsim.ops.products import Product
 from fxsim.tensor import Counts, Tensor
 
 GIVEN = (
@@ -67,7 +68,7 @@ class Description:
     def __init__(self, network: FixedNetwork, batch: int, counts: Mapping[tuple[str, str], Counts]):
         self.assignment = network.assignment
         self.network = network.network
-        self.products = network.products
+        self.layers = network.layers
         self.batch = batch
         self.counts = counts
 
@@ -126,53 +127,46 @@ class Description:
 
         What exactness needs, or its model; None for one that is no sum of products.
         """
-        products = self.products[layer]
+        own = self.layers[layer]
         readers = [reader.name for reader, source in self.network.edges() if source == layer]
         added = any(other.add == layer for other in self.network.layers)
         if tensor == "preactivations":
-            order = (
-                "input"
-                if isinstance(products.layer, Dense)
-                else "input channel, kernel row, kernel column"
-            )
-            bits = products.sum_format.bits
-            terms = products.shape.dot_length
-            if not products.layer.bias:
-                return _sums(products, "forward", bits, terms, order)
-            return _sums(products, "forward", bits, terms + 1, f"{order}, then the bias")
+            product = own.forward_product
+            dense = isinstance(own.layer, Dense)
+            order = "input" if dense else "input channel, kernel row, kernel column"
+            bits = product.format.bits
+            terms = own.shape.dot_length
+            if not own.layer.bias:
+                return _sums(product, bits, terms, order)
+            return _sums(product, bits, terms + 1, f"{order}, then the bias")
         if tensor == "weight_grads":
-            plan = products.weight_grad_plan(self.batch)
-            return _sums(
-                products, "weight_grad", plan.accumulator_bits, plan.terms, "sample, row, column"
-            )
+            plan = own.weight_grad.plan_of(self.batch)
+            order = "sample, row, column"
+            return _sums(own.weight_grad, plan.accumulator_bits, plan.terms, order)
         if tensor == "bias_grads":
-            return self._bias_accumulator(products)
+            return self._bias_accumulator(own)
         if tensor == "activation_grads" and len(readers) == 1 and not added:
-            reader = self.products[readers[0]]
-            order = (
-                "output"
-                if isinstance(reader.layer, Dense)
-                else "output channel, kernel row, kernel column"
-            )
-            plan = reader.input_grad_plan
-            return _sums(reader, "input_grad", plan.accumulator_bits, plan.terms, order)
+            reader = self.layers[readers[0]]
+            dense = isinstance(reader.layer, Dense)
+            order = "output" if dense else "output channel, kernel row, kernel column"
+            plan = reader.input_grad.plan
+            return _sums(reader.input_grad, plan.accumulator_bits, plan.terms, order)
         return None
 
-    def _bias_accumulator(self, products: Products) -> Accumulator:
-        terms = self.batch * products.shape.pre[0] * products.shape.pre[1]
-        grads = Operand(products.gradient_format.bits, products.gradient_format.signed)
-        one = Operand(1)  # of magnitude 1: each gradient is added as it is
-        return Accumulator(accumulator_bits(grads, one, terms), terms, "sample, row, column")
+    def _bias_accumulator(self, own: FixedLayer) -> Accumulator:
+        """Each gradient is added as it is, times a constant of magnitude 1."""
+        terms = self.batch * own.shape.pre[0] * own.shape.pre[1]
+        bits = accumulator_bits(operand(own.pre_format), Operand(1), terms)
+        return Accumulator(bits, terms, "sample, row, column")
 
 
-def _sums(products: Products, kind: str, exact_bits: int, terms: int, order: str) -> Accumulator:
-    """Of one kind of product; the accumulator of pre-activations has the width of Z."""
-    model = products.accumulators.get(kind)
+def _sums(product: Product, exact_bits: int, terms: int, order: str) -> Accumulator:
+    """The accumulator of a product; that of pre-activations has the width of Z."""
+    model = product.accumulator
     if model is None:
         return Accumulator(exact_bits, terms, order)
-    return Accumulator(
-        exact_bits if kind == "forward" else model.bits, terms, order, "model", model
-    )
+    bits = exact_bits if product.kind == "forward" else model.bits
+    return Accumulator(bits, terms, order, "model", model)
 
 
 def _axes(tensor: str, dimensions: int) -> str:

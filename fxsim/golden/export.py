@@ -17,7 +17,7 @@ from fxsim.files import make_folder, write_atomically
 from fxsim.golden.capture import GoldenStep
 from fxsim.golden.header import to_header
 from fxsim.golden.manifest import FILE, Entry, File, Manifest
-from fxsim.golden.memfile import from_hex, to_hex
+from fxsim.memfile import from_hex, to_hex
 
 SUFFIXES = {"mem": ".mem", "hex": ".hex", "npy": ".npy", "c": ".h"}
 READABLE = ("npy", "mem", "hex")

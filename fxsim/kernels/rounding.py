@@ -28,6 +28,8 @@ overflow an int64 (up to 30 an int32), whatever the value.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fxsim.kernels.jit import jit
@@ -73,6 +75,42 @@ Values below and above the range, non-zero values that round to 0.
 """
 
 
+class Rounding(NamedTuple):
+    """How `shift` bits, 0 to 62, are rounded off: the columns of the module's table.
+
+    The base is 0 where each element has a base of its own, from its random word.
+    """
+
+    shift: int = 0
+    base: int = 0
+    neg: int = 0
+    odd: int = 0
+    jam: int = 0
+
+    @classmethod
+    def of(cls, mode: str, shift: int) -> Rounding:
+        """The rounding of a mode; of a stochastic mode, without its random base."""
+        return cls(shift, *(rounding_terms(mode, shift) if mode not in STOCHASTIC else ()))
+
+
+class Range(NamedTuple):
+    """The codes [low, high] of a format of `bits` bits, and what is done outside of them.
+
+    rule: SATURATE, TO_ZERO or WRAP.  signed: 0 or 1.
+    """
+
+    low: int
+    high: int
+    rule: int
+    bits: int
+    signed: int
+
+    @classmethod
+    def of(cls, bits: int, signed: bool, overflow: str) -> Range:
+        low, high = code_range(bits, signed, overflow)
+        return cls(low, high, OVERFLOW_RULE[overflow], bits, int(signed))
+
+
 def rounding_terms(rounding: str, shift: int) -> tuple[int, int, int, int]:
     """(base, neg, odd, jam) of a deterministic mode for `shift` dropped bits, 0 to 62."""
     full = 2**shift - 1
@@ -107,11 +145,15 @@ def stochastic_base(words: np.ndarray, rounding: str, shift: int) -> np.ndarray:
 
 
 @jit
-def round_shift(value, shift, base, neg, odd, jam):
-    """`value` / 2**shift, rounded to an integer as the module's table says; 0 <= shift <= 62."""
-    floor = value >> shift
-    remainder = value - (floor << shift)
-    return (floor + ((remainder + base + neg * (value < 0) + odd * (floor & 1)) >> shift)) | jam
+def round_shift(value, base, rounding):
+    """`value` / 2**shift as an integer, rounded as the module's table says.
+
+    base: rounding.base, or the element's own base of a stochastic mode.
+    """
+    floor = value >> rounding.shift
+    remainder = value - (floor << rounding.shift)
+    carry = base + rounding.neg * (value < 0) + rounding.odd * (floor & 1)
+    return (floor + ((remainder + carry) >> rounding.shift)) | rounding.jam
 
 
 @jit
@@ -122,88 +164,54 @@ def wrap_code(code, bits, signed):
 
 
 @jit
-def overflow_code(code, low, high, rule, bits, signed):
-    """`code` brought into [low, high] by the overflow rule SATURATE, TO_ZERO or WRAP."""
-    if rule == SATURATE:
-        return min(max(code, low), high)
-    if low <= code <= high:
+def overflow_code(code, bounds):
+    """`code` brought into the Range `bounds` by its rule."""
+    if bounds.rule == SATURATE:
+        return min(max(code, bounds.low), bounds.high)
+    if bounds.low <= code <= bounds.high:
         return code
-    return wrap_code(code, bits, signed) if rule == WRAP else code * 0
+    return wrap_code(code, bounds.bits, bounds.signed) if bounds.rule == WRAP else code * 0
 
 
 @jit
-def requantize_codes(
-    values, bases, shift, base, neg, odd, jam, low, high, rule, bits, signed, out, counts
-):
-    """Round and bound 1-D `values` into `out`; adds what was below, above and flushed to `counts`.
+def requantize_codes(values, bases, rounding, bounds, out, counts):
+    """Round and bound 1-D `values` into `out`; add what was below, above and flushed to `counts`.
 
-    bases: int64 per-element bases of a stochastic mode, or an empty array.  0 <= shift <= 62.
+    bases: int64 bases of a stochastic mode, one for each element, or an empty array.
     """
     below = above = flushed = 0
     for i in range(values.size):
         value = np.int64(values[i])
-        code = round_shift(value, shift, bases[i] if bases.size else base, neg, odd, jam)
-        below += code < low
-        above += code > high
+        code = round_shift(value, bases[i] if bases.size else rounding.base, rounding)
+        below += code < bounds.low
+        above += code > bounds.high
         flushed += (value != 0) & (code == 0)
-        out[i] = overflow_code(code, low, high, rule, bits, signed)
+        out[i] = overflow_code(code, bounds)
     counts[BELOW] += below
     counts[ABOVE] += above
     counts[FLUSHED] += flushed
 
 
 @jit
-def _requantize_blocks(
-    start,
-    stop,
-    values,
-    bases,
-    shift,
-    base,
-    neg,
-    odd,
-    jam,
-    low,
-    high,
-    rule,
-    bits,
-    signed,
-    out,
-    counts,
-):
+def _requantize_blocks(start, stop, values, bases, rounding, bounds, out, counts):
     for block in range(start, stop):
         part = slice(block * BLOCK, (block + 1) * BLOCK)
-        requantize_codes(
-            values[part],
-            bases[part],
-            shift,
-            base,
-            neg,
-            odd,
-            jam,
-            low,
-            high,
-            rule,
-            bits,
-            signed,
-            out[part],
-            counts[block],
-        )
+        requantize_codes(values[part], bases[part], rounding, bounds, out[part], counts[block])
 
 
 @jit
-def _saturate_int32(values, shift, base, neg, odd, jam, low, high, out, counts):
+def _saturate_int32(values, rounding, low, high, out, counts):
     """requantize_codes by SATURATE with all arithmetic in int32, on 16 lanes; shift up to 30.
 
     NumPy's scalar functions keep int32 operands int32.
     """
     zero = np.int32(0)
     one = np.int32(1)
-    shift = np.int32(shift)
-    base = np.int32(base)
-    neg = np.int32(neg)
-    odd = np.int32(odd)
-    jam = np.int32(jam)
+    shift = np.int32(rounding.shift)
+    base = np.int32(rounding.base)
+    neg = np.int32(rounding.neg)
+    odd = np.int32(rounding.odd)
+    jam = np.int32(rounding.jam)
     low = np.int32(low)
     high = np.int32(high)
     below = above = flushed = zero
@@ -212,7 +220,8 @@ def _saturate_int32(values, shift, base, neg, odd, jam, low, high, out, counts):
         floor = np.right_shift(value, shift)
         remainder = np.subtract(value, np.left_shift(floor, shift))
         carry = np.add(
-            np.add(base, neg if value < zero else zero), odd if np.bitwise_and(floor, one) else zero
+            np.add(base, neg if value < zero else zero),
+            odd if np.bitwise_and(floor, one) else zero,
         )
         carry = np.right_shift(np.add(remainder, carry), shift)
         code = np.bitwise_or(np.add(floor, carry), jam)
@@ -226,33 +235,73 @@ def _saturate_int32(values, shift, base, neg, odd, jam, low, high, out, counts):
 
 
 @jit
-def _saturate_blocks(start, stop, values, shift, base, neg, odd, jam, low, high, out, counts):
+def _saturate_blocks(start, stop, values, rounding, low, high, out, counts):
     for block in range(start, stop):
         part = slice(block * BLOCK, (block + 1) * BLOCK)
-        _saturate_int32(
-            values[part], shift, base, neg, odd, jam, low, high, out[part], counts[block]
-        )
+        _saturate_int32(values[part], rounding, low, high, out[part], counts[block])
 
 
-def requantize_array(values, bases, shift, terms, bounds, out) -> np.ndarray:
+def requantize_array(values, bases, rounding: Rounding, bounds: Range, out) -> np.ndarray:
     """requantize_codes over blocks in parallel; returns the counts (below, above, flushed).
 
     A right shift of an int32 and the carry of a rounding stay int32, and no code is beyond its
-    limits."""
+    limits.
+    """
     counts = np.zeros((-(-values.size // BLOCK), 3), np.int64)
-    low, high, rule, _, _ = bounds
-    if (
-        values.dtype == np.int32
-        and not bases.size
-        and rule == SATURATE
-        and shift <= MAX_SHIFT_INT32
-    ):
-        limits = max(low, -(2**31)), min(high, 2**31 - 1)
-        parallel_for(_saturate_blocks, len(counts), 2, values, shift, *terms, *limits, out, counts)
+    narrow = values.dtype == np.int32 and not bases.size and rounding.shift <= MAX_SHIFT_INT32
+    if narrow and bounds.rule == SATURATE:
+        low = max(bounds.low, -(2**31))
+        high = min(bounds.high, 2**31 - 1)
+        parallel_for(_saturate_blocks, len(counts), 2, values, rounding, low, high, out, counts)
     else:
         parallel_for(
-            _requantize_blocks, len(counts), 2, values, bases, shift, *terms, *bounds, out, counts
+            _requantize_blocks, len(counts), 2, values, bases, rounding, bounds, out, counts
         )
+    return counts.sum(axis=0)
+
+
+QUOTIENT_GUARD_BITS = 16
+"""Bits of a quotient below the step to which it is rounded, the last one sticky."""
+
+
+@jit
+def _requantize_quotients(start, stop, numerators, division, bases, rounding, bounds, out, counts):
+    left, divisor = division
+    for block in range(start, stop):
+        tally = counts[block]
+        for i in range(block * BLOCK, min((block + 1) * BLOCK, numerators.size)):
+            numerator = np.int64(numerators[i]) << left
+            quotient = numerator // divisor
+            quotient |= np.int64(quotient * divisor != numerator)
+            code = round_shift(quotient, bases[i] if bases.size else rounding.base, rounding)
+            tally[BELOW] += code < bounds.low
+            tally[ABOVE] += code > bounds.high
+            tally[FLUSHED] += (numerator != 0) & (code == 0)
+            out[i] = overflow_code(code, bounds)
+
+
+def requantize_quotients(
+    numerators, division: tuple[int, int], bases, rounding: Rounding, bounds: Range, out
+) -> np.ndarray:
+    """Round (numerators << left) / divisor and bound it; returns the counts.
+
+    division: (left, divisor).  The shifted numerators stay within 62 bits, the divisor is above 0.
+    A quotient is its floor with a sticky last bit, which is 1 where the division leaves a
+    remainder.  rounding.shift is QUOTIENT_GUARD_BITS, so that every mode rounds it right.
+    """
+    counts = np.zeros((-(-numerators.size // BLOCK), 3), np.int64)
+    parallel_for(
+        _requantize_quotients,
+        len(counts),
+        2,
+        numerators,
+        division,
+        bases,
+        rounding,
+        bounds,
+        out,
+        counts,
+    )
     return counts.sum(axis=0)
 
 

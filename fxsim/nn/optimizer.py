@@ -18,9 +18,9 @@ import numpy as np
 from fxsim.errors import InputError
 from fxsim.factors import Factor
 from fxsim.formats import Format
-from fxsim.kernels.elementwise.update import velocity_sums
-from fxsim.requantizer import Requantizer
-from fxsim.rng import Stream
+from fxsim.ops.update import velocity_sums
+from fxsim.quantizer import Quantizer
+from fxsim.tensor import Tensor
 
 MAX_MOMENTUM = 0.9999
 MAX_SUM_BITS = 62
@@ -134,23 +134,10 @@ class Velocity:
             )
         return cls(np.zeros(shape, format.storage), format, multipliers, 1 - finest.bit_length())
 
-    def advance(
-        self,
-        grads: np.ndarray,
-        parameter: np.ndarray,
-        rounding: str,
-        overflow: str,
-        stream: Stream | None,
-    ) -> np.ndarray:
-        """v' = mu v + G + lambda W in place, exact and then quantized once.
-
-        Returns the counts (below, above, flushed).
-        """
-        sums = np.empty(self.codes.shape, np.int64)
-        velocity_sums(self.codes, grads, parameter, self.multipliers, sums)
-        return Requantizer(self.step_exp, self.format, rounding, overflow).apply(
-            sums, self.codes, stream
-        )
+    def advance(self, grads: Tensor, parameter: Tensor, quantizer: Quantizer) -> None:
+        """v' = mu v + G + lambda W in place, exact and then quantized once."""
+        sums = velocity_sums((self.codes, grads.operand, parameter.operand), self.multipliers)
+        quantizer.quantized(sums, self.step_exp, self.codes)
 
 
 def _step(format: Format) -> Fraction:

@@ -22,7 +22,14 @@ from fxsim.accumulator import Accumulator
 from fxsim.kernels.accumulators.adders import accumulate_tiles, accumulate_tree
 from fxsim.kernels.accumulators.saturating import accumulate_saturating
 from fxsim.kernels.accumulators.windows import gather_rows
-from fxsim.kernels.rounding import OVERFLOW_RULE, SATURATE, requantize_array, rounding_terms
+from fxsim.kernels.rounding import (
+    OVERFLOW_RULE,
+    SATURATE,
+    Range,
+    Rounding,
+    requantize_array,
+    rounding_terms,
+)
 
 BLOCK_CODES = 2**22
 """Codes of the left operand that are gathered at a time."""
@@ -73,9 +80,9 @@ def bounded(sums: np.ndarray, model: Accumulator, extra_bits: int = 0) -> tuple[
     """
     out = np.empty_like(sums)
     (low, high) = model.range(extra_bits)
-    bounds = low, high, OVERFLOW_RULE[model.overflow], model.bits + extra_bits, 1
+    bounds = Range(low, high, OVERFLOW_RULE[model.overflow], model.bits + extra_bits, 1)
     counts = requantize_array(
-        sums.reshape(-1), np.empty(0, np.int64), 0, (0, 0, 0, 0), bounds, out.reshape(-1)
+        sums.reshape(-1), np.empty(0, np.int64), Rounding(), bounds, out.reshape(-1)
     )
     return out, int(counts[0] + counts[1])
 

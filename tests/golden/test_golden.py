@@ -26,8 +26,8 @@ from fxsim.golden.check import check
 from fxsim.golden.export import Vectors, encode, write_vectors
 from fxsim.golden.header import to_header
 from fxsim.golden.manifest import Manifest
-from fxsim.golden.memfile import from_hex, to_hex
 from fxsim.golden.replay import replay
+from fxsim.memfile import from_hex, to_hex
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.networks import cifar10_convnet

@@ -1,6 +1,6 @@
 """Runs the benches of this folder in Icarus Verilog and Verilator.
 
-Files of codes as in fxsim.golden.memfile.
+Files of codes as in fxsim.memfile.
 """
 
 import os
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fxsim import Format
-from fxsim.golden.memfile import from_hex, to_hex
+from fxsim.memfile import from_hex, to_hex
 
 FOLDER = Path(__file__).parent
 UNITS = (

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fxsim.golden.arithmetic import narrowed
 from fxsim.golden.explain.changes import (
     Alternative,
     averaging_changes,
@@ -22,10 +23,11 @@ from fxsim.golden.explain.recipe import Recipe
 from fxsim.golden.explain.semantics import MASKS, Semantics
 from fxsim.golden.explain.source import Source
 from fxsim.golden.manifest import Entry
-from fxsim.kernels.elementwise import softmax
-from fxsim.kernels.rounding import OVERFLOW_RULE, code_range, stochastic_base
 from fxsim.nn.spec import RELU_RANGE_EXP
-from fxsim.requantizer import Requantizer
+from fxsim.ops.exact import Quotient
+from fxsim.ops.loss import softmax_cross_entropy_grad
+from fxsim.quantizer import STOCHASTIC, Quantizer
+from fxsim.tensor import Tensor
 
 
 class Preactivations(Recipe):
@@ -115,38 +117,14 @@ class LossGradient(Recipe):
         yield change(self.default, "not divided by the batch size", divide=False)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        logits = self.operand("logits").reshape(self.source.manifest.batch, -1)
-        labels = self.operand("labels")
-        logits_exp = self.source.entry(self.layer.name, "logits").format.step_exp
-        format = self.entry.format
-        left, divisor = softmax.gradient_division(
-            format.step_exp, len(logits) if semantics.divide else 1
-        )
-        requantizer = Requantizer(
-            format.step_exp - softmax.GUARD_BITS, format, semantics.rounding, semantics.overflow
-        )
-        bases = np.empty((0, 0), np.int64)
-        if requantizer.stochastic:
-            words = self.source.words(self.layer.name, self.entry.tensor)
-            bases = stochastic_base(words, requantizer.rounding, requantizer.shift).reshape(
-                logits.shape
-            )
-        low, high = code_range(format.bits - semantics.narrower, format.signed, semantics.overflow)
-        out = np.empty(logits.shape, np.int64)
-        softmax.softmax_gradient(
-            logits,
-            labels,
-            softmax.softmax_scale_shift(logits_exp),
-            softmax.EXP2_TABLE,
-            left,
-            divisor,
-            bases,
-            *requantizer.terms(requantizer.shift),
-            low,
-            high,
-            OVERFLOW_RULE[semantics.overflow],
-            format.bits - semantics.narrower,
-            out,
-            np.zeros(3, np.int64),
-        )
+        entry = self.source.entry(self.layer.name, "logits")
+        codes = self.operand("logits").reshape(self.source.manifest.batch, -1)
+        error = softmax_cross_entropy_grad(Tensor(codes, entry.format), self.operand("labels"))
+        divisor = error.divisor if semantics.divide else 1
+        words = None
+        if semantics.rounding in STOCHASTIC:
+            words = self.source.words(self.layer.name, self.entry.tensor).reshape(codes.shape)
+        format = narrowed(self.entry.format, semantics.narrower)
+        quantizer = Quantizer(format, semantics.rounding, semantics.overflow, words)
+        out = Quotient(error.numerators, error.step_exp, divisor).to(quantizer).codes
         return out[rows]

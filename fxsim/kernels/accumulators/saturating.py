@@ -23,7 +23,7 @@ from fxsim.kernels.llvm import I64
 from fxsim.kernels.products.matmul import gemm
 from fxsim.kernels.products.paths import INT32_MAX, never_saturates
 from fxsim.kernels.products.tile import best_path
-from fxsim.kernels.rounding import MAX_SHIFT_INT32, round_shift, wrap_code
+from fxsim.kernels.rounding import MAX_SHIFT_INT32, Rounding, round_shift, wrap_code
 from fxsim.kernels.threads import parallel_for
 
 NO_ROUNDING = (0, 0, 0, 0)
@@ -303,7 +303,9 @@ def gemm_saturating(start, stop, a, b, shift, base, neg, odd, jam, low, high, ou
         for k in range(a.shape[1]):
             left = np.int64(a[m, k])
             for n in range(b.shape[1]):
-                total = out[m, n] + round_shift(left * b[k, n], shift, base, neg, odd, jam)
+                total = out[m, n] + round_shift(
+                    left * b[k, n], base, Rounding(shift, base, neg, odd, jam)
+                )
                 kept = min(max(total, low), high)
                 overflows[m, n] += kept != total
                 out[m, n] = kept
@@ -321,7 +323,9 @@ def gemm_wrapping(start, stop, a, b, shift, base, neg, odd, jam, bits, out, over
         for k in range(a.shape[1]):
             left = np.int64(a[m, k])
             for n in range(b.shape[1]):
-                total = out[m, n] + round_shift(left * b[k, n], shift, base, neg, odd, jam)
+                total = out[m, n] + round_shift(
+                    left * b[k, n], base, Rounding(shift, base, neg, odd, jam)
+                )
                 kept = wrap_code(total, bits, 1)
                 overflows[m, n] += kept != total
                 out[m, n] = kept

@@ -9,7 +9,7 @@ For logit codes z with step 2**step_exp, per sample:
                                                     integer part; 0 where that passes 31
     s    = sum e_k                                  exact
     p_k  = e_k / s, 16 bits                         one division, nearest, ties up; saturated to 1 - 2**-16
-    g_k  = (p_k - [k is the label]) / N             one quantization of the exact quotient
+    g_k  = (p_k - [k is the label]) / N             one quantization of the exact quotient, made elsewhere
     loss = ln 2 * (log2 s - 30 + v_label)           24 fraction bits; log2 bit by bit (repeated squaring)
 """
 
@@ -20,7 +20,6 @@ from math import isqrt
 import numpy as np
 
 from fxsim.kernels.jit import jit
-from fxsim.kernels.rounding import overflow_code, round_shift
 
 TABLE_BITS = 8
 REST_BITS = 16
@@ -28,9 +27,6 @@ FRACTION_BITS = TABLE_BITS + REST_BITS
 EXP_BITS = 30
 PROBABILITY_BITS = 16
 LOSS_STEP_EXP = -FRACTION_BITS
-GUARD_BITS = 16
-"""Bits kept below the gradient's step, the last one sticky, before it is rounded."""
-
 LOG2_E_BITS = 29
 LOG2_E = 774541002  # round(log2(e) * 2**29)
 LN_2_BITS = 24
@@ -130,52 +126,9 @@ def softmax_cross_entropy(logits, labels, scale_shift, table, losses):
 
 
 @jit
-def softmax_gradient(
-    logits,
-    labels,
-    scale_shift,
-    table,
-    left,
-    divisor,
-    bases,
-    base,
-    neg,
-    odd,
-    jam,
-    low,
-    high,
-    rule,
-    bits,
-    out,
-    counts,
-):
-    """out (N, M) = (p - onehot) / N in the gradient's format; counts as in `requantize_codes`.
-
-    The exact quotient is floor((p - onehot) * 2**left / divisor) with GUARD_BITS below the step and
-    a sticky last bit.  bases: (N, M) int64 bases of a stochastic mode, or (0, 0).
-    """
+def softmax_error(logits, labels, scale_shift, table, out):
+    """out (N, M) int64 = p - onehot, with PROBABILITY_BITS fraction bits."""
     exponents = np.empty(logits.shape[1], np.int64)
-    probabilities = np.empty(logits.shape[1], np.int64)
     for n in range(logits.shape[0]):
-        softmax_row(logits[n], scale_shift, table, exponents, probabilities)
-        for k in range(logits.shape[1]):
-            numerator = (probabilities[k] - (np.int64(k == labels[n]) << PROBABILITY_BITS)) << left
-            quotient = numerator // divisor
-            quotient |= np.int64(quotient * divisor != numerator)
-            code = round_shift(
-                quotient, GUARD_BITS, bases[n, k] if bases.size else base, neg, odd, jam
-            )
-            counts[0] += code < low
-            counts[1] += code > high
-            counts[2] += (numerator != 0) & (code == 0)
-            out[n, k] = overflow_code(code, low, high, rule, bits, 1)
-
-
-def gradient_division(step_exp: int, samples: int) -> tuple[int, int]:
-    """(left, divisor) of `softmax_gradient` for a gradient step 2**step_exp and a batch of
-    `samples`.
-
-    (p - onehot) has 17 bits, so that left up to 45 stays within 62.
-    """
-    left = -PROBABILITY_BITS - step_exp + GUARD_BITS
-    return (left, samples) if left >= 0 else (0, samples << -left)
+        softmax_row(logits[n], scale_shift, table, exponents, out[n])
+        out[n, labels[n]] -= 1 << PROBABILITY_BITS

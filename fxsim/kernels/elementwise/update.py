@@ -13,10 +13,12 @@ made here."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fxsim.kernels.jit import jit
-from fxsim.kernels.rounding import round_shift
+from fxsim.kernels.rounding import Rounding, round_shift
 from fxsim.kernels.threads import GRAIN, parallel_for
 
 BLOCK = 8192
@@ -28,23 +30,31 @@ UPDATE_STOPPED = 3
 is 0, and non-zero updates that left the weight's code as it was."""
 
 
+class Scale(NamedTuple):
+    """The factor mantissa * 2**left on a gradient, before the rounding drops its bits."""
+
+    mantissa: int
+    left: int
+
+
+class Held(NamedTuple):
+    """The codes of a parameter and of its accumulator: `below` bits, and the ends of both ranges."""
+
+    below: int
+    weight_low: int
+    weight_high: int
+    low: int
+    high: int
+
+
 def update(
-    weights,
-    accumulators,
-    grads,
-    bases,
-    mantissa,
-    left,
-    shift,
-    terms,
-    below,
-    weight_bounds,
-    accumulator_bounds,
+    weights, accumulators, grads, bases, scale: Scale, rounding: Rounding, held: Held
 ) -> np.ndarray:
     """One SGD step in place on 1-D arrays; returns the counts (4,).
 
-    u = round(grads * mantissa * 2**left / 2**shift), one of left and shift being 0.  bases: int64
-    bases of a stochastic mode, or empty.  terms: `rounding_terms`.  bounds: (low, high)."""
+    u = round(grads * scale): where the rounding drops bits, scale.left is 0.  bases: int64 bases of
+    a stochastic mode, or empty.
+    """
     counts = np.empty((-(-weights.size // BLOCK), 4), np.int64)
     parallel_for(
         _update_blocks,
@@ -54,40 +64,16 @@ def update(
         accumulators,
         grads,
         bases,
-        mantissa,
-        left,
-        shift,
-        *terms,
-        below,
-        *weight_bounds,
-        *accumulator_bounds,
+        scale,
+        rounding,
+        held,
         counts,
     )
     return counts.sum(axis=0)
 
 
 @jit
-def _update_blocks(
-    start,
-    stop,
-    weights,
-    accumulators,
-    grads,
-    bases,
-    mantissa,
-    left,
-    shift,
-    base,
-    neg,
-    odd,
-    jam,
-    below,
-    weight_low,
-    weight_high,
-    accumulator_low,
-    accumulator_high,
-    counts,
-):
+def _update_blocks(start, stop, weights, accumulators, grads, bases, scale, rounding, held, counts):
     for block in range(start, stop):
         part = slice(block * BLOCK, (block + 1) * BLOCK)
         _update_block(
@@ -95,52 +81,25 @@ def _update_blocks(
             accumulators[part],
             grads[part],
             bases[part],
-            mantissa,
-            left,
-            shift,
-            base,
-            neg,
-            odd,
-            jam,
-            below,
-            weight_low,
-            weight_high,
-            accumulator_low,
-            accumulator_high,
+            scale,
+            rounding,
+            held,
             counts[block],
         )
 
 
 @jit
-def _update_block(
-    weights,
-    accumulators,
-    grads,
-    bases,
-    mantissa,
-    left,
-    shift,
-    base,
-    neg,
-    odd,
-    jam,
-    below,
-    weight_low,
-    weight_high,
-    accumulator_low,
-    accumulator_high,
-    counts,
-):
-    half = np.int64(1) << below >> 1
+def _update_block(weights, accumulators, grads, bases, scale, rounding, held, counts):
+    half = np.int64(1) << held.below >> 1
     weight_clipped = accumulator_clipped = flushed = stopped = 0
     for i in range(weights.size):
-        scaled = np.int64(grads[i]) * mantissa << left
-        step = round_shift(scaled, shift, bases[i] if bases.size else base, neg, odd, jam)
-        total = (np.int64(weights[i]) << below) + accumulators[i] - step
-        rounded = (total + half) >> below
-        weight = min(max(rounded, weight_low), weight_high)
-        rest = total - (weight << below)
-        kept = min(max(rest, accumulator_low), accumulator_high)
+        scaled = np.int64(grads[i]) * scale.mantissa << scale.left
+        step = round_shift(scaled, bases[i] if bases.size else rounding.base, rounding)
+        total = (np.int64(weights[i]) << held.below) + accumulators[i] - step
+        rounded = (total + half) >> held.below
+        weight = min(max(rounded, held.weight_low), held.weight_high)
+        rest = total - (weight << held.below)
+        kept = min(max(rest, held.low), held.high)
         weight_clipped += weight != rounded
         accumulator_clipped += kept != rest
         flushed += (grads[i] != 0) & (step == 0)

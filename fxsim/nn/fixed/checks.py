@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fxsim.errors import InputError
-from fxsim.formats import Format
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Network
 
@@ -51,38 +48,3 @@ def check_supported(network: Network, assignment: PrecisionAssignment) -> None:
         raise InputError(
             f"activation_grads of the last layer may have a step down to 2^-44, got {last}"
         )
-
-
-def check_images(images: np.ndarray, network: Network, format: Format) -> np.ndarray:
-    """Image codes (N, H, W, C) as the kernels take them.
-
-    TypeError or InputError unless they are in `format`.
-    """
-    shape = network.input_shape
-    if not isinstance(images, np.ndarray) or images.dtype.kind not in "iu":
-        raise TypeError(
-            "images must be an integer array of codes; use fxsim.datasets.pixels.pixel_codes or "
-            "fxsim.quantize"
-        )
-    if images.shape[1:] != shape or len(images) == 0:
-        raise InputError(
-            f"images must have shape (N, {', '.join(map(str, shape))}), got {images.shape}"
-        )
-    if images.min() < format.min_code or images.max() > format.max_code:
-        raise InputError(
-            f"images must be codes in [{format.min_code}, {format.max_code}], got "
-            f"[{images.min()}, {images.max()}]"
-        )
-    return images.astype(format.storage, copy=False)
-
-
-def check_labels(labels: np.ndarray, network: Network) -> np.ndarray:
-    """Labels (N,) as int64; TypeError or InputError unless they are classes of the network."""
-    labels = np.asarray(labels)
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
-    if labels.size and not (labels.min() >= 0 and labels.max() < network.classes):
-        raise InputError(
-            f"labels must be in [0, {network.classes - 1}], got [{labels.min()}, {labels.max()}]"
-        )
-    return labels.astype(np.int64)

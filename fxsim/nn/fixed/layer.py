@@ -1,83 +1,423 @@
-"""From what leaves the ReLU to the output of a layer, and back: pooling, then dropout, on codes."""
+"""One layer in fixed point: its forward pass, and its way back."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from fxsim.factors import MANTISSA_BITS
+from fxsim.errors import InputError
 from fxsim.formats import Format
-from fxsim.kernels import memory
-from fxsim.kernels.elementwise import dropout as dropout_kernel
-from fxsim.kernels.elementwise import pool as pool_kernel
-from fxsim.kernels.elementwise.relu_mask import gate
-from fxsim.nn import dropout
-from fxsim.nn.fixed.batch_norm import Normalized
-from fxsim.nn.fixed.step import Run
-from fxsim.nn.precision import LayerPrecision
-from fxsim.nn.spec import RELU_RANGE_EXP, Layer, Pool, Shape
+from fxsim.nn.fixed.parameters import TrainedParameter
+from fxsim.nn.fixed.step import Step, lent
+from fxsim.nn.precision import BatchNormPrecision, PrecisionAssignment
+from fxsim.nn.spec import (
+    BATCH_NORM_EPSILON_EXP,
+    RELU_RANGE_EXP,
+    RUNNING_RATE_EXP,
+    Conv,
+    Layer,
+    LayerShape,
+    Network,
+)
+from fxsim.ops.arithmetic import sum as exact_sum
+from fxsim.ops.batch_norm import (
+    BatchNorm,
+    BatchNormFormats,
+    BatchNormGrad,
+    Normalized,
+    Running,
+    running_format,
+)
+from fxsim.ops.dropout import Scaled, before_dropout, grad_format, kept
+from fxsim.ops.exact import Exact, max_pooled
+from fxsim.ops.pooling import (
+    average_grad_format,
+    average_pooled,
+    before_average_pool,
+    before_max_pool,
+)
+from fxsim.ops.products import Forward, Geometry, InputGrad, WeightGrad
+from fxsim.ops.relu import gated
+from fxsim.ops.summation import addition
+from fxsim.quantizer import Quantizer
+from fxsim.tensor import Tensor
+
+FURTHER = ("bias", "gamma", "beta")
+"""Parameters beside the weights."""
+
+
+class Output(NamedTuple):
+    """What a layer's output is: a tensor of layer `owner`, its name and its format."""
+
+    owner: str
+    tensor: str
+    format: Format
 
 
 @dataclass
-class Record:
+class LayerTape:
     """What the backward pass needs of a layer's forward pass.
 
-    source, weight: A_l and W_l as the products read them.  shape: (H, W, O) of what the ReLU reads.
-    mask: ReLU mask. winner: of max pooling.  kept: what dropout kept.  normalized: of batch norm.
+    input, weight: A_l and W_l as the products read them.  mask: of the ReLU.  winner: of max
+    pooling.  kept: what dropout kept.  normalized: of batch norm.
     """
 
-    source: np.ndarray
-    weight: np.ndarray
-    shape: Shape
+    input: Tensor
+    weight: Tensor
     mask: np.ndarray | None = None
     winner: np.ndarray | None = None
     kept: np.ndarray | None = None
     normalized: Normalized | None = None
 
 
-def gradient_format(layer: Layer, formats: LayerPrecision) -> Format:
-    """G^A at what the ReLU reads.
+class LayerGrads(NamedTuple):
+    """What a layer's way back gives.
 
-    G^A's format, scaled by dropout, with a finer step where average pooling divides.
+    inner: gradient at what the ReLU reads.  pre: gradient at the pre-activations, which the
+    products read; `inner` itself without batch norm.  parameters: of bias, or of gamma and beta,
+    and of the weights, by kind.
     """
-    format = _dropped_format(layer, formats.activation_grads)
-    if layer.pool and layer.pool.kind == "average":
-        finer = pool_kernel.average_pool_gradient_bits(layer.pool.size)
-        grown = 2**finer != layer.pool.size**2  # 2**finer / size**2 lies in [1, 2)
-        return Format(format.bits + grown, format.range_exp - finer + grown)
-    return format
+
+    inner: Tensor
+    pre: Tensor
+    parameters: dict[str, Tensor]
 
 
-def _dropped_format(layer: Layer, format: Format) -> Format:
-    """G^A before dropout.
+class FixedLayer:
+    """A layer of a FixedNetwork: all that follows from formats and shapes, worked out once.
 
-    A range that holds it scaled, a step coarser by the scale's power of two.
+    branch: format of the residual branch that is added, None without one.  path: 'auto', or the
+    instruction path to force.  Raises InputError, which names the layer, where no exact path exists.
     """
-    down, up = dropout.scale_bits(layer)
-    return Format(format.bits + up - down, format.range_exp + up)
+
+    def __init__(
+        self,
+        network: Network,
+        name: str,
+        assignment: PrecisionAssignment,
+        output: Output,
+        branch: Format | None,
+        path: str = "auto",
+    ):
+        self.layer: Layer = network.layer(name)
+        self.name = name
+        self.shape: LayerShape = network.shape(name)
+        self.formats = assignment.layers[name]
+        self.output = output
+        self.reads_images = network.source(name) is None
+        try:
+            self._build(branch, assignment, path)
+        except InputError as error:
+            raise InputError(f"layer {name!r}: {error}") from None
+
+    def _build(self, branch: Format | None, assignment: PrecisionAssignment, path: str) -> None:
+        formats = self.formats
+        accumulators = assignment.accumulators_of(self.name)
+        geometry = geometry_of(self.layer, self.shape)
+        self.inner_format = inner_grad_format(self.layer, formats.activation_grads)
+        self.norm: BatchNorm | None = None
+        self.norm_grad: BatchNormGrad | None = None
+        self.pre_format = self.inner_format
+        if self.layer.batch_norm:
+            precision = formats.batch_norm or BatchNormPrecision()
+            self.pre_format = precision.preactivation_grads or self.inner_format
+            self.norm = _batch_norm(formats.preactivations, precision, branch)
+            self.norm_grad = BatchNormGrad(self.norm, self.inner_format, self.pre_format)
+        bias = formats.bias if self.layer.bias else None
+        self.forward_product = Forward(
+            formats.activations, formats.weights, geometry, path, accumulators.get("forward"), bias
+        )
+        self.input_grad = InputGrad(
+            self.pre_format, formats.weights, geometry, path, accumulators.get("input_grad")
+        )
+        self.weight_grad = WeightGrad(
+            formats.activations, self.pre_format, geometry, path, accumulators.get("weight_grad")
+        )
+        self.addition = None
+        if branch is not None and self.norm is None:
+            self.addition = addition(self.forward_product.format, branch, geometry.outputs)
+
+    @property
+    def weighted(self) -> tuple[Forward, InputGrad, WeightGrad]:
+        """The layer's three products."""
+        return self.forward_product, self.input_grad, self.weight_grad
+
+    @property
+    def relu_input_format(self) -> Format:
+        """Format of what the ReLU reads, exact."""
+        if self.norm is not None:
+            return self.norm.format
+        return self.addition.format if self.addition else self.forward_product.format
+
+    def check_batch(self, images: int) -> None:
+        """InputError where sums over so many images are not exact."""
+        try:
+            self.weight_grad.format_of(images)
+            rows, columns, _ = self.shape.pre
+            if self.norm is not None and self.norm_grad is not None:
+                self.norm.check_terms(images * rows * columns)
+                self.norm_grad.check_terms(images * rows * columns)
+        except InputError as error:
+            raise InputError(f"layer {self.name!r}: {error}") from None
+
+    def forward(
+        self,
+        tape: LayerTape,
+        branch: Tensor | None,
+        parameters: Mapping[str, TrainedParameter],
+        running: Running | None,
+        step: Step,
+    ) -> Tensor:
+        """The layer's output; the tape gets what the backward pass needs."""
+        bias = parameters["bias"].tensor if "bias" in parameters else None
+        exact = self.forward_product(*self._operands(tape), bias.operand if bias is not None else None)
+        self._see_operands(tape, exact, parameters, step)
+        relu_input = self._relu_input(exact, tape, branch, parameters, running, step)
+        if step.probe and relu_input is not exact:
+            step.see("relu_inputs", self.name, relu_input.tensor())
+        codes = self._activated(relu_input, tape, step)
+        step.count_overflows(self.name, "forward", exact)
+        codes = self._pooled(codes, tape)
+        codes = codes.astype(self.output.format.storage, copy=False)
+        codes = self._dropped(codes, tape, step)
+        result = lent(codes, self.output.format)
+        if self.output.tensor != "activations":  # those are seen where they are read
+            step.see(self.output.tensor, self.name, result)
+        return result
+
+    def _operands(self, tape: LayerTape) -> tuple[np.ndarray, np.ndarray]:
+        geometry = self.forward_product.geometry
+        images = tape.input.operand.reshape(-1, *geometry.input)
+        return images, tape.weight.operand.reshape(geometry.weight)
+
+    def _see_operands(
+        self,
+        tape: LayerTape,
+        exact: Exact,
+        parameters: Mapping[str, TrainedParameter],
+        step: Step,
+    ) -> None:
+        if not step.probe:
+            return
+        step.see("activations", self.name, tape.input)
+        step.see("weights", self.name, tape.weight)
+        for kind in FURTHER:
+            if kind in parameters:
+                step.see(kind, self.name, parameters[kind].tensor)
+        step.see("preactivations", self.name, exact.tensor())
+
+    def _relu_input(
+        self,
+        exact: Exact,
+        tape: LayerTape,
+        branch: Tensor | None,
+        parameters: Mapping[str, TrainedParameter],
+        running: Running | None,
+        step: Step,
+    ) -> Exact:
+        """What the ReLU reads: after batch norm and the residual addition, if there are any."""
+        other = branch.operand if branch is not None else None
+        if self.norm is None:
+            return exact if self.addition is None else self.addition.of(exact.sums(), other)
+        gamma = parameters["gamma"].codes.astype(np.int64)
+        beta = parameters["beta"].codes.astype(np.int64)
+        tape.normalized = self._normalized(exact, running, step)
+        return self.norm.affine(gamma, beta).of(tape.normalized.codes, other)
+
+    def _normalized(self, exact: Exact, running: Running | None, step: Step) -> Normalized:
+        assert self.norm is not None
+        norm = self.norm
+        moments = np.empty((2, exact.shape[-1]), np.int64) if step.training else None
+        quantizer = step.quantizer(self.name, "preactivations", norm.input)
+        codes, _ = exact.rounded_with_moments(quantizer, False, moments)  # type: ignore[attr-defined]
+        formats = norm.formats
+
+        def quantizers(tensor: str) -> Quantizer:
+            return step.quantizer(self.name, tensor, getattr(formats, tensor))
+
+        made = norm.forward(codes, moments, running, quantizers, step.reuse)
+        if step.probe:
+            assert running is not None
+            see = step.see
+            see("quantized_preactivations", self.name, lent(codes, norm.input))
+            see("mean", self.name, lent(made.mean, formats.mean))
+            see("variance", self.name, lent(made.variance, formats.variance))
+            see("running_mean", self.name, lent(running.mean, running_format(formats.mean)))
+            see(
+                "running_variance",
+                self.name,
+                lent(running.variance, running_format(formats.variance)),
+            )
+            roots = made.inverse_roots.astype(np.int64)
+            see("inverse_roots", self.name, lent(roots, norm.inverse_root.format))
+            see("normalized", self.name, lent(made.codes, formats.normalized))
+        return made
+
+    def _activated(self, relu_input: Exact, tape: LayerTape, step: Step) -> np.ndarray:
+        """Codes of what leaves the ReLU, or max pooling where one kernel does both."""
+        layer = self.layer
+        owner, tensor, format = self.output
+        quantizer = step.quantizer(owner, tensor, relu_format(layer, format))
+        if layer.relu and layer.pool and layer.pool.kind == "max":
+            codes, tape.winner = relu_input.rounded_and_pooled(quantizer, layer.pool.size)
+        else:
+            codes, tape.mask = relu_input.rounded(quantizer, layer.relu)
+        return codes.reshape(
+            -1, *(self.shape.output if tape.winner is not None else self.shape.pre)
+        )
+
+    def _pooled(self, codes: np.ndarray, tape: LayerTape) -> np.ndarray:
+        layer = self.layer
+        if layer.pool is None or tape.winner is not None:
+            return codes
+        if layer.pool.kind == "max":
+            codes, tape.winner = max_pooled(codes, None, layer.pool.size)
+            return codes
+        return average_pooled(codes, layer.pool.size)
+
+    def _dropped(self, codes: np.ndarray, tape: LayerTape, step: Step) -> np.ndarray:
+        rate = self.layer.dropout
+        if not (rate and step.training):
+            return codes
+        stays = kept(rate, step.words(self.name, "dropout").words(codes.shape))
+        tape.kept = stays.view(np.uint8)
+        scaled = Scaled(lent(codes, self.output.format), tape.kept, rate)
+
+        def count(counts):  # type: ignore[no-untyped-def]
+            step.result.counts[self.name, "dropout"] = counts
+
+        out, _ = scaled.rounded(Quantizer(self.output.format, counted=count), relu=False)
+        return out
+
+    def backward(
+        self,
+        tape: LayerTape,
+        arriving: Tensor,
+        parameters: Mapping[str, TrainedParameter],
+        step: Step,
+    ) -> LayerGrads:
+        """The gradients of the layer's parameters and at its pre-activations."""
+        step.see("activation_grads", self.name, arriving)
+        inner = lent(self._at_relu_input(arriving, tape, step.reuse), self.inner_format)
+        pre = inner
+        grads: dict[str, Tensor] = {}
+        if self.norm_grad is not None:
+            pre, grads = self._through_norm(inner, tape, parameters, step)
+        step.see("preactivation_grads", self.name, pre)
+        return LayerGrads(inner, pre, self._weight_grads(tape, pre, step) | grads)
+
+    def _at_relu_input(self, arriving: Tensor, tape: LayerTape, reuse: bool) -> np.ndarray:
+        """Gradient codes at what the ReLU reads (N, H, W, O), in `inner_format`.
+
+        reuse: whether the memory of `arriving` may be used for them.
+        """
+        grads = arriving.operand
+        layer = self.layer
+        format = arriving.format
+        if tape.kept is not None:
+            grads = before_dropout(grads, tape.kept, layer.dropout, format)
+            format = grad_format(format, layer.dropout)
+        shape = (len(grads), *self.shape.pre)
+        if layer.pool and layer.pool.kind == "max":
+            assert tape.winner is not None
+            return before_max_pool(grads, tape.winner, layer.pool.size, shape)
+        if layer.pool:
+            grads = before_average_pool(grads, layer.pool.size, shape, format)
+        if tape.mask is None:
+            return grads
+        return gated(grads, tape.mask.reshape(grads.shape), reuse or layer.pool is not None)
+
+    def _through_norm(
+        self,
+        inner: Tensor,
+        tape: LayerTape,
+        parameters: Mapping[str, TrainedParameter],
+        step: Step,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gradient at the pre-activations, and those of gamma and beta."""
+        norm_grad = self.norm_grad
+        assert norm_grad is not None and tape.normalized is not None
+        precision = self.formats.batch_norm or BatchNormPrecision()
+        formats = {
+            "gamma_grads": precision.gamma_grads,
+            "beta_grads": precision.beta_grads,
+            "preactivation_grads": self.pre_format,
+        }
+
+        def quantizers(tensor: str) -> Quantizer:
+            return step.quantizer(self.name, tensor, formats[tensor])
+
+        step.see("relu_input_grads", self.name, inner)
+        reuse = step.reuse and not self.layer.add  # a residual branch reads the gradient, too
+        gamma = parameters["gamma"].codes.astype(np.int64)
+        made = norm_grad.backward(inner.operand, tape.normalized, gamma, quantizers, reuse)
+        grads = {
+            "gamma": lent(made.gamma, precision.gamma_grads),
+            "beta": lent(made.beta, precision.beta_grads),
+        }
+        if step.probe:
+            step.see("gamma_grads", self.name, grads["gamma"])
+            step.see("beta_grads", self.name, grads["beta"])
+            sums = made.sums
+            constants = (sums.first, sums.second, sums.constant)
+            for (kind, format), values in zip(norm_grad.formats.items(), constants):
+                codes = lent(values.astype(np.int64), format)
+                step.see(f"normalization_{kind}", self.name, codes)
+        return lent(made.codes, self.pre_format), grads
+
+    def _weight_grads(self, tape: LayerTape, pre: Tensor, step: Step) -> dict[str, Tensor]:
+        """The gradients of the weights, and of the bias where there is one."""
+        images, _ = self._operands(tape)
+        grads = pre.operand.reshape(-1, *self.weight_grad.geometry.output)
+        exact = self.weight_grad(images, grads)
+        quantizer = step.quantizer(self.name, "weight_grads", self.formats.weight_grads)
+        codes = exact.to(quantizer).reshape(*self.shape.weight)
+        step.count_overflows(self.name, "weight_grad", exact)
+        step.see("weight_grads", self.name, codes)
+        if not self.layer.bias:
+            return {"weight": codes}
+        bias_quantizer = step.quantizer(self.name, "bias_grads", self.formats.bias_grads)
+        bias = exact_sum(lent(grads, pre.format), axis=(0, 1, 2)).to(bias_quantizer)
+        step.see("bias_grads", self.name, bias)
+        return {"weight": codes, "bias": bias}
+
+    def input_grads(self, tape: LayerTape, pre: Tensor) -> Exact:
+        """The exact gradient at the layer's input."""
+        _, weight = self._operands(tape)
+        geometry = self.input_grad.geometry
+        return self.input_grad(pre.operand.reshape(-1, *geometry.output), weight)
 
 
-def _before_dropout(
-    grads: np.ndarray, layer: Layer, kept: np.ndarray, format: Format
-) -> np.ndarray:
-    """Gradient codes in _dropped_format(layer, format), which holds them all."""
-    dropped = _dropped_format(layer, format)
-    out = memory.empty(grads.shape, dropped.storage)
-    dropout_kernel.scale_kept(
-        grads,
-        kept,
-        dropout.scale(layer).mantissa,
-        MANTISSA_BITS - 1,
-        (dropped.min_code, dropped.max_code),
-        out,
+def geometry_of(layer: Layer, shape: LayerShape) -> Geometry:
+    """The Geometry of a layer's products."""
+    if not isinstance(layer, Conv):
+        inputs, outputs = shape.weight
+        return Geometry(1, 1, inputs, outputs)
+    return Geometry(
+        *shape.input, layer.filters, layer.kernel, layer.kernel, layer.stride, layer.padding
     )
-    return out
+
+
+def inner_grad_format(layer: Layer, format: Format) -> Format:
+    """The format of the gradient at what the ReLU reads.
+
+    It is that of the gradient at the output, scaled by dropout, with a finer step where average
+    pooling divides.
+    """
+    dropped = grad_format(format, layer.dropout)
+    if layer.pool and layer.pool.kind == "average":
+        return average_grad_format(dropped, layer.pool.size)
+    return dropped
 
 
 def relu_format(layer: Layer, format: Format) -> Format:
-    """Of what leaves the ReLU on its way to an output of that format, which may have room for
-    dropout's scale.
+    """The format of what leaves the ReLU on its way to an output of that format.
+
+    An output with dropout may have room for dropout's scale; the ReLU itself stays below
+    2**RELU_RANGE_EXP.
     """
     room = format.range_exp - RELU_RANGE_EXP
     if not (layer.relu and layer.dropout and room > 0):
@@ -85,56 +425,11 @@ def relu_format(layer: Layer, format: Format) -> Format:
     return Format(format.bits - room, RELU_RANGE_EXP, format.signed)
 
 
-def pooled(codes: np.ndarray, mask: np.ndarray | None, pool: Pool, shape: Shape):
-    """(pooled codes, mask, winner) of pre-pooling codes.
-
-    Max pooling folds the mask into the winner.
-    """
-    out = memory.empty((len(codes), *shape), codes.dtype)
-    if pool.kind == "average":
-        pool_kernel.average_pool(codes, pool.size, out)
-        return out, mask, None
-    winner = memory.empty(out.shape, np.uint8)
-    pool_kernel.max_pool(
-        codes, pool.size, out, winner, np.ones(codes.shape, np.uint8) if mask is None else mask
+def _batch_norm(
+    preactivations: Format, precision: BatchNormPrecision, branch: Format | None
+) -> BatchNorm:
+    formats = BatchNormFormats(
+        precision.mean, precision.variance, precision.normalized, precision.gamma, precision.beta
     )
-    return out, None, winner
-
-
-def drop(layer: Layer, codes: np.ndarray, format: Format, run: Run) -> np.ndarray:
-    """Dropout of codes at the format's step, in place; returns which elements stay."""
-    kept = dropout.kept(layer, codes.shape, run.step, run.seed)
-    scale = dropout.scale(layer)
-    clipped = dropout_kernel.scale_kept(
-        codes, kept, scale.mantissa, -scale.exponent, (format.min_code, format.max_code), codes
-    )
-    run.count(layer.name, "dropout", codes.size, (*clipped, 0))
-    return kept
-
-
-def before_relu(
-    grads: np.ndarray, layer: Layer, record: Record, formats: LayerPrecision, in_place: bool
-) -> np.ndarray:
-    """Gradient codes at what the ReLU reads (N, H, W, O), in gradient_format(layer, formats), from
-    those of the output.
-
-    in_place: whether the memory of `grads` may be used for them.
-    """
-    if record.kept is not None:
-        grads = _before_dropout(grads, layer, record.kept, formats.activation_grads)
-    dtype = gradient_format(layer, formats).storage
-    if layer.pool is None and (record.mask is None or in_place and grads.dtype == dtype):
-        inner = grads
-    else:
-        inner = memory.empty((len(grads), *record.shape), dtype)
-    if layer.pool and layer.pool.kind == "max":
-        pool_kernel.max_pool_backward(grads, record.winner, layer.pool.size, inner)
-        return inner
-    if layer.pool:
-        finer = pool_kernel.average_pool_gradient_bits(layer.pool.size)
-        pool_kernel.average_pool_backward(grads, layer.pool.size, finer, inner)
-        grads = inner
-    if record.mask is None:
-        return grads
-    gate(grads, record.mask, inner)
-    return inner
+    epsilon = 2.0**BATCH_NORM_EPSILON_EXP
+    return BatchNorm(preactivations, formats, branch, epsilon, 2.0**RUNNING_RATE_EXP)

@@ -2,12 +2,15 @@
 
 Every tensor is an array of codes; no float takes part.  A training step is, layer by layer:
 
-    forward    Z = conv(A, W) + b, exact; clipped ReLU and one quantization to A of the next layer; pooling; dropout
-    loss       logits quantized to 16 bits, softmax cross-entropy in integers, (p - onehot) / N to G^A
-    backward   dropout, pooling and straight-through mask (0 < Z < 2, exact Z, both ends excluded) applied to G^A;
+    forward    Z = conv(A, W) + b, exact; clipped ReLU and one quantization to A of the next layer;
+               pooling; dropout
+    loss       logits quantized, softmax cross-entropy in integers, (p - onehot) / N to G^A
+    backward   dropout, pooling and straight-through mask (0 < Z < the ReLU's ceiling, exact Z, both
+               ends excluded) applied to G^A;
                G^W and the bias gradient: exact sums over the batch, one quantization each;
                G^A below: exact sum over all branches that read the tensor, one quantization
-    update     W and its accumulator, see kernels/update.py; momentum and weight decay, see nn/optimizer.py
+    update     W and its accumulator, see ops/update.py; momentum and weight decay, see
+               nn/optimizer.py
 
 Source: Sakr and Shanbhag (ICLR 2019), section 2 and appendix.
 """
@@ -15,42 +18,58 @@ Source: Sakr and Shanbhag (ICLR 2019), section 2 and appendix.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
-from fxsim.accumulator import KINDS
 from fxsim.errors import InputError
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
-from fxsim.kernels.elementwise import softmax as softmax_kernel
-from fxsim.kernels.reductions import channel_sums
-from fxsim.nn.fixed.accumulated import AccumulatedProducts
-from fxsim.nn.fixed.batch_norm import BatchNorm, Running
-from fxsim.nn.fixed.channelwise import ChannelSum, addition
-from fxsim.nn.fixed.checks import MAX_LOGIT_RANGE_EXP as MAX_LOGIT_RANGE_EXP
-from fxsim.nn.fixed.checks import check_images, check_labels, check_supported
-from fxsim.nn.fixed.layer import Record, before_relu, drop, gradient_format, pooled, relu_format
-from fxsim.nn.fixed.parameters import Parameter
-from fxsim.nn.fixed.products import Products
-from fxsim.nn.fixed.step import Probe, Run, StepResult
+from fxsim.nn.fixed.checks import check_supported
+from fxsim.nn.fixed.inputs import (
+    checked_images,
+    checked_parameters,
+    checked_rate,
+    checked_state,
+    checked_step,
+)
+from fxsim.nn.fixed.layer import FURTHER, FixedLayer, LayerGrads, LayerTape, Output
+from fxsim.nn.fixed.parameters import TrainedParameter
+from fxsim.nn.fixed.step import Probe, Step, StepResult, lent
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer, Velocity, velocity_tensor
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Layer, Network
-from fxsim.nn.state import Arrays, arrays_of, restore
+from fxsim.nn.state import Arrays
+from fxsim.ops.arithmetic import add
+from fxsim.ops.batch_norm import Running, running_format
+from fxsim.ops.exact import Exact
+from fxsim.ops.loss import check_labels, softmax_cross_entropy, softmax_cross_entropy_grad
+from fxsim.tensor import Tensor
 
-FURTHER = ("bias", "gamma", "beta")
-"""Parameters beside the weights."""
+__all__ = ["FURTHER", "FixedNetwork", "Probe", "StepResult"]
+
+LayerParameters = dict[str, TrainedParameter]
 
 
 class FixedNetwork:
     """A network with integer parameters under a PrecisionAssignment.
 
-    parameters: layer -> name ('weight', 'bias') -> real array, quantized here to the formats of W
-    and b; the accumulators start at 0.  kernel: 'auto', or the path of kernels/gemm.py to force.
-    seed: key of the random words, where a rounding is stochastic.  optimizer: momentum and weight
-    decay. Raises InputError where the assignment is for another network or its widths allow no
-    exact path."""
+    Args:
+        network: what is computed.
+        assignment: a format for every tensor.
+        parameters: layer -> name ('weight', 'bias', ...) -> real array, quantized here to the
+            formats of W and b; the accumulators start at 0.
+        kernel: 'auto', or the instruction path to force (see fxsim.ops.plan).
+        seed: key of the random words, where a rounding is stochastic.
+        optimizer: momentum and weight decay.
+
+    Raises:
+        TypeError: for parameters that are no real arrays.
+        InputError: where the assignment is for another network, a parameter is missing or has
+            another shape, or widths allow no exact path.
+    """
 
     def __init__(
         self,
@@ -63,6 +82,7 @@ class FixedNetwork:
     ):
         assignment.check_network(network)
         check_supported(network, assignment)
+        real = checked_parameters(network, parameters)
         self.network = network
         self.assignment = assignment.completed(network)
         self.seed = seed
@@ -70,79 +90,71 @@ class FixedNetwork:
             name: [layer.name for layer, source in network.edges() if source == name]
             for name in network.names
         }
-        self.norms = {layer.name: self._norm(layer) for layer in network.layers if layer.batch_norm}
-        self.running = {
-            name: Running.quantized(parameters[name], norm.formats)
-            for name, norm in self.norms.items()
-        }
-        self.products = {layer.name: self._products(layer, kernel) for layer in network.layers}
-        self._additions = {
-            layer.name: self._addition(layer)
+        self.layers = {
+            layer.name: FixedLayer(
+                network,
+                layer.name,
+                self.assignment,
+                self._output(layer.name),
+                self._output(layer.add).format if layer.add else None,
+                kernel,
+            )
             for layer in network.layers
-            if layer.add and not layer.batch_norm
         }
-        self.parameters = {
-            layer.name: self._quantized(layer.name, parameters[layer.name])
-            for layer in network.layers
+        self._check_joins()
+        self._parameters = {name: self._quantized(name, real[name]) for name in network.names}
+        self._running = {
+            name: Running.quantized(real[name], layer.norm.formats)
+            for name, layer in self.layers.items()
+            if layer.norm is not None
         }
         if optimizer:
             self._add_velocities(optimizer)
 
-    def _norm(self, layer: Layer) -> BatchNorm:
-        formats = self.assignment.layers[layer.name]
-        branch = self._output(layer.add)[2] if layer.add else None
-        try:
-            return BatchNorm(layer.name, formats, gradient_format(layer, formats), branch)
-        except ValueError as error:
-            raise InputError(f"layer {layer.name!r}, batch norm: {error}") from None
+    def _output(self, name: str) -> Output:
+        """Whose tensor the output of a layer is, its name and its format."""
+        layers = self.assignment.layers
+        if name == self.network.names[-1]:
+            return Output(name, "logits", self.assignment.logits)
+        if not self._readers[name]:
+            branch = layers[name].branch
+            assert branch is not None  # `completed` has written it out
+            return Output(name, "branch", branch)
+        owner = self._readers[name][0]
+        return Output(owner, "activations", layers[owner].activations)
 
-    def _products(self, layer: Layer, kernel: str) -> Products:
-        formats = self.assignment.layers[layer.name]
-        norm = self.norms.get(layer.name)
-        grads = norm.gradient_format if norm else gradient_format(layer, formats)
-        arguments = layer, self.network.shape(layer.name), formats, grads, kernel
-        accumulators = self.assignment.accumulators_of(layer.name)
-        try:
-            return (
-                AccumulatedProducts(*arguments, accumulators)
-                if accumulators
-                else Products(*arguments)
-            )
-        except ValueError as error:
-            raise InputError(f"layer {layer.name!r}: {error}") from None
+    def _check_joins(self) -> None:
+        """InputError where the gradients of several readers cannot be added exactly."""
+        for name in self.network.names:
+            if not self._joined(name):
+                continue
+            total: Format | None = None
+            for layer, source in self.network.edges():
+                layered = self.layers[layer.name]
+                formats = [layered.input_grad.format] if source == name else []
+                formats += [layered.inner_format] if layer.add == name else []
+                for each in formats:
+                    total = each if total is None else _sum_format(name, total, each)
 
-    def _addition(self, layer: Layer) -> ChannelSum:
-        """The sum of Z and the residual branch, where there is no batch norm between."""
-        products = self.products[layer.name]
-        try:
-            return addition(products.sum_format, self._output(layer.add)[2], products.shape.pre[-1])
-        except ValueError as error:
-            raise InputError(f"layer {layer.name!r}, residual addition: {error}") from None
-
-    def _quantized(self, name: str, real: Mapping[str, np.ndarray]) -> dict[str, Parameter]:
+    def _quantized(self, name: str, real: Mapping[str, np.ndarray]) -> LayerParameters:
         formats = self.assignment.layers[name].given()
-        parameters = {
-            "weight": Parameter.quantized(
-                real["weight"], formats["weights"], formats["accumulators"]
-            )
+        kinds = ("gamma", "beta") if self.layers[name].norm is not None else ("bias",)
+        return {
+            "weight": TrainedParameter(real["weight"], formats["weights"], formats["accumulators"])
+        } | {
+            kind: TrainedParameter(real[kind], formats[kind], formats[f"{kind}_accumulators"])
+            for kind in kinds
         }
-        for kind in ("gamma", "beta") if name in self.norms else ("bias",):
-            parameters[kind] = Parameter.quantized(
-                real[kind], formats[kind], formats[f"{kind}_accumulators"]
-            )
-        return parameters
 
     def _add_velocities(self, optimizer: Optimizer) -> None:
-        for name, parameters in self.parameters.items():
+        for name, parameters in self._parameters.items():
             formats = self.assignment.layers[name].given()
             for kind, parameter in parameters.items():
+                grads = formats[f"{kind}_grads"]
+                shape = parameter.codes.shape
                 try:
                     parameter.velocity = Velocity.zeros(
-                        parameter.codes.shape,
-                        optimizer,
-                        kind,
-                        parameter.format,
-                        formats[f"{kind}_grads"],
+                        shape, optimizer, kind, parameter.format, grads
                     )
                 except InputError as error:
                     raise InputError(f"layer {name!r}, {error}") from None
@@ -152,387 +164,260 @@ class FixedNetwork:
         """Format of the image codes that the methods take."""
         return self.assignment.layers[self.network.names[0]].activations
 
+    @property
+    def parameters(self) -> Mapping[str, Mapping[str, TrainedParameter]]:
+        """Layer -> kind -> parameter; their arrays are read-only views."""
+        return MappingProxyType(
+            {name: MappingProxyType(own) for name, own in self._parameters.items()}
+        )
+
+    @property
+    def running(self) -> Mapping[str, Running]:
+        """Layer -> running statistics of batch norm, copied."""
+        return {
+            name: Running(own.mean.copy(), own.variance.copy())
+            for name, own in self._running.items()
+        }
+
     def fingerprint(self) -> str:
         """SHA-256 of all codes that training changes, as little-endian int64, layer after layer."""
         digest = hashlib.sha256()
-        for name, parameters in self.parameters.items():
-            for codes in arrays_of(
-                {**parameters, "running": self.running.get(name)}, name
-            ).values():
+        for name in self.network.names:
+            for _, codes, _ in self._arrays_of(name):
                 digest.update(np.ascontiguousarray(codes, "<i8").tobytes())
         return digest.hexdigest()
 
+    def _arrays_of(self, name: str) -> Iterator[tuple[str, np.ndarray, Format]]:
+        """(name, array, format) of all that training changes in a layer."""
+        for kind, parameter in self._parameters[name].items():
+            for part, array, format in parameter.arrays():
+                yield f"parameters.{name}.{kind}.{part}", array, format
+        if name in self._running:
+            norm = self.layers[name].norm
+            assert norm is not None
+            running = self._running[name]
+            mean = running_format(norm.formats.mean)
+            yield f"running.{name}.mean", running.mean, mean
+            variance = running_format(norm.formats.variance)
+            yield f"running.{name}.variance", running.variance, variance
+
+    def _state(self) -> dict[str, tuple[np.ndarray, Format]]:
+        return {
+            name: (array, format)
+            for layer in self.network.names
+            for name, array, format in self._arrays_of(layer)
+        }
+
     def state(self) -> Arrays:
-        """All that training changes: arrays of codes by name, lent."""
-        return arrays_of(self.parameters, "parameters") | arrays_of(self.running, "running")
+        """All that training changes: copies of the arrays of codes, by name."""
+        return {name: array.copy() for name, (array, _) in self._state().items()}
 
-    def load_state(self, arrays: Arrays) -> None:
-        """Take over what `state` gave; InputError where it does not fit this network."""
-        restore(self.state(), arrays)
+    def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over what `state` gave.
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Class scores (N, M) in the logits format, of image codes (N, H, W, C) in input_format."""
-        run = Run(StepResult(len(images)), self.assignment, self.seed, training=False)
-        return self._forward(check_images(images, self.network, self.input_format), run, {})
+        Raises:
+            InputError: where it does not fit this network, or holds codes outside their formats.
+                Nothing is taken over then.
+        """
+        own = self._state()
+        given = checked_state(own, arrays)
+        for name, (array, _) in own.items():
+            array[...] = given[name]
 
-    def evaluate(self, images: np.ndarray, labels: np.ndarray, batch: int = 256) -> StepResult:
+    def logits(self, images: Any) -> np.ndarray:
+        """Logits (N, classes) in the logits format, of image codes (N, H, W, C) in input_format."""
+        codes = checked_images(images, self.network, self.input_format)
+        return self._logits(codes, StepResult(len(codes))).codes
+
+    def _logits(self, images: Tensor, result: StepResult) -> Tensor:
+        step = Step(result, self.assignment, self.seed, training=False)
+        return self._forward(images, step, {})
+
+    def evaluate(self, images: Any, labels: Any, batch: int = 256) -> StepResult:
         """Loss and errors over image codes (N, H, W, C), without training."""
-        total = StepResult(len(images))
-        for start in range(0, len(images), batch):
+        codes = checked_images(images, self.network, self.input_format)
+        wanted = check_labels(labels, len(codes), self.network.classes)
+        if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
+            raise InputError(f"batch must be an integer of at least 1, got {batch!r}")
+        total = StepResult(len(codes))
+        for start in range(0, len(codes), batch):
             part = slice(start, start + batch)
-            losses, wrong = self._losses(
-                self.logits(images[part]), check_labels(labels[part], self.network)
-            )
-            total.loss_sum += int(losses.sum())
-            total.wrong += wrong
-            total.count_overflows(self.products, ("forward",))
+            result = StepResult(len(wanted[part]))
+            loss = softmax_cross_entropy(self._logits(codes[part], result), wanted[part])
+            total.loss_sum += int(loss.losses.codes.sum())
+            total.wrong += loss.wrong
+            for key, overflows in result.overflows.items():
+                before = total.overflows.get(key)
+                total.overflows[key] = overflows if before is None else before + overflows
         return total
 
     def train_step(
         self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        learning_rate: LearningRate,
-        step: int = 0,
+        images: Any,
+        labels: Any,
+        learning_rate: LearningRate | float,
+        step: int,
         probe: Probe | None = None,
     ) -> StepResult:
-        """One SGD step in place on image codes (N, H, W, C) in input_format and labels (N,).
+        """One SGD step in place.
 
-        step: number of the step, part of the key of random words.
+        Args:
+            images: codes (N, H, W, C) in input_format.
+            labels: (N,) class numbers.
+            learning_rate: of this step; a float stands for the nearest with a 16-bit mantissa.
+            step: number of the step; it is part of the key of the random words, so that every step
+                needs another.
+            probe: called with every tensor, in data-flow order.
+
+        Raises:
+            InputError: for what does not fit; nothing has changed then.
         """
-        images = check_images(images, self.network, self.input_format)
-        labels = check_labels(labels, self.network)
-        run = Run(StepResult(len(images)), self.assignment, self.seed, step, probe)
-        records = {}
-        logits = self._forward(images, run, records)
-        losses, run.result.wrong = self._losses(logits, labels)
-        run.result.loss_sum = int(losses.sum())
-        grads = self._backward(self._loss_gradient(logits, labels, run), records, run)
-        self._update(grads, learning_rate, run)
-        run.result.count_overflows(self.products, KINDS)
+        codes = checked_images(images, self.network, self.input_format)
+        wanted = check_labels(labels, len(codes), self.network.classes)
+        rate = checked_rate(learning_rate)
+        number = checked_step(step)
+        self._check_batch(len(codes), rate)
+        run = Step(StepResult(len(codes)), self.assignment, self.seed, number, probe)
+        tapes: dict[str, LayerTape] = {}
+        logits = self._forward(codes, run, tapes)
+        loss = softmax_cross_entropy(logits, wanted)
+        run.result.wrong = loss.wrong
+        run.result.loss_sum = int(loss.losses.codes.sum())
+        grads = self._backward(self._loss_grads(logits, wanted, run), tapes, run)
+        self._update(grads, rate, run)
         return run.result
 
-    def _forward(self, images: np.ndarray, run: Run, records: dict[str, Record]) -> np.ndarray:
-        outputs = {None: images}
+    def _check_batch(self, images: int, rate: LearningRate) -> None:
+        """InputError, before anything changes, for what a step with these cannot do."""
+        for name, layer in self.layers.items():
+            layer.check_batch(images)
+            formats = self.assignment.layers[name].given()
+            for kind, parameter in self._parameters[name].items():
+                grads = formats[f"{kind}_grads"]
+                parameter.check_rate(f"layer {name!r}, {kind}", grads, rate)
+
+    def _forward(self, images: Tensor, step: Step, tapes: dict[str, LayerTape]) -> Tensor:
+        """The logits (N, classes); each layer's tape for the way back."""
+        outputs: dict[str | None, Tensor] = {None: images}
         for layer, source in self.network.edges():
-            outputs[layer.name], records[layer.name] = self._forward_layer(
-                layer, outputs, outputs[source], run
-            )
+            name = layer.name
+            tape = LayerTape(outputs[source], self._weight(name, step))
+            branch = outputs[layer.add] if layer.add else None
+            parameters = self._parameters[name]
+            running = self._running.get(name)
+            outputs[name] = self.layers[name].forward(tape, branch, parameters, running, step)
+            tapes[name] = tape
         return outputs[self.network.names[-1]].reshape(len(images), -1)
 
-    def _forward_layer(
-        self, layer: Layer, outputs: dict[str | None, np.ndarray], source: np.ndarray, run: Run
-    ) -> tuple[np.ndarray, Record]:
-        weight = self._weight(layer.name, run)
-        record = Record(source, weight, self.products[layer.name].shape.pre)
-        self._see_operands(layer, source, weight, run)
-        branch = outputs[layer.add] if layer.add else None
-        codes = self._activate(layer, branch, record, run)
-        if layer.pool and record.winner is None:
-            codes, record.mask, record.winner = pooled(
-                codes, record.mask, layer.pool, self.products[layer.name].shape.output
-            )
-        _, tensor, format = self._output(layer.name)
-        codes = codes.astype(format.storage, copy=False)
-        if layer.dropout and run.training:
-            record.kept = drop(layer, codes, format, run)
-        if tensor != "activations":  # those are seen where they are read
-            run.see(tensor, layer.name, codes, format)
-        return codes, record
+    def _weight(self, name: str, step: Step) -> Tensor:
+        """W_l as the products of this step read it."""
+        return self._parameters[name]["weight"].tensor
 
-    def _see_operands(self, layer: Layer, source: np.ndarray, weight: np.ndarray, run: Run) -> None:
-        if not run.probe:
-            return
-        products = self.products[layer.name]
-        parameters = self.parameters[layer.name]
-        run.see("activations", layer.name, source, products.formats.activations)
-        run.see("weights", layer.name, weight, products.formats.weights)
-        for kind in FURTHER:
-            if kind in parameters:
-                run.see(kind, layer.name, parameters[kind].codes, parameters[kind].format)
-        run.see(
-            "preactivations",
-            layer.name,
-            products.forward_exact(source, weight, self._bias(layer.name)),
-            products.sum_format,
-        )
-
-    def _bias(self, name: str) -> np.ndarray | None:
-        parameters = self.parameters[name]
-        return parameters["bias"].codes if "bias" in parameters else None
-
-    def _activate(
-        self, layer: Layer, branch: np.ndarray | None, record: Record, run: Run
-    ) -> np.ndarray:
-        """Codes (N, H, W, O) of what leaves the ReLU; the record gets the mask and x-hat.
-
-        Or, with a winner in the record, of what leaves max pooling.
-        """
-        owner, tensor, format = self._output(layer.name)
-        format = relu_format(layer, format)
-        if not layer.batch_norm and not layer.add:
-            codes, record.mask = self._product(layer.name, record, owner, tensor, format, run)
-            return codes
-        codes, sums = self._relu_input(layer, record, run)
-        if run.probe:
-            exact_format = self.norms[layer.name].output_format if layer.batch_norm else sums.format
-            run.see("relu_inputs", layer.name, sums.exact(codes, branch), exact_format)
-        elif layer.relu and layer.pool and layer.pool.kind == "max":
-            both = run.quantize_and_pool(
-                owner, tensor, sums, codes, branch, format, layer.pool.size
-            )
-            if both:
-                codes, record.winner = both
-                return codes
-        codes, record.mask = run.quantize_relu(
-            owner, tensor, sums, codes, branch, format, layer.relu
-        )
-        return codes
-
-    def _relu_input(self, layer: Layer, record: Record, run: Run) -> tuple[np.ndarray, ChannelSum]:
-        """What the ReLU reads, as a sum of codes and the residual branch."""
-        name = layer.name
-        if not layer.batch_norm:
-            return self.products[name].forward_exact(
-                record.source, record.weight, self._bias(name)
-            ), self._additions[name]
-        norm = self.norms[name]
-        parameters = self.parameters[name]
-        moments = np.empty((2, record.shape[-1]), np.int64) if run.training else None
-        codes, _ = self._product(name, record, name, "preactivations", norm.input, run, moments)
-        record.normalized = norm.forward(codes, moments, self.running[name], run)
-        return record.normalized.codes, norm.affine(
-            parameters["gamma"].codes, parameters["beta"].codes
-        )
-
-    def _product(
-        self,
-        name: str,
-        record: Record,
-        owner: str,
-        tensor: str,
-        format: Format,
-        run: Run,
-        moments: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """(codes, ReLU mask if the ReLU follows at once) of Z quantized to a tensor of layer
-        `owner`; fills moments.
-        """
-        products = self.products[name]
-        requantizer = run.requantizer(products.sum_format.step_exp, tensor, format)
-        codes, mask, tally = products.forward(
-            record.source,
-            record.weight,
-            self._bias(name),
-            requantizer,
-            run.stream(owner, tensor),
-            moments,
-        )
-        run.count(owner, tensor, codes.size, tally)
-        return codes, mask
-
-    def _weight(self, name: str, run: Run) -> np.ndarray:
-        """Codes of W_l as the products of this step read them."""
-        return self.parameters[name]["weight"].codes
-
-    def _output(self, name: str) -> tuple[str, str, Format]:
-        """Whose tensor the output of a layer is, its name and its format."""
-        if name == self.network.names[-1]:
-            return name, "logits", self.assignment.logits
-        if not self._readers[name]:
-            return name, "branch", self.assignment.layers[name].branch
-        owner = self._readers[name][0]
-        return owner, "activations", self.assignment.layers[owner].activations
-
-    def _losses(self, logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, int]:
-        losses = np.empty(len(logits), np.int64)
-        shift = softmax_kernel.softmax_scale_shift(self.assignment.logits.step_exp)
-        wrong = softmax_kernel.softmax_cross_entropy(
-            logits, labels, shift, softmax_kernel.EXP2_TABLE, losses
-        )
-        return losses, int(wrong)
-
-    def _loss_gradient(self, logits: np.ndarray, labels: np.ndarray, run: Run) -> np.ndarray:
+    def _loss_grads(self, logits: Tensor, labels: np.ndarray, step: Step) -> Tensor:
         name = self.network.names[-1]
         format = self.assignment.layers[name].activation_grads
-        left, divisor = softmax_kernel.gradient_division(format.step_exp, len(logits))
-        requantizer = run.requantizer(
-            format.step_exp - softmax_kernel.GUARD_BITS, "activation_grads", format
-        )
-        stream = run.stream(name, "activation_grads")
-        shift = softmax_kernel.softmax_scale_shift(self.assignment.logits.step_exp)
-        bases = requantizer.bases(stream, logits.shape, requantizer.shift).reshape(len(logits), -1)
-        out = np.empty(logits.shape, format.storage)
-        tally = np.zeros(3, np.int64)
-        softmax_kernel.softmax_gradient(
-            logits,
-            labels,
-            shift,
-            softmax_kernel.EXP2_TABLE,
-            left,
-            divisor,
-            bases,
-            *requantizer.terms(requantizer.shift),
-            *requantizer.bounds()[:4],
-            out,
-            tally,
-        )
-        run.count(name, "activation_grads", out.size, tally)
-        return out.reshape(len(logits), 1, 1, -1)
+        quantizer = step.quantizer(name, "activation_grads", format)
+        grads = softmax_cross_entropy_grad(logits, labels).to(quantizer)
+        return grads.reshape(len(logits), *self.layers[name].shape.output)
 
     def _backward(
-        self, scores_grad: np.ndarray, records: dict[str, Record], run: Run
-    ) -> dict[str, dict]:
-        """Codes of the gradients of all parameters, layer -> name -> array."""
-        output_grads = {self.network.names[-1]: scores_grad}
-        branches = {}
+        self, logits_grads: Tensor, tapes: dict[str, LayerTape], step: Step
+    ) -> dict[str, dict[str, Tensor]]:
+        """The gradients of all parameters, layer -> kind -> Tensor."""
+        arriving: dict[str, list[Tensor | Exact]] = {self.network.names[-1]: [logits_grads]}
         grads = {}
         for layer, source in reversed(list(self.network.edges())):
             name = layer.name
-            products = self.products[layer.name]
-            if name in branches:
-                output_grads[name] = self._join(name, branches.pop(name), run)
-            record = records.pop(name)
-            arriving = output_grads.pop(name)
-            run.see("activation_grads", name, arriving, products.formats.activation_grads)
-            inner = before_relu(arriving, layer, record, products.formats, run.in_place)
+            tape = tapes.pop(name)
+            output = self._joined_grads(name, arriving.pop(name), step)
+            made = self.layers[name].backward(tape, output, self._parameters[name], step)
+            grads[name] = made.parameters
             if layer.add:
-                step_exp = gradient_format(layer, products.formats).step_exp
-                branches.setdefault(layer.add, []).append((inner, step_exp))
-            inner, own = self._before_norm(name, inner, record, run)
-            run.see("preactivation_grads", name, inner, products.gradient_format)
-            grads[name] = self._parameter_grads(name, record.source, inner, run) | own
-            if source is None:
-                continue
-            if self._joined(source):
-                exact = products.input_grad_exact(inner, record.weight, record.source.shape)
-                branches.setdefault(source, []).append((exact, products.input_grad_step_exp))
-            else:
-                requantizer, stream = self._activation_grads_requantizer(
-                    source, products.input_grad_step_exp, run
-                )
-                codes, tally = products.input_grad(
-                    inner, record.weight, record.source.shape, requantizer, stream
-                )
-                run.count(source, "activation_grads", codes.size, tally)
-                output_grads[source] = codes
+                arriving.setdefault(layer.add, []).append(made.inner)
+            if source is not None:
+                below = self._below(layer, source, tape, made, step)
+                arriving.setdefault(source, []).append(below)
         return grads
 
     def _joined(self, name: str) -> bool:
         """Whether the gradient of a layer's output comes from several places."""
-        return len(self._readers[name]) > 1 or any(
-            layer.add == name for layer in self.network.layers
-        )
+        added = any(layer.add == name for layer in self.network.layers)
+        return len(self._readers[name]) > 1 or added
 
-    def _before_norm(
-        self, name: str, grads: np.ndarray, record: Record, run: Run
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Codes of the gradient at the pre-activations, and of those of gamma and beta where
-        there is batch norm.
-        """
-        if name not in self.norms:
-            return grads, {}
-        run.see("relu_input_grads", name, grads, self.norms[name].grads)
-        in_place = (
-            run.in_place and not self.network.layer(name).add
-        )  # a residual branch reads the gradients, too
-        return self.norms[name].backward(
-            grads, record.normalized, self.parameters[name]["gamma"], run, in_place
-        )
+    def _below(
+        self, layer: Layer, source: str, tape: LayerTape, made: LayerGrads, step: Step
+    ) -> Tensor | Exact:
+        """The gradient at the input of a layer, exact where others are to be added to it."""
+        exact = self.layers[layer.name].input_grads(tape, made.pre)
+        if self._joined(source):
+            sums = exact.tensor()
+            step.count_overflows(layer.name, "input_grad", exact)
+            return sums.reshape(*tape.input.shape)
+        format = self.assignment.layers[source].activation_grads
+        codes = exact.to(step.quantizer(source, "activation_grads", format))
+        step.count_overflows(layer.name, "input_grad", exact)
+        return codes.reshape(*tape.input.shape)
 
-    def _activation_grads_requantizer(self, name: str, step_exp: int, run: Run):
+    def _joined_grads(self, name: str, parts: list[Tensor | Exact], step: Step) -> Tensor:
+        """G^A of a layer's output: exact sum over all that read or add it, one quantization."""
+        if not self._joined(name):
+            (only,) = parts
+            assert isinstance(only, Tensor)
+            return only
+        first, *others = parts
+        total: Tensor | Exact = first
+        for part in others:
+            total = add(total, part)
         format = self.assignment.layers[name].activation_grads
-        return run.requantizer(step_exp, "activation_grads", format), run.stream(
-            name, "activation_grads"
-        )
+        quantizer = step.quantizer(name, "activation_grads", format)
+        if isinstance(total, Tensor):
+            codes = quantizer.quantized(total.operand, total.format.step_exp)
+            return lent(codes, format)
+        return total.to(quantizer)
 
-    def _join(self, name: str, branches: list[tuple[np.ndarray, int]], run: Run) -> np.ndarray:
-        """G^A of a tensor that several layers read or add.
-
-        Steps aligned, exact sum, one quantization.
-        """
-        step_exp = min(exp for _, exp in branches)
-        total = sum(exact.astype(np.int64) << (exp - step_exp) for exact, exp in branches)
-        return run.quantize_exact(
-            name, "activation_grads", total, step_exp, self.assignment.layers[name].activation_grads
-        )
-
-    def _parameter_grads(
-        self, name: str, source: np.ndarray, inner: np.ndarray, run: Run
-    ) -> dict[str, np.ndarray]:
-        """Codes of G^W, and of the bias gradient where there is a bias."""
-        products = self.products[name]
-        formats = products.formats
-        step_exp = products.gradient_format.step_exp
-        requantizer = run.requantizer(
-            products.weight_grad_step_exp, "weight_grads", formats.weight_grads
-        )
-        weight_grads, tally = products.weight_grad(
-            source, inner, requantizer, run.stream(name, "weight_grads")
-        )
-        run.count(name, "weight_grads", weight_grads.size, tally)
-        run.see("weight_grads", name, weight_grads, formats.weight_grads)
-        if not products.layer.bias:
-            return {"weight": weight_grads}
-        bias_grads = run.quantize_exact(
-            name, "bias_grads", channel_sums(inner), step_exp, formats.bias_grads
-        )
-        run.see("bias_grads", name, bias_grads, formats.bias_grads)
-        return {"weight": weight_grads, "bias": bias_grads}
-
-    def _update(
-        self, grads: dict[str, dict[str, np.ndarray]], learning_rate: LearningRate, run: Run
-    ) -> None:
-        for name, parameters in self.parameters.items():
-            formats = self.assignment.layers[name].given()
+    def _update(self, grads: dict[str, dict[str, Tensor]], rate: LearningRate, step: Step) -> None:
+        for name, parameters in self._parameters.items():
             for kind, parameter in parameters.items():
-                tensor = "accumulators" if kind == "weight" else f"{kind}_accumulators"
-                direction, step_exp = self._direction(
-                    name, kind, grads[name][kind], formats[f"{kind}_grads"], run
-                )
-                tally = parameter.update(
-                    direction,
-                    step_exp,
-                    learning_rate,
-                    self.assignment.rounding_of(tensor),
-                    run.stream(name, tensor),
-                )
-                if kind == "weight":
-                    run.count(name, "weights", parameter.codes.size, (0, tally.weights_clipped, 0))
-                    run.result.stopped[name] = tally.stopped
-                run.count(
-                    name,
-                    tensor,
-                    parameter.codes.size,
-                    (0, tally.accumulators_clipped, tally.flushed),
-                )
-                run.see(
-                    "updated_weights" if kind == "weight" else f"updated_{kind}",
-                    name,
-                    parameter.codes,
-                    parameter.format,
-                )
-                run.see(tensor, name, parameter.accumulators, parameter.accumulator_format)
+                self._update_parameter(name, kind, parameter, grads[name][kind], rate, step)
+
+    def _update_parameter(
+        self,
+        name: str,
+        kind: str,
+        parameter: TrainedParameter,
+        grads: Tensor,
+        rate: LearningRate,
+        step: Step,
+    ) -> None:
+        tensor = "accumulators" if kind == "weight" else f"{kind}_accumulators"
+        direction = self._direction(name, kind, parameter, grads, step)
+        quantizer = step.rounding_only(name, tensor, parameter.accumulator_format)
+        tally = parameter.update(direction, rate, quantizer)
+        step.count_update(name, kind, tensor, grads.size, tally)
+        updated = "updated_weights" if kind == "weight" else f"updated_{kind}"
+        step.see(updated, name, parameter.tensor)
+        step.see(tensor, name, lent(parameter.accumulators, parameter.accumulator_format))
 
     def _direction(
-        self, name: str, kind: str, grads: np.ndarray, format: Format, run: Run
-    ) -> tuple[np.ndarray, int]:
-        """Codes and step_exp of what the update goes against.
-
-        The velocity where there is one, else the gradient.
-        """
-        parameter = self.parameters[name][kind]
+        self, name: str, kind: str, parameter: TrainedParameter, grads: Tensor, step: Step
+    ) -> Tensor:
+        """What the update goes against: the velocity where there is one, else the gradient."""
         velocity = parameter.velocity
         if velocity is None:
-            return grads, format.step_exp
+            return grads
         tensor = velocity_tensor(kind)
-        tally = velocity.advance(
-            grads,
-            parameter.codes,
-            self.assignment.rounding_of(tensor),
-            self.assignment.overflow_of(tensor),
-            run.stream(name, tensor),
+        velocity.advance(grads, parameter.tensor, step.quantizer(name, tensor, velocity.format))
+        moved = lent(velocity.codes, velocity.format)
+        step.see(tensor, name, moved)
+        return moved
+
+
+def _sum_format(name: str, x: Format, y: Format) -> Format:
+    step_exp = min(x.step_exp, y.step_exp)
+    bits = 1 + max(x.bits + x.step_exp - step_exp, y.bits + y.step_exp - step_exp)
+    if bits > 62:
+        raise InputError(
+            f"layer {name!r}: the sum of the gradients of its readers, in {x} and {y}, needs {bits} "
+            "bits, at most 62 are exact here; bring their steps together"
         )
-        run.count(name, tensor, grads.size, tally)
-        run.see(tensor, name, velocity.codes, velocity.format)
-        return velocity.codes, velocity.format.step_exp
+    return Format(bits, step_exp + bits - 1)

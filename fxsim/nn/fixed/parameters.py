@@ -1,96 +1,76 @@
-"""Parameter: codes with the accumulator that keeps what lies below their step."""
+"""A parameter in training: codes, the accumulator below their step, and perhaps a velocity."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 
 from fxsim.errors import InputError
-from fxsim.factors import MANTISSA_BITS, LearningRate
+from fxsim.factors import LearningRate
 from fxsim.formats import Format
-from fxsim.kernels.elementwise import update as kernel
-from fxsim.kernels.rounding import MAX_SHIFT
 from fxsim.nn.optimizer import Velocity
-from fxsim.requantizer import Requantizer
-from fxsim.rng import Stream
-from fxsim.tensor import quantize
+from fxsim.ops.update import UpdateTally, update_in_place, update_shifts
+from fxsim.quantizer import Quantizer
+from fxsim.tensor import Tensor, quantize
 
 
-@dataclass(frozen=True)
-class UpdateTally:
-    """Elements whose code or accumulator saturated, gradients whose update rounded to 0, updates
-    that left the code as it was."""
+class TrainedParameter:
+    """Weights, biases, gamma or beta of a layer, updated in place by `update`.
 
-    weights_clipped: int
-    accumulators_clipped: int
-    flushed: int
-    stopped: int
-
-
-@dataclass
-class Parameter:
-    """Weights or biases in training.
-
-    `codes` in `format`, `accumulators` below its step, `velocity` where there is one.
+    `codes` and `accumulators` are read-only views: what training holds changes by `update` and by
+    FixedNetwork.load_state only.
     """
 
-    codes: np.ndarray
-    accumulators: np.ndarray
-    format: Format
-    accumulator_format: Format
-    velocity: Velocity | None = None
+    def __init__(self, real: np.ndarray, format: Format, accumulator_format: Format):
+        """From real values, rounded to nearest and saturated; the accumulators hold 0."""
+        self.format = format
+        self.accumulator_format = accumulator_format
+        self.velocity: Velocity | None = None
+        self._codes = quantize(real, format).codes.astype(format.storage)
+        self._accumulators = np.zeros(self._codes.shape, accumulator_format.storage)
 
-    @classmethod
-    def quantized(cls, real: np.ndarray, format: Format, accumulator_format: Format) -> Parameter:
-        """`real` rounded to nearest, saturated; the accumulators hold 0."""
-        codes = quantize(real, format).codes.astype(format.storage)
-        return cls(
-            codes, np.zeros(codes.shape, accumulator_format.storage), format, accumulator_format
-        )
+    @property
+    def codes(self) -> np.ndarray:
+        return _read_only(self._codes)
+
+    @property
+    def accumulators(self) -> np.ndarray:
+        return _read_only(self._accumulators)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The codes as the products read them; lent."""
+        return Tensor._of(self._codes, self.format)
 
     @property
     def running(self) -> np.ndarray:
-        """int64 codes, at the accumulators' step, of the running parameter.
-
-        Codes and accumulators as one number.
+        """int64 codes of the running parameter, codes and accumulators as one number, at the
+        accumulators' step.
         """
-        return (self.codes.astype(np.int64) << self.accumulator_format.bits) + self.accumulators
+        return (self._codes.astype(np.int64) << self.accumulator_format.bits) + self._accumulators
 
-    def update(
-        self,
-        grads: np.ndarray,
-        grads_step_exp: int,
-        learning_rate: LearningRate,
-        rounding: str,
-        stream: Stream | None,
-    ) -> UpdateTally:
-        """One SGD step in place.
+    def arrays(self) -> Iterator[tuple[str, np.ndarray, Format]]:
+        """(name, array, format) of all that training changes; the arrays themselves."""
+        yield "codes", self._codes, self.format
+        yield "accumulators", self._accumulators, self.accumulator_format
+        if self.velocity is not None:
+            yield "velocity.codes", self.velocity.codes, self.velocity.format
 
-        The running parameter minus learning_rate * grads (kernels/update.py).
-        """
-        step_exp = grads_step_exp + learning_rate.exponent
-        requantizer = Requantizer(step_exp, self.accumulator_format, rounding)
-        left = max(-requantizer.shift, 0)
-        shift = max(requantizer.shift, 0)
-        if shift > MAX_SHIFT or 8 * grads.itemsize + MANTISSA_BITS + left > MAX_SHIFT:
-            raise InputError(
-                f"learning rate {learning_rate.real:g} times a gradient step of 2^{grads_step_exp} "
-                f"is too far "
-                f"from the accumulator's step 2^{self.accumulator_format.step_exp}; change its "
-                f"format"
-            )
-        counts = kernel.update(
-            self.codes.reshape(-1),
-            self.accumulators.reshape(-1),
-            grads.reshape(-1),
-            requantizer.bases(stream, grads.shape, shift).reshape(-1),
-            learning_rate.mantissa,
-            left,
-            shift,
-            requantizer.terms(shift),
-            self.accumulator_format.bits,
-            (self.format.min_code, self.format.max_code),
-            (self.accumulator_format.min_code, self.accumulator_format.max_code),
-        )
-        return UpdateTally(*(int(n) for n in counts))
+    def check_rate(self, name: str, grads: Format, rate: LearningRate) -> None:
+        """InputError where the rate and the formats are too far apart for an exact update."""
+        format = grads if self.velocity is None else self.velocity.format
+        try:
+            update_shifts(format, rate, self.accumulator_format)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+
+    def update(self, grads: Tensor, rate: LearningRate, quantizer: Quantizer) -> UpdateTally:
+        """One SGD step; the quantizer rounds the update to the accumulator's format."""
+        return update_in_place(self._codes, self._accumulators, grads, rate, self.format, quantizer)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.setflags(write=False)
+    return view

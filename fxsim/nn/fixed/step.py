@@ -1,22 +1,21 @@
-"""One step of the integer executor under way: its result, its probe, its rules of quantization."""
+"""One step of the integer executor: what it reports, and how it quantizes each tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from fxsim.accumulator import Overflows
 from fxsim.formats import Format
-from fxsim.kernels.elementwise.softmax import LOSS_STEP_EXP
-from fxsim.kernels.rounding import STOCHASTIC
-from fxsim.nn.fixed.channelwise import ChannelSum
-from fxsim.nn.fixed.products import Products
 from fxsim.nn.precision import PrecisionAssignment
-from fxsim.requantizer import Requantizer, requantizer
+from fxsim.ops.exact import Exact
+from fxsim.ops.loss import LOSS
+from fxsim.ops.update import UpdateTally
+from fxsim.quantizer import Counts, Quantizer
 from fxsim.rng import Stream, tensor_stream
-from fxsim.tensor import Counts, Tensor
+from fxsim.tensor import Tensor
 
 Probe = Callable[[str, str, Tensor], None]
 """probe(tensor, layer, value): called with every tensor of a step, in data-flow order."""
@@ -26,10 +25,10 @@ Probe = Callable[[str, str, Tensor], None]
 class StepResult:
     """What one step did: losses, errors, quantization counts.
 
-    loss_sum: sum of per-sample losses in steps of 2**-24.  wrong: rows whose first greatest logit
-    is not at the label.  counts: (layer, tensor) -> Counts of the quantization that made the
-    tensor. stopped: layer -> non-zero updates that did not move a weight's code.  overflows:
-    (layer, kind of product) -> Overflows of its sums, where the assignment gives them an
+    loss_sum: sum of the losses of the images, in steps of 2**-24.  wrong: images whose first
+    greatest logit is not at the label.  counts: (layer, tensor) -> Counts of the quantization that
+    made the tensor.  stopped: layer -> non-zero updates that did not move a weight's code.
+    overflows: (layer, kind of product) -> Overflows of its sums, where the assignment gives them an
     accumulator.
     """
 
@@ -40,31 +39,22 @@ class StepResult:
     stopped: dict[str, int] = field(default_factory=dict)
     overflows: dict[tuple[str, str], Overflows] = field(default_factory=dict)
 
-    def count_overflows(self, products: Mapping[str, Products], kinds: Iterable[str]) -> None:
-        """Add what the last sums of these kinds met, layer by layer."""
-        for layer, own in products.items():
-            for kind in kinds:
-                if kind in own.overflows:
-                    self.overflows[layer, kind] = (
-                        self.overflows.get((layer, kind), Overflows(0, 0)) + own.overflows[kind]
-                    )
-
     @property
     def loss(self) -> float:
-        """Mean loss per sample (nats)."""
-        return self.loss_sum / self.samples * 2.0**LOSS_STEP_EXP
+        """Mean loss of an image (nats)."""
+        return self.loss_sum / self.samples * LOSS.step
 
     @property
     def error(self) -> float:
-        """Share of samples that are classified wrong."""
+        """Share of images that are classified wrong."""
         return self.wrong / self.samples
 
 
 @dataclass
-class Run:
-    """Formats' modes come from the assignment, random words from (seed, step).
+class Step:
+    """A step under way: where its quantizers come from and where its reports go.
 
-    training: or inference.
+    training: or inference.  probe: sees every tensor.
     """
 
     result: StepResult
@@ -75,106 +65,65 @@ class Run:
     training: bool = True
 
     @property
-    def in_place(self) -> bool:
-        """Whether nobody looks at the tensors of the step, so that the memory of one may be
-        used for the next.
-        """
+    def reuse(self) -> bool:
+        """Whether nobody looks at the tensors, so that one's memory may be used for the next."""
         return self.probe is None
 
-    def see(self, tensor: str, layer: str, codes: np.ndarray, format: Format) -> None:
+    def see(self, tensor: str, layer: str, value: Tensor) -> None:
         if self.probe:
-            self.probe(tensor, layer, Tensor(codes, format))
+            self.probe(tensor, layer, value)
 
-    def count(
-        self, layer: str, tensor: str, elements: int, tally: np.ndarray | Sequence[int]
-    ) -> None:
-        below, above, flushed = tally.tolist() if isinstance(tally, np.ndarray) else map(int, tally)
-        self.result.counts[layer, tensor] = Counts(elements, below, above, flushed)
+    def quantizer(
+        self,
+        layer: str,
+        tensor: str,
+        format: Format,  # noqa: A002 - the field's name
+    ) -> Quantizer:
+        """The Quantizer of a tensor of a layer: its modes, its random words, its counts."""
+        rounding = self.assignment.rounding_of(tensor)
 
-    def requantizer(self, step_exp: int, tensor: str, format: Format) -> Requantizer:
-        return requantizer(
-            step_exp,
-            format,
-            self.assignment.rounding_of(tensor),
-            self.assignment.overflow_of(tensor),
+        def count(counts: Counts) -> None:
+            self.result.counts[layer, tensor] = counts
+
+        words = (
+            self.words(layer, tensor) if rounding in ("stochastic", "stochastic_equal") else None
         )
+        return Quantizer(format, rounding, self.assignment.overflow_of(tensor), words, count)
 
-    def stream(self, layer: str, tensor: str) -> Stream | None:
-        """The random words of a tensor, where its rounding needs them."""
-        if self.assignment.rounding_of(tensor) not in STOCHASTIC:
-            return None
+    def rounding_only(
+        self,
+        layer: str,
+        tensor: str,
+        format: Format,  # noqa: A002 - the field's name
+    ) -> Quantizer:
+        """The Quantizer of a tensor that always saturates and is counted by its maker."""
+        rounding = self.assignment.rounding_of(tensor)
+        words = (
+            self.words(layer, tensor) if rounding in ("stochastic", "stochastic_equal") else None
+        )
+        return Quantizer(format, rounding, words=words)
+
+    def words(self, layer: str, tensor: str) -> Stream:
+        """The random words of a tensor of a layer at this step."""
         return tensor_stream(self.seed, self.step, layer, tensor)
 
-    def quantize_exact(
-        self, layer: str, tensor: str, values: np.ndarray, step_exp: int, format: Format
-    ) -> np.ndarray:
-        """Codes of exact integers in steps of 2**step_exp, counted."""
-        codes = np.empty(values.shape, format.storage)
-        tally = self.requantizer(step_exp, tensor, format).apply(
-            values, codes, self.stream(layer, tensor)
-        )
-        self.count(layer, tensor, codes.size, tally)
-        return codes
+    def count_update(
+        self, layer: str, kind: str, tensor: str, elements: int, tally: UpdateTally
+    ) -> None:
+        """Keep what an update did to a parameter and to its accumulator."""
+        if kind == "weight":
+            self.result.counts[layer, "weights"] = Counts(elements, 0, tally.weights_clipped, 0)
+            self.result.stopped[layer] = tally.stopped
+        clipped = tally.accumulators_clipped
+        self.result.counts[layer, tensor] = Counts(elements, 0, clipped, tally.flushed)
 
-    def quantize(
-        self,
-        layer: str,
-        tensor: str,
-        sums: ChannelSum,
-        x: np.ndarray,
-        y: np.ndarray | None,
-        format: Format,
-        in_place: bool,
-    ) -> np.ndarray:
-        """Codes of `sums` of x and y, counted.
+    def count_overflows(self, layer: str, kind: str, exact: Exact) -> None:
+        """Add what an accumulator met in a product that has been computed."""
+        if exact.overflows is not None:
+            before = self.result.overflows.get((layer, kind), Overflows(0, 0))
+            self.result.overflows[layer, kind] = before + exact.overflows
 
-        in_place: whether x's memory may be used for them.
-        """
-        return self.quantize_relu(layer, tensor, sums, x, y, format, False, in_place)[0]
 
-    def quantize_relu(
-        self,
-        layer: str,
-        tensor: str,
-        sums: ChannelSum,
-        x: np.ndarray,
-        y: np.ndarray | None,
-        format: Format,
-        relu: bool,
-        in_place: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """(codes, ReLU mask or None) of `sums` of x and y, through a ReLU if there is one.
-
-        Counted.
-        """
-        requantizer = self.requantizer(sums.step_exp, tensor, format)
-        codes, mask, tally = sums.quantized(
-            x, y, requantizer, self.stream(layer, tensor), relu, in_place
-        )
-        self.count(layer, tensor, codes.size, tally)
-        return codes, mask
-
-    def quantize_and_pool(
-        self,
-        layer: str,
-        tensor: str,
-        sums: ChannelSum,
-        x: np.ndarray,
-        y: np.ndarray | None,
-        format: Format,
-        size: int,
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        """(codes, winner) of `sums` of x and y through a ReLU and max pooling, counted.
-
-        None where it takes two kernels.
-        """
-        requantizer = self.requantizer(sums.step_exp, tensor, format)
-        done = (
-            None
-            if self.stream(layer, tensor)
-            else sums.quantized_and_pooled(x, y, requantizer, size)
-        )
-        if done is None:
-            return None
-        self.count(layer, tensor, x.size, done[2])
-        return done[:2]
+def lent(codes: np.ndarray, format: Format) -> Tensor:  # noqa: A002 - the field's name
+    """A Tensor of codes that the executor holds."""
+    return Tensor._of(codes, format)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from fxsim.formats import Format
 from fxsim.nn.fixed.network import FixedNetwork
-from fxsim.nn.fixed.parameters import Parameter
+from fxsim.nn.fixed.parameters import TrainedParameter
+from fxsim.nn.fixed.step import Step
 from fxsim.nn.precision import LayerPrecision, PrecisionAssignment
-from fxsim.requantizer import Requantizer
-from fxsim.rng import Stream, tensor_stream
+from fxsim.quantizer import Quantizer, Words
+from fxsim.tensor import Tensor
 
 ACCUMULATOR_BITS = 32
 
@@ -28,23 +27,20 @@ class StochasticNetwork(FixedNetwork):
     The update moves the running weight.  Inference reads it rounded to nearest, as FX does.
     """
 
-    def _weight(self, name: str, run) -> np.ndarray:
-        if not run.training:
-            return super()._weight(name, run)
-        return drawn(
-            self.parameters[name]["weight"], tensor_stream(self.seed, run.step, name, "weights")
-        )
+    def _weight(self, name: str, step: Step) -> Tensor:
+        if not step.training:
+            return super()._weight(name, step)
+        return drawn(self._parameters[name]["weight"], step.words(name, "weights"))
 
 
-def drawn(parameter: Parameter, stream: Stream) -> np.ndarray:
-    """Codes of the running parameter, codes * D_W + accumulators * D_acc exactly, rounded
-    stochastically and saturated.
+def drawn(parameter: TrainedParameter, words: Words) -> Tensor:
+    """The running parameter, rounded stochastically and saturated.
+
+    It is codes * D_W + accumulators * D_acc, exactly.
     """
-    running = parameter.running
-    requantizer = Requantizer(parameter.accumulator_format.step_exp, parameter.format, "stochastic")
-    codes = np.empty(running.shape, parameter.format.storage)
-    requantizer.apply(running, codes, stream)
-    return codes
+    quantizer = Quantizer(parameter.format, "stochastic", words=words)
+    codes = quantizer.quantized(parameter.running, parameter.accumulator_format.step_exp)
+    return Tensor._of(codes, parameter.format)
 
 
 def wide_accumulators(assignment: PrecisionAssignment) -> PrecisionAssignment:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxsim.kernels.floating import activation as kernels
-from fxsim.nn.dropout import kept
 from fxsim.nn.floating.threads import run
 from fxsim.nn.spec import (
     BATCH_NORM_EPSILON_EXP,
@@ -21,6 +20,8 @@ from fxsim.nn.spec import (
     Layer,
     LayerShape,
 )
+from fxsim.ops.dropout import kept
+from fxsim.rng import tensor_stream
 
 RELU_RANGE = (0.0, 2.0**RELU_RANGE_EXP)
 
@@ -75,7 +76,8 @@ def dropout_factor(
     layer: Layer, shape: tuple[int, ...], step: int, seed: int, dtype: np.dtype
 ) -> np.ndarray:
     """0 for elements that are dropped, 1 / (1 - rate) for those that are kept."""
-    return kept(layer, shape, step, seed) * dtype.type(1.0 / (1.0 - layer.dropout))
+    words = tensor_stream(seed, step, layer.name, "dropout").words(shape)
+    return kept(layer.dropout, words) * dtype.type(1.0 / (1.0 - layer.dropout))
 
 
 def activate(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:

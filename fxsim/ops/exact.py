@@ -1,0 +1,230 @@
+"""Exact: a result that has not been rounded, and knows how to be."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from fxsim.accumulator import Overflows
+from fxsim.errors import InputError
+from fxsim.formats import Format
+from fxsim.kernels import memory
+from fxsim.kernels.elementwise import pool
+from fxsim.quantizer import Quantizer
+from fxsim.tensor import Tensor, operation
+
+MAX_SUM_BITS = 62
+"""Widest exact sum: one more addition, or the carry of a rounding, still fits int64."""
+
+MASK = Format(1, 1, signed=False)
+"""Format of a ReLU's mask: 1 where the gradient passes."""
+
+WINNER = Format(8, 8, signed=False)
+"""Format of max pooling's winner: the place in the window, row-major; size**2 where nothing passes."""
+
+MAX_POOL_SIZE = 15
+"""Largest window of max pooling: a winner has 8 bits."""
+
+
+class Exact(ABC):
+    """An exact result that has not been rounded.
+
+    Nothing is computed until it is told where to go: `to` rounds once, in the kernel that computes
+    where that is possible.  Whatever the way, `x.to(q)` has the codes of
+    `requantize(x.tensor(), q)`.
+
+    Attributes:
+        format: holds every value that the result can have.
+        shape: of the result.
+        overflows: what the accumulator met, once the result is computed; None without an
+            accumulator.
+
+    Example:
+        >>> from fxsim import Format, Quantizer, Tensor
+        >>> x = Tensor([3, -5], Format(4, 0))
+        >>> exact = x + Tensor([1, 1], Format(8, 0))
+        >>> str(exact.format)
+        's9 r=2^1 step=2^-7'
+        >>> exact.tensor().codes
+        array([ 49, -79], dtype=int16)
+        >>> exact.to(Quantizer(Format(4, 0), "floor")).codes
+        array([ 3, -5], dtype=int8)
+    """
+
+    format: Format
+    shape: tuple[int, ...]
+    overflows: Overflows | None = None
+
+    @abstractmethod
+    def sums(self) -> np.ndarray:
+        """The int64 codes in `format`; the array may be lent, so do not write to it."""
+
+    def tensor(self) -> Tensor:
+        """The result with all of its bits."""
+        return Tensor._of(self.sums(), self.format)
+
+    def to(self, quantizer: Format | Quantizer) -> Tensor:
+        """The result rounded once, then brought into range."""
+        chosen = Quantizer.of(quantizer)
+        codes, _ = self.rounded(chosen, relu=False)
+        return Tensor._of(codes, chosen.format)
+
+    def relu(self, quantizer: Format | Quantizer) -> tuple[Tensor, Tensor]:
+        """(codes, mask) of the ReLU: exact values below 0 become 0, then one rounding.
+
+        The range of the quantizer's format is the ReLU's ceiling.  The mask (format `MASK`) is 1
+        where 0 < exact value < ceiling: where the gradient passes (straight-through estimator).
+        """
+        chosen = Quantizer.of(quantizer)
+        codes, mask = self.rounded(chosen, relu=True)
+        assert mask is not None
+        return Tensor._of(codes, chosen.format), Tensor._of(mask, MASK)
+
+    def relu_max_pool(self, quantizer: Format | Quantizer, size: int) -> tuple[Tensor, Tensor]:
+        """(codes, winner) of the ReLU followed by max pooling over size x size windows.
+
+        The result is (N, H, W, C), the codes and the winner (format `WINNER`) are
+        (N, H // size, W // size, C).  The winner is the place of the first greatest code in its
+        window, row-major, or size**2 where the ReLU's mask is 0 there.
+        """
+        chosen = Quantizer.of(quantizer)
+        check_windows(self.shape, size)
+        codes, winner = self.rounded_and_pooled(chosen, size)
+        return Tensor._of(codes, chosen.format), Tensor._of(winner, WINNER)
+
+    def rounded(self, quantizer: Quantizer, relu: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """(codes, mask or None) as arrays, for operations and executors."""
+        sums = self.sums()
+        mask = None
+        if relu:
+            bound = relu_bound(self.format.step_exp, quantizer.format)
+            mask = ((sums > 0) & (sums < bound)).astype(np.uint8)
+            sums = np.maximum(sums, 0)
+        return quantizer.quantized(sums, self.format.step_exp), mask
+
+    def rounded_and_pooled(self, quantizer: Quantizer, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """(codes, winner) as arrays."""
+        codes, mask = self.rounded(quantizer, relu=True)
+        return max_pooled(codes, mask, size)
+
+    def __add__(self, other: Tensor | Exact) -> Exact:
+        return _add(self, other)
+
+    def __radd__(self, other: Tensor) -> Exact:
+        return _add(other, self)
+
+    def __sub__(self, other: Tensor | Exact) -> Exact:
+        return _add(self, other, minus=True)
+
+    def __rsub__(self, other: Tensor) -> Exact:
+        return _add(other, self, minus=True)
+
+    def __neg__(self) -> Exact:
+        return operation("negative")(self)
+
+    def reshape(self, *shape: int) -> Exact:
+        """The same values in another shape, row-major."""
+        return Sums(self.sums().reshape(*shape), self.format, self.overflows)
+
+    def __repr__(self) -> str:
+        return f"<exact result of shape {self.shape} in {self.format}>"
+
+
+class Sums(Exact):
+    """An exact result that is there: int64 codes in a format that holds them."""
+
+    def __init__(self, sums: np.ndarray, format: Format, overflows: Overflows | None = None):
+        self._sums = sums
+        self.format = format
+        self.shape = sums.shape
+        self.overflows = overflows
+
+    def sums(self) -> np.ndarray:
+        return self._sums
+
+
+class Quotient:
+    """An exact result divided by a whole number, to be rounded once.
+
+    Attributes:
+        numerators: exact int64 codes with step 2**step_exp.
+        divisor: a whole number above 0.
+    """
+
+    def __init__(self, numerators: np.ndarray, step_exp: int, divisor: int):
+        self.numerators = numerators
+        self.step_exp = step_exp
+        self.divisor = divisor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.numerators.shape
+
+    def to(self, quantizer: Format | Quantizer) -> Tensor:
+        """The quotient rounded once, then brought into range.
+
+        A stochastic rounding compares its word with the first 16 bits below the step, the last of
+        which is sticky.
+        """
+        chosen = Quantizer.of(quantizer)
+        codes = chosen.quotients(self.numerators, self.step_exp, self.divisor)
+        return Tensor._of(codes, chosen.format)
+
+    def __repr__(self) -> str:
+        return f"<exact result of shape {self.shape} over {self.divisor}>"
+
+
+def relu_bound(step_exp: int, format: Format) -> int:
+    """The ReLU's ceiling, the format's range, in steps of 2**step_exp.
+
+    It is 1 where the step is coarser, since no multiple of the step lies below the ceiling, and at
+    most 2**62, which no exact sum reaches.
+    """
+    return 1 << min(max(format.range_exp - step_exp, 0), MAX_SUM_BITS)
+
+
+def holding(magnitude: int, step_exp: int) -> Format:
+    """The signed format with that step that holds every code of at most this magnitude.
+
+    Raises:
+        InputError: where it would have more than MAX_SUM_BITS bits.
+    """
+    bits = magnitude.bit_length() + 1
+    if bits > MAX_SUM_BITS:
+        raise InputError(
+            f"the exact result needs {bits} bits, at most {MAX_SUM_BITS} are exact here; "
+            "requantize the operands to fewer bits or to nearer steps"
+        )
+    return Format(bits, step_exp + bits - 1)
+
+
+def max_pooled(
+    codes: np.ndarray, mask: np.ndarray | None, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(codes, winner) of max pooling; the ReLU's mask is folded into the winner."""
+    images, height, width, channels = codes.shape
+    out = memory.empty((images, height // size, width // size, channels), codes.dtype)
+    winner = memory.empty(out.shape, np.uint8)
+    pool.max_pool(
+        codes, size, out, winner, np.ones(codes.shape, np.uint8) if mask is None else mask
+    )
+    return out, winner
+
+
+def check_windows(shape: Sequence[int], size: int, most: int = MAX_POOL_SIZE) -> None:
+    """InputError unless windows of size x size fit the images of a (N, H, W, C) shape."""
+    if len(shape) != 4:
+        raise InputError(f"pooling takes images (N, H, W, C), got shape {tuple(shape)}")
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
+        raise TypeError(f"size must be an integer, got {size!r}")
+    if not 1 <= size <= min(most, shape[1], shape[2]):
+        raise InputError(
+            f"size must be 1 to {min(most, shape[1], shape[2])} for images of {shape[1]}x{shape[2]}, "
+            f"got {size}"
+        )
+
+
+def _add(x: Tensor | Exact, y: Tensor | Exact, minus: bool = False) -> Exact:
+    return operation("subtract" if minus else "add")(x, y)

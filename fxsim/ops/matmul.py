@@ -1,0 +1,190 @@
+"""Dot products, matrix products and dense layers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from fxsim.accumulator import Accumulator
+from fxsim.errors import InputError
+from fxsim.formats import Format
+from fxsim.ops.checks import of_shape, tensor_of
+from fxsim.ops.exact import Exact
+from fxsim.ops.products import Forward, Geometry
+from fxsim.tensor import Tensor
+
+
+@lru_cache(maxsize=1024)
+def forward(
+    x: Format,
+    weight: Format,
+    geometry: Geometry,
+    path: str,
+    accumulator: Accumulator | None,
+    bias: Format | None,
+) -> Forward:
+    """The one Forward product of these, which a caller asks for again and again."""
+    return Forward(x, weight, geometry, path, accumulator, bias)
+
+
+def dot(
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None = None,
+    *,
+    accumulator: Accumulator | None = None,
+    path: str = "auto",
+) -> Exact:
+    """The dot product of two vectors, of shape ().
+
+    Args:
+        a, b: (K,) codes.
+        bias: () or (1,) codes that are added.
+        accumulator: how the sum is held; None for exactly.
+        path: 'auto', or the instruction path to force (see `plan`).
+
+    Raises:
+        InputError: for other shapes, or widths that no path takes exactly.
+
+    Example:
+        A MAC unit whose accumulator has 12 bits and saturates at each addition:
+
+        >>> from fxsim import Accumulator, Format, Tensor, ops
+        >>> a = Tensor([100, 100, -100], Format(8, 0))
+        >>> ops.dot(a, a).tensor().codes.item()
+        30000
+        >>> narrow = ops.dot(a, a, accumulator=Accumulator(12))
+        >>> narrow.tensor().codes.item(), narrow.overflows
+        (2047, Overflows(sums=1, overflows=3))
+    """
+    tensor_of("a", a, "K")
+    tensor_of("b", b, "K")
+    if a.shape != b.shape:
+        raise InputError(f"a and b must have one shape (K,), got {a.shape} and {b.shape}")
+    if bias is not None:
+        bias = tensor_of("bias", bias).reshape(-1)
+        of_shape("bias", bias, (1,))
+    return linear(a, b.reshape(-1, 1), bias, accumulator=accumulator, path=path).reshape()
+
+
+def matmul(
+    a: Tensor, b: Tensor, *, accumulator: Accumulator | None = None, path: str = "auto"
+) -> Exact:
+    """The matrix product of a (..., K) and b (K, N); also `a @ b`.
+
+    Two vectors give their dot product.  Args and errors are those of `linear`.
+
+    Example:
+        >>> from fxsim import Format, Tensor, ops
+        >>> a = Tensor([[1, 2], [3, 4]], Format(4, 3))
+        >>> ops.matmul(a, a).to(Format(8, 7)).codes
+        array([[ 7, 10],
+               [15, 22]], dtype=int8)
+    """
+    tensor_of("a", a)
+    tensor_of("b", b)
+    if a.ndim == b.ndim == 1:
+        return dot(a, b, accumulator=accumulator, path=path)
+    return _linear("b", a, b, None, accumulator, path)
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    accumulator: Accumulator | None = None,
+    path: str = "auto",
+) -> Exact:
+    """A dense layer: x @ weight + bias.
+
+    Args:
+        x: (..., I) codes.
+        weight: (I, O) codes; PyTorch's Linear has (O, I), transposed.
+        bias: (O,) codes, or None.
+        accumulator: how each sum is held; None for exactly.
+        path: 'auto', or the instruction path to force (see `plan`).
+
+    Returns:
+        Exact sums (..., O) at the finer of the steps of products and bias.
+
+    Raises:
+        InputError: for shapes that do not fit, or widths that no path takes exactly.
+
+    Example:
+        >>> from fxsim import Format, Tensor, ops
+        >>> x = Tensor([[1, 2, 3]], Format(4, 3))
+        >>> weight = Tensor([[1, -1], [0, 2], [3, 1]], Format(4, 3))
+        >>> ops.linear(x, weight, Tensor([1, 0], Format(4, 3))).tensor().real
+        array([[11.,  6.]])
+    """
+    tensor_of("x", x)
+    tensor_of("weight", weight)
+    return _linear("weight", x, weight, bias, accumulator, path)
+
+
+def _linear(
+    name: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    accumulator: Accumulator | None,
+    path: str,
+) -> Exact:
+    if not x.ndim or not x.size:
+        raise InputError(f"the left operand must have shape (..., I), got {x.shape}")
+    tensor_of(name, weight, "I, O")
+    inputs, outputs = weight.shape
+    if x.shape[-1] != inputs:
+        turned = x.shape[-1] == outputs
+        hint = "; PyTorch's layout is (O, I), pass weight.transpose()" if turned else ""
+        raise InputError(
+            f"{name} must have shape ({x.shape[-1]}, O) for inputs {x.shape}, got {weight.shape}"
+            f"{hint}"
+        )
+    check_product(bias, outputs, accumulator)
+    geometry = Geometry(1, 1, inputs, outputs)
+    product = forward(
+        x.format, weight.format, geometry, path, accumulator, bias.format if bias is not None else None
+    )
+    sums = product(
+        x.operand.reshape(-1, 1, 1, inputs),
+        weight.operand.reshape(1, 1, inputs, outputs),
+        bias.operand if bias is not None else None,
+    )
+    return Shaped(sums, (*x.shape[:-1], outputs))
+
+
+def check_product(bias: Tensor | None, outputs: int, accumulator: Accumulator | None) -> None:
+    """TypeError or InputError unless bias and accumulator fit a product with so many outputs."""
+    if bias is not None:
+        hint = "; give each output a bias of its own"
+        of_shape("bias", tensor_of("bias", bias), (outputs,), hint)
+    if accumulator is not None and not isinstance(accumulator, Accumulator):
+        raise TypeError(
+            f"accumulator must be a fxsim.Accumulator, got {type(accumulator).__name__}"
+        )
+
+
+class Shaped(Exact):
+    """An exact result in another shape, still rounded by the kernel that computes it."""
+
+    def __init__(self, exact: Exact, shape: tuple[int, ...]):
+        self._exact = exact
+        self.shape = shape
+        self.format = exact.format
+
+    @property
+    def overflows(self):  # type: ignore[no-untyped-def, override]
+        return self._exact.overflows
+
+    def sums(self) -> np.ndarray:
+        return self._exact.sums().reshape(self.shape)
+
+    def rounded(self, quantizer, relu):  # type: ignore[no-untyped-def]
+        codes, mask = self._exact.rounded(quantizer, relu)
+        return codes.reshape(self.shape), None if mask is None else mask.reshape(self.shape)
+
+    def reshape(self, *shape: int) -> Exact:
+        return Shaped(self._exact, shape)

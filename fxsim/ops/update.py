@@ -1,0 +1,228 @@
+"""The SGD update of a parameter, with and without an accumulator below its step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fxsim.errors import InputError
+from fxsim.factors import MANTISSA_BITS, LearningRate
+from fxsim.formats import Format
+from fxsim.kernels.elementwise import update as kernel
+from fxsim.kernels.rounding import MAX_SHIFT, Rounding
+from fxsim.ops.checks import of_shape, tensor_of
+from fxsim.ops.exact import Exact
+from fxsim.ops.summation import ChannelSum
+from fxsim.quantizer import Quantizer, Words
+from fxsim.tensor import Tensor
+
+UPDATE_BITS = 62
+"""A parameter and its accumulator are one exact integer; their widths together stay within this."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A trained parameter: its codes, and the accumulator that holds what lies below their step.
+
+    Args:
+        value: the codes.
+        accumulator: codes whose range is half of value's step; None where there is no accumulator.
+
+    Raises:
+        InputError: for an accumulator of another shape or range, or more than 62 bits in all.
+
+    Example:
+        >>> from fxsim import Format, Tensor, ops
+        >>> weight = ops.Parameter(Tensor([3, -2], Format(4, 0)), Tensor([0, 0], Format(8, -4)))
+        >>> weight.real
+        array([ 0.375, -0.25 ])
+    """
+
+    value: Tensor
+    accumulator: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        tensor_of("value", self.value)
+        if self.accumulator is None:
+            return
+        of_shape("accumulator", tensor_of("accumulator", self.accumulator), self.value.shape)
+        check_accumulator("the parameter", self.value.format, self.accumulator.format)
+
+    @property
+    def real(self) -> np.ndarray:
+        """float64 values, those of the accumulator included."""
+        return self.value.real + (0 if self.accumulator is None else self.accumulator.real)
+
+
+@dataclass(frozen=True)
+class UpdateTally:
+    """What one update did.
+
+    Elements whose code or accumulator saturated, gradients whose update rounded to 0, and updates
+    that left the code as it was.
+    """
+
+    weights_clipped: int
+    accumulators_clipped: int
+    flushed: int
+    stopped: int
+
+
+def check_accumulator(name: str, parameter: Format, accumulator: Format) -> None:
+    """InputError unless an accumulator of that format lies below the step of the parameter."""
+    if not accumulator.signed or accumulator.range_exp != parameter.step_exp - 1:
+        raise InputError(
+            f"the accumulator of {name} must be signed with range_exp {parameter.step_exp - 1} "
+            f"(half the step of {parameter}), got {accumulator}"
+        )
+    if parameter.bits + accumulator.bits > UPDATE_BITS:
+        raise InputError(
+            f"{name} and its accumulator have {parameter.bits} + {accumulator.bits} bits; "
+            f"together at most {UPDATE_BITS}"
+        )
+
+
+def sgd_update(
+    parameter: Parameter,
+    grad: Tensor,
+    rate: LearningRate | float,
+    *,
+    rounding: str = "nearest_away",
+    words: Words | None = None,
+) -> tuple[Parameter, UpdateTally]:
+    """One SGD step: parameter - rate * grad.
+
+    With an accumulator: rate * grad is rounded to the accumulator's step; parameter and accumulator
+    take it as one exact number; the parameter is rounded to the nearest of it, ties up, and the
+    accumulator keeps the rest.  Both saturate.
+
+    Without an accumulator: parameter - rate * grad is exact, and is rounded once to the parameter's
+    step; it saturates.
+
+    Args:
+        parameter: codes, perhaps with an accumulator.
+        grad: gradient of the same shape.
+        rate: the learning rate; a float stands for the nearest with a mantissa of 16 bits.
+        rounding: one of fxsim.ROUNDINGS.
+        words: random words of a stochastic rounding.
+
+    Returns:
+        (the new parameter, what the update did).
+
+    Raises:
+        InputError: for another shape, or steps that are too far from each other.
+
+    Example:
+        >>> from fxsim import Format, Tensor, ops
+        >>> weight = ops.Parameter(Tensor([3, -2], Format(4, 0)), Tensor([0, 0], Format(8, -4)))
+        >>> grad = Tensor([10, -10], Format(8, 0))
+        >>> weight, tally = ops.sgd_update(weight, grad, 0.25)
+        >>> weight.value.codes, weight.accumulator.codes
+        (array([ 3, -2], dtype=int8), array([-40,  40], dtype=int8))
+        >>> weight, tally = ops.sgd_update(weight, grad, 0.5)
+        >>> weight.value.codes, tally.stopped
+        (array([ 3, -2], dtype=int8), 2)
+    """
+    if not isinstance(parameter, Parameter):
+        raise TypeError(f"parameter must be an ops.Parameter, got {type(parameter).__name__}")
+    of_shape("grad", tensor_of("grad", grad), parameter.value.shape)
+    rate = rate if isinstance(rate, LearningRate) else LearningRate.of(rate)
+    value = parameter.value
+    if parameter.accumulator is None:
+        return _update_alone(value, grad, rate, Quantizer(value.format, rounding, words=words))
+    accumulator = parameter.accumulator
+    codes = value.operand.copy()
+    rest = accumulator.operand.copy()
+    quantizer = Quantizer(accumulator.format, rounding, words=words)
+    tally = update_in_place(codes, rest, grad, rate, value.format, quantizer)
+    updated = Parameter(Tensor._of(codes, value.format), Tensor._of(rest, accumulator.format))
+    return updated, tally
+
+
+def difference(value: Tensor, grad: Tensor, rate: LearningRate) -> Exact:
+    """value - rate * grad, exact."""
+    factor = rate.odd
+    scaled_exp = grad.format.step_exp + factor.exponent
+    step_exp = min(value.format.step_exp, scaled_exp)
+    channels = value.shape[-1] if value.ndim else 1
+    first = np.full(channels, 1 << (value.format.step_exp - step_exp), object)
+    second = np.full(channels, -factor.mantissa << (scaled_exp - step_exp), object)
+    zero = np.full(channels, 0, object)
+    form = ChannelSum(first, second, zero, step_exp, value.format, grad.format)
+    if not value.ndim:
+        return form.of(value.operand.reshape(1), grad.operand.reshape(1)).reshape()
+    return form.of(value.operand, grad.operand)
+
+
+def _update_alone(
+    value: Tensor, grad: Tensor, rate: LearningRate, quantizer: Quantizer
+) -> tuple[Parameter, UpdateTally]:
+    seen = []
+    counted = Quantizer(
+        value.format, quantizer.rounding, words=quantizer.words, counted=seen.append
+    )
+    codes = difference(value, grad, rate).to(counted)
+    stopped = int(np.count_nonzero((codes.codes == value.codes) & (grad.codes != 0)))
+    return Parameter(codes), UpdateTally(seen[0].clipped, 0, 0, stopped)
+
+
+def update_shifts(grad: Format, rate: LearningRate, accumulator: Format) -> tuple[int, int]:
+    """(left, right) shift from gradient codes times the rate's mantissa to accumulator steps.
+
+    Raises:
+        InputError: where the shifted products do not fit 62 bits.
+    """
+    shift = accumulator.step_exp - grad.step_exp - rate.exponent
+    left = max(-shift, 0)
+    if shift > MAX_SHIFT or grad.bits + MANTISSA_BITS + left > MAX_SHIFT:
+        raise InputError(
+            f"learning rate {rate.real:g} times a gradient step of 2^{grad.step_exp} is too far "
+            f"from the accumulator's step 2^{accumulator.step_exp}; change its format"
+        )
+    return left, max(shift, 0)
+
+
+def update_in_place(
+    codes: np.ndarray,
+    accumulators: np.ndarray,
+    grad: Tensor,
+    rate: LearningRate,
+    format: Format,  # noqa: A002 - the field's name
+    quantizer: Quantizer,
+) -> UpdateTally:
+    """One SGD step on arrays of storage types.
+
+    quantizer: rounds the update to the accumulator's format; its overflow is saturation.
+    """
+    accumulator = quantizer.format
+    left, right = update_shifts(grad.format, rate, accumulator)
+    held = kernel.Held(
+        accumulator.bits,
+        format.min_code,
+        format.max_code,
+        accumulator.min_code,
+        accumulator.max_code,
+    )
+    counts = kernel.update(
+        codes.reshape(-1),
+        accumulators.reshape(-1),
+        grad.operand.reshape(-1),
+        quantizer.bases(grad.shape, right),
+        kernel.Scale(rate.mantissa, left),
+        Rounding.of(quantizer.rounding, right),
+        held,
+    )
+    return UpdateTally(*(int(count) for count in counts))
+
+
+def velocity_sums(
+    arrays: tuple[np.ndarray, np.ndarray, np.ndarray], multipliers: tuple[int, int, int]
+) -> np.ndarray:
+    """int64 sums of velocities, gradients and parameters, each times its multiplier.
+
+    The caller bounds the sum of the magnitudes below 2**62.
+    """
+    sums = np.empty(arrays[0].shape, np.int64)
+    kernel.velocity_sums(*arrays, multipliers, sums)
+    return sums

@@ -1,0 +1,268 @@
+"""Quantizer: the one place where bits are decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from fxsim.arrays import check_range, integer_array
+from fxsim.errors import InputError, choice
+from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, Format
+from fxsim.kernels import rounding as kernel
+from fxsim.kernels.epilogue import Epilogue
+from fxsim.kernels.rounding import Range, Rounding
+from fxsim.rng import Stream
+
+Words: TypeAlias = "Stream | np.ndarray | Callable[[np.ndarray], np.ndarray]"
+"""Where random words come from.
+
+A Stream; an array of 32-bit words, one for each element in row-major order; or a function from
+positions (int64, row-major) to the words there.
+"""
+
+
+STOCHASTIC = kernel.STOCHASTIC
+"""The roundings that need random words."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one quantization did: elements in all, below and above the range, flushed to zero.
+
+    flushed counts non-zero values whose rounded code, before overflow, is 0.
+    """
+
+    elements: int
+    below: int
+    above: int
+    flushed: int
+
+    @property
+    def clipped(self) -> int:
+        return self.below + self.above
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.elements + other.elements,
+            self.below + other.below,
+            self.above + other.above,
+            self.flushed + other.flushed,
+        )
+
+
+class Requantization(NamedTuple):
+    """All that a kernel needs to bring integers at one step into a format.
+
+    shift: bits to drop, negative where the format's step is finer than the integers'.  rounding:
+    for that shift, where it is 0 to 62.  epilogue: the same for a kernel's epilogue, or None where
+    an epilogue cannot do it: random words, a left shift, a shift above 62, no plain saturation.
+    """
+
+    shift: int
+    rounding: Rounding
+    range: Range
+    epilogue: Epilogue | None
+
+
+@lru_cache(maxsize=4096)
+def requantization(step_exp: int, format: Format, rounding: str, overflow: str) -> Requantization:
+    """The Requantization of integers with step 2**step_exp."""
+    shift = format.step_exp - step_exp
+    bounds = Range.of(format.bits, format.signed, overflow)
+    kept = min(max(shift, 0), kernel.MAX_SHIFT)
+    terms = Rounding.of(rounding, kept)
+    fusable = kept == shift and rounding not in kernel.STOCHASTIC and bounds.rule == kernel.SATURATE
+    epilogue = None
+    if fusable:
+        epilogue = Epilogue(**terms._asdict(), low=bounds.low, high=bounds.high)
+    return Requantization(shift, terms, bounds, epilogue)
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """How an exact result becomes codes: format, rounding, overflow, random words.
+
+    Wherever an operation takes a Quantizer it also takes a bare Format, which stands for the
+    default modes.
+
+    Args:
+        format: of the codes, at most 32 bits.
+        rounding: one of fxsim.ROUNDINGS.
+        overflow: one of fxsim.OVERFLOWS.
+        words: random words of a stochastic rounding; None for every other.
+        counted: called with the Counts of each quantization.
+
+    Raises:
+        InputError: for an unknown mode, a format of more than 32 bits, words that are missing or
+            that the rounding does not use.
+
+    Example:
+        >>> from fxsim import Format, Quantizer, Tensor, requantize
+        >>> seen = []
+        >>> narrow = Quantizer(Format(4, 3), "floor", "wrap", counted=seen.append)
+        >>> requantize(Tensor([7, 8, -9], Format(5, 4)), narrow).codes
+        array([ 7, -8,  7], dtype=int8)
+        >>> seen
+        [Counts(elements=3, below=1, above=1, flushed=0)]
+    """
+
+    format: Format
+    rounding: str = "nearest_away"
+    overflow: str = "saturate"
+    words: Words | None = None
+    counted: Callable[[Counts], None] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.format, Format):
+            raise TypeError(f"format must be a fxsim.Format, got {type(self.format).__name__}")
+        choice("rounding", self.rounding, ROUNDINGS)
+        choice("overflow", self.overflow, OVERFLOWS)
+        if self.format.bits > MAX_TENSOR_BITS:
+            raise InputError(
+                f"format has {self.format.bits} bits; tensors are quantized to at most "
+                f"{MAX_TENSOR_BITS}"
+            )
+        self._check_words()
+        if self.counted is not None and not callable(self.counted):
+            raise TypeError(f"counted must be callable, got {type(self.counted).__name__}")
+
+    def _check_words(self) -> None:
+        if self.words is None:
+            if self.stochastic:
+                raise InputError(
+                    f"rounding {self.rounding!r} needs random words; "
+                    "pass words=fxsim.Stream(seed, step, name), an array or a function"
+                )
+            return
+        if not self.stochastic:
+            raise InputError(
+                f"rounding {self.rounding!r} uses no random words; leave words out, or choose "
+                f"{' or '.join(kernel.STOCHASTIC)}"
+            )
+        if not isinstance(self.words, (Stream, np.ndarray)) and not callable(self.words):
+            raise TypeError(
+                f"words must be a fxsim.Stream, an integer array or a function, got "
+                f"{type(self.words).__name__}"
+            )
+
+    @classmethod
+    def of(cls, value: Format | Quantizer) -> Quantizer:
+        """`value` itself, or the Quantizer with default modes of a bare Format."""
+        if isinstance(value, Quantizer):
+            return value
+        if isinstance(value, Format):
+            return cls(value)
+        raise TypeError(
+            f"quantizer must be a fxsim.Format or fxsim.Quantizer, got {type(value).__name__}"
+        )
+
+    @property
+    def stochastic(self) -> bool:
+        return self.rounding in kernel.STOCHASTIC
+
+    def at(self, step_exp: int) -> Requantization:
+        """What kernels need for integers with step 2**step_exp."""
+        return requantization(step_exp, self.format, self.rounding, self.overflow)
+
+    def tell(self, elements: int, tally: np.ndarray) -> None:
+        """Report the counts (below, above, flushed) of a kernel."""
+        if self.counted is not None:
+            below, above, flushed = tally.tolist()
+            self.counted(Counts(elements, below, above, flushed))
+
+    def bases(self, shape: tuple[int, ...], shift: int) -> np.ndarray:
+        """int64 bases (flat) of a stochastic rounding; empty for every other."""
+        if self.words is None:
+            return np.empty(0, np.int64)
+        return kernel.stochastic_base(words_at(self.words, shape), self.rounding, shift).reshape(-1)
+
+    def quantized(
+        self, values: np.ndarray, step_exp: int, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Codes (format.storage) of integers with step 2**step_exp, counted."""
+        values, shift = kernel.align(values, self.at(step_exp).shift)
+        rounding = Rounding.of(self.rounding, shift)
+        if out is None:
+            out = np.empty(values.shape, self.format.storage)
+        tally = kernel.requantize_array(
+            np.ascontiguousarray(values).reshape(-1),
+            self.bases(values.shape, shift),
+            rounding,
+            self.at(step_exp).range,
+            out.reshape(-1),
+        )
+        self.tell(out.size, tally)
+        return out
+
+    def quotients(self, numerators: np.ndarray, step_exp: int, divisor: int) -> np.ndarray:
+        """Codes of the exact quotients numerators * 2**step_exp / divisor, counted.
+
+        Raises:
+            InputError: where the division needs more than 62 bits.
+        """
+        left = step_exp - self.format.step_exp + kernel.QUOTIENT_GUARD_BITS
+        divisor <<= max(-left, 0)
+        left = max(left, 0)
+        flat = np.ascontiguousarray(numerators).reshape(-1)
+        largest = max(int(flat.max(initial=0)), -int(flat.min(initial=0)))
+        if (largest << left).bit_length() > 62 or divisor.bit_length() > 62:
+            raise InputError(
+                f"a quotient with step 2^{step_exp} cannot be brought to {self.format} within 62 "
+                "bits; choose a format whose step is nearer"
+            )
+        rounding = Rounding.of(self.rounding, kernel.QUOTIENT_GUARD_BITS)
+        out = np.empty(numerators.shape, self.format.storage)
+        tally = kernel.requantize_quotients(
+            flat,
+            (left, divisor),
+            self.bases(out.shape, rounding.shift),
+            rounding,
+            self.at(0).range,
+            out.reshape(-1),
+        )
+        self.tell(out.size, tally)
+        return out
+
+
+def shifted(
+    values: np.ndarray, shift: int, rounding: str, words: Words | None = None
+) -> np.ndarray:
+    """Integers / 2**shift (int64), rounded to integers, 0 <= shift <= 62, without any range."""
+    bases = np.empty(0, np.int64)
+    if rounding in STOCHASTIC:
+        assert words is not None
+        bases = kernel.stochastic_base(words_at(words, values.shape), rounding, shift).reshape(-1)
+    out = np.empty(values.shape, np.int64)
+    everything = Range(-(2**62), 2**62, kernel.SATURATE, 63, 1)
+    flat = np.ascontiguousarray(values).reshape(-1)
+    kernel.requantize_array(flat, bases, Rounding.of(rounding, shift), everything, out.reshape(-1))
+    return out
+
+
+def words_at(words: Words, shape: tuple[int, ...]) -> np.ndarray:
+    """The uint32 random words (of `shape`) for the elements of a tensor.
+
+    Raises:
+        TypeError: for words that are no integers.
+        InputError: for too few words, words of another shape, or words of more than 32 bits.
+    """
+    if isinstance(words, Stream):
+        return words.words(shape)
+    size = int(np.prod(shape, dtype=np.int64))
+    given = words if isinstance(words, np.ndarray) else words(np.arange(size, dtype=np.int64))
+    array = integer_array("random words", given)
+    if array.shape != shape:
+        if array.ndim != 1:
+            raise InputError(
+                f"random words must have shape {shape} or ({size},), got {array.shape}"
+            )
+        if array.size < size:
+            raise InputError(
+                f"random words must be {size}, one for each element, got {array.size}; pass more"
+            )
+    check_range("random words", array, 0, 2**32 - 1, "pass words of 32 bits, unsigned")
+    return array.reshape(-1)[:size].astype(np.uint32).reshape(shape)
