@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 
 from fxsim.errors import InputError, choice
-from fxsim.kernels.rounding import OVERFLOWS, ROUNDINGS, code_range
+from fxsim.kernels.rounding import OVERFLOWS, ROUNDINGS, STOCHASTIC, code_range
 
-__all__ = ["Format", "ROUNDINGS", "OVERFLOWS", "MAX_TENSOR_BITS"]
+__all__ = ["Format", "ROUNDINGS", "OVERFLOWS", "STOCHASTIC", "MAX_TENSOR_BITS"]
 
 MAX_TENSOR_BITS = 32
 Q_CONVENTIONS = ("ti", "arm")

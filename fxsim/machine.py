@@ -10,8 +10,10 @@ from pathlib import Path
 from fxsim import __version__
 from fxsim.kernels.jit import JIT_DISABLED, processor_features
 from fxsim.kernels.rounding import round_shift
-from fxsim.kernels.threads import thread_count
+from fxsim.kernels.threads import thread_count, use_threads
 from fxsim.ops.paths import forward_paths
+
+__all__ = ["JIT_DISABLED", "use_threads"]
 
 FEATURES = (
     "sse4.2",

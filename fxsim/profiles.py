@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxsim.errors import InputError, choice
-from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
-from fxsim.kernels.rounding import STOCHASTIC
+from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.tensor import quantize
 
 KINDS = ("rounding", "overflow")

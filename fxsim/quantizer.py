@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from fxsim.arrays import check_range, integer_array
-from fxsim.errors import InputError, choice
-from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, Format
+from fxsim.errors import InputError, choice, present
+from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.kernels import rounding as kernel
 from fxsim.kernels.epilogue import Epilogue
 from fxsim.kernels.rounding import Range, Rounding
@@ -23,10 +23,6 @@ Words: TypeAlias = "Stream | np.ndarray | Callable[[np.ndarray], np.ndarray]"
 A Stream; an array of 32-bit words, one for each element in row-major order; or a function from
 positions (int64, row-major) to the words there.
 """
-
-
-STOCHASTIC = kernel.STOCHASTIC
-"""The roundings that need random words."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def requantization(step_exp: int, format: Format, rounding: str, overflow: str) 
     bounds = Range.of(format.bits, format.signed, overflow)
     kept = min(max(shift, 0), kernel.MAX_SHIFT)
     terms = Rounding.of(rounding, kept)
-    fusable = kept == shift and rounding not in kernel.STOCHASTIC and bounds.rule == kernel.SATURATE
+    fusable = kept == shift and rounding not in STOCHASTIC and bounds.rule == kernel.SATURATE
     epilogue = None
     if fusable:
         epilogue = Epilogue(**terms._asdict(), low=bounds.low, high=bounds.high)
@@ -141,7 +137,7 @@ class Quantizer:
         if not self.stochastic:
             raise InputError(
                 f"rounding {self.rounding!r} uses no random words; leave words out, or choose "
-                f"{' or '.join(kernel.STOCHASTIC)}"
+                f"{' or '.join(STOCHASTIC)}"
             )
         if not isinstance(self.words, (Stream, np.ndarray)) and not callable(self.words):
             raise TypeError(
@@ -162,7 +158,7 @@ class Quantizer:
 
     @property
     def stochastic(self) -> bool:
-        return self.rounding in kernel.STOCHASTIC
+        return self.rounding in STOCHASTIC
 
     def at(self, step_exp: int) -> Requantization:
         """What kernels need for integers with step 2**step_exp."""
@@ -234,8 +230,8 @@ def shifted(
     """Integers / 2**shift (int64), rounded to integers, 0 <= shift <= 62, without any range."""
     bases = np.empty(0, np.int64)
     if rounding in STOCHASTIC:
-        assert words is not None
-        bases = kernel.stochastic_base(words_at(words, values.shape), rounding, shift).reshape(-1)
+        drawn = words_at(present(words), values.shape)
+        bases = kernel.stochastic_base(drawn, rounding, shift).reshape(-1)
     out = np.empty(values.shape, np.int64)
     everything = Range(-(2**62), 2**62, kernel.SATURATE, 63, 1)
     flat = np.ascontiguousarray(values).reshape(-1)

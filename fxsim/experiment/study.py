@@ -19,8 +19,7 @@ from fxsim.experiment.progress import Progress
 from fxsim.experiment.results import Outcome
 from fxsim.experiment.settings import Settings
 from fxsim.experiment.stages import FLOAT_RUN, Experiment, Training, perturbed_name
-from fxsim.kernels.threads import use_threads
-from fxsim.machine import core_count
+from fxsim.machine import core_count, use_threads
 from fxsim.nn.precision import PERTURBATION_CLASSES, PrecisionAssignment
 from fxsim.train.checkpoint import Cadence
 from fxsim.train.designs import FIXED, formats

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fxsim.factors import LearningRate
-from fxsim.formats import Format
+from fxsim.formats import STOCHASTIC, Format
 from fxsim.ops.update import update_shifts
-from fxsim.quantizer import STOCHASTIC, Quantizer, shifted
+from fxsim.quantizer import Quantizer, shifted
 
 
 def quantized(

@@ -9,7 +9,7 @@ import numpy as np
 
 from fxsim.errors import choice
 from fxsim.factors import LearningRate
-from fxsim.formats import Format
+from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden import arithmetic
 from fxsim.golden.description import QUANTIZED, Description
 from fxsim.golden.manifest import RANDOM_WORDS, Entry, Manifest
@@ -19,7 +19,6 @@ from fxsim.nn.fixed.network import FURTHER, FixedNetwork, StepResult
 from fxsim.nn.optimizer import velocity_tensor
 from fxsim.nn.spec import Network
 from fxsim.ops.exact import MASK, relu_bound
-from fxsim.quantizer import STOCHASTIC
 from fxsim.rng import tensor_stream
 from fxsim.tensor import Tensor
 

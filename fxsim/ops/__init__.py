@@ -16,7 +16,12 @@ for every q; and on exact codes <conv2d(x, w), g> == <x, conv2d_input_grad(g, w)
 """
 
 from fxsim.ops.arithmetic import add, multiply, negative, subtract, sum
-from fxsim.ops.batch_norm import batch_norm, batch_norm_grad, running_statistics
+from fxsim.ops.batch_norm import (
+    batch_norm,
+    batch_norm_grad,
+    batch_norm_inference,
+    running_statistics,
+)
 from fxsim.ops.conv import conv2d, conv2d_input_grad, conv2d_weight_grad
 from fxsim.ops.dropout import dropout, dropout_grad
 from fxsim.ops.exact import MASK, WINNER, Exact, Quotient
@@ -40,6 +45,7 @@ __all__ = [
     "avg_pool2d_grad",
     "batch_norm",
     "batch_norm_grad",
+    "batch_norm_inference",
     "conv2d",
     "conv2d_input_grad",
     "conv2d_weight_grad",

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, present
 from fxsim.factors import MANTISSA_BITS, Factor, OddFactor
 from fxsim.formats import Format
 from fxsim.kernels.elementwise import roots as kernel
 from fxsim.kernels.reductions import moments as channel_moments
 from fxsim.ops.checks import of_shape, tensor_of
-from fxsim.ops.exact import Exact, Sums
+from fxsim.ops.exact import Exact
 from fxsim.ops.integers import divided, integers, times
 from fxsim.ops.summation import ChannelSum, magnitude
 from fxsim.quantizer import Quantizer
@@ -144,8 +144,7 @@ class BatchNorm:
         the memory of `codes` may become that of x-hat.
         """
         if moments is None:
-            assert running is not None
-            mean, variance = self._running_statistics(running)
+            mean, variance = self._running_statistics(present(running))
         else:
             terms = codes.size // codes.shape[-1]
             mean, variance = self._statistics(moments, terms, quantizers)
@@ -369,8 +368,7 @@ class BatchNormResult(NamedTuple):
 
     output: Exact
     saved: SavedNorm
-    running_mean: Tensor | None
-    running_variance: Tensor | None
+    running: tuple[Tensor, Tensor] | None
 
 
 class SavedNorm(NamedTuple):
@@ -381,37 +379,39 @@ class SavedNorm(NamedTuple):
     gamma: Tensor
 
 
+STATISTICS = (Format(16, 3), Format(16, 3, signed=False))
+"""Formats of the mean and of the variance of a batch, by default."""
+
+
 def batch_norm(
     x: Tensor,
     gamma: Tensor,
     beta: Tensor,
     *,
-    mean: Format | Quantizer = Format(16, 3),
-    variance: Format | Quantizer = Format(16, 3, signed=False),
+    statistics: tuple[Format, Format] = STATISTICS,
     normalized: Format | Quantizer = Format(16, 3),
     running: tuple[Tensor, Tensor] | None = None,
-    training: bool = True,
     epsilon: float = EPSILON,
     rate: float = RATE,
 ) -> BatchNormResult:
-    """Batch norm: gamma * (x - mean) / sqrt(variance + epsilon) + beta, per channel.
+    """Batch norm with the statistics of the batch, as in training.
 
-    Mean, variance and the normalized x (x-hat) are rounded to the given formats; the affine map of
-    x-hat is exact and rounded by the result's `to` or `relu`.
+    The result is gamma * (x - mean) / sqrt(variance + epsilon) + beta, per channel.  Mean, variance
+    and the normalized x (x-hat) are rounded to the given formats; the affine map of x-hat is exact,
+    and is rounded by the result's `to` or `relu`.
 
     Args:
         x: (..., C) codes.
         gamma, beta: (C,) codes.
-        mean, variance: formats of the statistics, which are always rounded to the nearest, ties
-            away from zero, and saturated.
+        statistics: formats of mean and variance, which are rounded to the nearest, ties away from
+            zero, and saturated.
         normalized: format or Quantizer of x-hat.
-        running: (mean, variance) as an earlier call returned them; needed without training.
-        training: take the statistics of this batch, and move the running ones.
+        running: (mean, variance) as `running_statistics` or an earlier call gave them, to be moved.
         epsilon, rate: constants; each is the nearest number with a mantissa of 16 bits.
 
     Returns:
-        (output, saved, running_mean, running_variance): the exact result, what `batch_norm_grad`
-        takes, and the running statistics after this batch (None where none were given).
+        (output, saved, running): the exact result; what `batch_norm_grad` takes; the running
+        statistics after this batch, or None where none were given.
 
     Raises:
         InputError: for shapes that do not fit, or sums that pass 62 bits.
@@ -421,39 +421,84 @@ def batch_norm(
         >>> x = Tensor([[10], [20], [30], [60]], Format(8, 3))
         >>> one, zero = Tensor([64], Format(8, 1)), Tensor([0], Format(8, 1))
         >>> ops.batch_norm(x, one, zero).output.to(Format(8, 2)).codes.ravel().tolist()
-        [-34, -17, 0, 52]
+        [-34, -17, 0, 51]
     """
+    norm = _norm_of(x, (gamma, beta), statistics, Quantizer.of(normalized), (epsilon, rate))
+    held = None if running is None else _running_of(running, norm.formats, gamma.shape)
+    quantizers = _quantizers_of(norm.formats, Quantizer.of(normalized))
+    codes = x.operand
+    made = norm.forward(codes, channel_moments(codes, codes), held, quantizers)
+    saved = SavedNorm(norm, made, gamma)
+    moved = None if held is None else _running_tensors(held, norm.formats)
+    return BatchNormResult(_affine(norm, gamma, beta, made), saved, moved)
+
+
+def batch_norm_inference(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    running: tuple[Tensor, Tensor],
+    *,
+    statistics: tuple[Format, Format] = STATISTICS,
+    normalized: Format | Quantizer = Format(16, 3),
+    epsilon: float = EPSILON,
+) -> Exact:
+    """Batch norm with running statistics; args, errors and result are those of `batch_norm`.
+
+    Example:
+        >>> from fxsim import Format, Tensor, ops
+        >>> x = Tensor([[10], [20], [30], [60]], Format(8, 3))
+        >>> one, zero = Tensor([64], Format(8, 1)), Tensor([0], Format(8, 1))
+        >>> running = ops.running_statistics([0.5], [4.0])
+        >>> ops.batch_norm_inference(x, one, zero, running).to(Format(8, 2)).codes.ravel().tolist()
+        [2, 12, 22, 52]
+    """
+    norm = _norm_of(x, (gamma, beta), statistics, Quantizer.of(normalized), (epsilon, RATE))
+    held = _running_of(running, norm.formats, gamma.shape)
+    quantizers = _quantizers_of(norm.formats, Quantizer.of(normalized))
+    made = norm.forward(x.operand, None, held, quantizers)
+    return _affine(norm, gamma, beta, made)
+
+
+def _norm_of(
+    x: Tensor,
+    affine: tuple[Tensor, Tensor],
+    statistics: tuple[Format, Format],
+    normalized: Quantizer,
+    constants: tuple[float, float],
+) -> BatchNorm:
     tensor_of("x", x)
-    channels = (x.shape[-1] if x.ndim else 0,)
-    of_shape("gamma", tensor_of("gamma", gamma), channels)
-    of_shape("beta", tensor_of("beta", beta), channels)
     if x.ndim < 2 or not x.size:
         raise InputError(f"x must have shape (..., C) with at least one element, got {x.shape}")
-    quantizers = {
-        "mean": _division("mean", mean),
-        "variance": _division("variance", variance),
-        "normalized": Quantizer.of(normalized),
+    gamma, beta = affine
+    of_shape("gamma", tensor_of("gamma", gamma), x.shape[-1:])
+    of_shape("beta", tensor_of("beta", beta), x.shape[-1:])
+    if not isinstance(statistics, tuple) or len(statistics) != 2:
+        raise TypeError(f"statistics must be a pair of Formats, got {statistics!r}")
+    for value in statistics:
+        Quantizer.of(value)
+    formats = BatchNormFormats(*statistics, normalized.format, gamma.format, beta.format)
+    return BatchNorm(x.format, formats, None, *constants)
+
+
+def _quantizers_of(formats: BatchNormFormats, normalized: Quantizer) -> Quantizers:
+    found = {
+        "mean": Quantizer(formats.mean),
+        "variance": Quantizer(formats.variance),
+        "normalized": normalized,
     }
-    formats = BatchNormFormats(
-        *(quantizers[name].format for name in quantizers), gamma.format, beta.format
-    )
-    norm = BatchNorm(x.format, formats, None, epsilon, rate)
-    statistics = _running_of(running, formats, channels) if running is not None else None
-    if not training and statistics is None:
-        raise InputError("running statistics are needed without training; pass running=(mean, var)")
-    codes = x.operand
-    moments = channel_moments(codes, codes) if training else None
-    made = norm.forward(codes, moments, statistics, quantizers.__getitem__)
-    affine = norm.affine(gamma.operand.astype(np.int64), beta.operand.astype(np.int64))
-    output = affine.of(made.codes)
-    saved = SavedNorm(norm, made, gamma)
-    if statistics is None:
-        return BatchNormResult(output, saved, None, None)
-    return BatchNormResult(
-        output,
-        saved,
-        Tensor._of(statistics.mean, running_format(formats.mean)),
-        Tensor._of(statistics.variance, running_format(formats.variance)),
+    return found.__getitem__
+
+
+def _affine(norm: BatchNorm, gamma: Tensor, beta: Tensor, made: Normalized) -> Exact:
+    form = norm.affine(gamma.operand.astype(np.int64), beta.operand.astype(np.int64))
+    return form.of(made.codes)
+
+
+def _running_tensors(running: Running, formats: BatchNormFormats) -> tuple[Tensor, Tensor]:
+    return (
+        Tensor._of(running.mean, running_format(formats.mean)),
+        Tensor._of(running.variance, running_format(formats.variance)),
     )
 
 
@@ -487,12 +532,12 @@ def batch_norm_grad(
         >>> from fxsim import Format, Tensor, ops
         >>> x = Tensor([[10], [20], [30], [60]], Format(8, 3))
         >>> one, zero = Tensor([64], Format(8, 1)), Tensor([0], Format(8, 1))
-        >>> _, saved, _, _ = ops.batch_norm(x, one, zero)
+        >>> saved = ops.batch_norm(x, one, zero).saved
         >>> grad = Tensor([[1], [2], [3], [-4]], Format(6, 0))
         >>> back = ops.batch_norm_grad(grad, saved, x=Format(8, 0), gamma=Format(8, 3),
         ...                            beta=Format(8, 3))
         >>> back.x.codes.ravel().tolist(), back.beta.codes.tolist()
-        ([-2, 2, 6, -5], [1])
+        ([-6, 1, 9, -4], [1])
     """
     if not isinstance(saved, SavedNorm):
         raise TypeError(
@@ -518,16 +563,6 @@ def batch_norm_grad(
     )
 
 
-def _division(name: str, value: Format | Quantizer) -> Quantizer:
-    quantizer = Quantizer.of(value)
-    if (quantizer.rounding, quantizer.overflow) != ("nearest_away", "saturate"):
-        raise InputError(
-            f"{name} is always rounded nearest_away and saturated, got "
-            f"{quantizer.rounding} and {quantizer.overflow}; leave the modes out"
-        )
-    return quantizer
-
-
 def _running_of(running: Any, formats: BatchNormFormats, channels: tuple[int, ...]) -> Running:
     if not isinstance(running, tuple) or len(running) != 2:
         raise TypeError("running must be a pair of Tensors (mean, variance)")
@@ -542,7 +577,7 @@ def _running_of(running: Any, formats: BatchNormFormats, channels: tuple[int, ..
 
 
 def running_statistics(
-    mean: Any, variance: Any, formats: BatchNormFormats | None = None
+    mean: Any, variance: Any, statistics: tuple[Format, Format] = STATISTICS
 ) -> tuple[Tensor, Tensor]:
     """Running statistics to start from, for `batch_norm`: real means and variances, rounded.
 
@@ -552,10 +587,7 @@ def running_statistics(
         >>> variance.real
         array([1.])
     """
-    formats = formats or BatchNormFormats()
-    real = {"running_mean": mean, "running_var": variance}
-    running = Running.quantized(real, formats)
-    return (
-        Sums(running.mean, running_format(formats.mean)).tensor(),
-        Sums(running.variance, running_format(formats.variance)).tensor(),
-    )
+    mean_format, variance_format = statistics
+    formats = BatchNormFormats(mean_format, variance_format)
+    running = Running.quantized({"running_mean": mean, "running_var": variance}, formats)
+    return _running_tensors(running, formats)

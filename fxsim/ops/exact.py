@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fxsim.accumulator import Overflows
-from fxsim.errors import InputError
+from fxsim.errors import InputError, present
 from fxsim.formats import Format
 from fxsim.kernels import memory
 from fxsim.kernels.elementwise import pool
@@ -46,7 +46,7 @@ class Exact(ABC):
         >>> x = Tensor([3, -5], Format(4, 0))
         >>> exact = x + Tensor([1, 1], Format(8, 0))
         >>> str(exact.format)
-        's9 r=2^1 step=2^-7'
+        's10 r=2^2 step=2^-7'
         >>> exact.tensor().codes
         array([ 49, -79], dtype=int16)
         >>> exact.to(Quantizer(Format(4, 0), "floor")).codes
@@ -79,8 +79,7 @@ class Exact(ABC):
         """
         chosen = Quantizer.of(quantizer)
         codes, mask = self.rounded(chosen, relu=True)
-        assert mask is not None
-        return Tensor._of(codes, chosen.format), Tensor._of(mask, MASK)
+        return Tensor._of(codes, chosen.format), Tensor._of(present(mask), MASK)
 
     def relu_max_pool(self, quantizer: Format | Quantizer, size: int) -> tuple[Tensor, Tensor]:
         """(codes, winner) of the ReLU followed by max pooling over size x size windows.

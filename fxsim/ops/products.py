@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fxsim.accumulator import Accumulator, Overflows
-from fxsim.errors import InputError
+from fxsim.errors import InputError, invariant, present
 from fxsim.formats import Format
 from fxsim.kernels import memory
 from fxsim.kernels.epilogue import RAW, Epilogue
@@ -122,6 +122,15 @@ class Product:
         self.accumulator = accumulator.resolved(product_exp) if accumulator else None
         self.step_exp = product_exp + (self.accumulator.drop if self.accumulator else 0)
 
+    @property
+    def operands(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of the two operands, for one image."""
+        raise NotImplementedError
+
+    def check_shapes(self, left: tuple[int, ...], right: tuple[int, ...]) -> None:
+        """A kernel reads past the end of arrays of any other shape."""
+        invariant((left, right) == self.operands, f"shapes {left}, {right} == {self.operands}")
+
     def _accumulator_format(self, bits: int) -> Format:
         """The format of sums without a bias, which need `bits` where they are exact."""
         if self.accumulator:
@@ -196,8 +205,7 @@ class Product:
 
         exact(out) computes the sums of an accumulator that overflows at the end only.
         """
-        model = self.accumulator
-        assert model is not None
+        model = present(self.accumulator)
         if model.at_end and model.adds_products_whole:
             out = np.empty(shape, np.int64)
             exact(out)
@@ -243,8 +251,7 @@ class ProductSum(Exact):
         return self.bounded(sums, met)
 
     def bounded(self, sums: np.ndarray, met: int, extra_bits: int = 0) -> np.ndarray:
-        assert self.product.accumulator is not None
-        sums, more = bounded(sums, self.product.accumulator, extra_bits)
+        sums, more = bounded(sums, present(self.product.accumulator), extra_bits)
         self.overflows = Overflows(sums.size, met + more)
         return sums
 
@@ -253,6 +260,10 @@ class Forward(Product):
     """conv(x, weight) + bias: x (N, H, W, C), weight (KH, KW, C, O), out (N, OH, OW, O)."""
 
     kind = "forward"
+
+    @property
+    def operands(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.geometry.input, self.geometry.weight
 
     def __init__(
         self,
@@ -329,8 +340,7 @@ class ForwardSum(ProductSum):
     def __init__(
         self, product: Forward, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None
     ):
-        assert x.shape[1:] == product.geometry.input
-        assert weight.shape == product.geometry.weight
+        product.check_shapes(x.shape[1:], weight.shape)
         ample = product.ample(x, weight, bias)
         super().__init__(product, (len(x), *product.geometry.output), product.format, ample)
         self._x = x
@@ -413,6 +423,10 @@ class InputGrad(Product):
 
     kind = "input_grad"
 
+    @property
+    def operands(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.geometry.output, self.geometry.weight
+
     def __init__(
         self,
         grad: Format,
@@ -466,8 +480,7 @@ class InputGradSum(ProductSum):
     product: InputGrad
 
     def __init__(self, product: InputGrad, grad: np.ndarray, weight: np.ndarray):
-        assert grad.shape[1:] == product.geometry.output
-        assert weight.shape == product.geometry.weight
+        product.check_shapes(grad.shape[1:], weight.shape)
         ample = product.ample(grad, np.swapaxes(weight, -1, -2))
         super().__init__(product, (len(grad), *product.geometry.input), product.format, ample)
         self._grad = grad
@@ -500,6 +513,10 @@ class WeightGrad(Product):
     """
 
     kind = "weight_grad"
+
+    @property
+    def operands(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.geometry.input, self.geometry.output
 
     def __init__(
         self,
@@ -559,8 +576,8 @@ class WeightGradSum(ProductSum):
     product: WeightGrad
 
     def __init__(self, product: WeightGrad, x: np.ndarray, grad: np.ndarray):
-        assert x.shape[1:] == product.geometry.input
-        assert grad.shape == (len(x), *product.geometry.output)
+        product.check_shapes(x.shape[1:], grad.shape[1:])
+        invariant(len(x) == len(grad), "one gradient for each image")
         ample = product.ample(x, grad)
         format = product.format_of(len(x))
         super().__init__(product, product.geometry.weight, format, ample)

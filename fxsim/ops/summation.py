@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, present
 from fxsim.formats import Format
 from fxsim.kernels import memory
 from fxsim.kernels.elementwise import affine as kernel
@@ -108,8 +108,7 @@ class Combination(Exact):
         form = self._form
         numbers = np.array([form.first, form.second, form.constant], np.int64)
         narrow = self._x.dtype == np.int16 and (self._y is None or self._y.dtype == np.int16)
-        whole = _epilogue(quantizer, form.step_exp, relu)
-        assert whole is not None
+        whole = present(_epilogue(quantizer, form.step_exp, relu))
         high = _epilogue(quantizer, form.step_exp + kernel.SPLIT, relu)
         return kernel.Constants.of(numbers, form.bound, whole, high, narrow)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fxsim.analysis.complexity import Complexity
 from fxsim.analysis.statistics import Statistics
 from fxsim.formats import Format
-from fxsim.kernels.jit import JIT_DISABLED
+from fxsim.machine import JIT_DISABLED
 from fxsim.nn.precision import SYMBOLS, TENSORS, PrecisionAssignment
 
 METRICS = {

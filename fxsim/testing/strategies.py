@@ -10,8 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
-from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
-from fxsim.kernels.rounding import STOCHASTIC
+from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
 from fxsim.nn.spec import Conv, Dense, Layer, Network, Pool
 from fxsim.tensor import Tensor

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from fxsim.accumulator import ADDEND_ROUNDINGS, MAX_BITS, MIN_BITS, WHEN
 from fxsim.accumulator import Accumulator as Model
-from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
+from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.golden.explain.dots import Dot
 from fxsim.golden.explain.semantics import AVERAGINGS, MASKS, WEIGHT_VIEWS, Misread, Semantics
 from fxsim.golden.manifest import Accumulator
-from fxsim.kernels.rounding import STOCHASTIC
 from fxsim.nn.spec import Dense, Layer
 
 FARTHEST_SHIFT = 2

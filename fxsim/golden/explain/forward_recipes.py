@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fxsim.formats import STOCHASTIC
 from fxsim.golden.arithmetic import narrowed
 from fxsim.golden.explain.changes import (
     Alternative,
@@ -26,7 +27,7 @@ from fxsim.golden.manifest import Entry
 from fxsim.nn.spec import RELU_RANGE_EXP
 from fxsim.ops.exact import Quotient
 from fxsim.ops.loss import softmax_cross_entropy_grad
-from fxsim.quantizer import STOCHASTIC, Quantizer
+from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
 
 

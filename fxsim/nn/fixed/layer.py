@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, present
 from fxsim.formats import Format
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Step, lent
@@ -173,7 +173,9 @@ class FixedLayer:
     ) -> Tensor:
         """The layer's output; the tape gets what the backward pass needs."""
         bias = parameters["bias"].tensor if "bias" in parameters else None
-        exact = self.forward_product(*self._operands(tape), bias.operand if bias is not None else None)
+        exact = self.forward_product(
+            *self._operands(tape), bias.operand if bias is not None else None
+        )
         self._see_operands(tape, exact, parameters, step)
         relu_input = self._relu_input(exact, tape, branch, parameters, running, step)
         if step.probe and relu_input is not exact:
@@ -228,8 +230,7 @@ class FixedLayer:
         return self.norm.affine(gamma, beta).of(tape.normalized.codes, other)
 
     def _normalized(self, exact: Exact, running: Running | None, step: Step) -> Normalized:
-        assert self.norm is not None
-        norm = self.norm
+        norm = present(self.norm)
         moments = np.empty((2, exact.shape[-1]), np.int64) if step.training else None
         quantizer = step.quantizer(self.name, "preactivations", norm.input)
         codes, _ = exact.rounded_with_moments(quantizer, False, moments)  # type: ignore[attr-defined]
@@ -240,7 +241,7 @@ class FixedLayer:
 
         made = norm.forward(codes, moments, running, quantizers, step.reuse)
         if step.probe:
-            assert running is not None
+            running = present(running)
             see = step.see
             see("quantized_preactivations", self.name, lent(codes, norm.input))
             see("mean", self.name, lent(made.mean, formats.mean))
@@ -322,8 +323,7 @@ class FixedLayer:
             format = grad_format(format, layer.dropout)
         shape = (len(grads), *self.shape.pre)
         if layer.pool and layer.pool.kind == "max":
-            assert tape.winner is not None
-            return before_max_pool(grads, tape.winner, layer.pool.size, shape)
+            return before_max_pool(grads, present(tape.winner), layer.pool.size, shape)
         if layer.pool:
             grads = before_average_pool(grads, layer.pool.size, shape, format)
         if tape.mask is None:
@@ -338,8 +338,8 @@ class FixedLayer:
         step: Step,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The gradient at the pre-activations, and those of gamma and beta."""
-        norm_grad = self.norm_grad
-        assert norm_grad is not None and tape.normalized is not None
+        norm_grad = present(self.norm_grad)
+        normalized = present(tape.normalized)
         precision = self.formats.batch_norm or BatchNormPrecision()
         formats = {
             "gamma_grads": precision.gamma_grads,
@@ -353,7 +353,7 @@ class FixedLayer:
         step.see("relu_input_grads", self.name, inner)
         reuse = step.reuse and not self.layer.add  # a residual branch reads the gradient, too
         gamma = parameters["gamma"].codes.astype(np.int64)
-        made = norm_grad.backward(inner.operand, tape.normalized, gamma, quantizers, reuse)
+        made = norm_grad.backward(inner.operand, normalized, gamma, quantizers, reuse)
         grads = {
             "gamma": lent(made.gamma, precision.gamma_grads),
             "beta": lent(made.beta, precision.beta_grads),

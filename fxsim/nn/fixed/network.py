@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, present
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.nn.fixed.checks import check_supported
@@ -117,9 +117,7 @@ class FixedNetwork:
         if name == self.network.names[-1]:
             return Output(name, "logits", self.assignment.logits)
         if not self._readers[name]:
-            branch = layers[name].branch
-            assert branch is not None  # `completed` has written it out
-            return Output(name, "branch", branch)
+            return Output(name, "branch", present(layers[name].branch))
         owner = self._readers[name][0]
         return Output(owner, "activations", layers[owner].activations)
 
@@ -193,8 +191,7 @@ class FixedNetwork:
             for part, array, format in parameter.arrays():
                 yield f"parameters.{name}.{kind}.{part}", array, format
         if name in self._running:
-            norm = self.layers[name].norm
-            assert norm is not None
+            norm = present(self.layers[name].norm)
             running = self._running[name]
             mean = running_format(norm.formats.mean)
             yield f"running.{name}.mean", running.mean, mean
@@ -362,8 +359,7 @@ class FixedNetwork:
         """G^A of a layer's output: exact sum over all that read or add it, one quantization."""
         if not self._joined(name):
             (only,) = parts
-            assert isinstance(only, Tensor)
-            return only
+            return only if isinstance(only, Tensor) else only.tensor()
         first, *others = parts
         total: Tensor | Exact = first
         for part in others:

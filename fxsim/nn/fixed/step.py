@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fxsim.accumulator import Overflows
-from fxsim.formats import Format
+from fxsim.formats import STOCHASTIC, Format
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.ops.exact import Exact
 from fxsim.ops.loss import LOSS
@@ -85,9 +85,7 @@ class Step:
         def count(counts: Counts) -> None:
             self.result.counts[layer, tensor] = counts
 
-        words = (
-            self.words(layer, tensor) if rounding in ("stochastic", "stochastic_equal") else None
-        )
+        words = self.words(layer, tensor) if rounding in STOCHASTIC else None
         return Quantizer(format, rounding, self.assignment.overflow_of(tensor), words, count)
 
     def rounding_only(
@@ -98,9 +96,7 @@ class Step:
     ) -> Quantizer:
         """The Quantizer of a tensor that always saturates and is counted by its maker."""
         rounding = self.assignment.rounding_of(tensor)
-        words = (
-            self.words(layer, tensor) if rounding in ("stochastic", "stochastic_equal") else None
-        )
+        words = self.words(layer, tensor) if rounding in STOCHASTIC else None
         return Quantizer(format, rounding, words=words)
 
     def words(self, layer: str, tensor: str) -> Stream:
