@@ -180,7 +180,7 @@ def histograms(
                 parameters["weight"].running * parameters["weight"].accumulator_format.step
             )
         }
-    view.loss_and_gradients(images, labels, probe=see)
+    view.loss_and_grads(images, labels, probe=see)
     return rows
 
 

@@ -62,7 +62,7 @@ def largest_magnitudes(
     layers, variances = np.zeros((2, len(network.network.names)))
     scores = 0.0
     for tape in _tapes(network, images, training_batch, batch):
-        scores = max(scores, float(np.abs(tape.scores).max()))
+        scores = max(scores, float(np.abs(tape.logits).max()))
         for row, (name, entry) in enumerate(tape.layers.items()):
             operation = entry.operation + network.parameters[name].get("bias", 0.0)
             layers[row] = max(layers[row], float(np.abs(operation).max()))

@@ -30,7 +30,7 @@ def mismatch(
 
 
 def float_decisions(network: FloatNetwork, pixels: np.ndarray, pixel_max: int) -> np.ndarray:
-    return _decisions(lambda part: network.forward(part / network.dtype.type(pixel_max)), pixels)
+    return _decisions(lambda part: network.logits(part / network.dtype.type(pixel_max)), pixels)
 
 
 def fixed_decisions(

@@ -35,7 +35,7 @@ def noise_gains(
     activations: dict[str | None, float] = defaultdict(float)
     for start in range(0, len(images), batch):
         tape = network.forward_tape(images[start : start + batch])
-        for seeds in _decision_gradients(tape.scores):
+        for seeds in _decision_gradients(tape.logits):
             _add_squared_norms(network, tape, seeds, weights, activations)
     return (
         np.array([weights[layer.name] for layer in network.network.layers]) / len(images),

@@ -63,7 +63,7 @@ def float_learner(
     """A learner for FL, BN or TG that starts from `parameters`; see FloatLearner."""
     executor = FLOAT[choice("design", design, FLOAT)]
     return FloatLearner(
-        executor(network, parameters, optimizer=optimizer), pixel_max, seed, gradients
+        executor(network, parameters, optimizer=optimizer, seed=seed), pixel_max, gradients
     )
 
 

@@ -26,12 +26,10 @@ class FloatLearner:
         self,
         network: FloatNetwork,
         pixel_max: int,
-        seed: int = 0,
         gradients: GradientStatistics | None = None,
     ):
         self.network = network
         self.pixel_max = pixel_max
-        self.seed = seed
         self.gradients = gradients
 
     def images(self, pixels: np.ndarray) -> np.ndarray:
@@ -41,19 +39,18 @@ class FloatLearner:
     def step(self, pixels: np.ndarray, labels: np.ndarray, rate: LearningRate, step: int) -> float:
         """One SGD step; returns the batch's mean loss."""
         probe = self.gradients.probe(step) if self.gradients else None
-        return self.network.train_step(
-            self.images(pixels), labels, rate.real, step=step, seed=self.seed, probe=probe
-        )
+        return self.network.train_step(self.images(pixels), labels, rate, step, probe).loss
 
     def evaluate(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         """(mean loss, share of errors)."""
-        losses = errors = 0.0
+        losses = 0.0
+        wrong = 0
         for start in range(0, len(pixels), 256):
             part = slice(start, start + 256)
-            loss, error = self.network.evaluate(self.images(pixels[part]), labels[part])
-            losses += loss * len(labels[part])
-            errors += error * len(labels[part])
-        return losses / len(labels), errors / len(labels)
+            result = self.network.evaluate(self.images(pixels[part]), labels[part])
+            losses += result.loss * result.samples
+            wrong += result.wrong
+        return losses / len(labels), wrong / len(labels)
 
     def state(self) -> Arrays:
         """All that the next steps depend on, and what was measured: arrays by name, lent."""
@@ -115,14 +112,12 @@ class FixedLearner:
         counts, stopped, overflows = (
             _below(what, arrays) for what in ("counts", "stopped", "overflows")
         )
-        restore(
-            self.network.state(),
-            {
-                name: array
-                for name, array in arrays.items()
-                if name.partition(".")[0] not in ("counts", "stopped", "overflows")
-            },
-        )
+        own = {
+            name: array
+            for name, array in arrays.items()
+            if name.partition(".")[0] not in ("counts", "stopped", "overflows")
+        }
+        self.network.load_state(own)
         self.counts = {
             tuple(name.split(".")): Counts(*array.tolist()) for name, array in counts.items()
         }

@@ -394,7 +394,7 @@ def test_from_float_training_to_an_assignment():
         network.forward_tape(images),
         FloatNetwork(NETWORK, network.parameters).forward_tape(images[:16], True),
     ]
-    assert found.logits_max == pytest.approx(max(np.abs(tape.scores).max() for tape in tapes))
+    assert found.logits_max == pytest.approx(max(np.abs(tape.logits).max() for tape in tapes))
     operations = [tape.layers["skip"].preactivation for tape in tapes]  # no branch, no batch norm
     assert found.preactivations_max[1] == pytest.approx(
         max(np.abs(operation).max() for operation in operations)

@@ -88,21 +88,21 @@ def weight_gain(executor: FloatNetwork, name: str, images: np.ndarray) -> float:
 
     def perturbed_scores(change):
         weight[...] = original + change
-        scores = executor.forward(images)
+        scores = executor.logits(images)
         weight[...] = original
         return scores
 
-    return gain_by_differences(perturbed_scores, weight.shape, executor.forward(images))
+    return gain_by_differences(perturbed_scores, weight.shape, executor.logits(images))
 
 
 def activation_gain(
     executor: FloatNetwork, source: str | None, images: np.ndarray, monkeypatch
 ) -> float:
     """Changes the output of layer `source`, for all that read it, or the images."""
-    scores = executor.forward(images)
+    scores = executor.logits(images)
     if source is None:
         return gain_by_differences(
-            lambda change: executor.forward(images + change), images.shape[1:], scores
+            lambda change: executor.logits(images + change), images.shape[1:], scores
         )
     activate = floating.activate
 
@@ -114,7 +114,7 @@ def activation_gain(
 
         with monkeypatch.context() as patch:
             patch.setattr(floating, "activate", changed)
-            return executor.forward(images)
+            return executor.logits(images)
 
     return gain_by_differences(perturbed_scores, executor.network.shape(source).output, scores)
 
@@ -157,7 +157,7 @@ def test_a_tie_is_left_out():
     last["weight"][:, 1] = last["weight"][:, 0]
     last["bias"][1] = last["bias"][0]
     last["bias"][:2] += 3.0  # classes 0 and 1 win with exactly the same score
-    decision, second, third = np.argsort(-executor.forward(images)[0], kind="stable")
+    decision, second, third = np.argsort(-executor.logits(images)[0], kind="stable")
     assert {decision, second} == {0, 1} and third == 2
     weights, activations = noise_gains(executor, images)
     assert np.all(np.isfinite(weights)) and np.all(weights > 0) and np.all(np.isfinite(activations))

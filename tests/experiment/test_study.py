@@ -477,7 +477,7 @@ def test_real_parameters_are_those_that_fixed_inference_reads():
     real = fixed_run.real_parameters(network)
     logits = network.logits(CODES) * network.assignment.logits.step
     view = FloatNetwork(NETWORK, real, np.float64)
-    scores = view.forward(CODES * network.input_format.step)
+    scores = view.logits(CODES * network.input_format.step)
     assert np.abs(scores - logits).max() < 0.05
     assert real["conv"].keys() == {"weight", "gamma", "beta", "running_mean", "running_var"}
     assert (real["conv"]["running_var"] != 1).all()

@@ -17,7 +17,7 @@ from fxsim.errors import InputError
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.nn.fixed.network import FixedNetwork
-from fxsim.nn.fixed.parameters import Parameter
+from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.stochastic import StochasticNetwork, drawn, wide_accumulators
 from fxsim.nn.floating.binarized import BinarizedNetwork
 from fxsim.nn.floating.network import FloatNetwork, cross_entropy
@@ -27,6 +27,7 @@ from fxsim.nn.networks import BUILDERS, build
 from fxsim.nn.precision import LayerPrecision, PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 from fxsim.rng import Stream, tensor_stream
+from fxsim.tensor import Tensor
 from fxsim.train import designs
 from fxsim.train.loop import train
 from fxsim.train.schedule import Schedule
@@ -60,9 +61,10 @@ def assignment(network: Network) -> PrecisionAssignment:
 def seen(network: FloatNetwork, **options) -> dict[tuple[str, str], np.ndarray]:
     """Every tensor that a forward and a backward pass show, by (tensor, layer)."""
     found = {}
-    network.loss_and_gradients(
+    network.loss_and_grads(
         IMAGES,
         LABELS,
+        step=0,
         probe=lambda *key_value: found.update({key_value[:2]: key_value[2].copy()}),
         **options,
     )
@@ -103,7 +105,7 @@ def test_straight_through_gradients_are_those_at_the_signs_where_the_preactivati
     )
     binarized = BinarizedNetwork(network, initial_parameters(network, 1), np.float64)
     images = 3 * RNG.random((8, 1, 1, 5))
-    _, gradients = binarized.loss_and_gradients(images, LABELS)
+    _, gradients = binarized.loss_and_grads(images, LABELS, step=0)
     first, second = (
         np.where(binarized.parameters[name]["weight"] >= 0, 1, -1) / np.sqrt(terms)
         for name, terms in (("fc1", 5), ("fc2", 40))
@@ -159,11 +161,9 @@ def test_terngrad_of_zeros_is_zeros():
 
 def test_a_terngrad_network_differs_from_the_float_network_in_weight_gradients_alone():
     parameters = initial_parameters(SMALL, 0)
-    loss, gradients = FloatNetwork(SMALL, parameters).loss_and_gradients(
-        IMAGES, LABELS, step=2, seed=5
-    )
-    ternary_loss, ternary = TernGradNetwork(SMALL, parameters).loss_and_gradients(
-        IMAGES, LABELS, step=2, seed=5
+    loss, gradients = FloatNetwork(SMALL, parameters, seed=5).loss_and_grads(IMAGES, LABELS, step=2)
+    ternary_loss, ternary = TernGradNetwork(SMALL, parameters, seed=5).loss_and_grads(
+        IMAGES, LABELS, step=2
     )
     assert ternary_loss == loss
     for layer, own in ternary.items():
@@ -174,7 +174,7 @@ def test_a_terngrad_network_differs_from_the_float_network_in_weight_gradients_a
             np.testing.assert_array_equal(gradient, wanted)
 
 
-def running(parameter: Parameter) -> np.ndarray:
+def running(parameter: TrainedParameter) -> np.ndarray:
     return (
         parameter.codes * parameter.format.step
         + parameter.accumulators * parameter.accumulator_format.step
@@ -187,26 +187,24 @@ def test_drawn_weights_neighbour_the_running_weight_and_average_to_it():
     codes = RNG.integers(-15, 15, (6, 7)).astype(np.int16)
     accumulators = RNG.integers(-(2**15), 2**15, (6, 7)).astype(np.int16)
     accumulators[0] = 0
-    parameter = Parameter(codes, accumulators, format, below)
-    draws = np.stack([drawn(parameter, Stream(1, step, "fc.weights")) for step in range(3000)])
+    parameter = TrainedParameter(Tensor(codes, format), Tensor(accumulators, below))
+    draws = np.stack(
+        [drawn(parameter, Stream(1, step, "fc.weights")).codes for step in range(3000)]
+    )
     wanted = running(parameter) / format.step
     np.testing.assert_array_equal(draws[:, 0], np.broadcast_to(codes[0], draws[:, 0].shape))
     assert (np.abs(draws - wanted) < 1).all()
     fraction = wanted - np.floor(wanted)
     deviations = np.sqrt(fraction * (1 - fraction) / len(draws))
     assert (np.abs(draws.mean(axis=0) - wanted) <= 4.5 * deviations + 1e-12).all()
-    np.testing.assert_array_equal(draws[5], drawn(parameter, Stream(1, 5, "fc.weights")))
-    assert parameter.codes is codes
+    np.testing.assert_array_equal(draws[5], drawn(parameter, Stream(1, 5, "fc.weights")).codes)
 
 
 def test_drawn_weights_stay_in_their_range():
-    parameter = Parameter(
-        np.array([15, -16], np.int16),
-        np.array([2**15 - 1, -(2**15)], np.int16),
-        Format(5, 0),
-        Format(16, -5),
+    parameter = TrainedParameter(
+        Tensor([15, -16], Format(5, 0)), Tensor([2**15 - 1, -(2**15)], Format(16, -5))
     )
-    draws = [drawn(parameter, Stream(0, step, "fc.weights")).tolist() for step in range(20)]
+    draws = [drawn(parameter, Stream(0, step, "fc.weights")).codes.tolist() for step in range(20)]
     assert {draw[0] for draw in draws} == {15}
     assert {draw[1] for draw in draws} == {-16}
 
@@ -239,7 +237,7 @@ def test_a_stochastic_step_reads_drawn_weights_and_moves_the_running_ones():
     for name in DENSE.names:
         parameter = before[name]["weight"]
         np.testing.assert_array_equal(
-            found["weights", name], drawn(parameter, Stream(9, 1, f"{name}.weights"))
+            found["weights", name], drawn(parameter, Stream(9, 1, f"{name}.weights")).codes
         )
         step = 0.25 * found["weight_grads", name] * FORMATS.weight_grads.step
         np.testing.assert_array_equal(
@@ -269,7 +267,7 @@ def test_inference_of_a_stochastic_network_is_that_of_a_fixed_one():
         for kind in (StochasticNetwork, FixedNetwork)
     )
     stochastic_step(stochastic, 0)
-    fixed.parameters = stochastic.parameters
+    fixed.load_state(stochastic.state())
     codes = (IMAGES[:, :1, :2].reshape(8, 1, 1, 4) * 63).astype(np.int16)
     np.testing.assert_array_equal(stochastic.logits(codes), fixed.logits(codes))
 

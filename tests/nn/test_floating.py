@@ -54,7 +54,7 @@ def everything(dtype=np.float64):
             own[name] += rng.uniform(-0.2, 0.2, own[name].shape)
     images = rng.uniform(0, 1, (6, *EVERYTHING.input_shape))
     labels = rng.integers(0, 4, 6)
-    return FloatNetwork(EVERYTHING, parameters, dtype), images.astype(dtype), labels
+    return FloatNetwork(EVERYTHING, parameters, dtype, seed=SEED), images.astype(dtype), labels
 
 
 def central_difference(function, array, index, step=1e-6):
@@ -82,9 +82,9 @@ def test_training_gradients_agree_with_central_differences_and_a_wrong_one_is_ca
     net, images, labels = everything()
 
     def loss():
-        return cross_entropy(net.forward(images, training=True, step=STEP, seed=SEED), labels)[0]
+        return cross_entropy(net.forward_tape(images, training=True, step=STEP).logits, labels)[0]
 
-    _, gradients = net.loss_and_gradients(images, labels, step=STEP, seed=SEED)
+    _, gradients = net.loss_and_grads(images, labels, step=STEP)
     for layer, own in gradients.items():
         for name, gradient in own.items():
             parameter = net.parameters[layer][name]
@@ -98,7 +98,7 @@ def test_inference_gradients_agree_with_central_differences():
     tape = net.forward_tape(images)
 
     def value():
-        return float((net.forward(images) * direction).sum())
+        return float((net.logits(images) * direction).sum())
 
     for layer, own in net.backward(tape, direction).items():
         for name, gradient in own.items():
@@ -154,14 +154,14 @@ def forward_with_offset(net, images, moved, offset):
             array += offset
 
     reader = next(layer.name for layer, source in net.network.edges() if source == moved)
-    return net.forward_tape(images, probe=add).scores
+    return net.forward_tape(images, probe=add).logits
 
 
 def test_float32_agrees_with_float64():
     (net32, images, labels) = everything(np.float32)
     (net64, images64, _) = everything(np.float64)
-    loss32, gradients32 = net32.loss_and_gradients(images, labels, step=STEP, seed=SEED)
-    loss64, gradients64 = net64.loss_and_gradients(images64, labels, step=STEP, seed=SEED)
+    loss32, gradients32 = net32.loss_and_grads(images, labels, step=STEP)
+    loss64, gradients64 = net64.loss_and_grads(images64, labels, step=STEP)
     assert loss32 == pytest.approx(loss64, rel=1e-5)
     for layer, own in gradients32.items():
         for name, gradient in own.items():
@@ -188,7 +188,7 @@ def one_layer(**fields):
     )
     parameters = initial_parameters(network, 0)
     parameters["layer"]["weight"][:] = WEIGHT_MAX
-    return FloatNetwork(network, parameters, np.float64)
+    return FloatNetwork(network, parameters, np.float64, seed=SEED)
 
 
 def gradient_of_input(net, images, output_gradient):
@@ -250,7 +250,7 @@ def test_dropout_follows_its_stream_and_rests_in_inference():
     net = one_layer(dropout=0.25)
     images = np.random.default_rng(0).uniform(0.1, 0.9, (3, 4, 4, 1))
     plain = net.forward_tape(images).layers["layer"].output
-    dropped = net.forward_tape(images, training=True, step=STEP, seed=SEED).layers["layer"].output
+    dropped = net.forward_tape(images, training=True, step=STEP).layers["layer"].output
     kept = Stream(SEED, STEP, "layer.dropout").words(images.shape) >= 2**30
     assert 0 < kept.mean() < 1
     np.testing.assert_allclose(dropped, np.where(kept, plain / 0.75, 0), rtol=1e-15)
@@ -268,7 +268,7 @@ def test_cross_entropy_is_that_of_the_definition_and_does_not_overflow():
 def test_a_diverged_run_shows_nan_instead_of_clipping_it_away():
     net, images, labels = everything(np.float32)
     net.parameters["stem"]["weight"][0, 0, 0, 0] = np.nan
-    loss, gradients = net.loss_and_gradients(images, labels)
+    loss, gradients = net.loss_and_grads(images, labels, step=STEP)
     assert np.isnan(loss) and np.isnan(gradients["stem"]["weight"]).any()
 
 
@@ -280,7 +280,6 @@ def test_probes_see_every_tensor_of_a_step_with_its_shape():
         labels,
         0.1,
         step=0,
-        seed=0,
         probe=lambda tensor, layer, array: seen.update({(tensor, layer): array.shape}),
     )
     for layer in EVERYTHING.layers:
@@ -297,7 +296,7 @@ def test_probes_see_every_tensor_of_a_step_with_its_shape():
         if layer.batch_norm:
             wanted["preactivation_grads"] = (count, shape.pre[0] * shape.pre[1], shape.pre[2])
         if layer.name == "scores":
-            wanted["scores"] = (count, 4)
+            wanted["logits"] = (count, 4)
         assert {
             tensor: shape for (tensor, name), shape in seen.items() if name == layer.name
         } == wanted
@@ -307,8 +306,8 @@ def test_probes_change_nothing():
     (watched, images, labels) = everything(np.float32)
     (plain, _, _) = everything(np.float32)
     assert watched.train_step(
-        images, labels, 0.1, step=0, seed=0, probe=lambda *_: None
-    ) == plain.train_step(images, labels, 0.1, step=0, seed=0)
+        images, labels, 0.1, step=0, probe=lambda *_: None
+    ) == plain.train_step(images, labels, 0.1, step=0)
     for layer, own in plain.parameters.items():
         for name, array in own.items():
             np.testing.assert_array_equal(watched.parameters[layer][name], array)
@@ -316,7 +315,7 @@ def test_probes_change_nothing():
 
 def test_an_update_descends_and_stays_in_range():
     net, images, labels = everything(np.float32)
-    _, gradients = net.loss_and_gradients(images, labels, step=0, seed=0)
+    _, gradients = net.loss_and_grads(images, labels, step=0)
     before = {
         layer: {name: array.copy() for name, array in own.items()}
         for layer, own in net.parameters.items()
@@ -374,33 +373,33 @@ def test_training_on_the_digits_lowers_loss_and_error():
     before = net.evaluate(test, digits.test_labels)
     for step in range(66):
         rows = slice(step % 22 * 64, step % 22 * 64 + 64)
-        net.train_step(images[rows], digits.train_labels[rows], 0.1, step=step, seed=1)
-    loss, error = net.evaluate(test, digits.test_labels)
-    assert loss < before[0] / 2 and error < 0.3 < 0.8 < before[1]
+        net.train_step(images[rows], digits.train_labels[rows], 0.1, step=step)
+    after = net.evaluate(test, digits.test_labels)
+    assert after.loss < before.loss / 2 and after.error < 0.3 < 0.8 < before.error
 
 
 def test_evaluate_does_not_depend_on_the_batch():
     net, images, labels = everything()
     whole = net.evaluate(images, labels)
     parts = net.evaluate(images, labels, batch=4)
-    assert parts == (pytest.approx(whole[0]), whole[1])
-    wrong = sum(np.argmax(net.forward(images[n : n + 1])) != labels[n] for n in range(len(images)))
-    assert whole[1] == wrong / len(images)
+    assert (parts.loss, parts.wrong) == (pytest.approx(whole.loss), whole.wrong)
+    wrong = sum(np.argmax(net.logits(images[n : n + 1])) != labels[n] for n in range(len(images)))
+    assert whole.error == wrong / len(images)
 
 
 def test_bad_input_is_refused_in_one_line():
     net, images, labels = everything()
     with pytest.raises(TypeError, match="images"):
-        net.forward(np.zeros((1, 11, 10, 2), np.uint8))
-    with pytest.raises(InputError, match="images must be"):
-        net.forward(images[:, :5])
-    with pytest.raises(InputError, match="labels must be 0 to 3"):
-        net.loss_and_gradients(images, labels + 4)
-    with pytest.raises(InputError, match="labels must be one"):
+        net.logits(np.zeros((1, 11, 10, 2), np.uint8))
+    with pytest.raises(InputError, match="images must have shape"):
+        net.logits(images[:, :5])
+    with pytest.raises(InputError, match=r"labels must be in \[0, 3\]"):
+        net.loss_and_grads(images, labels + 4, step=STEP)
+    with pytest.raises(InputError, match="labels must have shape"):
         net.evaluate(images, labels[:2])
     with pytest.raises(InputError, match="dtype"):
         FloatNetwork(EVERYTHING, net.parameters, np.float16)
-    with pytest.raises(InputError, match="'hidden' needs parameter 'gamma'"):
+    with pytest.raises(InputError, match="layer 'hidden': parameter 'gamma' is missing"):
         FloatNetwork(
             EVERYTHING, net.parameters | {"hidden": {"weight": net.parameters["hidden"]["weight"]}}
         )

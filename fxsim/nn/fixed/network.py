@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ from fxsim.formats import Format
 from fxsim.nn.fixed.checks import check_supported
 from fxsim.nn.fixed.inputs import (
     checked_images,
-    checked_parameters,
     checked_rate,
     checked_state,
     checked_step,
@@ -38,6 +36,7 @@ from fxsim.nn.fixed.inputs import (
 from fxsim.nn.fixed.layer import FURTHER, FixedLayer, LayerGrads, LayerTape, Output
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Probe, Step, StepResult, lent
+from fxsim.nn.init import checked_parameters
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer, Velocity, velocity_tensor
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Layer, Network
@@ -138,9 +137,13 @@ class FixedNetwork:
         formats = self.assignment.layers[name].given()
         kinds = ("gamma", "beta") if self.layers[name].norm is not None else ("bias",)
         return {
-            "weight": TrainedParameter(real["weight"], formats["weights"], formats["accumulators"])
+            "weight": TrainedParameter.quantized(
+                real["weight"], formats["weights"], formats["accumulators"]
+            )
         } | {
-            kind: TrainedParameter(real[kind], formats[kind], formats[f"{kind}_accumulators"])
+            kind: TrainedParameter.quantized(
+                real[kind], formats[kind], formats[f"{kind}_accumulators"]
+            )
             for kind in kinds
         }
 
@@ -163,11 +166,9 @@ class FixedNetwork:
         return self.assignment.layers[self.network.names[0]].activations
 
     @property
-    def parameters(self) -> Mapping[str, Mapping[str, TrainedParameter]]:
+    def parameters(self) -> dict[str, LayerParameters]:
         """Layer -> kind -> parameter; their arrays are read-only views."""
-        return MappingProxyType(
-            {name: MappingProxyType(own) for name, own in self._parameters.items()}
-        )
+        return {name: dict(own) for name, own in self._parameters.items()}
 
     @property
     def running(self) -> Mapping[str, Running]:

@@ -22,13 +22,21 @@ class TrainedParameter:
     FixedNetwork.load_state only.
     """
 
-    def __init__(self, real: np.ndarray, format: Format, accumulator_format: Format):
-        """From real values, rounded to nearest and saturated; the accumulators hold 0."""
-        self.format = format
-        self.accumulator_format = accumulator_format
+    def __init__(self, codes: Tensor, accumulators: Tensor):
+        self.format = codes.format
+        self.accumulator_format = accumulators.format
         self.velocity: Velocity | None = None
-        self._codes = quantize(real, format).codes.astype(format.storage)
-        self._accumulators = np.zeros(self._codes.shape, accumulator_format.storage)
+        self._codes = codes.operand.copy()
+        self._accumulators = accumulators.operand.copy()
+
+    @classmethod
+    def quantized(
+        cls, real: np.ndarray, format: Format, accumulator_format: Format
+    ) -> TrainedParameter:
+        """From real values, rounded to nearest and saturated; the accumulators hold 0."""
+        codes = quantize(real, format)
+        zeros = np.zeros(codes.shape, np.int64)
+        return cls(codes, Tensor(zeros, accumulator_format))
 
     @property
     def codes(self) -> np.ndarray:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from fxsim.arrays import real_array
 from fxsim.errors import InputError
+from fxsim.factors import LearningRate
 from fxsim.nn.floating import products as products
 from fxsim.nn.floating.activation import (
     RELU_RANGE,
@@ -23,10 +26,11 @@ from fxsim.nn.floating.activation import (
     dropout_factor,
 )
 from fxsim.nn.floating.columns import columns
-from fxsim.nn.init import WEIGHT_MAX, Parameters, parameter_shapes
+from fxsim.nn.init import WEIGHT_MAX, Parameters, checked_parameters
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer
-from fxsim.nn.spec import AFFINE_RANGE_EXP, Network
+from fxsim.nn.spec import AFFINE_RANGE_EXP, Layer, Network
 from fxsim.nn.state import Arrays, arrays_of, restore
+from fxsim.ops.loss import check_labels
 
 Probe = Callable[[str, str, np.ndarray], None]
 """Called with (tensor, layer name, array); the array is only lent."""
@@ -41,10 +45,10 @@ _RANGES = {"weight": (-1.0, WEIGHT_MAX), "bias": (-1.0, WEIGHT_MAX)} | dict.from
 class Tape:
     """A recorded forward pass.
 
-    The class scores `(N, classes)` and what each layer keeps, by name.
+    The logits `(N, classes)` and what each layer keeps, by name.
     """
 
-    scores: np.ndarray
+    logits: np.ndarray
     layers: dict[str, LayerTape] = field(repr=False)
 
     def columns(self, name: str) -> np.ndarray:
@@ -53,6 +57,24 @@ class Tape:
         Per-sample weight gradients are columns^T @ operation gradient.
         """
         return columns(self.layers[name].input, self.layers[name].layer)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step or an evaluation found.
+
+    samples: images.  loss: their mean cross-entropy (nats).  wrong: images whose first greatest
+    logit is not at the label.
+    """
+
+    samples: int
+    loss: float
+    wrong: int
+
+    @property
+    def error(self) -> float:
+        """Share of images that are classified wrong."""
+        return self.wrong / self.samples
 
 
 @dataclass
@@ -76,7 +98,8 @@ class FloatNetwork:
     """A network with float parameters of its own (copies of what is given).
 
     parameters: as initial_parameters gives them.  dtype: float32 or float64.  optimizer: momentum
-    and weight decay. Raises InputError where parameters do not fit the network.
+    and weight decay.  seed: key of dropout's random words.  Raises InputError where parameters do
+    not fit the network.
     """
 
     activation_range = RELU_RANGE
@@ -88,13 +111,16 @@ class FloatNetwork:
         parameters: Parameters,
         dtype=np.float32,
         optimizer: Optimizer = PLAIN_SGD,
+        seed: int = 0,
     ):
         self.network = network
+        self.seed = seed
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise InputError(f"dtype must be float32 or float64, got {self.dtype}")
-        self.parameters = {
-            layer.name: self._own_parameters(layer, parameters) for layer in network.layers
+        self.parameters: Parameters = {
+            layer: {name: np.array(array, self.dtype) for name, array in own.items()}
+            for layer, own in checked_parameters(network, parameters).items()
         }
         self.optimizer = optimizer
         self.velocities: Parameters = {
@@ -102,17 +128,6 @@ class FloatNetwork:
             for layer, own in self.parameters.items()
             if optimizer
         }
-
-    def _own_parameters(self, layer, parameters: Parameters) -> dict[str, np.ndarray]:
-        given = parameters.get(layer.name, {})
-        shapes = parameter_shapes(layer, self.network.shape(layer.name))
-        for name, shape in shapes.items():
-            if name not in given or np.shape(given[name]) != shape:
-                raise InputError(
-                    f"layer {layer.name!r} needs parameter {name!r} of shape {shape}, "
-                    f"got {np.shape(given[name]) if name in given else 'none'}"
-                )
-        return {name: np.array(given[name], self.dtype) for name in shapes}
 
     def state(self) -> Arrays:
         """All that training changes: arrays by name, lent."""
@@ -122,26 +137,25 @@ class FloatNetwork:
         """Take over what `state` gave; InputError where it does not fit this network."""
         restore(self.state(), arrays)
 
-    def forward(
-        self, images: np.ndarray, training: bool = False, *, step: int = 0, seed: int = 0
-    ) -> np.ndarray:
-        """Class scores `(N, classes)` of images `(N, H, W, C)` in [0, 1]; see forward_tape."""
-        return self.forward_tape(images, training, step=step, seed=seed).scores
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Logits `(N, classes)` of images `(N, H, W, C)` in [0, 1], in inference mode."""
+        return self.forward_tape(images).logits
 
     def forward_tape(
         self,
         images: np.ndarray,
         training: bool = False,
         *,
-        step: int = 0,
-        seed: int = 0,
+        step: int | None = None,
         probe: Probe | None = None,
     ) -> Tape:
         """A forward pass that backward can start from.
 
         training: batch norm takes the batch's statistics and moves the running ones, and dropout
-        draws from Stream(seed, step, ...); otherwise the running statistics and no dropout. probe:
-        called with 'activations' (A_l), 'preactivations' and 'scores'."""
+        draws from Stream(seed, step, ...); otherwise the running statistics and no dropout.  step:
+        number of the training step, which dropout needs.  probe: called with 'activations' (A_l),
+        'preactivations' and 'logits'.
+        """
         images = self._checked_images(images)
         tapes: dict[str, LayerTape] = {}
         for layer, source in self.network.edges():
@@ -160,17 +174,23 @@ class FloatNetwork:
                 range=self.activation_range,
             )
             if training and layer.dropout:
-                tape.keep = dropout_factor(
-                    layer, (len(images), *shape.output), step, seed, self.dtype
-                )
+                tape.keep = self._dropout_factor(layer, (len(images), *shape.output), step)
             self._activate(tape)
             if probe:
                 probe("preactivations", layer.name, tape.preactivation)
             tapes[layer.name] = tape
-        scores = tapes[self.network.layers[-1].name].output.reshape(len(images), -1)
+        logits = tapes[self.network.layers[-1].name].output.reshape(len(images), -1)
         if probe:
-            probe("scores", self.network.layers[-1].name, scores)
-        return Tape(scores, tapes)
+            probe("logits", self.network.layers[-1].name, logits)
+        return Tape(logits, tapes)
+
+    def _dropout_factor(self, layer: Layer, shape: tuple[int, ...], step: int | None) -> np.ndarray:
+        if step is None:
+            raise InputError(
+                f"layer {layer.name!r} has dropout, whose random words depend on the training "
+                "step; pass its number as step"
+            )
+        return dropout_factor(layer, shape, step, self.seed, self.dtype)
 
     def weight(self, name: str) -> np.ndarray:
         """W_l as the products of the forward and the backward pass read it."""
@@ -181,16 +201,16 @@ class FloatNetwork:
         activate(tape, self.parameters[tape.layer.name])
 
     def walk_back(
-        self, tape: Tape, score_gradients: np.ndarray, images: bool = False
+        self, tape: Tape, logits_grads: np.ndarray, images: bool = False
     ) -> Iterator[LayerGradients]:
         """The gradients around each layer, from the last to the first, one layer at a time.
 
-        score_gradients: `(N, classes)`, the gradient of any scalar with respect to the scores.
+        logits_grads: `(N, classes)`, the gradient of any scalar with respect to the logits.
         images: also the input gradients of layers that read the images.
         """
         last = self.network.layers[-1].name
         waiting = {
-            last: np.asarray(score_gradients, self.dtype).reshape(tape.layers[last].output.shape)
+            last: np.asarray(logits_grads, self.dtype).reshape(tape.layers[last].output.shape)
         }
         for layer, source in reversed(list(self.network.edges())):
             entry = tape.layers[layer.name]
@@ -226,16 +246,16 @@ class FloatNetwork:
         return products.weight_gradient(entry.input, operation_gradient, entry.layer, entry.shape)
 
     def backward(
-        self, tape: Tape, score_gradients: np.ndarray, probe: Probe | None = None
+        self, tape: Tape, logits_grads: np.ndarray, probe: Probe | None = None
     ) -> Parameters:
         """Gradients of all trained parameters for the gradient `(N, classes)` of any scalar by the
-        scores.
+        logits.
 
         probe: called with 'activation_grads' (G^A_{l+1}), 'weight_grads', 'bias_grads',
         'gamma_grads', 'beta_grads', and where there is batch norm 'preactivation_grads', the
         gradient at what it normalizes."""
         gradients: Parameters = {}
-        for local in self.walk_back(tape, score_gradients):
+        for local in self.walk_back(tape, logits_grads):
             own = {
                 "weight": self.weight_gradient(tape, local.name, local.operation)
             } | local.parameters
@@ -248,21 +268,26 @@ class FloatNetwork:
             gradients[local.name] = own
         return gradients
 
-    def loss_and_gradients(
+    def loss_and_grads(
         self,
         images: np.ndarray,
         labels: np.ndarray,
         *,
-        step: int = 0,
-        seed: int = 0,
+        step: int | None = None,
         probe: Probe | None = None,
     ) -> tuple[float, Parameters]:
         """The mean cross-entropy over the batch in training mode, and its gradients."""
-        tape = self.forward_tape(images, True, step=step, seed=seed, probe=probe)
-        loss, score_gradients = cross_entropy(
-            tape.scores, self._checked_labels(labels, len(tape.scores))
-        )
-        return loss, self.backward(tape, score_gradients, probe)
+        result, grads = self._result_and_grads(images, labels, step, probe)
+        return result.loss, grads
+
+    def _result_and_grads(
+        self, images: np.ndarray, labels: np.ndarray, step: int | None, probe: Probe | None
+    ) -> tuple[StepResult, Parameters]:
+        tape = self.forward_tape(images, True, step=step, probe=probe)
+        wanted = check_labels(labels, len(tape.logits), self.network.classes)
+        loss, logits_grads = cross_entropy(tape.logits, wanted)
+        result = StepResult(len(wanted), loss, _wrong(tape.logits, wanted))
+        return result, self.backward(tape, logits_grads, probe)
 
     def update(self, gradients: Parameters, learning_rate: float) -> None:
         """Stochastic gradient descent: parameter -= learning_rate * velocity, then clipped.
@@ -289,69 +314,62 @@ class FloatNetwork:
         self,
         images: np.ndarray,
         labels: np.ndarray,
-        learning_rate: float,
-        *,
+        learning_rate: LearningRate | float,
         step: int,
-        seed: int,
         probe: Probe | None = None,
-    ) -> float:
-        """One step on a batch.
+    ) -> StepResult:
+        """One step on a batch; the result is that of the parameters before the update.
 
-        The mean cross-entropy before the update.  Probes as in forward_tape and backward.
+        step: number of the step, part of the key of dropout's random words.  Probes as in
+        forward_tape and backward.
         """
-        loss, gradients = self.loss_and_gradients(images, labels, step=step, seed=seed, probe=probe)
-        self.update(gradients, learning_rate)
-        return loss
+        result, grads = self._result_and_grads(images, labels, step, probe)
+        self.update(grads, _real(learning_rate))
+        return result
 
-    def evaluate(
-        self, images: np.ndarray, labels: np.ndarray, batch: int = 256
-    ) -> tuple[float, float]:
-        """(mean cross-entropy, share of wrong decisions) in inference mode."""
-        labels = self._checked_labels(labels, len(images))
+    def evaluate(self, images: np.ndarray, labels: np.ndarray, batch: int = 256) -> StepResult:
+        """Mean cross-entropy and wrong decisions in inference mode."""
+        wanted = check_labels(labels, len(images), self.network.classes)
         loss = 0.0
         wrong = 0
         for start in range(0, len(images), batch):
-            scores = self.forward(images[start : start + batch])
-            wanted = labels[start : start + batch]
-            loss += cross_entropy(scores, wanted)[0] * len(wanted)
-            wrong += int(np.count_nonzero(scores.argmax(axis=1) != wanted))
-        return loss / len(labels), wrong / len(labels)
+            part = slice(start, start + batch)
+            logits = self.logits(images[part])
+            loss += cross_entropy(logits, wanted[part])[0] * len(logits)
+            wrong += _wrong(logits, wanted[part])
+        return StepResult(len(wanted), loss / len(wanted), wrong)
 
-    def _checked_images(self, images: np.ndarray) -> np.ndarray:
-        images = np.asarray(images)
-        if images.dtype.kind != "f":
+    def _checked_images(self, images: Any) -> np.ndarray:
+        array = real_array("images", images)
+        if array.dtype.kind != "f":
             raise TypeError(
-                f"images must be reals in [0, 1], got {images.dtype}; divide the pixels by their "
-                f"maximum"
+                f"images must be reals in [0, 1], got dtype {array.dtype}; divide the pixels by "
+                "their maximum"
             )
-        if images.ndim != 4 or images.shape[1:] != self.network.input_shape or not len(images):
+        height, width, channels = self.network.input_shape
+        if array.ndim != 4 or array.shape[1:] != self.network.input_shape or not len(array):
+            nchw = array.shape[1:] == (channels, height, width)
+            hint = "; these are (N, C, H, W), pass images.transpose(0, 2, 3, 1)" if nchw else ""
             raise InputError(
-                f"images must be (N, *{self.network.input_shape}) with N >= 1, got {images.shape}"
+                f"images must have shape (N, {height}, {width}, {channels}), got {array.shape}{hint}"
             )
-        return np.ascontiguousarray(images, self.dtype)
-
-    def _checked_labels(self, labels: np.ndarray, count: int) -> np.ndarray:
-        labels = np.asarray(labels)
-        if labels.dtype.kind not in "iu":
-            raise TypeError(f"labels must be integers, got {labels.dtype}")
-        if labels.shape != (count,):
-            raise InputError(
-                f"labels must be one for each of {count} images, got shape {labels.shape}"
-            )
-        if count and not 0 <= labels.min() <= labels.max() < self.network.classes:
-            raise InputError(
-                f"labels must be 0 to {self.network.classes - 1}, got {labels.min()} to "
-                f"{labels.max()}"
-            )
-        return labels.astype(np.int64)
+        return np.ascontiguousarray(array, self.dtype)
 
 
-def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+def _wrong(logits: np.ndarray, labels: np.ndarray) -> int:
+    return int(np.count_nonzero(logits.argmax(axis=1) != labels))
+
+
+def _real(rate: LearningRate | float) -> float:
+    return rate.real if isinstance(rate, LearningRate) else float(rate)
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
     """The mean softmax cross-entropy, and its gradient `(N, classes)` (float64) with respect to
-    the scores.
+    the logits.
     """
     rows = np.arange(len(labels))
-    shifted = scores.astype(np.float64)
+    shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
     sums = exponentials.sum(axis=1)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxsim.nn.floating.network import FloatNetwork, Probe
+from fxsim.errors import InputError
+from fxsim.nn.floating.network import FloatNetwork, Probe, StepResult
 from fxsim.nn.init import Parameters
 from fxsim.rng import Stream, tensor_stream
 
@@ -21,23 +22,16 @@ class TernGradNetwork(FloatNetwork):
     see the gradients before.
     """
 
-    def loss_and_gradients(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        *,
-        step: int = 0,
-        seed: int = 0,
-        probe: Probe | None = None,
-    ) -> tuple[float, Parameters]:
-        loss, gradients = super().loss_and_gradients(
-            images, labels, step=step, seed=seed, probe=probe
-        )
-        for name, own in gradients.items():
-            own["weight"] = ternarized(
-                own["weight"], tensor_stream(seed, step, name, "weight_grads")
-            )
-        return loss, gradients
+    def _result_and_grads(
+        self, images: np.ndarray, labels: np.ndarray, step: int | None, probe: Probe | None
+    ) -> tuple[StepResult, Parameters]:
+        if step is None:
+            raise InputError("ternary gradients depend on the training step; pass its number")
+        result, grads = super()._result_and_grads(images, labels, step, probe)
+        for name, own in grads.items():
+            words = tensor_stream(self.seed, step, name, "weight_grads")
+            own["weight"] = ternarized(own["weight"], words)
+        return result, grads
 
 
 def ternarized(gradient: np.ndarray, stream: Stream) -> np.ndarray:
