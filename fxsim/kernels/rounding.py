@@ -28,10 +28,33 @@ overflow an int64 (up to 30 an int32), whatever the value.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fxsim.kernels.jit import jit
 from fxsim.kernels.threads import parallel_for
+
+
+class Rounding(NamedTuple):
+    """A rounding by `shift` bits: the integers of the module's table."""
+
+    shift: int
+    base: int
+    neg: int
+    odd: int
+    jam: int
+
+
+class Range(NamedTuple):
+    """The codes low .. high of `bits` bits, and the rule SATURATE, TO_ZERO or WRAP for others."""
+
+    low: int
+    high: int
+    rule: int
+    bits: int
+    signed: int
+
 
 ROUNDINGS = (
     "floor",

@@ -14,7 +14,7 @@ import numpy as np
 from fxsim.accumulator import Accumulator
 from fxsim.golden import manifest
 from fxsim.kernels.accumulators.saturating import gemm_saturating
-from fxsim.kernels.rounding import wrap_code
+from fxsim.kernels.rounding import SATURATE, Range, Rounding, wrap_code
 from fxsim.nn.spec import Dense, Layer
 from fxsim.ops.accumulation import accumulate, bounded
 
@@ -78,19 +78,29 @@ class Dot:
         return bounded_sum(_gemm(left, self.right), how)
 
     def _accumulated(self, left: np.ndarray, how: Summing) -> np.ndarray:
-        """By how.model, in steps of the products without a bias, else in those of Z, to whose
-        accumulator it adds last.
+        """By how.model, in steps of the products without a bias, else in those of Z, to which its
+        accumulator adds the bias or from which it starts.
         """
-        order = self.orders[how.order]
         model = how.model
-        up = how.model.drop + self.scale
+        up = model.drop + self.scale
+        order = self.orders[self._named_order(how)]
         order = order[order < self.products]
-        sums, _ = accumulate(left[:, order] >> max(self.scale, 0), self.right[order], model)
+        biases = _gemm(left[:, self.products :], self.right[self.products :])
+        first = model.bias == "first" and not model.at_end and self.products < len(self.right)
+        sums, _ = accumulate(
+            left[:, order] >> max(self.scale, 0),
+            self.right[order],
+            model,
+            biases if first else None,
+        )
         if self.products == len(self.right):
             return bounded(sums, model)[0] << up
-        return bounded(
-            (sums << up) + _gemm(left[:, self.products :], self.right[self.products :]), model, up
-        )[0]
+        return bounded((sums << up) + (0 if first else biases), model, up)[0]
+
+    def _named_order(self, how: Summing) -> str:
+        """Key of orders: the stated one of a model whose channels come last runs over them last."""
+        last = how.model.axes == "channel_last" and KERNEL_FIRST in self.orders
+        return KERNEL_FIRST if last and how.order == "stated" else how.order
 
 
 def bounded_sum(sums: np.ndarray, how: Summing) -> np.ndarray:
@@ -107,21 +117,16 @@ def bounded_sum(sums: np.ndarray, how: Summing) -> np.ndarray:
 def _gemm(
     left: np.ndarray, right: np.ndarray, shift: int = 0, low: int = -FAR, high: int = FAR
 ) -> np.ndarray:
-    out = np.empty((len(left), right.shape[1]), np.int64)
+    out = np.zeros((len(left), right.shape[1]), np.int64)
     gemm_saturating(
         0,
         len(left),
         np.ascontiguousarray(left),
         np.ascontiguousarray(right),
-        shift,
-        0,
-        0,
-        0,
-        0,
-        low,
-        high,
+        Rounding(shift, 0, 0, 0, 0),
+        Range(low, high, SATURATE, 63, 1),
         out,
-        np.empty_like(out),
+        np.zeros_like(out),
     )
     return out
 

@@ -16,14 +16,15 @@ from fxsim.nn.fixed.products import MAX_SUM_BITS, Products
 from fxsim.nn.precision import LayerPrecision
 from fxsim.nn.spec import RELU_RANGE_EXP, Layer, LayerShape
 from fxsim.ops.accumulation import (
+    Bias,
     Lowered,
-    accumulate_blocks,
-    bounded,
-    largest_sum,
+    accumulated_sums,
+    bias_shifts,
+    finished_sums,
     lower_forward,
     lower_input_grad,
     lower_weight_grad,
-    magnitude,
+    never_overflows,
 )
 from fxsim.requantizer import Requantizer
 from fxsim.rng import Stream
@@ -75,6 +76,8 @@ class AccumulatedProducts(Products):
         sum_exp = exact.step_exp + sum_shift + model.drop
         bias_exp = exact.step_exp + bias_shift
         step_exp = min(sum_exp, bias_exp)
+        if self.layer.bias:
+            bias_shifts(model, sum_exp, bias_exp)
         bits = model.bits + sum_exp - step_exp
         if bits > MAX_SUM_BITS or exact.bits + model.drop > MAX_SUM_BITS:
             raise InputError(
@@ -111,17 +114,14 @@ class AccumulatedProducts(Products):
         if self._ample("forward", source, weight, bias):
             self._count("forward", len(source) * math.prod(self.shape.pre), 0)
             return super().forward_exact(source, weight, bias)
-        sums, met = self._sums(
+        return self._sums(
             "forward",
             (len(source), *self.shape.pre),
             self.forward_plan,
             lambda out: self._forward(source, weight, out),
             lambda: lower_forward(*self._as_conv(source, weight)),
+            self._bias(bias),
         )
-        sums <<= self._sum_shift
-        if bias is not None:
-            sums += self._aligned_bias(bias)
-        return self._bounded("forward", sums, met, self._sum_shift)
 
     def input_grad(
         self,
@@ -148,14 +148,13 @@ class AccumulatedProducts(Products):
             source, kernel, stride, padding = self._as_conv(np.empty(shape, np.int8), weight)
             return lower_input_grad(grad, kernel, source.shape, stride, padding)
 
-        sums, met = self._sums(
+        return self._sums(
             "input_grad",
             shape,
             self.input_grad_plan,
             lambda out: self._input_grad(grad, weight, out),
             lowered,
         )
-        return self._bounded("input_grad", sums, met)
 
     def weight_grad(
         self,
@@ -179,14 +178,13 @@ class AccumulatedProducts(Products):
             x, kernel, stride, padding = self._as_conv(source, np.empty(self.shape.weight, np.int8))
             return lower_weight_grad(x, grad, len(kernel), stride, padding)
 
-        sums, met = self._sums(
+        return self._sums(
             "weight_grad",
             self.shape.weight,
             self.weight_grad_plan(len(source)),
             lambda out: self._weight_grad(source, grad, out),
             lowered,
         )
-        return self._bounded("weight_grad", sums, met)
 
     def _ample(
         self, kind: str, left: np.ndarray, right: np.ndarray, bias: np.ndarray | None = None
@@ -197,16 +195,12 @@ class AccumulatedProducts(Products):
         right: its last axis is that of the outputs; the other axes are the terms of each.
         """
         model = self.accumulators.get(kind)
-        if model is None or not model.adds_products_whole:
-            return model is None
-        largest = largest_sum(left, right.reshape(-1, right.shape[-1]))
-        extra_bits = 0
-        if kind == "forward":
-            extra_bits = self._sum_shift
-            largest = (largest << extra_bits) + (
-                0 if bias is None else magnitude(bias) << self._bias_shift
-            )
-        return largest <= model.range(extra_bits)[1]
+        if model is None:
+            return True
+        return never_overflows(left, right, model, self._bias(bias) if kind == "forward" else None)
+
+    def _bias(self, bias: np.ndarray | None) -> Bias:
+        return Bias(bias, self._sum_shift, self._bias_shift)
 
     def _sums(
         self,
@@ -215,16 +209,19 @@ class AccumulatedProducts(Products):
         plan: Plan,
         exact: Callable[[np.ndarray], None],
         lower: Callable[[], Lowered],
-    ) -> tuple[np.ndarray, int]:
-        """(int64 sums of products, overflows so far).
+        bias: Bias | None = None,
+    ) -> np.ndarray:
+        """int64 sums as the accumulator leaves them.
 
-        Exact(out) makes those that overflow at the end only.
+        Exact(out) makes those of the products that overflow at the end only.
         """
         model = self.accumulators[kind]
         if model.at_end and model.adds_products_whole:
             out = np.empty(shape, np.int64)
             exact(out)
-            return out, 0
+            sums, met = finished_sums(out, model, bias)
+            self._count(kind, sums.size, met)
+            return sums
         if (
             plan.accumulator_bits >= MAX_SUM_BITS
         ):  # one bit more may come from a jam, one from the accumulator itself
@@ -234,13 +231,9 @@ class AccumulatedProducts(Products):
                 f"with an accumulator at most {MAX_SUM_BITS - 1} are simulated; lower the widths "
                 f"or the batch"
             )
-        sums, met = accumulate_blocks(lower(), model)
-        return sums.reshape(shape), met
-
-    def _bounded(self, kind: str, sums: np.ndarray, met: int, extra_bits: int = 0) -> np.ndarray:
-        sums, more = bounded(sums, self.accumulators[kind], extra_bits)
-        self._count(kind, sums.size, met + more)
-        return sums
+        sums, met = accumulated_sums(lower(), model, bias)
+        self._count(kind, sums.size, met)
+        return sums.reshape(shape)
 
     def _count(self, kind: str, sums: int, met: int) -> None:
         if kind in self.accumulators:
