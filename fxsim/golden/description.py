@@ -130,16 +130,15 @@ class Description:
         readers = [reader.name for reader, source in self.network.edges() if source == layer]
         added = any(other.add == layer for other in self.network.layers)
         if tensor == "preactivations":
-            order = (
-                "input"
-                if isinstance(products.layer, Dense)
-                else "input channel, kernel row, kernel column"
-            )
+            order = _order(products, "forward", "input")
             bits = products.sum_format.bits
             terms = products.shape.dot_length
             if not products.layer.bias:
                 return _sums(products, "forward", bits, terms, order)
-            return _sums(products, "forward", bits, terms + 1, f"{order}, then the bias")
+            model = products.accumulators.get("forward")
+            first = model is not None and model.bias == "first"
+            order = f"the bias, then {order}" if first else f"{order}, then the bias"
+            return _sums(products, "forward", bits, terms + 1, order)
         if tensor == "weight_grads":
             plan = products.weight_grad_plan(self.batch)
             return _sums(
@@ -149,11 +148,7 @@ class Description:
             return self._bias_accumulator(products)
         if tensor == "activation_grads" and len(readers) == 1 and not added:
             reader = self.products[readers[0]]
-            order = (
-                "output"
-                if isinstance(reader.layer, Dense)
-                else "output channel, kernel row, kernel column"
-            )
+            order = _order(reader, "input_grad", "output")
             plan = reader.input_grad_plan
             return _sums(reader, "input_grad", plan.accumulator_bits, plan.terms, order)
         return None
@@ -163,6 +158,16 @@ class Description:
         grads = Operand(products.gradient_format.bits, products.gradient_format.signed)
         one = Operand(1)  # of magnitude 1: each gradient is added as it is
         return Accumulator(accumulator_bits(grads, one, terms), terms, "sample, row, column")
+
+
+def _order(products: Products, kind: str, side: str) -> str:
+    """Axes of the terms, slowest first; side: 'input' or 'output', whose channels are summed."""
+    if isinstance(products.layer, Dense):
+        return side
+    model = products.accumulators.get(kind)
+    if model is not None and model.axes == "channel_last":
+        return f"kernel row, kernel column, {side} channel"
+    return f"{side} channel, kernel row, kernel column"
 
 
 def _sums(products: Products, kind: str, exact_bits: int, terms: int, order: str) -> Accumulator:

@@ -61,6 +61,11 @@ class Dot:
     orders: dict[str, np.ndarray]
     scale: int = 0
 
+    @property
+    def has_bias(self) -> bool:
+        """Whether terms follow the products."""
+        return self.products < len(self.right)
+
     def sums(self, rows: np.ndarray, how: Summing) -> np.ndarray:
         """(R, N) int64 sums of the given rows."""
         left = self.left(rows)
@@ -83,24 +88,27 @@ class Dot:
         """
         model = how.model
         up = model.drop + self.scale
-        order = self.orders[self._named_order(how)]
-        order = order[order < self.products]
+        order = self._order_of_products(how)
         biases = _gemm(left[:, self.products :], self.right[self.products :])
-        first = model.bias == "first" and not model.at_end and self.products < len(self.right)
+        first = model.bias == "first" and not model.at_end and self.has_bias
         sums, _ = accumulate(
             left[:, order] >> max(self.scale, 0),
             self.right[order],
             model,
             biases if first else None,
         )
-        if self.products == len(self.right):
+        if not self.has_bias:
             return bounded(sums, model)[0] << up
         return bounded((sums << up) + (0 if first else biases), model, up)[0]
 
-    def _named_order(self, how: Summing) -> str:
-        """Key of orders: the stated one of a model whose channels come last runs over them last."""
-        last = how.model.axes == "channel_last" and KERNEL_FIRST in self.orders
-        return KERNEL_FIRST if last and how.order == "stated" else how.order
+    def _order_of_products(self, how: Summing) -> np.ndarray:
+        """Where the model's channels come last, orders are of terms that do."""
+        order = self.orders[how.order]
+        order = order[order < self.products]
+        last = self.orders.get(KERNEL_FIRST)
+        if how.model.axes == "channel_last" and last is not None:
+            return last[order]
+        return order
 
 
 def bounded_sum(sums: np.ndarray, how: Summing) -> np.ndarray:
