@@ -9,6 +9,7 @@ import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ class Accumulator:
     lanes: int = 1
     axes: str = "channel_first"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check_types()
         if not MIN_BITS <= self.bits <= MAX_BITS:
             raise InputError(f"accumulator bits must be {MIN_BITS} to {MAX_BITS}, got {self.bits}")
@@ -149,7 +150,7 @@ class Accumulator:
             )
 
     @classmethod
-    def of(cls, format: Format, **options) -> Accumulator:
+    def of(cls, format: Format, **options: Any) -> Accumulator:
         """The accumulator with the bits and the step of a signed Format.
 
         Options: the other fields.
@@ -217,14 +218,14 @@ class Accumulator:
         """(lowest, highest) code of its overflow, with so many bits more."""
         return code_range(self.bits + extra_bits, True, self.overflow)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` reads it back."""
         return {
             name: value for name, value in dataclasses.asdict(self).items() if value is not None
         }
 
     @classmethod
-    def from_dict(cls, row: Mapping) -> Accumulator:
+    def from_dict(cls, row: Mapping[str, Any]) -> Accumulator:
         """The accumulator that `to_dict` wrote; keys with a default may be left out.
 
         Raises:
@@ -245,7 +246,7 @@ class Accumulator:
 
         Parts may come in any order, and all but the bits may be left out.
         """
-        fields: dict = {}
+        fields: dict[str, Any] = {}
         for part in filter(None, map(str.strip, text.split(","))):
             found = _read_part(part)
             if found is None:
@@ -298,7 +299,7 @@ _PARTS = (
 )
 
 
-def _read_part(part: str) -> dict | None:
+def _read_part(part: str) -> dict[str, Any] | None:
     for pattern, fields in _PARTS:
         match = re.fullmatch(pattern, part)
         if match:
@@ -349,6 +350,6 @@ class Overflows:
         return Overflows(self.sums + other.sums, self.overflows + other.overflows)
 
 
-def _check_integer(name: str, value) -> None:
+def _check_integer(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"accumulator {name} must be an integer, got {value!r}")

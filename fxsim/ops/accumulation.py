@@ -96,9 +96,9 @@ class Bias(NamedTuple):
         return 0 if self.codes is None else magnitude(self.codes) << self.shift
 
     @property
-    def aligned(self) -> np.ndarray:
+    def aligned(self) -> np.ndarray | None:
         """Codes int64 at the common step; the caller proves that they fit."""
-        return self.codes.astype(np.int64) << self.shift
+        return None if self.codes is None else self.codes.astype(np.int64) << self.shift
 
 
 def bias_shifts(model: Accumulator, sum_exp: int, bias_exp: int) -> tuple[int, int]:
@@ -144,8 +144,8 @@ def accumulated_sums(
         all additions of all sums whose result was out of range.
 
     Raises:
-        InputError: The accumulator starts from a bias with a finer step, or a sum may need more
-            than 62 bits.
+        InputError: The accumulator starts from a bias with a finer step, or a value on the way may
+            pass 2**62.
 
     Example:
         >>> import numpy as np
@@ -162,7 +162,7 @@ def accumulated_sums(
         )
     _check_widths(lowered, model, bias)
     start = None
-    if bias.codes is not None and model.bias == "first" and not model.at_end:
+    if model.bias == "first" and bias.codes is not None and not model.at_end:
         start = bias.aligned
         bias = Bias()
     sums, overflows = _block_sums(lowered, model, start)
@@ -183,13 +183,14 @@ def finished_sums(
     _check_largest((magnitude(sums) << bias.sum_shift) + bias.largest, model)
     if bias.sum_shift:
         sums = sums << bias.sum_shift
-    if bias.codes is not None:
-        sums = sums + bias.aligned
+    aligned = bias.aligned
+    if aligned is not None:
+        sums = sums + aligned
     return bounded(sums, model, bias.sum_shift)
 
 
 def _check_widths(lowered: Lowered, model: Accumulator, bias: Bias) -> None:
-    """InputError unless every value on the way fits 62 bits, and a first bias needs no finer step."""
+    """InputError unless int64 holds every value on the way, and a first bias has no finer step."""
     if bias.codes is not None and model.bias == "first" and bias.sum_shift:
         raise InputError(
             f"accumulator bias 'first' needs a bias with at least the accumulator's step, got one "
@@ -209,8 +210,8 @@ def _check_widths(lowered: Lowered, model: Accumulator, bias: Bias) -> None:
 def _check_largest(largest: int, model: Accumulator) -> None:
     if largest > FAR:
         raise InputError(
-            f"sums in an accumulator must fit {MAX_BITS} bits, got up to "
-            f"{largest.bit_length() + 1} bits with {model}; lower the widths of the operands, of "
+            f"sums must stay within 2^62 before they overflow, got up to "
+            f"2^{(largest - 1).bit_length()} with {model}; lower the widths of the operands, of "
             f"the bias or of the accumulator"
         )
 
@@ -221,7 +222,8 @@ def accumulate(
     """(sums, overflows), both (M, N) int64, of left (M, K) times right (K, N), in ascending k.
 
     start: what lane 0 starts from, at the accumulator's step, broadcast to (M, N); its overflow
-    counts.  Where the model overflows at the end, the sums are not bounded yet: see `bounded`.
+    counts.  The model's bias and axes are for the caller, who lays start and terms out.  Where the
+    model overflows at the end, the sums are not bounded yet: see `bounded`.
     """
     shape = len(left), right.shape[1]
     sums = np.zeros(shape, np.int64)

@@ -675,9 +675,9 @@ def test_fields_without_effect_are_refused_for_one_operation():
         (1, Accumulator(60), kernel.Bias(np.array([1]), 4, 0)),
     ],
 )
-def test_what_passes_62_bits_is_refused(codes, model, bias):
+def test_what_int64_may_not_hold_is_refused(codes, model, bias):
     factors = np.full((1, 4), codes, np.int64), np.full((4, 1), codes, np.int64)
-    with pytest.raises(InputError, match="must fit 62 bits, got up to 6"):
+    with pytest.raises(InputError, match=r"within 2\^62 before they overflow, got up to 2\^6"):
         kernel.accumulated_sums(kernel.lower_matmul(*factors), model, bias)
 
 
