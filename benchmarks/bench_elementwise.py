@@ -21,6 +21,7 @@ from timing import burst_seconds
 from fxsim.files import write_text
 from fxsim.formats import Format
 from fxsim.kernels.accumulators.saturating import NO_ROUNDING, accumulate_saturating
+from fxsim.kernels.rounding import SATURATE, Range
 from fxsim.kernels.threads import thread_count
 from fxsim.requantizer import Requantizer
 
@@ -109,6 +110,12 @@ def peer_product(a: np.ndarray, b: np.ndarray):
     return work
 
 
+def saturating_product(a: np.ndarray, b: np.ndarray, bounds: Range) -> np.ndarray:
+    sums, overflows = np.zeros((2, len(a), b.shape[1]), np.int64)
+    accumulate_saturating(a, b, NO_ROUNDING, bounds, sums, overflows)
+    return sums
+
+
 def saturating_rows(size: int, rounds: int) -> list[dict]:
     """8-bit by 8-bit codes into 16 bits that saturate often, and into 32 bits that cannot."""
     a, b = np.random.default_rng(1).integers(-128, 128, (2, size, size)).astype(np.int16)
@@ -116,10 +123,9 @@ def saturating_rows(size: int, rounds: int) -> list[dict]:
     for bits in (ACCUMULATOR_BITS, 32):
         low = -(2 ** (bits - 1))
         high = 2 ** (bits - 1) - 1
-        works[f"{bits} bits"] = lambda low=low, high=high: accumulate_saturating(
-            a, b, 0, NO_ROUNDING, low, high
-        )
-        if not np.array_equal(works[f"{bits} bits"]()[0], saturated(a, b, low, high)):
+        bounds = Range(low, high, SATURATE, bits, 1)
+        works[f"{bits} bits"] = lambda bounds=bounds: saturating_product(a, b, bounds)
+        if not np.array_equal(works[f"{bits} bits"](), saturated(a, b, low, high)):
             sys.exit(f"sums of {bits} bits are wrong: no timing")
     if apytypes:
         works["APyTypes"] = peer_product(a, b)

@@ -1,13 +1,15 @@
 """Accumulator: how wide the sum of a dot product's terms is held, what happens when it
-overflows, in which order it grows.
+overflows, what it starts from and in which order it grows.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,23 +25,66 @@ Pre-activations, gradient at its input, gradient of its weights.
 
 WHEN = ("each addition", "end")
 ORDERS = ("sequential", "tree", "tiles")
+BIASES = ("after", "first")
+AXES = ("channel_first", "channel_last")
 ADDEND_ROUNDINGS = tuple(mode for mode in ROUNDINGS if mode not in STOCHASTIC)
 MIN_BITS = 2
 MAX_BITS = 62
 MAX_DROP = 62
-_EXAMPLE = "write it like '24 bits, saturate each addition, tiles of 16, floor 2'; only the bits are needed"
+_EXAMPLE = (
+    "write it like '24 bits, saturate each addition, tiles of 16, floor 2, bias first, 4 lanes, "
+    "channel last'; only the bits are needed"
+)
+_INTEGERS = ("bits", "tile", "drop", "lanes")
+_TEXTS = ("overflow", "when", "order", "rounding", "bias", "axes")
 
 
 @dataclass(frozen=True)
 class Accumulator:
-    """A signed accumulator of `bits` bits.  `fxsim/numerics.md`, "Accumulators", has the formulas.
+    """A signed accumulator of `bits` bits, as a MAC unit has it.
 
-    overflow: 'saturate', 'saturate_symmetric', 'saturate_zero' or 'wrap'.  when: it acts after
-    'each addition', or once at the 'end' of an exact sum.
-    order: 'sequential', one term after the other; 'tree', a balanced binary tree of adders over
-    neighbours; 'tiles', the exact sums of `tile` terms at a time, one after the other.
-    rounding: of every term before it is added, by `drop` bits, or to the step 2**step_exp where
-    that is given."""
+    `fxsim/numerics.md`, "Accumulators", has the formulas.
+
+    Attributes:
+        bits: Width, 2 to 62.
+        overflow: 'saturate', 'saturate_symmetric', 'saturate_zero' or 'wrap'.
+        when: The overflow acts after 'each addition', or once at the 'end' of an exact sum.
+            Every order, place of the bias, number of lanes and order of axes then gives the same
+            sum.
+        order: 'sequential', one term after the other; 'tree', a balanced binary tree of adders
+            over neighbours; 'tiles', the exact sums of `tile` terms at a time, one after the
+            other.
+        tile: Terms of a tile, at least 2; 0 for the other orders.
+        rounding: Rounding of every term before it is added, by `drop` bits, or to the step
+            2**step_exp where that is given.
+        drop: Bits that are dropped from every term, 0 to 62.
+        step_exp: Exponent of the accumulator's step, in place of drop.
+        bias: 'after', the bias is added once the terms are summed; 'first', the sum starts from
+            the bias.  The bias must then be a whole number of the accumulator's steps.  A tree
+            has no start: 'first' is refused for it.  Sums without a bias start from 0.
+        lanes: Accumulators side by side.  Term k goes to lane k mod lanes, every lane grows by
+            itself in the stated order, and the lanes are added at the end, in ascending order.
+            The bias starts lane 0.
+        axes: The order of a convolution's terms: 'channel_first', by channel, kernel row, kernel
+            column, the last one fastest; 'channel_last', by kernel row, kernel column, channel.
+            It is the input channel forward and the output channel in the gradient at the input.
+            The terms of a weight gradient come by image, row, column, those of a fully connected
+            layer along one axis: axes does not change them.
+
+    Raises:
+        InputError: A value that is none of these, or fields that contradict each other.
+        TypeError: A field of another type.
+
+    Example:
+        >>> mac = Accumulator(24, bias="first", lanes=4, axes="channel_last")
+        >>> str(mac)
+        '24 bits, saturate each addition, sequential, bias first, 4 lanes, channel last'
+        >>> Accumulator.parse(str(mac)) == Accumulator.from_dict(mac.to_dict()) == mac
+        True
+        >>> Accumulator(24, order="tree", bias="first")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        fxsim.errors.InputError: ... got order 'tree', which has no start; use bias 'after'
+    """
 
     bits: int
     overflow: str = "saturate"
@@ -49,16 +94,41 @@ class Accumulator:
     rounding: str = "floor"
     drop: int = 0
     step_exp: int | None = None
+    bias: str = "after"
+    lanes: int = 1
+    axes: str = "channel_first"
 
-    def __post_init__(self):
-        for name in ("bits", "tile", "drop") + (() if self.step_exp is None else ("step_exp",)):
-            _check_integer(name, getattr(self, name))
+    def __post_init__(self) -> None:
+        self._check_types()
         if not MIN_BITS <= self.bits <= MAX_BITS:
             raise InputError(f"accumulator bits must be {MIN_BITS} to {MAX_BITS}, got {self.bits}")
         choice("accumulator overflow", self.overflow, OVERFLOWS)
         choice("accumulator when", self.when, WHEN)
         choice("accumulator order", self.order, ORDERS)
         choice("accumulator rounding", self.rounding, ADDEND_ROUNDINGS)
+        choice("accumulator bias", self.bias, BIASES)
+        choice("accumulator axes", self.axes, AXES)
+        self._check_order()
+        if not 0 <= self.drop <= MAX_DROP:
+            raise InputError(f"accumulator drop must be 0 to {MAX_DROP} bits, got {self.drop}")
+        if self.drop and self.step_exp is not None:
+            raise InputError(
+                f"accumulator drop {self.drop} and step_exp {self.step_exp} both give the step; "
+                f"leave one out"
+            )
+
+    def _check_types(self) -> None:
+        """Integers of NumPy become Python's, which JSON can hold."""
+        for name in _INTEGERS if self.step_exp is None else (*_INTEGERS, "step_exp"):
+            value = getattr(self, name)
+            _check_integer(name, value)
+            object.__setattr__(self, name, operator.index(value))
+        for name in _TEXTS:
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise TypeError(f"accumulator {name} must be a string, got {value!r}")
+
+    def _check_order(self) -> None:
         if self.order == "tiles" and self.tile < 2:
             raise InputError(
                 f"accumulator tile must be at least 2 terms, got {self.tile}; order 'sequential' "
@@ -69,16 +139,18 @@ class Accumulator:
                 f"accumulator tile is for order 'tiles', got tile {self.tile} with order "
                 f"{self.order!r}"
             )
-        if not 0 <= self.drop <= MAX_DROP:
-            raise InputError(f"accumulator drop must be 0 to {MAX_DROP} bits, got {self.drop}")
-        if self.drop and self.step_exp is not None:
+        if self.order == "tree" and self.bias == "first":
             raise InputError(
-                f"accumulator drop {self.drop} and step_exp {self.step_exp} both give the step; "
-                f"leave one out"
+                "accumulator bias 'first' needs order 'sequential' or 'tiles', got order 'tree', "
+                "which has no start; use bias 'after'"
+            )
+        if self.lanes < 1:
+            raise InputError(
+                f"accumulator lanes must be at least 1, got {self.lanes}; one lane adds all terms"
             )
 
     @classmethod
-    def of(cls, format: Format, **options) -> Accumulator:
+    def of(cls, format: Format, **options: Any) -> Accumulator:
         """The accumulator with the bits and the step of a signed Format.
 
         Options: the other fields.
@@ -100,8 +172,41 @@ class Accumulator:
             )
         return dataclasses.replace(self, drop=drop, step_exp=None)
 
+    def check_used(self, operation: str, *, has_bias: bool, has_channels: bool) -> None:
+        """Refuse fields that change nothing in an operation.
+
+        A call for one operation asks this.  A setting for a whole network need not: each field
+        counts wherever it can.
+
+        Args:
+            operation: Its name, for the message.
+            has_bias: Whether it adds a bias to its sums.
+            has_channels: Whether its terms run over channels and a kernel, in either order.
+
+        Raises:
+            InputError: A field is set that the operation cannot honour.
+
+        Example:
+            >>> mac = Accumulator(24, bias="first")
+            >>> mac.check_used("linear", has_bias=True, has_channels=False)
+            >>> mac.check_used("matmul", has_bias=False, has_channels=False)  # doctest: +ELLIPSIS
+            Traceback (most recent call last):
+            fxsim.errors.InputError: matmul: accumulator bias 'first' has no effect, ...
+        """
+        if self.bias == "first" and not has_bias:
+            raise InputError(
+                f"{operation}: accumulator bias 'first' has no effect, as there is no bias; leave "
+                f"it out"
+            )
+        if self.axes == "channel_last" and not has_channels:
+            raise InputError(
+                f"{operation}: accumulator axes 'channel_last' has no effect, as the terms have "
+                f"one order of axes; leave it out"
+            )
+
     @property
     def at_end(self) -> bool:
+        """Whether the overflow acts once, on the exact sum."""
         return self.when == "end"
 
     @property
@@ -113,14 +218,22 @@ class Accumulator:
         """(lowest, highest) code of its overflow, with so many bits more."""
         return code_range(self.bits + extra_bits, True, self.overflow)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` reads it back."""
         return {
             name: value for name, value in dataclasses.asdict(self).items() if value is not None
         }
 
     @classmethod
-    def from_dict(cls, row: Mapping) -> Accumulator:
+    def from_dict(cls, row: Mapping[str, Any]) -> Accumulator:
+        """The accumulator that `to_dict` wrote; keys with a default may be left out.
+
+        Raises:
+            InputError: An unknown key, no bits, or values that are no Accumulator.
+            TypeError: No mapping, or a field of another type.
+        """
+        if not isinstance(row, Mapping):
+            raise TypeError(f"accumulator must be a mapping with 'bits', got {row!r}")
         for key in row:
             choice("accumulator: key", key, [field.name for field in dataclasses.fields(cls)])
         if "bits" not in row:
@@ -133,7 +246,7 @@ class Accumulator:
 
         Parts may come in any order, and all but the bits may be left out.
         """
-        fields: dict = {}
+        fields: dict[str, Any] = {}
         for part in filter(None, map(str.strip, text.split(","))):
             found = _read_part(part)
             if found is None:
@@ -157,6 +270,12 @@ class Accumulator:
             parts.append(f"{self.rounding} to 2^{self.step_exp}")
         elif self.drop or self.rounding != "floor":
             parts.append(f"{self.rounding} {self.drop}")
+        if self.bias != "after":
+            parts.append(f"bias {self.bias}")
+        if self.lanes != 1:
+            parts.append(f"{self.lanes} lanes")
+        if self.axes != "channel_first":
+            parts.append(self.axes.replace("_", " "))
         return ", ".join(parts)
 
 
@@ -174,10 +293,13 @@ _PARTS = (
     (r"tiles of (\d+)", lambda tile: {"order": "tiles", "tile": int(tile)}),
     (rf"({_ROUNDING}) (\d+)", lambda mode, drop: {"rounding": mode, "drop": int(drop)}),
     (rf"({_ROUNDING}) to 2\^(-?\d+)", lambda mode, exp: {"rounding": mode, "step_exp": int(exp)}),
+    (r"bias (after|first)", lambda bias: {"bias": bias}),
+    (r"(\d+) lanes?", lambda lanes: {"lanes": int(lanes)}),
+    (r"channel (first|last)", lambda place: {"axes": f"channel_{place}"}),
 )
 
 
-def _read_part(part: str) -> dict | None:
+def _read_part(part: str) -> dict[str, Any] | None:
     for pattern, fields in _PARTS:
         match = re.fullmatch(pattern, part)
         if match:
@@ -228,6 +350,6 @@ class Overflows:
         return Overflows(self.sums + other.sums, self.overflows + other.overflows)
 
 
-def _check_integer(name: str, value) -> None:
+def _check_integer(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"accumulator {name} must be an integer, got {value!r}")

@@ -15,8 +15,12 @@ accumulators: --accumulator [[LAYER.]KIND=]MODEL, as often as needed; without on
           ORDER             sequential, tree, or 'tiles of N' terms that are summed exactly first
           ROUNDING N        of every product, by N bits, before it is added: floor, nearest_even, jam ...
           ROUNDING to 2^E   the same, to a step
+          bias first        the sum starts from the bias, whose step must be the accumulator's or coarser
+          N lanes           accumulators side by side, of which term k takes number k mod N, added at the end
+          channel last      a convolution's terms come by kernel row, kernel column, channel
   --accumulator '24 bits'                            saturates each addition, one term after the other, whole products
-  --accumulator 'forward=16 bits, wrap, tree, floor 2' --accumulator 'conv1.forward=20 bits, tiles of 16'"""
+  --accumulator 'forward=16 bits, wrap, tree, floor 2' --accumulator 'conv1.forward=20 bits, tiles of 16'
+  --accumulator 'forward=24 bits, bias first, 4 lanes, channel last'"""
 
 
 def add_accumulator(parser: ArgumentParser) -> None:

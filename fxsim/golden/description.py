@@ -132,13 +132,15 @@ class Description:
         added = any(other.add == layer for other in self.network.layers)
         if tensor == "preactivations":
             product = own.forward_product
-            dense = isinstance(own.layer, Dense)
-            order = "input" if dense else "input channel, kernel row, kernel column"
+            order = _order(own, product, "input")
             bits = product.format.bits
             terms = own.shape.dot_length
             if not own.layer.bias:
                 return _sums(product, bits, terms, order)
-            return _sums(product, bits, terms + 1, f"{order}, then the bias")
+            model = product.accumulator
+            first = model is not None and model.bias == "first"
+            order = f"the bias, then {order}" if first else f"{order}, then the bias"
+            return _sums(product, bits, terms + 1, order)
         if tensor == "weight_grads":
             plan = own.weight_grad.plan_of(self.batch)
             order = "sample, row, column"
@@ -147,8 +149,7 @@ class Description:
             return self._bias_accumulator(own)
         if tensor == "activation_grads" and len(readers) == 1 and not added:
             reader = self.layers[readers[0]]
-            dense = isinstance(reader.layer, Dense)
-            order = "output" if dense else "output channel, kernel row, kernel column"
+            order = _order(reader, reader.input_grad, "output")
             plan = reader.input_grad.plan
             return _sums(reader.input_grad, plan.accumulator_bits, plan.terms, order)
         return None
@@ -158,6 +159,16 @@ class Description:
         terms = self.batch * own.shape.pre[0] * own.shape.pre[1]
         bits = accumulator_bits(operand(own.pre_format), Operand(1), terms)
         return Accumulator(bits, terms, "sample, row, column")
+
+
+def _order(own: FixedLayer, product: Product, side: str) -> str:
+    """Axes of the terms, slowest first; side: 'input' or 'output', whose channels are summed."""
+    if isinstance(own.layer, Dense):
+        return side
+    model = product.accumulator
+    if model is not None and model.axes == "channel_last":
+        return f"kernel row, kernel column, {side} channel"
+    return f"{side} channel, kernel row, kernel column"
 
 
 def _sums(product: Product, exact_bits: int, terms: int, order: str) -> Accumulator:

@@ -1,14 +1,17 @@
-"""Products of a layer under an Accumulator: as matrix products whose terms have the stated order,
-block after block.
+"""Products under an Accumulator: as matrix products whose terms have the stated order, block after
+block.
 
-A convolution becomes `left (M, K) times right (K, N)`, one row to an output position (of a weight
-gradient: to a weight of each filter), with every term that hardware would add, padding's zeros
-among them:
+An operation is lowered to `left (M, K) times right (K, N)`, one row to an output position (of a
+weight gradient: to a weight of each filter), with every term that hardware would add, padding's
+zeros among them.  `accumulated_sums` then does all that the Accumulator says:
 
     product      rows                            terms k                                      columns
-    forward      (picture, row, column)          (input channel, kernel row, kernel column)   output channel
-    input_grad   (picture, row, column)          (output channel, kernel row, kernel column)  input channel
-    weight_grad  (kernel row, kernel column, input channel)   (picture, row, column)          output channel
+    matmul       row                             column                                       column
+    forward      (image, row, column)            (input channel, kernel row, kernel column)   output channel
+    input_grad   (image, row, column)            (output channel, kernel row, kernel column)  input channel
+    weight_grad  (kernel row, kernel column, input channel)   (image, row, column)            output channel
+
+With axes 'channel_last' the terms of forward and input_grad are (kernel row, kernel column, channel).
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fxsim.accumulator import Accumulator
-from fxsim.kernels.accumulators.adders import accumulate_tiles, accumulate_tree
+from fxsim.accumulator import MAX_BITS, Accumulator
+from fxsim.errors import InputError
+from fxsim.kernels.accumulators.adders import accumulate_tiles, accumulate_tree, add_sums
 from fxsim.kernels.accumulators.saturating import accumulate_saturating
 from fxsim.kernels.accumulators.windows import gather_rows
 from fxsim.kernels.rounding import (
@@ -34,7 +38,7 @@ from fxsim.kernels.rounding import (
 BLOCK_CODES = 2**22
 """Codes of the left operand that are gathered at a time."""
 TURNED_ROWS = 512
-"""Rows of a block whose product is made the other way round, right.T times left.T: where the
+"""Rows of a block whose product is computed the other way round, right.T times left.T: where the
 outputs of a row are few, the kernels' inner loops would be short.  The operands of so many stay in
 a second-level cache."""
 FAR = 2**62
@@ -42,36 +46,229 @@ FAR = 2**62
 
 
 class Lowered(NamedTuple):
-    """windows: the left operand as a view of six axes, three of its M rows and three of their K
-    terms; right: codes (K, N).
+    """An operation as a matrix product.
+
+    windows: the left operand as a view of six axes, three of its M rows and three of their K
+    terms.  right: codes of four axes, the three of the terms, then the N outputs.  has_channels:
+    whether the terms' axes are a channel, a kernel row and a kernel column.  product: no product
+    of two codes is larger in magnitude.
     """
 
     windows: np.ndarray
     right: np.ndarray
+    has_channels: bool
+    product: int
 
     @property
     def rows(self) -> int:
+        """M."""
         return math.prod(self.windows.shape[:3])
+
+    @property
+    def terms(self) -> int:
+        """K."""
+        return math.prod(self.windows.shape[3:])
+
+    def ordered(self, axes: str) -> tuple[np.ndarray, np.ndarray]:
+        """(windows, right (K, N)) with the terms' axes in the order of an Accumulator."""
+        windows = self.windows
+        right = self.right
+        if self.has_channels and axes == "channel_last":
+            windows = windows.transpose(0, 1, 2, 4, 5, 3)
+            right = right.transpose(1, 2, 0, 3)
+        return windows, right.reshape(-1, right.shape[3])
+
+
+class Bias(NamedTuple):
+    """The bias of a sum, and how the two come to one step.
+
+    codes: (N,) integers, or None where there is no bias.  sum_shift, shift: left shifts that bring
+    the accumulator's sums and the bias to their common step.
+    """
+
+    codes: np.ndarray | None = None
+    sum_shift: int = 0
+    shift: int = 0
+
+    @property
+    def largest(self) -> int:
+        """The greatest magnitude of a bias, at the common step."""
+        return 0 if self.codes is None else magnitude(self.codes) << self.shift
+
+    @property
+    def aligned(self) -> np.ndarray | None:
+        """Codes int64 at the common step; the caller proves that they fit."""
+        return None if self.codes is None else self.codes.astype(np.int64) << self.shift
+
+
+def bias_shifts(model: Accumulator, sum_exp: int, bias_exp: int) -> tuple[int, int]:
+    """(sum_shift, shift) of a Bias.
+
+    Args:
+        model: The accumulator.
+        sum_exp: Exponent of the accumulator's step.
+        bias_exp: Exponent of the bias's step.
+
+    Raises:
+        InputError: The accumulator starts from the bias, and the bias's step is finer than its own.
+
+    Example:
+        >>> bias_shifts(Accumulator(24), -12, -15)
+        (3, 0)
+        >>> bias_shifts(Accumulator(24, bias="first"), -12, -10)
+        (0, 2)
+    """
+    if model.bias == "first" and bias_exp < sum_exp:
+        raise InputError(
+            f"accumulator bias 'first' needs a bias with at least the accumulator's step "
+            f"2^{sum_exp}, got 2^{bias_exp}; make the bias's step coarser, drop fewer bits, or use "
+            f"bias 'after'"
+        )
+    step_exp = min(sum_exp, bias_exp)
+    return sum_exp - step_exp, bias_exp - step_exp
+
+
+def accumulated_sums(
+    lowered: Lowered, model: Accumulator, bias: Bias | None = None
+) -> tuple[np.ndarray, int]:
+    """The sums of an operation as an accumulator leaves them.
+
+    Args:
+        lowered: The operation, from a `lower_...` function.
+        model: The accumulator, with its step as `drop` (`Accumulator.resolved`).
+        bias: The bias of each output; it starts the sum, or is added last, as the model says.
+
+    Returns:
+        (sums (M, N) int64, overflows).  Sums have the accumulator's step, or that of the bias
+        where it is finer: 2**bias.sum_shift steps make one of the accumulator's.  overflows counts
+        all additions of all sums whose result was out of range.
+
+    Raises:
+        InputError: The accumulator starts from a bias with a finer step, or a value on the way may
+            pass 2**62.
+
+    Example:
+        >>> import numpy as np
+        >>> lowered = lower_matmul(np.array([[7, 7, -7]]), np.array([[1], [1], [1]]))
+        >>> accumulated_sums(lowered, Accumulator(4), Bias(np.array([3])))
+        (array([[3]]), 1)
+        >>> accumulated_sums(lowered, Accumulator(4, bias="first"), Bias(np.array([3])))
+        (array([[0]]), 2)
+    """
+    bias = bias or Bias()
+    if model.step_exp is not None:
+        raise InputError(
+            f"the accumulator's step must be given as bits to drop, got {model}; resolve it first"
+        )
+    _check_widths(lowered, model, bias)
+    start = None
+    if model.bias == "first" and bias.codes is not None and not model.at_end:
+        start = bias.aligned
+        bias = Bias()
+    sums, overflows = _block_sums(lowered, model, start)
+    sums, more = finished_sums(sums, model, bias)
+    return sums, overflows + more
+
+
+def finished_sums(
+    sums: np.ndarray, model: Accumulator, bias: Bias | None = None
+) -> tuple[np.ndarray, int]:
+    """(sums of products after the bias and the overflow that come last, overflows of these).
+
+    sums (..., N) int64 of products, at the accumulator's step.  They may be exact sums of an
+    accumulator that overflows at the end.  The bias is added whatever the model says of its place,
+    so that a bias that has started the sums is left out here.
+    """
+    bias = bias or Bias()
+    _check_largest((magnitude(sums) << bias.sum_shift) + bias.largest, model)
+    if bias.sum_shift:
+        sums = sums << bias.sum_shift
+    aligned = bias.aligned
+    if aligned is not None:
+        sums = sums + aligned
+    return bounded(sums, model, bias.sum_shift)
+
+
+def _check_widths(lowered: Lowered, model: Accumulator, bias: Bias) -> None:
+    """InputError unless int64 holds every value on the way, and a first bias has no finer step."""
+    if bias.codes is not None and model.bias == "first" and bias.sum_shift:
+        raise InputError(
+            f"accumulator bias 'first' needs a bias with at least the accumulator's step, got one "
+            f"{bias.sum_shift} bits finer; make the bias's step coarser, drop fewer bits, or use "
+            f"bias 'after'"
+        )
+    addend = (lowered.product >> model.drop) + 1
+    if model.at_end:
+        _check_largest((addend * lowered.terms << bias.sum_shift) + bias.largest, model)
+        return
+    held = -model.range()[0]
+    _check_largest(lowered.product, model)
+    _check_largest(addend * min(max(model.tile, 1), lowered.terms) + held, model)
+    _check_largest((held << bias.sum_shift) + bias.largest, model)
+
+
+def _check_largest(largest: int, model: Accumulator) -> None:
+    if largest > FAR:
+        raise InputError(
+            f"sums must stay within 2^62 before they overflow, got up to "
+            f"2^{(largest - 1).bit_length()} with {model}; lower the widths of the operands, of "
+            f"the bias or of the accumulator"
+        )
 
 
 def accumulate(
-    left: np.ndarray, right: np.ndarray, model: Accumulator
+    left: np.ndarray, right: np.ndarray, model: Accumulator, start: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(sums, overflows), both (M, N) int64, of left (M, K) times right (K, N); terms in ascending
-    k.
+    """(sums, overflows), both (M, N) int64, of left (M, K) times right (K, N), in ascending k.
 
-    Where the model overflows at the end, the sums are not bounded yet: see `bounded`.
+    start: what lane 0 starts from, at the accumulator's step, broadcast to (M, N); its overflow
+    counts.  The model's bias and axes are for the caller, who lays start and terms out.  Where the
+    model overflows at the end, the sums are not bounded yet: see `bounded`.
     """
-    addend = model.drop, rounding_terms(model.rounding, model.drop)
-    low, high = model.range()
+    shape = len(left), right.shape[1]
+    sums = np.zeros(shape, np.int64)
+    overflows = np.zeros(shape, np.int64)
+    bounds = _bounds(model)
+    if start is not None:
+        add_sums(sums, np.array(np.broadcast_to(start, shape), np.int64), bounds, overflows)
+    lanes = 1 if model.at_end else min(model.lanes, len(right))
+    for lane in range(lanes):
+        own = left[:, lane::lanes], right[lane::lanes]
+        if lane == 0:
+            _grow(*own, model, sums, overflows)
+            continue
+        added = np.zeros(shape, np.int64)
+        _grow(*own, model, added, overflows)
+        add_sums(sums, added, bounds, overflows)
+    return sums, overflows
+
+
+def _bounds(model: Accumulator) -> Range:
+    """The range after an addition: all exact sums where the overflow acts at the end."""
     if model.at_end:
-        return accumulate_tiles(left, right, left.shape[1], *addend, (-FAR, FAR, SATURATE, 63))
-    rule = OVERFLOW_RULE[model.overflow]
-    if model.order == "tree":
-        return accumulate_tree(left, right, *addend, (low, high, rule, model.bits))
-    if model.order == "sequential" and rule == SATURATE:
-        return accumulate_saturating(left, right, *addend, low, high)
-    return accumulate_tiles(left, right, model.tile or 1, *addend, (low, high, rule, model.bits))
+        return Range(-FAR, FAR, SATURATE, MAX_BITS + 1, 1)
+    return Range(*model.range(), OVERFLOW_RULE[model.overflow], model.bits, 1)
+
+
+def _grow(
+    left: np.ndarray,
+    right: np.ndarray,
+    model: Accumulator,
+    sums: np.ndarray,
+    overflows: np.ndarray,
+) -> None:
+    """Let one lane grow from sums by the terms of left times right; adds to overflows."""
+    rounding = Rounding(model.drop, *rounding_terms(model.rounding, model.drop))
+    bounds = _bounds(model)
+    results = rounding, bounds, sums, overflows
+    if model.at_end:
+        accumulate_tiles(left, right, len(right), *results)
+    elif model.order == "tree":
+        accumulate_tree(left, right, *results)
+    elif model.order == "sequential" and bounds.rule == SATURATE:
+        accumulate_saturating(left, right, *results)
+    else:
+        accumulate_tiles(left, right, model.tile or 1, *results)
 
 
 def bounded(sums: np.ndarray, model: Accumulator, extra_bits: int = 0) -> tuple[np.ndarray, int]:
@@ -87,27 +284,51 @@ def bounded(sums: np.ndarray, model: Accumulator, extra_bits: int = 0) -> tuple[
     return out, int(counts[0] + counts[1])
 
 
-def accumulate_blocks(lowered: Lowered, model: Accumulator) -> tuple[np.ndarray, int]:
-    """(sums (M, N) int64, overflows) of a lowered product; as `accumulate`, in bounded memory."""
+def _block_sums(
+    lowered: Lowered, model: Accumulator, start: np.ndarray | None
+) -> tuple[np.ndarray, int]:
+    """(sums (M, N) int64, overflows) of a lowered product; as `accumulate`, in bounded memory.
+
+    start: (N,), or None.
+    """
+    windows, right = lowered.ordered(model.axes)
     rows = lowered.rows
-    (terms, columns) = lowered.right.shape
+    terms, columns = right.shape
     out = np.empty((rows, columns), np.int64)
     overflows = 0
     block = max(1, BLOCK_CODES // terms)
     turned = min(block, rows, TURNED_ROWS) > columns
     block = min(block, TURNED_ROWS) if turned else block
-    right = np.ascontiguousarray(lowered.right.T if turned else lowered.right)
-    for start in range(0, rows, block):
-        stop = min(start + block, rows)
-        left = gather_rows(lowered.windows, start, stop)
+    right = np.ascontiguousarray(right.T if turned else right)
+    if turned and start is not None:
+        start = start[:, None]
+    for first in range(0, rows, block):
+        last = min(first + block, rows)
+        left = gather_rows(windows, first, last)
         if turned:
-            sums, counts = accumulate(right, np.ascontiguousarray(left.T), model)
+            sums, counts = accumulate(right, np.ascontiguousarray(left.T), model, start)
             sums = sums.T
         else:
-            sums, counts = accumulate(left, right, model)
-        out[start:stop] = sums
+            sums, counts = accumulate(left, right, model, start)
+        out[first:last] = sums
         overflows += int(counts.sum())
     return out, overflows
+
+
+def never_overflows(
+    left: np.ndarray, right: np.ndarray, model: Accumulator, bias: Bias | None = None
+) -> bool:
+    """Whether the exact sums with the bias are what the accumulator comes to, without an overflow.
+
+    A proof for the codes at hand, in every order, with any lanes, with the bias at either end: each
+    value on the way is a sum of some of the terms, with or without the bias.  left: any shape.
+    right: its last axis is that of the outputs; the other axes are the terms of each.
+    """
+    if not model.adds_products_whole:
+        return False
+    bias = bias or Bias()
+    products = largest_sum(left, right.reshape(-1, right.shape[-1]))
+    return (products << bias.sum_shift) + bias.largest <= model.range(bias.sum_shift)[1]
 
 
 def largest_sum(left: np.ndarray, right: np.ndarray) -> int:
@@ -128,10 +349,16 @@ def magnitude(codes: np.ndarray) -> int:
     return max(int(codes.max()), -int(codes.min()))
 
 
+def lower_matmul(left: np.ndarray, right: np.ndarray) -> Lowered:
+    """Of left (M, K) and right (K, N)."""
+    windows = left.reshape(len(left), 1, 1, 1, 1, left.shape[1])
+    return Lowered(windows, right[None, None], False, _product(left, right))
+
+
 def lower_forward(source: np.ndarray, weight: np.ndarray, stride: int, padding: int) -> Lowered:
     """Of source (N, H, W, C) and weight (KH, KW, C, O)."""
     windows = _windows(_padded(source, padding), len(weight), stride)
-    return Lowered(windows, weight.transpose(2, 0, 1, 3).reshape(-1, weight.shape[3]))
+    return Lowered(windows, weight.transpose(2, 0, 1, 3), True, _product(source, weight))
 
 
 def lower_input_grad(
@@ -141,7 +368,7 @@ def lower_input_grad(
 
     Where the stride leaves an input without an output of this tap, the term is zero.
     """
-    samples, height, width, channels = shape
+    samples, height, width, _ = shape
     margin = len(weight) - 1
     (_, rows, columns, outputs) = grad.shape
     spread = np.zeros(
@@ -153,7 +380,8 @@ def lower_input_grad(
     windows = _windows(spread, len(weight), 1)[
         :, padding : padding + height, padding : padding + width
     ]
-    return Lowered(windows[..., ::-1, ::-1], weight.transpose(3, 0, 1, 2).reshape(-1, channels))
+    right = weight.transpose(3, 0, 1, 2)
+    return Lowered(windows[..., ::-1, ::-1], right, True, _product(grad, weight))
 
 
 def lower_weight_grad(
@@ -161,7 +389,12 @@ def lower_weight_grad(
 ) -> Lowered:
     """Of source (N, H, W, C) and grad (N, OH, OW, O)."""
     windows = _windows(_padded(source, padding), kernel, stride).transpose(4, 5, 3, 0, 1, 2)
-    return Lowered(windows, grad.reshape(-1, grad.shape[3]))
+    return Lowered(windows, grad, False, _product(source, grad))
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> int:
+    """No product of two of their codes is larger in magnitude."""
+    return magnitude(left) * magnitude(right)
 
 
 def _padded(source: np.ndarray, padding: int) -> np.ndarray:

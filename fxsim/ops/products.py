@@ -30,14 +30,15 @@ from fxsim.kernels.products.paths import Operand, Plan
 from fxsim.kernels.products.tile import COLUMNS
 from fxsim.kernels.reductions import moments as channel_moments
 from fxsim.ops.accumulation import (
+    Bias,
     Lowered,
-    accumulate_blocks,
-    bounded,
-    largest_sum,
+    accumulated_sums,
+    bias_shifts,
+    finished_sums,
     lower_forward,
     lower_input_grad,
     lower_weight_grad,
-    magnitude,
+    never_overflows,
 )
 from fxsim.ops.exact import MAX_SUM_BITS, Exact, relu_bound
 from fxsim.ops.paths import (
@@ -51,6 +52,9 @@ from fxsim.ops.paths import (
     operand,
 )
 from fxsim.quantizer import Quantizer
+
+EXACTLY = Accumulator(MAX_SUM_BITS)
+"""Stands for no accumulator where one is asked for its place of the bias."""
 
 
 @dataclass(frozen=True)
@@ -176,48 +180,13 @@ class Product:
         rows, columns, _ = geometry.output
         return geometry.taps * rows * columns / saving if fits else 0
 
-    def ample(self, left: np.ndarray, right: np.ndarray, bias: np.ndarray | None = None) -> bool:
+    def ample(self, left: np.ndarray, right: np.ndarray, bias: Bias | None = None) -> bool:
         """Whether the exact sums are what the accumulator comes to, in every order.
 
         right: its last axis is that of the outputs; the other axes are the terms of each.
         """
         model = self.accumulator
-        if model is None or not model.adds_products_whole:
-            return model is None
-        largest = largest_sum(left, right.reshape(-1, right.shape[-1]))
-        if bias is None:
-            return largest <= model.range()[1]
-        shift = self._sum_shift
-        total = (largest << shift) + (magnitude(bias) << self._bias_shift)
-        return total <= model.range(shift)[1]
-
-    _sum_shift = 0
-    _bias_shift = 0
-
-    def accumulated(
-        self,
-        shape: tuple[int, ...],
-        plan: Plan,
-        exact: Callable[[np.ndarray], None],
-        lower: Callable[[], Lowered],
-    ) -> tuple[np.ndarray, int]:
-        """(int64 sums as the accumulator leaves them, overflows so far).
-
-        exact(out) computes the sums of an accumulator that overflows at the end only.
-        """
-        model = present(self.accumulator)
-        if model.at_end and model.adds_products_whole:
-            out = np.empty(shape, np.int64)
-            exact(out)
-            return out, 0
-        # One bit more may come from a jam, one from the accumulator itself.
-        if plan.accumulator_bits >= MAX_SUM_BITS:
-            raise InputError(
-                f"{plan.terms} terms may need {plan.accumulator_bits} bits; with an accumulator at "
-                f"most {MAX_SUM_BITS - 1} are simulated; lower the widths or the batch"
-            )
-        sums, met = accumulate_blocks(lower(), model)
-        return sums.reshape(shape), met
+        return model is None or never_overflows(left, right, model, bias)
 
 
 class ProductSum(Exact):
@@ -244,16 +213,25 @@ class ProductSum(Exact):
         """The same product as a matrix product with its terms in order."""
         raise NotImplementedError
 
-    def held(self, plan: Plan) -> np.ndarray:
+    def held(self, plan: Plan, bias: Bias | None = None) -> np.ndarray:
         """The sums in the accumulator."""
-        product = self.product
-        sums, met = product.accumulated(self.shape, plan, self.run, self.lowered)
-        return self.bounded(sums, met)
+        model = present(self.product.accumulator)
+        if model.at_end and model.adds_products_whole:
+            sums, met = finished_sums(self.exact_sums(), model, bias)
+        else:
+            _check_simulated(plan)
+            sums, met = accumulated_sums(self.lowered(), model, bias)
+        self.overflows = Overflows(sums.size, met)
+        return sums.reshape(self.shape)
 
-    def bounded(self, sums: np.ndarray, met: int, extra_bits: int = 0) -> np.ndarray:
-        sums, more = bounded(sums, present(self.product.accumulator), extra_bits)
-        self.overflows = Overflows(sums.size, met + more)
-        return sums
+
+def _check_simulated(plan: Plan) -> None:
+    """One bit more may come from a jam, one from the accumulator itself."""
+    if plan.accumulator_bits >= MAX_SUM_BITS:
+        raise InputError(
+            f"{plan.terms} terms may need {plan.accumulator_bits} bits; with an accumulator at "
+            f"most {MAX_SUM_BITS - 1} are simulated; lower the widths or the batch"
+        )
 
 
 class Forward(Product):
@@ -280,10 +258,16 @@ class Forward(Product):
             self.left, self.right, terms, geometry.outputs, geometry.output, self
         )
         self.bias = bias
-        step_exp = min(self.step_exp, bias.step_exp) if bias else self.step_exp
-        self._sum_shift = self.step_exp - step_exp
-        self._bias_shift = bias.step_exp - step_exp if bias else 0
-        self.format = self._sum_format(step_exp)
+        self._sum_shift = 0
+        self._bias_shift = 0
+        if bias is not None:
+            shifts = bias_shifts(self.accumulator or EXACTLY, self.step_exp, bias.step_exp)
+            self._sum_shift, self._bias_shift = shifts
+        self.format = self._sum_format(self.step_exp - self._sum_shift)
+
+    def bias_of(self, codes: np.ndarray | None) -> Bias:
+        """The bias and how it comes to the step of the sums."""
+        return Bias(codes, self._sum_shift, self._bias_shift)
 
     def _sum_format(self, step_exp: int) -> Format:
         """The format of the sums with the bias, at the finer of their steps.
@@ -341,7 +325,7 @@ class ForwardSum(ProductSum):
         self, product: Forward, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None
     ):
         product.check_shapes(x.shape[1:], weight.shape)
-        ample = product.ample(x, weight, bias)
+        ample = product.ample(x, weight, product.bias_of(bias))
         super().__init__(product, (len(x), *product.geometry.output), product.format, ample)
         self._x = x
         self._weight = weight
@@ -355,12 +339,9 @@ class ForwardSum(ProductSum):
         return lower_forward(self._x, self._weight, geometry.stride, geometry.padding)
 
     def sums(self) -> np.ndarray:
-        product = self.product
         if self.ample:
             return self._with_bias(self.exact_sums())
-        plan = product.plan
-        sums, met = product.accumulated(self.shape, plan, self.run, self.lowered)
-        return self.bounded(self._with_bias(sums), met, product._sum_shift)
+        return self.held(self.product.plan, self.product.bias_of(self._bias))
 
     def _with_bias(self, sums: np.ndarray) -> np.ndarray:
         sums <<= self.product._sum_shift

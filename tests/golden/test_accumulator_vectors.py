@@ -25,6 +25,8 @@ MODELS = {
         "forward=9 bits, saturate at the end, zero to 2^-7",
         "weight_grad=8 bits, tree, saturate_zero, jam 4",
     ],
+    "lanes": ["10 bits, 3 lanes, channel last", "weight_grad=9 bits, 2 lanes"],
+    "bias first": ["forward=10 bits, bias first, 2 lanes", "input_grad=9 bits, channel last"],
 }
 
 
@@ -128,6 +130,40 @@ def test_another_accumulator_is_found_and_explained(vectors, changes):
         f"accumulator of {model} instead of {entry.accumulator.model}"
         in explain(made, entry, sums).changes
     )
+
+
+@pytest.mark.parametrize("own", ["sequential", "lanes", "bias first"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"bias": "after"}, {"bias": "first"}, {"lanes": 1}, {"lanes": 4}]
+    + [{"axes": axes} for axes in ("channel_first", "channel_last")],
+)
+def test_another_place_of_the_bias_lanes_or_axes_are_explained(vectors, own, changes):
+    made = vectors("max pool", MODELS[own])
+    entry, sums, model = planted(made, **changes)
+    stated = entry.accumulator.model
+    found = explain(made, entry, sums)
+    if model == stated:
+        assert np.array_equal(sums, made.codes(entry.name))
+    else:
+        assert f"accumulator of {model} instead of {stated}" in found.changes
+
+
+def test_the_manifest_names_the_order_of_terms_and_bias(vectors):
+    for own, forward, back in (
+        ("sequential", "{input}, kernel row, kernel column, then the bias", "{output}, {kernel}"),
+        ("lanes", "{kernel}, {input}, then the bias", "{kernel}, {output}"),
+        ("bias first", "the bias, then {input}, {kernel}", "{kernel}, {output}"),
+    ):
+        names = {
+            "input": "input channel",
+            "output": "output channel",
+            "kernel": "kernel row, kernel column",
+        }
+        entry = vectors("max pool", MODELS[own]).manifest.entry
+        assert entry("c1.preactivations").accumulator.order == forward.format(**names)
+        assert entry("c1.activation_grads").accumulator.order == back.format(**names)
+        assert entry("c1.weight_grads").accumulator.order == "sample, row, column"
 
 
 def test_an_exact_accumulator_is_told_from_the_manifests_own(vectors):

@@ -11,18 +11,21 @@ from oracle import rounding as rounding_oracle
 from support.bits import assert_same_codes
 
 from fxsim.kernels import rounding
+from fxsim.kernels.accumulators import adders
 from fxsim.kernels.accumulators import saturating as kernel
+from fxsim.kernels.rounding import Range, Rounding
 
 
 def gemm(a, b, bits, overflow, shift=0, mode="floor"):
-    """(sums, overflowing additions), both (M, N) int64."""
-    out, overflows = (np.full((a.shape[0], b.shape[1]), 77, np.int64) for _ in range(2))
-    terms = rounding.rounding_terms(mode, shift)
+    """(sums, overflowing additions), both (M, N) int64, term by term."""
+    out, overflows = np.zeros((2, len(a), b.shape[1]), np.int64)
+    terms = Rounding(shift, *rounding.rounding_terms(mode, shift))
+    low, high = rounding.code_range(bits, True, overflow)
+    bounds = Range(low, high, rounding.OVERFLOW_RULE[overflow], bits, 1)
     if overflow == "wrap":
-        kernel.gemm_wrapping(0, len(a), a, b, shift, *terms, bits, out, overflows)
+        adders.accumulate_tiles(a, b, 1, terms, bounds, out, overflows)
     else:
-        low, high = rounding.code_range(bits, True, "saturate")
-        kernel.gemm_saturating(0, len(a), a, b, shift, *terms, low, high, out, overflows)
+        kernel.gemm_saturating(0, len(a), a, b, terms, bounds, out, overflows)
     return out, overflows
 
 
@@ -136,11 +139,17 @@ FASTER = {
 """What decides the kernel -> greatest |a| and |b|, shift, rounding, -low and high."""
 
 
+def ordered(a, b, terms, bounds, sums, overflows):
+    """Term by term in int64."""
+    kernel.gemm_saturating(0, len(a), a, b, terms, bounds, sums, overflows)
+
+
 @pytest.mark.parametrize("case", FASTER)
 def test_the_fastest_kernel_gives_the_sums_of_the_ordered_one(case):
     a_max, b_max, shift, mode, below, above = FASTER[case]
     random = np.random.default_rng(6)
-    terms = rounding.rounding_terms(mode, shift)
+    terms = Rounding(shift, *rounding.rounding_terms(mode, shift))
+    bounds = Range(-below, above, rounding.SATURATE, 62, 1)
     for m, k, n in ((1, 9, 1), (3, 9, 1030), (4, 1, 5), (2, 8, 17)):
         a, b = (
             random.integers(-most, most, shape).astype(np.int16 if most < 2**15 else np.int32)
@@ -148,11 +157,16 @@ def test_the_fastest_kernel_gives_the_sums_of_the_ordered_one(case):
         )
         a[0] = -a_max
         b[:, 0] = -b_max
-        wanted, wanted_overflows = (np.empty((m, n), np.int64) for _ in range(2))
-        kernel.gemm_saturating(0, m, a, b, shift, *terms, -below, above, wanted, wanted_overflows)
-        got, overflows = kernel.accumulate_saturating(a, b, shift, terms, -below, above)
-        assert_same_codes(got, wanted, what=case)
-        assert_same_codes(overflows, wanted_overflows, what=f"overflows, {case}")
+        for start in (0, -below, above // 2, above):
+            results = []
+            for add in (kernel.accumulate_saturating, ordered):
+                sums = np.full((m, n), start, np.int64)
+                overflows = np.full((m, n), 5, np.int64)
+                add(a, b, terms, bounds, sums, overflows)
+                results.append((sums, overflows))
+            (got, met), (wanted, wanted_met) = results
+            assert_same_codes(got, wanted, what=f"{case}, from {start}")
+            assert_same_codes(met, wanted_met, what=f"overflows, {case}, from {start}")
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))

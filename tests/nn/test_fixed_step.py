@@ -21,6 +21,7 @@ from support.fixed_step_cases import (
 
 from fxsim.accumulator import parse_accumulators
 from fxsim.datasets.pixels import pixel_codes
+from fxsim.errors import InputError
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.nn.fixed import accumulated
@@ -45,6 +46,10 @@ ACCUMULATORS = {
         "c1.forward=9 bits, ceil to 2^-10",
         "c1.weight_grad=6 bits, saturate_zero, floor to 2^-12",
     ],
+    "lanes, the channel last": [
+        "11 bits, 3 lanes, channel last",
+        "weight_grad=10 bits, 2 lanes, tree, saturate_zero",
+    ],
     "ample": ["40 bits", "forward=30 bits, tree", "weight_grad=41 bits, wrap at the end"],
 }
 
@@ -56,6 +61,28 @@ def test_two_steps_with_accumulators(network, name):
     network = NETWORKS[network]
     for bias in (6, 16):
         check_steps(network, assignment(network, {"bias": bias}, accumulator=ACCUMULATORS[name]))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9 bits, bias first",
+        "9 bits, bias first, 2 lanes, tiles of 2, channel last, saturate_zero",
+        "9 bits, bias first, wrap at the end",
+        "30 bits, bias first",
+    ],
+)
+def test_two_steps_that_start_from_the_bias(network, text):
+    network = NETWORKS[network]
+    check_steps(network, assignment(network, {"bias": 6}, accumulator=[f"forward={text}"]))
+
+
+def test_a_first_bias_with_a_finer_step_is_refused_when_the_network_is_built():
+    network = NETWORKS["max pool"]
+    assigned = assignment(network, {"bias": 16}, accumulator=["24 bits, bias first"])
+    with pytest.raises(InputError, match="bias 'first' needs a bias with at least"):
+        FixedNetwork(network, assigned, initial_parameters(network, 0))
 
 
 @pytest.mark.parametrize("name", ACCUMULATORS)
@@ -130,9 +157,9 @@ def test_the_exact_product_is_made_up_to_the_bound_and_not_beyond(monkeypatch, k
     }[kind]
     bound = 4 * max(left.max_code, -left.min_code) * max(right.max_code, -right.min_code)
     made = []
-    accumulate = accumulated.accumulate_blocks
+    accumulate = accumulated.accumulated_sums
     monkeypatch.setattr(
-        accumulated, "accumulate_blocks", lambda *args: (made.append(1), accumulate(*args))[1]
+        accumulated, "accumulated_sums", lambda *args: (made.append(1), accumulate(*args))[1]
     )
     for bits in (bound.bit_length(), bound.bit_length() + 1):
         made.clear()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from oracle.rounding import DETERMINISTIC
 from support.bits import assert_same_codes
 
 from fxsim import Accumulator, InputError
-from fxsim.accumulator import ADDEND_ROUNDINGS, WHEN
+from fxsim.accumulator import ADDEND_ROUNDINGS, AXES, BIASES, WHEN
 from fxsim.formats import OVERFLOWS
 from fxsim.kernels.accumulators import adders
 from fxsim.kernels.products.paths import INT32_MAX
@@ -52,7 +53,34 @@ def check(a, b, model):
     assert_same_codes(
         overflows, [[cell[1] for cell in row] for row in wanted], inputs, f"overflows of {model}"
     )
+    check_whole(a, b, model)
     return overflows
+
+
+def check_whole(a, b, model, bias=None, shifts=(0, 0)):
+    """Bias, lanes and all, as operations ask for it.  Returns the sums and their overflows."""
+    plain = dataclasses.asdict(model)
+    wanted = [
+        [
+            oracle.accumulate(
+                [x * y for x, y in zip(row, column)],
+                plain,
+                None if bias is None else bias[n],
+                shifts,
+            )
+            for n, column in enumerate(b.T.tolist())
+        ]
+        for row in a.tolist()
+    ]
+    codes = None if bias is None else np.array(bias, np.int32)
+    got, overflows = kernel.accumulated_sums(
+        kernel.lower_matmul(a, b), model, kernel.Bias(codes, *shifts)
+    )
+    assert_same_codes(
+        got, [[cell[0] for cell in row] for row in wanted], what=f"{model}, bias {bias}"
+    )
+    assert overflows == sum(cell[1] for row in wanted for cell in row), f"overflows of {model}"
+    return got, overflows
 
 
 def every_row(bits, terms):
@@ -93,10 +121,129 @@ def test_every_sum_of_up_to_seven_terms(terms, order, overflow):
     )
 
 
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_sum_of_three_terms_with_every_bias_place_and_lanes(order, overflow, when):
+    """In every rounding of the terms; a column has a bias of its own."""
+    rows = every_row(2, 3)
+    columns = np.array([[3, -2, 2], [1, 3, -3], [3, 2, -3]], np.int16)
+    met = dict.fromkeys(BIASES, 0)
+    for place, lanes, mode in itertools.product(BIASES, (1, 2, 3, 5), DETERMINISTIC):
+        if order == "tree" and place == "first":
+            continue
+        options = {"rounding": mode, "drop": 1, "bias": place, "lanes": lanes}
+        model = Accumulator(3, overflow, when, **options, **ORDERS[order])
+        for bias in (None, [-5, 3, 1]):
+            met[place] += check_whole(rows, columns, model, bias, (0, 1))[1]
+    assert met["after"]
+    assert met["first"] or order == "tree"
+
+
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("lanes", [2, 3, 4, 6, 7])
+def test_every_sum_of_six_terms_in_lanes(order, overflow, lanes):
+    """Lanes as long as each other, shorter by one, of one term, and without any."""
+    rows = every_row(2, 6)[::5]
+    ones = np.ones((6, 1), np.int16)
+    for place in BIASES[: 1 if order == "tree" else 2]:
+        model = Accumulator(3, overflow, bias=place, lanes=lanes, **ORDERS[order])
+        assert check_whole(rows, ones, model, [-3])[1]
+    assert check(rows, ones, Accumulator(2, overflow, lanes=lanes, **ORDERS[order])).any()
+
+
+def test_where_the_bias_and_the_lanes_stand_is_seen_in_the_sum():
+    """7 + 7 - 7 - 7 with a bias of 3 in 4 bits, which saturate at -8 and 7."""
+    terms = np.array([[7, 7, -7, -7]])
+    ones = np.ones((4, 1), np.int64)
+
+    def sums(**options):
+        got, met = check_whole(terms, ones, Accumulator(4, **options), [3])
+        return got.item(), met
+
+    assert sums() == (-4, 1)  # 7, 7, 0, -7, then -4
+    assert sums(bias="first") == (-7, 2)  # 3, 7, 7, 0, -7
+    assert sums(lanes=2) == (3, 0)  # 7 - 7 and 7 - 7, then 3
+    assert sums(lanes=2, bias="first") == (0, 1)  # 3, 7, 0 and 7 - 7
+    assert sums(lanes=4) == (-4, 1)  # 7, 7, 0, -7, then -4
+    assert sums(lanes=9) == sums(lanes=4)
+    assert sums(order="tiles", tile=2, bias="first") == (-7, 1)  # 3, 17 and 7, -7
+    assert sums(bias="first", when="end") == sums(when="end", lanes=3) == (3, 0)
+
+
+def test_a_bias_out_of_range_overflows_at_the_start():
+    zeros = np.zeros((1, 1), np.int64)
+    for overflow, wanted in (
+        ("saturate", [7, -8]),
+        ("saturate_symmetric", [7, -7]),
+        ("saturate_zero", [0, 0]),
+        ("wrap", [-6, 7]),
+    ):
+        model = Accumulator(4, overflow, bias="first")
+        got, met = check_whole(zeros, np.zeros((1, 2), np.int64), model, [10, -9])
+        assert got.tolist() == [wanted]
+        assert met == 2
+
+
+def bias_last(a, b, model, bias):
+    return a, b, dataclasses.replace(model, bias="after"), bias
+
+
+def lanes_of_neighbours(a, b, model, bias):
+    """Term k in lane k // (K / lanes)."""
+    order = np.arange(len(b)).reshape(model.lanes, -1).T.reshape(-1)
+    return a[:, order], b[order], model, bias
+
+
+def lanes_added_descending(a, b, model, bias):
+    order = np.arange(len(b)).reshape(-1, model.lanes)[:, ::-1].reshape(-1)
+    return a[:, order], b[order], model, bias
+
+
+def terms_descending(a, b, model, bias):
+    return a[:, ::-1], b[::-1], model, bias
+
+
+@pytest.mark.parametrize(
+    "bug, model, bias",
+    [
+        (bias_last, Accumulator(3, bias="first"), [2]),
+        (bias_last, Accumulator(3, order="tiles", tile=2, bias="first", lanes=2), [2]),
+        (lanes_of_neighbours, Accumulator(3, lanes=3), None),
+        (lanes_of_neighbours, Accumulator(3, order="tree", lanes=3), [1]),
+        (lanes_added_descending, Accumulator(3, lanes=3), None),
+        (lanes_added_descending, Accumulator(2, "saturate_zero", lanes=3), [1]),
+        (terms_descending, Accumulator(3, lanes=2, bias="first"), [-1]),
+    ],
+)
+def test_a_planted_bug_is_caught(monkeypatch, bug, model, bias):
+    rows = every_row(2, 6)[::3]
+    ones = np.ones((6, 1), np.int16)
+    check_whole(rows, ones, model, bias)
+    right = kernel.accumulated_sums
+
+    def wrong(lowered, model, bias):
+        *product, model, bias = bug(rows, ones, model, bias)
+        return right(kernel.lower_matmul(*product), model, bias)
+
+    monkeypatch.setattr(kernel, "accumulated_sums", wrong)
+    with pytest.raises(AssertionError, match="differ, first at"):
+        check_whole(rows, ones, model, bias)
+
+
+def build(bits, overflow, when, order, tile, mode, drop, bias, lanes, axes):
+    """Where tree and bias first meet, the tree gives way."""
+    if bias == "first" and order == "tree":
+        order = "sequential"
+    tile = tile if order == "tiles" else 0
+    return Accumulator(
+        bits, overflow, when, order, tile, mode, drop, bias=bias, lanes=lanes, axes=axes
+    )
+
+
 MODELS = st.builds(
-    lambda bits, overflow, when, order, tile, mode, drop: Accumulator(
-        bits, overflow, when, order, tile if order == "tiles" else 0, mode, drop
-    ),
+    build,
     st.integers(2, 62),
     st.sampled_from(OVERFLOWS),
     st.sampled_from(WHEN),
@@ -104,7 +251,34 @@ MODELS = st.builds(
     st.integers(2, 40),
     st.sampled_from(DETERMINISTIC),
     st.integers(0, 20),
+    st.sampled_from(BIASES),
+    st.one_of(st.just(1), st.integers(1, 9)),
+    st.sampled_from(AXES),
 )
+
+
+@given(
+    MODELS,
+    st.tuples(st.integers(1, 9), st.integers(1, 40), st.integers(1, 9)),
+    st.tuples(st.integers(1, 24), st.integers(1, 24), st.integers(1, 24)),
+    st.tuples(st.integers(0, 8), st.integers(0, 8)),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_random_products_with_a_bias(model, shape, widths, shifts, tight, seed):
+    random = np.random.default_rng(seed)
+    m, k, n = shape
+    a_bits, b_bits, bias_bits = widths
+    a, b, bias = (
+        random.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), size).astype(np.int32)
+        for bits, size in zip(widths, ((m, k), (k, n), n))
+    )
+    if tight:  # a width at which such sums do overflow
+        model = dataclasses.replace(model, bits=max(2, a_bits + b_bits - 2 - model.drop))
+    sum_shift = 0 if model.bias == "first" else min(shifts[0], 62 - model.bits)
+    if model.bias == "after" and model.bits + sum_shift > 61:
+        model = dataclasses.replace(model, bits=61 - sum_shift)
+    check_whole(a, b, model, bias.tolist(), (sum_shift, shifts[1]))
 
 
 @given(
@@ -227,34 +401,64 @@ def test_convolutions(kind, shape, model, bits, seed):
         for dims in ((n, height, width, c), (size, size, c, o), (n, *positions, o))
     )
     plain = dataclasses.asdict(model)
+    bias = None
     if kind == "forward":
+        bias = kernel.Bias(random.integers(-32, 32, o).astype(np.int8), 0, 1)
         lowered = kernel.lower_forward(x, w, stride, padding)
-        wanted, met = oracle.forward(x.tolist(), w.tolist(), stride, padding, plain)
+        wanted, met = oracle.forward(
+            x.tolist(), w.tolist(), stride, padding, plain, bias.codes.tolist(), (0, 1)
+        )
     elif kind == "input_grad":
         lowered = kernel.lower_input_grad(g, w, x.shape, stride, padding)
         wanted, met = oracle.input_grad(g.tolist(), w.tolist(), x.shape, stride, padding, plain)
     else:
         lowered = kernel.lower_weight_grad(x, g, size, stride, padding)
         wanted, met = oracle.weight_grad(x.tolist(), g.tolist(), w.shape, stride, padding, plain)
-    sums, overflows = kernel.accumulate_blocks(lowered, model)
-    sums, more = kernel.bounded(sums, model)
+    sums, overflows = kernel.accumulated_sums(lowered, model, bias)
     assert_same_codes(sums.reshape(np.shape(wanted)), wanted, what=f"{kind}, {model}")
-    assert overflows + more == met
+    assert overflows == met
 
 
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("turned", [1, 3, 5, 512])
-def test_blocks_of_rows_make_one_product(monkeypatch, turned):
+def test_blocks_of_rows_make_one_product(monkeypatch, turned, bias, axes):
     random = np.random.default_rng(8)
     x = random.integers(-8, 8, (2, 5, 5, 2)).astype(np.int16)
     w = random.integers(-8, 8, (3, 3, 2, 4)).astype(np.int16)
-    model = Accumulator(7, order="tree")
+    start = kernel.Bias(random.integers(-99, 99, 4))
+    model = Accumulator(7, bias=bias, lanes=2, axes=axes)
     lowered = kernel.lower_forward(x, w, 1, 1)
-    whole, met = kernel.accumulate_blocks(lowered, model)
+    whole, met = kernel.accumulated_sums(lowered, model, start)
     monkeypatch.setattr(kernel, "BLOCK_CODES", 18 * 7)
     monkeypatch.setattr(kernel, "TURNED_ROWS", turned)
-    parts, met_in_parts = kernel.accumulate_blocks(lowered, model)
+    parts, met_in_parts = kernel.accumulated_sums(lowered, model, start)
     assert np.array_equal(whole, parts)
     assert met == met_in_parts > 0
+
+
+@pytest.mark.parametrize("kind", ["forward", "input_grad"])
+def test_the_order_of_axes_is_seen_where_sums_saturate_and_not_elsewhere(kind):
+    random = np.random.default_rng(9)
+    x, w = random.integers(-8, 8, (2, 4, 4, 3)), random.integers(-8, 8, (3, 3, 3, 3))
+    lower = {
+        "forward": lambda: kernel.lower_forward(x, w, 1, 1),
+        "input_grad": lambda: kernel.lower_input_grad(x, w, x.shape, 1, 1),
+    }[kind]
+    for bits, equal in ((8, False), (40, True)):
+        first, last = (
+            kernel.accumulated_sums(lower(), Accumulator(bits, axes=axes))[0] for axes in AXES
+        )
+        assert np.array_equal(first, last) == equal
+
+
+def test_the_axes_change_no_weight_gradient():
+    random = np.random.default_rng(9)
+    x, g = random.integers(-8, 8, (2, 4, 4, 3)), random.integers(-8, 8, (2, 4, 4, 3))
+    lowered = kernel.lower_weight_grad(x, g, 3, 1, 1)
+    first, last = (kernel.accumulated_sums(lowered, Accumulator(8, axes=axes)) for axes in AXES)
+    assert np.array_equal(first[0], last[0])
+    assert first[1] == last[1] > 0
 
 
 @given(
@@ -267,6 +471,37 @@ def test_no_sum_of_some_terms_is_larger_than_the_bound(left, right, subset):
     bound = kernel.largest_sum(np.array(left), np.array(right))
     for row, column in itertools.product(left, zip(*right)):
         assert abs(sum(row[k] * column[k] for k in chosen)) <= bound
+
+
+@given(
+    st.lists(st.lists(st.integers(-9, 9), min_size=5, max_size=5), min_size=1, max_size=3),
+    st.lists(st.lists(st.integers(-9, 9), min_size=2, max_size=2), min_size=5, max_size=5),
+    st.one_of(st.none(), st.lists(st.integers(-200, 200), min_size=2, max_size=2)),
+    st.integers(2, 12),
+    MODELS,
+    st.integers(0, 3),
+)
+def test_what_never_overflows_is_the_exact_sum(left, right, bias, bits, model, shift):
+    model = dataclasses.replace(model, bits=bits, drop=0)
+    a = np.array(left)
+    b = np.array(right)
+    shifts = (0, shift) if model.bias == "first" else (shift, 0)
+    codes = None if bias is None else np.array(bias)
+    if not kernel.never_overflows(a, b, model, kernel.Bias(codes, *shifts)):
+        return
+    exact = (a @ b << shifts[0]) + (0 if bias is None else codes << shifts[1])
+    got, met = check_whole(a, b, model, bias, shifts)
+    assert np.array_equal(got, exact)
+    assert met == 0
+
+
+def test_one_more_in_the_bias_may_overflow():
+    """10 * 3 + 97 = 127 fits 8 bits."""
+    factors = np.array([[-10]]), np.array([[3]])
+    for place in BIASES:
+        for bias, never in (([97], True), ([98], False), ([-98], False)):
+            model = Accumulator(8, bias=place)
+            assert kernel.never_overflows(*factors, model, kernel.Bias(np.array(bias))) == never
 
 
 def test_the_bound_is_reached():
@@ -284,6 +519,12 @@ TEXTS = {
     ),
     "24 bits, saturate each addition, tree, zero to 2^-12": Accumulator(
         24, order="tree", rounding="zero", step_exp=-12
+    ),
+    "24 bits, saturate each addition, sequential, bias first, 4 lanes, channel last": Accumulator(
+        24, bias="first", lanes=4, axes="channel_last"
+    ),
+    "24 bits, wrap each addition, tiles of 2, jam 1, bias first": Accumulator(
+        24, "wrap", order="tiles", tile=2, rounding="jam", drop=1, bias="first"
     ),
 }
 
@@ -306,7 +547,9 @@ def test_every_accumulator_is_read_as_it_was_written(model):
         ("24", Accumulator(24)),
         ("wrap, 9 bits", Accumulator(9, "wrap")),
         ("8 bits, saturate end", Accumulator(8, when="end")),
-        (" tree ,1 0 bits".replace("1 0", "10"), Accumulator(10, order="tree")),
+        (" tree ,10 bits", Accumulator(10, order="tree")),
+        ("9 bits, 1 lane, bias after, channel first", Accumulator(9)),
+        ("2 lanes, 9", Accumulator(9, lanes=2)),
     ],
 )
 def test_a_short_text_is_enough(text, wanted):
@@ -325,6 +568,12 @@ def test_a_short_text_is_enough(text, wanted):
         ("63 bits", "2 to 62"),
         ("24 bits, tiles of 1", "at least 2"),
         ("24 bits, floor 63", "0 to 62"),
+        ("24 bits, 0 lanes", "at least 1"),
+        ("24 bits, lanes 2", "'lanes 2' is unknown"),
+        ("24 bits, bias last", "'bias last' is unknown"),
+        ("24 bits, bias first, bias after", "says twice"),
+        ("24 bits, tree, bias first", "got order 'tree', which has no start"),
+        ("24 bits, channels last", "unknown"),
     ],
 )
 def test_a_text_that_is_no_accumulator(text, why):
@@ -341,6 +590,11 @@ def test_a_text_that_is_no_accumulator(text, why):
         ({"rounding": "stochastic"}, "unknown"),
         ({"order": "tre"}, "did you mean 'tree'"),
         ({"drop": 1, "step_exp": -3}, "leave one out"),
+        ({"bias": "last"}, "choose from after, first"),
+        ({"axes": "channel last"}, "did you mean 'channel_last'"),
+        ({"lanes": 0}, "at least 1, got 0"),
+        ({"lanes": -2}, "at least 1, got -2"),
+        ({"order": "tree", "bias": "first"}, "use bias 'after'"),
     ],
 )
 def test_an_accumulator_that_is_none(options, why):
@@ -350,3 +604,84 @@ def test_an_accumulator_that_is_none(options, why):
 
 def test_addends_round_in_every_deterministic_mode():
     assert set(ADDEND_ROUNDINGS) == set(DETERMINISTIC)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bits": 8.0},
+        {"bits": True},
+        {"bits": "8"},
+        {"bits": 8, "lanes": 2.0},
+        {"bits": 8, "lanes": None},
+        {"bits": 8, "drop": False},
+        {"bits": 8, "bias": True},
+        {"bits": 8, "bias": None},
+        {"bits": 8, "axes": ["channel_last"]},
+        {"bits": 8, "overflow": 0},
+        {"bits": 8, "step_exp": "-3"},
+    ],
+)
+def test_a_field_of_another_type_is_refused(options):
+    for make in (lambda row: Accumulator(**row), Accumulator.from_dict):
+        with pytest.raises(TypeError, match="must be"):
+            make(options)
+
+
+def test_numpy_integers_become_json():
+    model = Accumulator(np.int64(8), lanes=np.uint8(3), step_exp=np.int32(-2))
+    assert json.loads(json.dumps(model.to_dict())) == model.to_dict()
+    assert model == Accumulator(8, lanes=3, step_exp=-2)
+
+
+def test_a_mapping_that_is_no_accumulator():
+    with pytest.raises(InputError, match="did you mean 'lanes'"):
+        Accumulator.from_dict({"bits": 8, "lane": 2})
+    with pytest.raises(TypeError, match="mapping"):
+        Accumulator.from_dict([8])
+
+
+def test_a_first_bias_needs_the_accumulators_step():
+    model = Accumulator(8, bias="first")
+    lowered = kernel.lower_matmul(np.ones((1, 2), np.int8), np.ones((2, 1), np.int8))
+    bias = kernel.Bias(np.array([4]), 1, 0)
+    with pytest.raises(InputError, match="1 bits finer.*use bias 'after'"):
+        kernel.accumulated_sums(lowered, model, bias)
+    assert kernel.accumulated_sums(lowered, Accumulator(8), bias)[0].item() == 8
+    with pytest.raises(InputError, match=r"step 2\^-12, got 2\^-13"):
+        kernel.bias_shifts(model, -12, -13)
+    assert kernel.bias_shifts(model, -12, -12) == (0, 0)
+    assert kernel.bias_shifts(Accumulator(8), -12, -13) == (1, 0)
+
+
+def test_fields_without_effect_are_refused_for_one_operation():
+    first = Accumulator(8, bias="first")
+    last = Accumulator(8, axes="channel_last")
+    first.check_used("conv2d", has_bias=True, has_channels=True)
+    last.check_used("conv2d", has_bias=False, has_channels=True)
+    with pytest.raises(InputError, match="matmul: .*bias 'first' has no effect"):
+        first.check_used("matmul", has_bias=False, has_channels=False)
+    with pytest.raises(InputError, match="linear: .*axes 'channel_last' has no effect"):
+        last.check_used("linear", has_bias=True, has_channels=False)
+
+
+@pytest.mark.parametrize(
+    "codes, model, bias",
+    [
+        (2**31 - 1, Accumulator(40, order="tiles", tile=4), None),
+        (2**31 - 1, Accumulator(40, when="end"), None),
+        (1, Accumulator(40), kernel.Bias(np.array([2**31]), 0, 32)),
+        (1, Accumulator(40, bias="first"), kernel.Bias(np.array([2**31]), 0, 32)),
+        (1, Accumulator(60), kernel.Bias(np.array([1]), 4, 0)),
+    ],
+)
+def test_what_int64_may_not_hold_is_refused(codes, model, bias):
+    factors = np.full((1, 4), codes, np.int64), np.full((4, 1), codes, np.int64)
+    with pytest.raises(InputError, match=r"within 2\^62 before they overflow, got up to 2\^6"):
+        kernel.accumulated_sums(kernel.lower_matmul(*factors), model, bias)
+
+
+def test_an_accumulator_with_a_step_must_be_resolved():
+    lowered = kernel.lower_matmul(np.ones((1, 2), np.int8), np.ones((2, 1), np.int8))
+    with pytest.raises(InputError, match="resolve it first"):
+        kernel.accumulated_sums(lowered, Accumulator(8, step_exp=-3))

@@ -2,7 +2,7 @@
 
 An accumulator is a dict: `bits`, `overflow` (a mode of rounding.py), `when` ('each addition' or
 'end'), `order` ('sequential', 'tree' or 'tiles' of `tile` terms), `rounding` and `drop` of the
-terms.
+terms, perhaps `bias` ('after' or 'first'), `lanes` and `axes` ('channel_first' or 'channel_last').
 """
 
 from fractions import Fraction
@@ -52,44 +52,68 @@ def tree_sum(values, add):
     return add(tree_sum(values[:half], add), tree_sum(values[half:], add))
 
 
-def accumulate(terms, model, bias=None, shifts=(0, 0)):
-    """(sum, overflows) of integer terms.
-
-    With a bias, that is the last addition, in a step to which the sum and the bias are shifted left
-    by `shifts`; the adder is wider by as much.
-    """
-    addends = [round_exact(Fraction(term, 2 ** model["drop"]), model["rounding"]) for term in terms]
-    add = Adder(model)
-    last = Adder(model, shifts[0])
-    if model["when"] == "end":
-        total = sum(addends)
-        return (
-            last((total << shifts[0]) + (bias << shifts[1])) if bias is not None else add(total),
-            add.overflows + last.overflows,
-        )
+def lane_sum(addends, model, add, start):
+    """What one lane holds after its addends."""
     if model["order"] == "tree":
         width = 1
         while width < len(addends):
             width *= 2
-        total = tree_sum(addends + [0] * (width - len(addends)), add)
-    else:
-        size = model["tile"] if model["order"] == "tiles" else 1
-        total = 0
-        for start in range(0, len(addends), size):
-            total = add(total, sum(addends[start : start + size]))
-    if bias is not None:
-        total = last(total << shifts[0], bias << shifts[1])
+        return tree_sum(addends + [0] * (width - len(addends)), add) if addends else 0
+    size = model["tile"] if model["order"] == "tiles" else 1
+    held = start
+    for place in range(0, len(addends), size):
+        held = add(held, sum(addends[place : place + size]))
+    return held
+
+
+def accumulate(terms, model, bias=None, shifts=(0, 0)):
+    """(sum, overflows) of integer terms.
+
+    The bias is the last addition, in a step to which the sum and the bias are shifted left by
+    `shifts`; the adder is wider by as much.  Without one, nothing is added, in the same step.
+    Where the bias comes first, lane 0 starts from it, in the accumulator's step.
+    """
+    addends = [round_exact(Fraction(term, 2 ** model["drop"]), model["rounding"]) for term in terms]
+    first = bias is not None and model.get("bias") == "first"
+    if first and shifts[0]:
+        raise ValueError("the bias has a finer step than the accumulator")
+    bias = (bias or 0) << shifts[1]
+    add = Adder(model)
+    last = Adder(model, shifts[0])
+    if model["when"] == "end":
+        return last((sum(addends) << shifts[0]) + bias), last.overflows
+    lanes = [[] for _ in range(model.get("lanes", 1))]
+    for k, addend in enumerate(addends):
+        lanes[k % len(lanes)].append(addend)
+    starts = [0] * len(lanes)
+    if first:
+        starts[0] = add(bias)
+    sums = [lane_sum(own, model, add, start) for own, start in zip(lanes, starts)]
+    total = sums[0]
+    for more in sums[1:]:
+        total = add(total, more)
+    if not first:
+        total = last(total << shifts[0], bias)
     return total, add.overflows + last.overflows
 
 
+def ordered(channels, rows, columns, model):
+    """(channel, kernel row, kernel column) of the terms of a convolution, in the model's order."""
+    if model.get("axes") == "channel_last":
+        return [(c, ky, kx) for ky in range(rows) for kx in range(columns) for c in range(channels)]
+    return [(c, ky, kx) for c in range(channels) for ky in range(rows) for kx in range(columns)]
+
+
 def code(array, *index):
-    """The code at an index (n, y, x, c), 0 outside of the picture."""
+    """The code at an index (n, y, x, c), 0 outside of the image."""
     n, y, x, c = index
     return array[n][y][x][c] if 0 <= y < len(array[n]) and 0 <= x < len(array[n][y]) else 0
 
 
 def forward(x, w, stride, padding, model, bias=None, shifts=(0, 0)):
-    """(sums (N, OH, OW, O), overflows), terms by input channel, kernel row, kernel column."""
+    """(sums (N, OH, OW, O), overflows), terms by input channel, kernel row, kernel column, or the
+    channel last.
+    """
     rows, columns, channels, filters = shape_of(w)
     positions = [
         output_size(size, kernel, stride, padding)
@@ -99,9 +123,7 @@ def forward(x, w, stride, padding, model, bias=None, shifts=(0, 0)):
     def terms(n, oy, ox, o):
         return [
             code(x, n, oy * stride + ky - padding, ox * stride + kx - padding, c) * w[ky][kx][c][o]
-            for c in range(channels)
-            for ky in range(rows)
-            for kx in range(columns)
+            for c, ky, kx in ordered(channels, rows, columns, model)
         ]
 
     return every(
@@ -111,25 +133,24 @@ def forward(x, w, stride, padding, model, bias=None, shifts=(0, 0)):
 
 
 def input_grad(g, w, x_shape, stride, padding, model):
-    """(sums (N, H, W, C), overflows), terms by output channel, kernel row, kernel column.
+    """(sums (N, H, W, C), overflows), terms by output channel, kernel row, kernel column, or the
+    channel last.
 
     A term is zero unless an output position of this tap reads the input.
     """
     rows, columns, _, filters = shape_of(w)
 
     def terms(n, iy, ix, c):
-        for o in range(filters):
-            for ky in range(rows):
-                for kx in range(columns):
-                    (oy, off_y) = divmod(iy + padding - ky, stride)
-                    (ox, off_x) = divmod(ix + padding - kx, stride)
-                    yield 0 if off_y or off_x else code(g, n, oy, ox, o) * w[ky][kx][c][o]
+        for o, ky, kx in ordered(filters, rows, columns, model):
+            oy, off_y = divmod(iy + padding - ky, stride)
+            ox, off_x = divmod(ix + padding - kx, stride)
+            yield 0 if off_y or off_x else code(g, n, oy, ox, o) * w[ky][kx][c][o]
 
     return every(x_shape, lambda *index: accumulate(list(terms(*index)), model))
 
 
 def weight_grad(x, g, w_shape, stride, padding, model):
-    """(sums (KH, KW, C, O), overflows), terms by picture, row, column."""
+    """(sums (KH, KW, C, O), overflows), terms by image, row, column, whatever the axes."""
     batch, rows, columns, _ = shape_of(g)
 
     def terms(ky, kx, c, o):

@@ -10,9 +10,9 @@ import numpy as np
 from oracle import products
 from oracle import rounding as rounding_oracle
 
-from fxsim import OVERFLOWS, ROUNDINGS, Counts, Format, Tensor, requantize
-from fxsim.kernels.accumulators import saturating as kernel
-from fxsim.kernels.rounding import code_range, rounding_terms
+from fxsim import OVERFLOWS, ROUNDINGS, Accumulator, Counts, Format, Tensor, requantize
+from fxsim.kernels.rounding import code_range
+from fxsim.ops.accumulation import accumulate
 from rtl.harness import read_codes, write_codes
 
 DETERMINISTIC = ROUNDINGS[:11]
@@ -210,18 +210,15 @@ class Sums:
     def kernel(self):
         """As the twin; a sum of its own for each row and each number of terms."""
         sums, overflows = (np.empty(self.shape, np.int64) for _ in range(2))
-        low, high = code_range(self.acc_bits, True, "saturate")
         for m, i, k in np.ndindex(*self.shape):
             wrap, rounding = self.modes[m]
             a = self.a[i : i + 1, : k + 1].copy()
             b = self.b[i, : k + 1, None].copy()
-            arguments = (0, 1, a, b, self.shift, *rounding_terms(rounding, self.shift))
-            out = sums[m, i, k : k + 1, None]
-            count = overflows[m, i, k : k + 1, None]
-            if wrap:
-                kernel.gemm_wrapping(*arguments, self.acc_bits, out, count)
-            else:
-                kernel.gemm_saturating(*arguments, low, high, out, count)
+            overflow = "wrap" if wrap else "saturate"
+            model = Accumulator(self.acc_bits, overflow, rounding=rounding, drop=self.shift)
+            one_sum, met = accumulate(a, b, model)
+            sums[m, i, k] = one_sum.item()
+            overflows[m, i, k] = met.item()
         return sums, overflows
 
     def check(self, got, wanted, what):

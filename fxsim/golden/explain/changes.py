@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from fxsim.accumulator import ADDEND_ROUNDINGS, MAX_BITS, MIN_BITS, WHEN
+from fxsim.accumulator import ADDEND_ROUNDINGS, AXES, BIASES, MAX_BITS, MIN_BITS, WHEN
 from fxsim.accumulator import Accumulator as Model
 from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
-from fxsim.golden.explain.dots import Dot
+from fxsim.golden.explain.dots import KERNEL_FIRST, Dot
 from fxsim.golden.explain.semantics import AVERAGINGS, MASKS, WEIGHT_VIEWS, Misread, Semantics
 from fxsim.golden.manifest import Accumulator
 from fxsim.nn.spec import Dense, Layer
@@ -17,6 +17,7 @@ from fxsim.nn.spec import Dense, Layer
 FARTHEST_SHIFT = 2
 MOST_GUARD_BITS = 32
 TILES = (2, 4, 8, 16, 32)
+LANES = (1, *TILES)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,9 @@ def summing_changes(
 def _model_changes(default: Semantics, model: Model, dot: Dot) -> Iterator[Alternative]:
     """One field of an accumulator that the manifest spells out, or the order of its terms."""
     tiles = [{"order": "tiles", "tile": tile} for tile in TILES if tile < dot.products]
-    plain = {"order": "sequential", "tile": 0}, {"order": "tree", "tile": 0}
+    plain = [{"order": "sequential", "tile": 0}]
+    if model.bias == "after":
+        plain.append({"order": "tree", "tile": 0})
     changes = [
         *({"overflow": mode} for mode in OVERFLOWS),
         *({"when": when} for when in WHEN),
@@ -134,16 +137,24 @@ def _model_changes(default: Semantics, model: Model, dot: Dot) -> Iterator[Alter
         ),
         *({"drop": model.drop + bits} for bits in range(1, FARTHEST_SHIFT + 1)),
         {"bits": MAX_BITS - max(model.drop + dot.scale, 0)},
+        *({"lanes": lanes} for lanes in LANES if lanes <= dot.products),
+        *({"bias": place} for place in BIASES if dot.has_bias and model.order != "tree"),
+        *({"axes": axes} for axes in AXES if KERNEL_FIRST in dot.orders),
     ]
     for changed in dict.fromkeys(dataclasses.replace(model, **change) for change in changes):
-        if changed != model:
+        if changed != model and _can_start(changed, dot):
             yield _sum_change(
                 default, f"accumulator of {changed} instead of {model}", model=changed
             )
     for order, places in dot.orders.items():
-        bias_last = dot.products == len(places) or places[-1] == dot.products
-        if order != default.summing.order and bias_last:
+        bias_last = not dot.has_bias or places[-1] == dot.products
+        if order not in (default.summing.order, KERNEL_FIRST) and bias_last:
             yield _sum_change(default, f"terms added in the order: {order}", order=order)
+
+
+def _can_start(model: Model, dot: Dot) -> bool:
+    """Whether an accumulator that starts from the bias, if it does, has the bias's step."""
+    return model.bias == "after" or not dot.has_bias or model.drop + dot.scale == 0
 
 
 _OVERFLOW_TEXTS = {

@@ -14,7 +14,7 @@ import numpy as np
 from fxsim.accumulator import Accumulator
 from fxsim.golden import manifest
 from fxsim.kernels.accumulators.saturating import gemm_saturating
-from fxsim.kernels.rounding import wrap_code
+from fxsim.kernels.rounding import SATURATE, Range, Rounding, wrap_code
 from fxsim.nn.spec import Dense, Layer
 from fxsim.ops.accumulation import accumulate, bounded
 
@@ -61,6 +61,11 @@ class Dot:
     orders: dict[str, np.ndarray]
     scale: int = 0
 
+    @property
+    def has_bias(self) -> bool:
+        """Whether terms follow the products."""
+        return self.products < len(self.right)
+
     def sums(self, rows: np.ndarray, how: Summing) -> np.ndarray:
         """(R, N) int64 sums of the given rows."""
         left = self.left(rows)
@@ -78,19 +83,32 @@ class Dot:
         return bounded_sum(_gemm(left, self.right), how)
 
     def _accumulated(self, left: np.ndarray, how: Summing) -> np.ndarray:
-        """By how.model, in steps of the products without a bias, else in those of Z, to whose
-        accumulator it adds last.
+        """By how.model, in steps of the products without a bias, else in those of Z, to which its
+        accumulator adds the bias or from which it starts.
         """
-        order = self.orders[how.order]
         model = how.model
-        up = how.model.drop + self.scale
-        order = order[order < self.products]
-        sums, _ = accumulate(left[:, order] >> max(self.scale, 0), self.right[order], model)
-        if self.products == len(self.right):
+        up = model.drop + self.scale
+        order = self._order_of_products(how)
+        biases = _gemm(left[:, self.products :], self.right[self.products :])
+        first = model.bias == "first" and not model.at_end and self.has_bias
+        sums, _ = accumulate(
+            left[:, order] >> max(self.scale, 0),
+            self.right[order],
+            model,
+            biases if first else None,
+        )
+        if not self.has_bias:
             return bounded(sums, model)[0] << up
-        return bounded(
-            (sums << up) + _gemm(left[:, self.products :], self.right[self.products :]), model, up
-        )[0]
+        return bounded((sums << up) + (0 if first else biases), model, up)[0]
+
+    def _order_of_products(self, how: Summing) -> np.ndarray:
+        """Where the model's channels come last, orders are of terms that do."""
+        order = self.orders[how.order]
+        order = order[order < self.products]
+        last = self.orders.get(KERNEL_FIRST)
+        if how.model.axes == "channel_last" and last is not None:
+            return last[order]
+        return order
 
 
 def bounded_sum(sums: np.ndarray, how: Summing) -> np.ndarray:
@@ -107,21 +125,16 @@ def bounded_sum(sums: np.ndarray, how: Summing) -> np.ndarray:
 def _gemm(
     left: np.ndarray, right: np.ndarray, shift: int = 0, low: int = -FAR, high: int = FAR
 ) -> np.ndarray:
-    out = np.empty((len(left), right.shape[1]), np.int64)
+    out = np.zeros((len(left), right.shape[1]), np.int64)
     gemm_saturating(
         0,
         len(left),
         np.ascontiguousarray(left),
         np.ascontiguousarray(right),
-        shift,
-        0,
-        0,
-        0,
-        0,
-        low,
-        high,
+        Rounding(shift, 0, 0, 0, 0),
+        Range(low, high, SATURATE, 63, 1),
         out,
-        np.empty_like(out),
+        np.zeros_like(out),
     )
     return out
 

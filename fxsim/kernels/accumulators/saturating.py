@@ -1,9 +1,8 @@
-"""Matrix products whose accumulator has a width of its own, term after term in ascending k.
+"""Matrix products whose accumulator saturates, term after term in ascending k.
 
 Each product is first brought to the accumulator's step (a rounded right shift), then added:
 
-    saturating  acc = clip(acc + addend, low, high) after every single addition; the order matters
-    wrapping    acc = (acc + addend) modulo 2**bits; order-free
+    acc = clip(acc + addend, low, high) after every single addition; the order matters
 
 Outputs are independent of each other, so that they advance side by side, in vector registers where
 int16 or int32 holds addends and accumulator.  Where no partial sum can saturate, the exact product
@@ -23,10 +22,10 @@ from fxsim.kernels.llvm import I64
 from fxsim.kernels.products.matmul import gemm
 from fxsim.kernels.products.paths import INT32_MAX, never_saturates
 from fxsim.kernels.products.tile import best_path
-from fxsim.kernels.rounding import MAX_SHIFT_INT32, Rounding, round_shift, wrap_code
+from fxsim.kernels.rounding import MAX_SHIFT_INT32, Range, Rounding, round_shift
 from fxsim.kernels.threads import parallel_for
 
-NO_ROUNDING = (0, 0, 0, 0)
+NO_ROUNDING = Rounding(0, 0, 0, 0, 0)
 INT16_MAX = 2**15 - 1
 ROWS = 4
 VECTORS = 2
@@ -37,48 +36,57 @@ Their sums and counts fill 16 of 32 registers.
 
 
 def accumulate_saturating(
-    a: np.ndarray, b: np.ndarray, shift: int, terms: tuple[int, int, int, int], low: int, high: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(sums, saturated additions), both (M, N) int64, as `gemm_saturating` makes them, by the
-    fastest exact kernel.
+    a: np.ndarray,
+    b: np.ndarray,
+    rounding: Rounding,
+    bounds: Range,
+    sums: np.ndarray,
+    overflows: np.ndarray,
+) -> None:
+    """As `gemm_saturating` over all rows, by the fastest exact kernel.
 
-    a (M, K), b (K, N): integer codes whose products fit 62 bits.  terms: (base, neg, odd, jam) of
-    the addend's rounding by `shift` bits, 0 to 62.
+    a (M, K), b (K, N): integer codes whose products fit 62 bits.  rounding: of an addend, by 0 to
+    62 bits.  sums, overflows: (M, N) int64; sums start within `bounds`.
     """
-    out = np.empty((len(a), b.shape[1]), np.int64)
-    overflows = np.zeros((len(a), b.shape[1]), np.int64)
     left, right = (int(np.abs(codes.astype(np.int64)).max(initial=0)) for codes in (a, b))
     product = left * right
     narrow = all(codes.dtype.kind == "i" and codes.dtype.itemsize <= 2 for codes in (a, b))
-    whole = shift == 0 and tuple(terms) == NO_ROUNDING
+    whole = rounding == NO_ROUNDING
+    start = int(np.abs(sums).max(initial=0))
+    low, high = bounds.low + start, bounds.high - start
     if narrow and whole and never_saturates(product, a.shape[1], low, high):
+        exact = np.empty_like(sums)
         gemm(
             a.astype(np.int16),
             b.astype(np.int16),
-            out,
+            exact,
             spill_terms=INT32_MAX // max(product, 1),
             path=best_path(),
         )
-        return out, overflows
-    dtype = _narrowest(product, a.shape[1], shift, whole, low, high)
+        sums += exact
+        return
+    dtype = _narrowest(product, a.shape[1], rounding, bounds)
     if dtype is None:
-        parallel_for(gemm_saturating, len(a), 1, a, b, shift, *terms, low, high, out, overflows)
-        return out, overflows
-    return _accumulate_in_registers(a, b, dtype, (low, high, shift, *terms))
+        parallel_for(gemm_saturating, len(a), 1, a, b, rounding, bounds, sums, overflows)
+        return
+    scalars = (bounds.low, bounds.high, *rounding)
+    _accumulate_in_registers(a, b, np.array(scalars, dtype), sums, overflows)
 
 
-def _narrowest(product: int, terms: int, shift: int, whole: bool, low: int, high: int):
+def _narrowest(product: int, terms: int, rounding: Rounding, bounds: Range):
     """The type whose registers hold everything, or None; no product exceeds `product` in magnitude.
 
     int16, for products that are added whole: the addition itself saturates, and its count of at
     most `terms` fits. int32: with an addend of at most product + 1, rounded up or jammed, an
     addition does not overflow."""
+    low, high = bounds[:2]
     if JIT_DISABLED:
         return None
+    whole = rounding == NO_ROUNDING
     if whole and product <= INT16_MAX and max(-low - 1, high) <= INT16_MAX and terms <= INT16_MAX:
         return np.int16
     holds = (
-        shift <= MAX_SHIFT_INT32
+        rounding.shift <= MAX_SHIFT_INT32
         and product <= INT32_MAX
         and max(-low, high) + product + 1 <= INT32_MAX
     )
@@ -86,28 +94,34 @@ def _narrowest(product: int, terms: int, shift: int, whole: bool, low: int, high
 
 
 def _accumulate_in_registers(
-    a: np.ndarray, b: np.ndarray, dtype, scalars: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    lanes = vectors.REGISTER_BITS // (8 * np.dtype(dtype).itemsize)
+    a: np.ndarray, b: np.ndarray, scalars: np.ndarray, sums: np.ndarray, overflows: np.ndarray
+) -> None:
+    """In the type of scalars, over whole strips of rows and columns."""
+    dtype = scalars.dtype
+    lanes = vectors.REGISTER_BITS // (8 * dtype.itemsize)
     rows = -(-len(a) // ROWS) * ROWS
     columns = -(-b.shape[1] // (VECTORS * lanes)) * VECTORS * lanes
     left = np.zeros((rows, a.shape[1]), dtype)
     right = np.zeros((a.shape[1], columns), dtype)
     left[: len(a)] = a
     right[:, : b.shape[1]] = b
-    out, overflows = memory.empty((2, rows, columns), np.int64)
+    out, counts = memory.empty((2, rows, columns), np.int64)
+    out[:] = 0
+    inside = slice(len(a)), slice(b.shape[1])
+    out[inside] = sums
     parallel_for(
         _accumulate_rows,
         rows // ROWS,
         1,
         left,
         right,
-        np.array(scalars, dtype),
+        scalars,
         VECTORS * lanes,
         out,
-        overflows,
+        counts,
     )
-    return tuple(np.ascontiguousarray(part[: len(a), : b.shape[1]]) for part in (out, overflows))
+    sums[:] = out[inside]
+    overflows += counts[inside]
 
 
 @jit
@@ -135,7 +149,7 @@ def _accumulate_rows(start, stop, a, b, scalars, strip, out, overflows):
 
 class _Strip:
     """Emits the additions of one term to the sums of ROWS rows by VECTORS vectors, all kept in
-    registers.
+    registers from their start to their end.
     """
 
     def __init__(self, builder, arguments, whole):
@@ -151,9 +165,27 @@ class _Strip:
         }
         self.zero = vectors.constant(self.vector, 0)
         self.one = vectors.splat(builder, vectors.opaque(builder, element(1)), self.vector)
-        self.sums, self.counts = (
-            [[vectors.slot(builder, self.zero) for _ in range(VECTORS)] for _ in range(ROWS)]
-            for _ in range(2)
+        self.sums = [
+            [vectors.slot(builder, self._start(row, v)) for v in range(VECTORS)]
+            for row in range(ROWS)
+        ]
+        self.counts = [
+            [vectors.slot(builder, self.zero) for _ in range(VECTORS)] for _ in range(ROWS)
+        ]
+
+    def _place(self, row, v):
+        """The first sum of a vector, in the arrays of results."""
+        builder = self.builder
+        first = builder.add(self.arguments.out_at, builder.mul(I64(row), self.arguments.columns))
+        return builder.add(first, I64(v * self.vector.count))
+
+    def _start(self, row, v):
+        wide = ir.VectorType(I64, self.vector.count)
+        sums = self.arguments.data("out")
+        return vectors.resized(
+            self.builder,
+            vectors.load(self.builder, sums, self._place(row, v), wide),
+            self.vector.element,
         )
 
     def add_term(self, left, right):
@@ -219,18 +251,15 @@ class _Strip:
 
     def store(self):
         builder = self.builder
-        columns = self.arguments.columns
         for slots, name in ((self.sums, "out"), (self.counts, "overflows")):
             target = self.arguments.data(name)
             for row in range(ROWS):
                 for v in range(VECTORS):
-                    place = builder.add(self.arguments.out_at, builder.mul(I64(row), columns))
-                    place = builder.add(place, I64(v * self.vector.count))
                     vectors.store(
                         builder,
                         vectors.resized(builder, builder.load(slots[row][v]), I64),
                         target,
-                        place,
+                        self._place(row, v),
                     )
 
 
@@ -279,8 +308,8 @@ def _emit_strip(context, builder, signature, args):
 def accumulate_strip(
     typing_context, a, a_at, b, b_at, columns, terms, scalars, out, overflows, out_at
 ):
-    """ROWS x VECTORS * lanes sums of `terms` terms, saturated after every addition, and their
-    counts, from out_at on.
+    """Adds `terms` terms to ROWS x VECTORS * lanes sums, from out_at on, saturated after every
+    addition; overflows become the additions that saturated.
 
     The rows of a start at a_at, `terms` apart; the terms of b at b_at, `columns` apart, as are the
     rows of the results. scalars: low, high, shift, base, neg, odd, jam.
@@ -290,42 +319,20 @@ def accumulate_strip(
 
 
 @jit
-def gemm_saturating(start, stop, a, b, shift, base, neg, odd, jam, low, high, out, overflows):
-    """Rows start .. stop of out (M, N) int64 = a (M, K) times b (K, N), saturated to [low, high]
-    after every addition.
+def gemm_saturating(start, stop, a, b, rounding, bounds, sums, overflows):
+    """Add rows start .. stop of a (M, K) times b (K, N) to sums (M, N) int64, saturated to
+    `bounds` after every addition.
 
-    overflows (M, N) int64 counts the additions that saturated.  a, b: integer codes whose products
-    fit 62 bits.  shift 0 to 62, base .. jam: rounding of the addend.
+    Adds the additions that saturated to overflows (M, N) int64.  a, b: integer codes whose products
+    fit 62 bits.  rounding: of an addend, by 0 to 62 bits.
     """
+    low = bounds.low
+    high = bounds.high
     for m in range(start, stop):
-        out[m] = 0
-        overflows[m] = 0
         for k in range(a.shape[1]):
             left = np.int64(a[m, k])
             for n in range(b.shape[1]):
-                total = out[m, n] + round_shift(
-                    left * b[k, n], base, Rounding(shift, base, neg, odd, jam)
-                )
+                total = sums[m, n] + round_shift(left * b[k, n], rounding.base, rounding)
                 kept = min(max(total, low), high)
                 overflows[m, n] += kept != total
-                out[m, n] = kept
-
-
-@jit
-def gemm_wrapping(start, stop, a, b, shift, base, neg, odd, jam, bits, out, overflows):
-    """As gemm_saturating, modulo 2**bits (at most 62) as signed numbers.
-
-    Counts additions that wrapped.
-    """
-    for m in range(start, stop):
-        out[m] = 0
-        overflows[m] = 0
-        for k in range(a.shape[1]):
-            left = np.int64(a[m, k])
-            for n in range(b.shape[1]):
-                total = out[m, n] + round_shift(
-                    left * b[k, n], base, Rounding(shift, base, neg, odd, jam)
-                )
-                kept = wrap_code(total, bits, 1)
-                overflows[m, n] += kept != total
-                out[m, n] = kept
+                sums[m, n] = kept
