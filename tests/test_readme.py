@@ -20,15 +20,25 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_the_example_prints_what_the_readme_says(tmp_path, monkeypatch, capsys):
-    place = next(
-        i
-        for i, (kind, block) in enumerate(BLOCKS)
-        if kind == "python" and block.startswith("import fxsim\n")
-    )
+EXAMPLES = [
+    place
+    for place, (kind, block) in enumerate(BLOCKS[:-1])
+    if kind == "python" and "print(" in block and BLOCKS[place + 1][0] == "text"
+]
+
+
+@pytest.mark.parametrize("place", EXAMPLES)
+def test_an_example_prints_what_the_readme_says(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(BLOCKS[place][1], str(README), "exec"), {})
     assert BLOCKS[place + 1] == ("text", capsys.readouterr().out)
+
+
+def test_the_operations_take_at_most_ten_lines_each():
+    shown = [BLOCKS[place][1] for place in EXAMPLES if "ops." in BLOCKS[place][1]]
+    assert len(shown) >= 3
+    for block in shown:
+        assert len([line for line in block.splitlines() if line]) <= 10
 
 
 @pytest.mark.parametrize(
