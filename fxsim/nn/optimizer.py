@@ -17,6 +17,7 @@ import numpy as np
 
 from fxsim.errors import InputError
 from fxsim.factors import Factor
+from fxsim.fields import check_fields
 from fxsim.formats import Format
 from fxsim.kernels.elementwise.update import velocity_sums
 from fxsim.requantizer import Requantizer
@@ -38,6 +39,7 @@ class Optimizer:
     velocity_bits: int = 24
 
     def __post_init__(self):
+        check_fields(self, "")
         if not 0 <= self.momentum <= MAX_MOMENTUM:
             raise InputError(f"momentum must be 0 to {MAX_MOMENTUM}, got {self.momentum}")
         if not 0 <= self.weight_decay < 1:
