@@ -11,6 +11,9 @@ SHOWN_LENGTH = 80
 LISTED_LENGTH = 120
 """A message lists at most so many characters of names."""
 
+MESSAGE_LENGTH = 240
+"""A message that is longer without its list of names shows none."""
+
 
 class InputError(ValueError):
     """Bad input, told in one line: the argument, the rule, the value and the way out.
@@ -50,4 +53,8 @@ def choice(argument: str, value: str, allowed: Iterable[str]) -> str:
         return value
     near = difflib.get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
     hint = f"did you mean {shown(near[0])}? " if near else ""
-    raise InputError(f"{argument} {shown(value)} is unknown; {hint}choose from {listed(allowed)}")
+    message = f"{argument} {shown(value)} is unknown"
+    choices = f"{hint}choose from {listed(allowed)}"
+    if len(message) + len(choices) > MESSAGE_LENGTH:
+        choices = hint.removesuffix(" ") or f"there are {len(allowed)} names to choose from"
+    raise InputError(f"{message}; {choices}")

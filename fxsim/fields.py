@@ -128,7 +128,7 @@ def _check_for(hint: Any) -> Check:
     origin = typing.get_origin(hint)
     arguments = typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        return _optional(_inner(hint))
+        return _optional(_check_for(_inner(hint)))
     if origin is Literal:
         return lambda argument, value: choice(argument, value, arguments)
     if origin is tuple:
@@ -245,11 +245,12 @@ def read_fields(cls: type[T], table: object, where: str, derived: Iterable[str] 
         if field.default is field.default_factory is dataclasses.MISSING
     ]
     table = check_keys(where, table, (*hints, *derived), needed)
-    values = {
-        key: _read(hints[key], value, f"{where}, {key}")
-        for key, value in table.items()
-        if key in hints
-    }
+    checks = dict(_checks(cls))
+    values = {}
+    for key in table:
+        if key in hints:
+            value = _read(hints[key], table[key], f"{where}, {key}")
+            values[key] = construct(checks[key], f"{where}:", f"{where}: {key}", value)
     made = construct(cls, where, **values)
     for key in derived:
         if key in table:

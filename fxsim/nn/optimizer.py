@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 from fxsim.factors import Factor
 from fxsim.fields import check_fields
 from fxsim.formats import Format
@@ -32,6 +32,10 @@ class Optimizer:
     """mu, lambda and the width of velocities; 0 and 0 for plain SGD.
 
     Both executors take the nearest mu and lambda that a 16-bit mantissa holds.
+
+    Raises:
+        TypeError: a field has a value of another type.
+        InputError: a value outside its range, or velocity_bits where there are no velocities.
     """
 
     momentum: float = 0.0
@@ -45,7 +49,12 @@ class Optimizer:
         if not 0 <= self.weight_decay < 1:
             raise InputError(f"weight_decay must be from 0 to below 1, got {self.weight_decay}")
         if not 2 <= self.velocity_bits <= 32:
-            raise InputError(f"velocity_bits must be 2 to 32, got {self.velocity_bits}")
+            raise InputError(f"velocity_bits must be 2 to 32, got {shown(self.velocity_bits)}")
+        if not self and self.velocity_bits != type(self).velocity_bits:
+            raise InputError(
+                f"velocity_bits {self.velocity_bits}: there are no velocities without momentum or "
+                f"weight_decay; leave velocity_bits out"
+            )
 
     def __bool__(self) -> bool:
         return bool(self.momentum or self.weight_decay)

@@ -39,7 +39,7 @@ AFFINE_RANGE_EXP = 1
 """gamma and beta stay in [-2**AFFINE_RANGE_EXP, 2**AFFINE_RANGE_EXP)."""
 
 MAX_SIZE = 2**31 - 1
-"""Sizes and counts of a layer stay within this, so that their products fit an int64."""
+"""Sizes of a layer stay within this: no memory holds arrays of greater ones."""
 
 _NAME = re.compile(r"\w*[^\W_]\w*", re.ASCII)
 

@@ -29,7 +29,7 @@ from fxsim.nn.fixed.accumulated import AccumulatedProducts
 from fxsim.nn.fixed.batch_norm import BatchNorm, Running
 from fxsim.nn.fixed.channelwise import ChannelSum, addition
 from fxsim.nn.fixed.checks import MAX_LOGIT_RANGE_EXP as MAX_LOGIT_RANGE_EXP
-from fxsim.nn.fixed.checks import check_images, check_labels, check_supported
+from fxsim.nn.fixed.checks import check_images, check_labels, check_optimizer, check_supported
 from fxsim.nn.fixed.layer import Record, before_relu, drop, gradient_format, pooled, relu_format
 from fxsim.nn.fixed.parameters import Parameter
 from fxsim.nn.fixed.products import Products
@@ -63,6 +63,7 @@ class FixedNetwork:
     ):
         assignment.check_network(network)
         check_supported(network, assignment)
+        check_optimizer(assignment, optimizer)
         self.network = network
         self.assignment = assignment.completed(network)
         self.seed = seed
