@@ -39,8 +39,8 @@ def shown(value: object) -> str:
 
 
 def listed(names: Iterable[object]) -> str:
-    """Names separated by commas, as many as fit LISTED_LENGTH, then '...'."""
-    text = ", ".join(map(str, names))
+    """Names on one line, separated by commas, as many as fit LISTED_LENGTH, then '...'."""
+    text = ", ".join(" ".join(str(name).split()) for name in names)
     if len(text) <= LISTED_LENGTH:
         return text
     return f"{text[:LISTED_LENGTH].rpartition(', ')[0] or text[:LISTED_LENGTH]}, ..."

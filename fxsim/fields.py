@@ -23,6 +23,9 @@ Check = Callable[[str, Any], Any]
 
 T = TypeVar("T")
 
+_TOLD = 280
+"""So many characters of another class's message stand in one about a file."""
+
 
 class FrozenDict(dict):
     """A dict that nobody can change, and that has a hash where its values have one.
@@ -135,7 +138,7 @@ def _check_for(hint: Any) -> Check:
         return _tuple(arguments)
     if origin is not None and issubclass(origin, Mapping):
         return _mapping(*map(_check_for, arguments))
-    if isinstance(hint, type):
+    if isinstance(hint, type) and hint is not Any:
         return _instance(hint)
     raise NotImplementedError(f"fields of type {hint} have no check; add one to fxsim/fields.py")
 
@@ -259,12 +262,13 @@ def read_fields(cls: type[T], table: object, where: str, derived: Iterable[str] 
 
 
 def construct(cls: Callable[..., T], where: str, *values: Any, **names: Any) -> T:
-    """`cls(*values, **names)`; an error of type or value becomes an InputError that names where."""
+    """`cls(*values, **names)`; its TypeError or InputError becomes an InputError that names where."""
     try:
         return cls(*values, **names)
     except (TypeError, InputError) as error:
-        text = str(error)
-        raise InputError(text if text.startswith(where) else f"{where}: {text}") from None
+        text = " ".join(str(error).split())
+        text = text if text.startswith(where) else f"{where}: {text}"
+        raise InputError(text if len(text) <= _TOLD else f"{text[:_TOLD]}...") from None
 
 
 def check_derived(where: str, key: str, value: object, right: object) -> None:

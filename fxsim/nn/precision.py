@@ -21,7 +21,7 @@ from pathlib import Path
 from fxsim.accumulator import KINDS, Accumulator, parse_accumulators
 from fxsim.accumulator import check_keys as check_accumulator_keys
 from fxsim.errors import InputError, choice, listed, shown
-from fxsim.fields import check_fields, check_keys, check_table, construct, read_fields
+from fxsim.fields import check_fields, check_keys, check_table, construct, integer, read_fields
 from fxsim.files import read_json, write_text
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, Format
 from fxsim.nn.spec import RELU_RANGE_EXP, Layer, Network
@@ -348,6 +348,7 @@ class PrecisionAssignment:
         W's step, and where only weights are perturbed it keeps its step, so that its bits follow.
         W^acc keeps at least 1 bit, for C_o gives it no more in many a layer; InputError where no
         other tensor can change either."""
+        bits = integer("bits", bits)
         if only is not None:
             choice("only", only, PERTURBATION_CLASSES)
         tensors = TENSORS if only is None else PERTURBATION_CLASSES[only]

@@ -224,7 +224,7 @@ class Network:
             previous = layer.name
 
     def shape(self, name: str) -> LayerShape:
-        return self._shapes[name]
+        return self._shapes[choice("layer", name, self._shapes)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -239,7 +239,8 @@ class Network:
 
     def source(self, name: str) -> str | None:
         """The layer that `name` reads; None for the network's input."""
-        return {layer.name: source for layer, source in self.edges()}[name]
+        sources = {layer.name: source for layer, source in self.edges()}
+        return sources[choice("layer", name, sources)]
 
 
 def _layer_shape(layer: Layer, input_shape: Shape) -> LayerShape:
