@@ -1,4 +1,4 @@
-"""The one exception that fxsim raises for bad input."""
+"""The one exception that fxsim raises for bad input, and the parts that its messages share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+SHOWN_LENGTH = 80
+"""A message shows at most so many characters of a value."""
+
+LISTED_LENGTH = 120
+"""A message lists at most so many characters of names."""
+
+MESSAGE_LENGTH = 240
+"""A message that is longer without its list of names shows none."""
+
 
 class InputError(ValueError):
     """Bad input, told in one line: the argument, the rule, the value and the way out.
@@ -16,14 +25,42 @@ class InputError(ValueError):
     """
 
 
+def shown(value: object) -> str:
+    """`value` as a message shows it: on one line, cut after SHOWN_LENGTH characters.
+
+    Example:
+        >>> shown("relu6")
+        "'relu6'"
+        >>> shown(list(range(1000)))[-12:]
+        '18, 19, 2...'
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # e.g. an integer of more digits than Python prints
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= SHOWN_LENGTH else f"{text[: SHOWN_LENGTH - 3]}..."
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names on one line, separated by commas, as many as fit LISTED_LENGTH, then '...'."""
+    text = ", ".join(" ".join(str(name).split()) for name in names)
+    if len(text) <= LISTED_LENGTH:
+        return text
+    return f"{text[:LISTED_LENGTH].rpartition(', ')[0] or text[:LISTED_LENGTH]}, ..."
+
+
 def choice(argument: str, value: str, allowed: Iterable[str]) -> str:
     """`value` if it is one of `allowed`, else an InputError that names the nearest one."""
     allowed = list(allowed)
-    if value in allowed:
+    if isinstance(value, str) and value in allowed:
         return value
-    near = difflib.get_close_matches(str(value), allowed, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise InputError(f"{argument} {value!r} is unknown; {hint}choose from {', '.join(allowed)}")
+    near = difflib.get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
+    hint = f"did you mean {shown(near[0])}? " if near else ""
+    message = f"{argument} {shown(value)} is unknown"
+    choices = f"{hint}choose from {listed(allowed)}"
+    if len(message) + len(choices) > MESSAGE_LENGTH:
+        choices = hint.removesuffix(" ") or f"there are {len(allowed)} names to choose from"
+    raise InputError(f"{message}; {choices}")
 
 
 def present(value: T | None) -> T:

@@ -9,7 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from fxsim.errors import InputError, choice
+from fxsim.errors import InputError, choice, shown
+from fxsim.fields import check_derived, check_fields, check_keys, construct
 from fxsim.kernels.rounding import OVERFLOWS, ROUNDINGS, STOCHASTIC, code_range
 
 __all__ = ["Format", "ROUNDINGS", "OVERFLOWS", "STOCHASTIC", "MAX_TENSOR_BITS"]
@@ -32,20 +33,16 @@ class Format:
     signed: bool = True
 
     def __post_init__(self):
-        object.__setattr__(self, "bits", _integer("bits", self.bits))
-        object.__setattr__(self, "range_exp", _integer("range_exp", self.range_exp))
-        if not isinstance(self.signed, (bool, np.bool_)):
-            raise TypeError(f"signed must be True or False, got {self.signed!r}")
-        object.__setattr__(self, "signed", bool(self.signed))
+        check_fields(self, "")
         most = 64 if self.signed else 63
         if not 1 <= self.bits <= most:
             raise InputError(
                 f"bits must be 1 to {most} for {'a signed' if self.signed else 'an unsigned'} "
                 f"format "
-                f"(1 to {MAX_TENSOR_BITS} to quantize to), got {self.bits}"
+                f"(1 to {MAX_TENSOR_BITS} to quantize to), got {shown(self.bits)}"
             )
         if not -512 <= self.range_exp <= 512:
-            raise InputError(f"range_exp must be -512 to 512, got {self.range_exp}")
+            raise InputError(f"range_exp must be -512 to 512, got {shown(self.range_exp)}")
 
     @cached_property
     def step_exp(self) -> int:
@@ -115,15 +112,52 @@ class Format:
         """The format that `q`, `ap_fixed` or `wl_fl` wrote.
 
         A Q text without a named convention is read in `convention`.  Raises InputError for any
-        other text."""
+        other text, TypeError for what is no text."""
+        if not isinstance(text, str):
+            raise TypeError(f"format must be a text, got {shown(text)}")
         for pattern, build in _NOTATIONS:
             match = re.fullmatch(pattern, text.strip())
             if match:
                 return build(match, choice("convention", convention, Q_CONVENTIONS))
         raise InputError(
-            f"format {text!r} is in no known notation; write Q0.7 (ti), Q1.7 (arm), UQ1.7, "
+            f"format {shown(text)} is in no known notation; write Q0.7 (ti), Q1.7 (arm), UQ1.7, "
             "ap_fixed<8,1>, ap_ufixed<8,1>, (8, 7) or u(8, 7)"
         )
+
+    def to_dict(self) -> dict:
+        """Plain data for JSON; `from_dict` reads it back.
+
+        `step_exp` and `q` only repeat what the other keys say.
+        """
+        return {
+            "bits": self.bits,
+            "range_exp": self.range_exp,
+            "signed": self.signed,
+            "step_exp": self.step_exp,
+            "q": self.q("ti"),
+        }
+
+    @classmethod
+    def from_dict(cls, table: object, where: str = "format") -> Format:
+        """The format that `to_dict` gave.
+
+        Args:
+            table: needs `bits`, `range_exp` and `signed`.  It may have `step_exp`, `q`, `ap_fixed`
+                and `wl_fl`, which must say the same.
+            where: how messages begin.
+
+        Raises:
+            InputError: an unknown or missing key, a wrong value, keys that contradict each other.
+        """
+        own = ("bits", "range_exp", "signed")
+        table = check_keys(where, table, (*own, "step_exp", *_WRITTEN), own)
+        made = construct(cls, where, *(table[key] for key in own))
+        if "step_exp" in table:
+            check_derived(where, "step_exp", table["step_exp"], made.step_exp)
+        for key in _WRITTEN:
+            if key in table and construct(cls.parse, f"{where}, {key}", table[key]) != made:
+                check_derived(where, key, table[key], getattr(made, key)())
+        return made
 
     def __str__(self) -> str:
         return (
@@ -155,8 +189,5 @@ _NOTATIONS = (
     (r"(u?)\(\s*(\d+)\s*,\s*(-?\d+)\s*\)", _from_wl_fl),
 )
 
-
-def _integer(name: str, value) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    return int(value)
+_WRITTEN = ("q", "ap_fixed", "wl_fl")
+"""Methods of Format that write a text which `parse` reads."""

@@ -17,7 +17,7 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 LAYERS = (
-    ("errors", "files"),
+    ("errors", "fields", "files"),
     ("kernels",),
     ("formats", "rng", "factors", "accumulator", "arrays", "memfile"),
     ("quantizer", "tensor", "profiles"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fxsim.golden.manifest import RANDOM_WORDS, Accumulator, Entry
 from fxsim.nn.fixed.layer import FixedLayer
 from fxsim.nn.fixed.network import FURTHER, FixedNetwork
-from fxsim.nn.precision import VELOCITIES
+from fxsim.nn.precision import UPDATE_ROUNDING, VELOCITIES
 from fxsim.nn.spec import Dense
 from fxsim.ops.paths import Operand, accumulator_bits, operand
 from fxsim.ops.products import Product
@@ -39,8 +39,19 @@ QUANTIZED = (
     "normalized",
     "gamma_grads",
     "beta_grads",
+    "mean",
+    "variance",
     *VELOCITIES,
 )
+"""Tensors of a step that are made by the modes of the assignment's tensor of that name."""
+MOVED = {
+    "updated_weights": "weights",
+    **{f"updated_{kind}": kind for kind in FURTHER},
+}
+ACCUMULATED = {
+    "updates": "accumulators",
+    **{f"{kind}_updates": f"{kind}_accumulators" for kind in FURTHER},
+}
 COUNTED_AS = {
     "updated_weights": "weights",
     "preactivations": None,
@@ -95,32 +106,33 @@ class Description:
 
     def _modes(self, layer: str, tensor: str) -> tuple[str | None, str | None]:
         """(rounding, overflow) of what made a tensor."""
-        pool = self.network.layer(layer).pool
+        rounding_of = self.assignment.rounding_of
+        overflow_of = self.assignment.overflow_of
         if tensor in QUANTIZED and not self._is_input(layer, tensor):
-            return self.assignment.rounding_of(tensor), self.assignment.overflow_of(tensor)
-        modes = self.assignment.rounding_of, self.assignment.overflow_of
+            return rounding_of(tensor), overflow_of(tensor)
         if tensor == "quantized_preactivations":
-            return tuple(mode("preactivations") for mode in modes)
-        if tensor == "preactivation_grads" and self.network.layer(layer).batch_norm:
-            return tuple(mode(tensor) for mode in modes)
-        if tensor in ("mean", "variance"):
-            return "nearest_away", "saturate"
-        if tensor == "preactivation_grads" and pool and pool.kind == "average":
+            return rounding_of("preactivations"), overflow_of("preactivations")
+        if tensor == "preactivation_grads":
+            return self._preactivation_grad_modes(layer)
+        if tensor in MOVED:
+            return UPDATE_ROUNDING, overflow_of(MOVED[tensor])
+        if tensor in ACCUMULATED:
+            return rounding_of(ACCUMULATED[tensor]), None
+        if tensor in ACCUMULATED.values():
+            return None, overflow_of(tensor)
+        return None, None
+
+    def _preactivation_grad_modes(self, layer: str) -> tuple[str | None, str | None]:
+        """Batch norm quantizes them; without it, average pooling divides them."""
+        definition = self.network.layer(layer)
+        if definition.batch_norm:
+            return (
+                self.assignment.rounding_of("preactivation_grads"),
+                self.assignment.overflow_of("preactivation_grads"),
+            )
+        if definition.pool and definition.pool.kind == "average":
             return "nearest_away", None
-        return {
-            "updates": (self.assignment.rounding_of("accumulators"), None),
-            **{
-                f"{kind}_updates": (self.assignment.rounding_of(f"{kind}_accumulators"), None)
-                for kind in FURTHER
-            },
-            **dict.fromkeys(
-                ("updated_weights", *(f"updated_{kind}" for kind in FURTHER)),
-                ("nearest_up", "saturate"),
-            ),
-            **dict.fromkeys(
-                ("accumulators", *(f"{kind}_accumulators" for kind in FURTHER)), (None, "saturate")
-            ),
-        }.get(tensor, (None, None))
+        return None, None
 
     def _accumulator(self, layer: str, tensor: str) -> Accumulator | None:
         """Of the sums behind a tensor.

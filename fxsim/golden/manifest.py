@@ -9,10 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from fxsim.accumulator import Accumulator as Model
-from fxsim.errors import InputError, choice
+from fxsim.errors import InputError, choice, shown
 from fxsim.factors import LearningRate
+from fxsim.fields import (
+    check_derived,
+    check_fields,
+    check_keys,
+    check_table,
+    construct,
+    read_fields,
+)
 from fxsim.files import read_json, write_text
 from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
 from fxsim.nn import spec
@@ -35,7 +44,11 @@ ENCODING = {
     "order": "row-major: the last axis of `shape` runs fastest",
     "value": "real value = code * 2**step_exp",
 }
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
+
+
+FileKind = Literal["mem", "hex", "npy", "c"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,10 @@ class Accumulator:
     model: Model | None = None
 
     def __post_init__(self):
+        check_fields(self, "accumulator")
         choice("accumulator overflow", self.overflow, ACCUMULATION)
+        for name in ("bits", "terms"):
+            _at_least(f"accumulator {name}", getattr(self, name), 1)
         if (self.overflow == "model") != (self.model is not None):
             raise InputError(
                 "an accumulator with overflow 'model' needs a model, and no other has one"
@@ -69,9 +85,17 @@ class Accumulator:
         )
 
     @classmethod
-    def from_dict(cls, row: dict) -> Accumulator:
-        model = {key: value for key, value in row.get("model", {}).items() if key != "text"}
-        return cls(**{**row, "model": Model.from_dict(model) if model else None})
+    def from_dict(cls, row: object, where: str = "accumulator") -> Accumulator:
+        """The accumulator that `to_dict` gave; InputError tells what is wrong."""
+        row = dict(check_table(where, row))
+        model = row.pop("model", None)
+        if model is not None:
+            model = dict(check_table(f"{where}, model", model))
+            text = model.pop("text", None)
+            model = construct(Model.from_dict, f"{where}, model", model)
+            if text is not None:
+                check_derived(f"{where}, model", "text", text, str(model))
+        return read_fields(cls, {**row, "model": model}, where)
 
 
 @dataclass(frozen=True)
@@ -82,13 +106,21 @@ class File:
     sha256: str
 
     def __post_init__(self):
+        check_fields(self, "file")
         _check_plain("file name", self.name)
+        if not _SHA256.fullmatch(self.sha256):
+            raise InputError(f"file sha256 must be 64 hex digits, got {shown(self.sha256)}")
 
 
 def _check_plain(what: str, name: str) -> None:
     """A name that leads out of no folder."""
     if not _PLAIN_NAME.fullmatch(name):
-        raise InputError(f"{what} {name!r} must be letters, digits, underscores and dots")
+        raise InputError(f"{what} {shown(name)} must be letters, digits, underscores and dots")
+
+
+def _at_least(argument: str, value: int, least: int) -> None:
+    if value < least:
+        raise InputError(f"{argument} must be at least {least}, got {shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -111,11 +143,19 @@ class Entry:
     overflow: str | None = None
     accumulator: Accumulator | None = None
     counts: Counts | None = None
-    files: Mapping[str, File] = field(default_factory=dict)
+    files: Mapping[FileKind, File] = field(default_factory=dict)
 
     def __post_init__(self):
+        check_fields(self, "tensor")
         _check_plain("tensor", self.name)
         choice("role", self.role, ROLES)
+        for size in self.shape:
+            _at_least(f"size in the shape of {shown(self.name)}", size, 1)
+        if len(self.axes.split(",")) != len(self.shape):
+            raise InputError(
+                f"axes of {shown(self.name)} must name the {len(self.shape)} axes of its shape, "
+                f"got {shown(self.axes)}"
+            )
         if self.rounding is not None:
             choice("rounding", self.rounding, ROUNDINGS)
         if self.overflow is not None:
@@ -129,23 +169,16 @@ class Entry:
         accumulator = self.accumulator and self.accumulator.to_dict()
         return {
             **dataclasses.asdict(self),
-            "format": _format_dict(self.format),
+            "format": self.format.to_dict(),
             "shape": list(self.shape),
             "accumulator": accumulator,
         }
 
     @classmethod
-    def from_dict(cls, row: dict) -> Entry:
-        made = {
-            "format": _read_format(row["format"]),
-            "shape": tuple(map(int, row["shape"])),
-            "files": {kind: File(**file) for kind, file in row["files"].items()},
-        }
-        made["accumulator"] = (
-            Accumulator.from_dict(row["accumulator"]) if row["accumulator"] else None
-        )
-        made["counts"] = Counts(**row["counts"]) if row["counts"] else None
-        return cls(**{**row, **made})
+    def from_dict(cls, row: object, where: str = "tensor") -> Entry:
+        """The entry that `to_dict` gave; InputError tells what is wrong."""
+        keys = [field.name for field in dataclasses.fields(cls)]
+        return read_fields(cls, check_keys(where, row, keys, keys), where)
 
 
 @dataclass(frozen=True)
@@ -163,7 +196,16 @@ class Manifest:
     learning_rate: LearningRate
     tensors: tuple[Entry, ...]
     versions: Mapping[str, str | None]
-    fingerprints: Mapping[str, str]
+    fingerprints: Mapping[Literal["before", "after"], str]
+
+    def __post_init__(self):
+        check_fields(self, "manifest")
+        for name, least in (("step", 0), ("seed", 0), ("batch", 1)):
+            _at_least(f"manifest {name}", getattr(self, name), least)
+        if len(self.entries) < len(self.tensors):
+            names = [entry.name for entry in self.tensors]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"manifest has the tensor {shown(twice)} twice; leave one out")
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
@@ -190,33 +232,39 @@ class Manifest:
         }
 
     @classmethod
-    def from_dict(cls, data: dict) -> Manifest:
-        """The manifest that `to_dict` gave; InputError tells what is missing or wrong."""
-        if not isinstance(data, dict) or data.get("kind") != KIND:
+    def from_dict(cls, data: object) -> Manifest:
+        """The manifest that `to_dict` gave.
+
+        Raises:
+            InputError: another kind or version, an unknown or missing key, a wrong value, keys
+                that contradict each other.
+        """
+        if not isinstance(data, Mapping) or data.get("kind") != KIND:
             raise InputError(f"this is no manifest of vectors (no kind {KIND!r})")
-        if data.get("version") != VERSION:
+        version = data.get("version")
+        if version != VERSION or isinstance(version, bool):
             raise InputError(
-                f"the manifest has version {data.get('version')!r}, this fxsim reads {VERSION}; "
+                f"the manifest has version {shown(version)}, this fxsim reads {VERSION}; "
                 "export the vectors again"
             )
         try:
-            rate = LearningRate(
-                data["learning_rate"]["mantissa"], data["learning_rate"]["exponent"]
-            )
-            return cls(
-                spec.from_dict(data["network"]),
-                data["step"],
-                data["seed"],
-                data["batch"],
-                rate,
-                tuple(map(Entry.from_dict, data["tensors"])),
-                data["versions"],
-                data["fingerprints"],
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            return cls._read(data)
+        except InputError as error:
             raise InputError(
                 f"the manifest is damaged: {error}; export the vectors again"
             ) from None
+
+    @classmethod
+    def _read(cls, data: Mapping) -> Manifest:
+        fields = [field.name for field in dataclasses.fields(cls)]
+        keys = ("kind", "version", *fields, "encoding")
+        check_keys("manifest", data, keys, keys)
+        if data["encoding"] != ENCODING:
+            raise InputError("encoding is not the one that this fxsim reads")
+        rate = read_fields(LearningRate, data["learning_rate"], "learning_rate", ("real",))
+        table = {name: data[name] for name in fields}
+        table["network"] = spec.from_dict(data["network"])
+        return read_fields(cls, {**table, "learning_rate": rate}, "manifest")
 
     def save(self, folder: str | Path) -> None:
         write_text(Path(folder) / FILE, json.dumps(self.to_dict(), indent=1) + "\n")
@@ -232,11 +280,3 @@ class Manifest:
             return cls.from_dict(read_json(path))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-
-
-def _format_dict(format: Format) -> dict:
-    return {**dataclasses.asdict(format), "step_exp": format.step_exp, "q": format.q("ti")}
-
-
-def _read_format(cell: dict) -> Format:
-    return Format(cell["bits"], cell["range_exp"], cell["signed"])

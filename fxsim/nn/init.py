@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fxsim.arrays import real_array
-from fxsim.errors import InputError, choice
+from fxsim.errors import InputError, choice, shown
 from fxsim.nn.spec import Layer, LayerShape, Network
 from fxsim.rng import Stream
 from fxsim.tensor import Tensor
@@ -34,7 +34,14 @@ def initial_parameters(network: Network, seed: int) -> Parameters:
     2015), clipped to [-1, WEIGHT_MAX], from the words of Stream(seed, 0, "<layer>.weight").
     Biases, beta and the running mean start at 0, gamma and the running variance at 1.  Only
     operations that IEEE 754 rounds correctly take part, so the bits depend on nothing but network
-    and seed."""
+    and seed.
+
+    Raises:
+        TypeError: network is no Network, or seed no integer.
+        InputError: a seed outside 0 to 2**64 - 1.
+    """
+    if not isinstance(network, Network):
+        raise TypeError(f"network must be a fxsim.Network, got {shown(network)}")
     return {
         layer.name: _initial_layer(layer, network.shape(layer.name), seed)
         for layer in network.layers

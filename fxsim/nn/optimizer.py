@@ -15,8 +15,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 from fxsim.factors import Factor
+from fxsim.fields import check_fields
 from fxsim.formats import Format
 from fxsim.ops.update import velocity_sums
 from fxsim.quantizer import Quantizer
@@ -31,6 +32,10 @@ class Optimizer:
     """mu, lambda and the width of velocities; 0 and 0 for plain SGD.
 
     Both executors take the nearest mu and lambda that a 16-bit mantissa holds.
+
+    Raises:
+        TypeError: a field has a value of another type.
+        InputError: a value outside its range, or velocity_bits where there are no velocities.
     """
 
     momentum: float = 0.0
@@ -38,12 +43,18 @@ class Optimizer:
     velocity_bits: int = 24
 
     def __post_init__(self):
+        check_fields(self, "")
         if not 0 <= self.momentum <= MAX_MOMENTUM:
             raise InputError(f"momentum must be 0 to {MAX_MOMENTUM}, got {self.momentum}")
         if not 0 <= self.weight_decay < 1:
             raise InputError(f"weight_decay must be from 0 to below 1, got {self.weight_decay}")
         if not 2 <= self.velocity_bits <= 32:
-            raise InputError(f"velocity_bits must be 2 to 32, got {self.velocity_bits}")
+            raise InputError(f"velocity_bits must be 2 to 32, got {shown(self.velocity_bits)}")
+        if not self and self.velocity_bits != type(self).velocity_bits:
+            raise InputError(
+                f"velocity_bits {self.velocity_bits}: there are no velocities without momentum or "
+                f"weight_decay; leave velocity_bits out"
+            )
 
     def __bool__(self) -> bool:
         return bool(self.momentum or self.weight_decay)

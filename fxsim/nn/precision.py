@@ -18,11 +18,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fxsim.accumulator import KINDS, Accumulator, check_keys, parse_accumulators
-from fxsim.errors import InputError, choice
+from fxsim.accumulator import KINDS, Accumulator, parse_accumulators
+from fxsim.accumulator import check_keys as check_accumulator_keys
+from fxsim.errors import InputError, choice, listed, shown
+from fxsim.fields import check_fields, check_keys, check_table, construct, integer, read_fields
 from fxsim.files import read_json, write_text
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, Format
-from fxsim.nn.spec import RELU_RANGE_EXP, Network
+from fxsim.nn.spec import RELU_RANGE_EXP, Layer, Network
 
 SYMBOLS = {
     "weights": "W",
@@ -50,9 +52,6 @@ BATCH_NORM = (
 )
 """Tensors of a layer with batch norm."""
 
-DIVISIONS = ("mean", "variance")
-"""Always rounded to nearest, ties away from zero, and saturated."""
-
 VELOCITIES = ("velocities", "bias_velocities", "gamma_velocities", "beta_velocities")
 """Made where there is momentum or weight decay.
 
@@ -67,7 +66,35 @@ PERTURBATION_CLASSES = {
 }
 
 _FORMATS = (*TENSORS, *AUXILIARY, "branch", *BATCH_NORM)
-_QUANTIZED = (*(name for name in _FORMATS if name not in DIVISIONS), "logits", *VELOCITIES)
+
+KIND = "fxsim precision assignment"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Modes:
+    """The roundings and the overflows that the maker of a tensor honours."""
+
+    roundings: tuple[str, ...]
+    overflows: tuple[str, ...]
+
+
+_PARAMETERS = ("weights", "bias", "gamma", "beta")
+_ACCUMULATORS = ("accumulators", "bias_accumulators", "gamma_accumulators", "beta_accumulators")
+_DIVISIONS = ("mean", "variance")
+
+MODES = (
+    dict.fromkeys((*_FORMATS, "logits", *VELOCITIES), Modes(ROUNDINGS, OVERFLOWS))
+    | dict.fromkeys((*_PARAMETERS, *_DIVISIONS), Modes(("nearest_away",), ("saturate",)))
+    | dict.fromkeys(_ACCUMULATORS, Modes(ROUNDINGS, ("saturate",)))
+)
+"""Tensor -> what PrecisionAssignment takes for it; fxsim/numerics.md, "Modes", says the same.
+
+The rounding of a parameter is that of its real values at the start; UPDATE_ROUNDING follows.
+"""
+
+UPDATE_ROUNDING = "nearest_up"
+"""How an update brings the running parameter, W with its accumulator, back to W's step."""
 
 _BRANCH = {True: Format(16, RELU_RANGE_EXP), False: Format(16, 3)}
 """LayerPrecision.branch by default, with and without a ReLU."""
@@ -87,6 +114,9 @@ class Reason:
     criterion: str
     statistic: Mapping[str, float]
     margin: float
+
+    def __post_init__(self):
+        check_fields(self, "reason")
 
 
 @dataclass(frozen=True)
@@ -110,6 +140,7 @@ class BatchNormPrecision:
     preactivation_grads: Format | None = None
 
     def __post_init__(self):
+        check_fields(self, "")
         _check_formats(
             self, [name for name in BATCH_NORM if getattr(self, name) is not None], ("variance",)
         )
@@ -125,7 +156,13 @@ class LayerPrecision:
     preactivations: what batch norm normalizes.  branch: the layer's output where no layer reads it
     but residual additions do; None for 16 bits over [-2, 2) after a ReLU, whose clipping that is,
     and over [-8, 8) without one.  batch_norm: None for BatchNormPrecision's defaults, where the
-    layer has batch norm.
+    layer has batch norm.  A layer with batch norm has no bias, and only such a layer has
+    pre-activations in a format of their own.
+
+    Raises:
+        TypeError: a field is no Format (batch_norm: no BatchNormPrecision).
+        InputError: a format of too many bits or of the wrong sign, an accumulator that does not
+            begin where its parameter ends.
     """
 
     weights: Format
@@ -141,6 +178,7 @@ class LayerPrecision:
     batch_norm: BatchNormPrecision | None = None
 
     def __post_init__(self):
+        check_fields(self, "")
         _check_formats(
             self, (*TENSORS, *AUXILIARY, *(["branch"] if self.branch else [])), ("activations",)
         )
@@ -203,10 +241,16 @@ class PrecisionAssignment:
     """Formats for all tensors of the network named `network`.
 
     layers: layer name -> LayerPrecision, in the network's order.  logits: format of the class
-    scores. rounding, overflow: tensor name -> mode where it differs from nearest_away and saturate.
+    scores. rounding, overflow: tensor name -> mode where it differs from nearest_away and saturate;
+    MODES has what each tensor takes.  The mappings are copied.
     accumulator: kind of product (one of fxsim.accumulator.KINDS), or 'layer.kind', which goes
     before it -> Accumulator of these sums; products without one are summed exactly.
     reasons: (layer, tensor) -> Reason.
+
+    Raises:
+        TypeError: a field has a value of another type.
+        InputError: an unknown tensor, layer or mode, or a mode that a tensor's maker does not
+            honour.
     """
 
     network: str
@@ -218,16 +262,21 @@ class PrecisionAssignment:
     accumulator: Mapping[str, Accumulator] = field(default_factory=dict)
 
     def __post_init__(self):
+        check_fields(self, "assignment")
         if not 1 <= self.logits.bits <= MAX_TENSOR_BITS:
             raise InputError(f"logits bits must be 1 to {MAX_TENSOR_BITS}, got {self.logits.bits}")
-        for what, modes, allowed in (
-            ("rounding", self.rounding, ROUNDINGS),
-            ("overflow", self.overflow, OVERFLOWS),
-        ):
-            for tensor, mode in modes.items():
-                choice(f"{what}: tensor", tensor, _QUANTIZED)
-                choice(f"{what} of {tensor}", mode, allowed)
-        check_keys(self.accumulator, self.layers)
+        for tensor, mode in self.rounding.items():
+            choice("rounding: tensor", tensor, MODES)
+            choice(f"rounding of {tensor}", mode, ROUNDINGS)
+            _check_mode("rounding", tensor, mode, MODES[tensor].roundings)
+        for tensor, mode in self.overflow.items():
+            choice("overflow: tensor", tensor, MODES)
+            choice(f"overflow of {tensor}", mode, OVERFLOWS)
+            _check_mode("overflow", tensor, mode, MODES[tensor].overflows)
+        for layer, tensor in self.reasons:
+            choice("reasons: layer", layer, self.layers)
+            choice(f"reasons: tensor of layer {shown(layer)}", tensor, self.layers[layer].given())
+        check_accumulator_keys(self.accumulator, self.layers)
 
     def rounding_of(self, tensor: str) -> str:
         return self.rounding.get(tensor, "nearest_away")
@@ -252,27 +301,43 @@ class PrecisionAssignment:
         )
 
     def check_network(self, network: Network) -> None:
-        """InputError unless this assignment is for `network` (its name and layers)."""
-        if self.network != network.name or tuple(self.layers) != network.names:
+        """InputError unless this assignment is for `network`.
+
+        It has its name and layers, and says nothing of tensors that the network has not.
+        """
+        if self.network != network.name:
             raise InputError(
-                f"assignment is for network {self.network!r} with layers {', '.join(self.layers)}, "
-                f"not for "
-                f"{network.name!r} with {', '.join(network.names)}; make one with `fxsim assign`"
+                f"assignment is for network {shown(self.network)}, not for {shown(network.name)}; "
+                f"make one with `fxsim assign`"
+            )
+        if tuple(self.layers) != network.names:
+            raise InputError(
+                f"assignment has layers {listed(self.layers)}, network {shown(network.name)} has "
+                f"{listed(network.names)}; make one with `fxsim assign`"
             )
         for source in {source for _, source in network.edges()}:
             _check_shared_input(self, network, source)
+        for layer in network.layers:
+            _check_present(layer, self.layers[layer.name], _is_branch(network, layer.name))
+        tensors = quantized_tensors(network)
+        for what, modes in (("rounding", self.rounding), ("overflow", self.overflow)):
+            for tensor in modes:
+                if tensor not in tensors and tensor not in VELOCITIES:
+                    raise InputError(
+                        f"{what} of {tensor}: network {shown(network.name)} quantizes no such "
+                        f"tensor; leave it out"
+                    )
 
     def completed(self, network: Network) -> PrecisionAssignment:
         """With the defaults written out for batch norm, and for outputs that only residual
         additions read.
         """
-        read = {source for _, source in network.edges()}
-        added = {layer.add for layer in network.layers}
         layers = {}
         for layer in network.layers:
             own = self.layers[layer.name]
             norm = own.batch_norm or (BatchNormPrecision() if layer.batch_norm else None)
-            branch = own.branch or (_BRANCH[layer.relu] if layer.name in added - read else None)
+            alone = _is_branch(network, layer.name)
+            branch = own.branch or (_BRANCH[layer.relu] if alone else None)
             layers[layer.name] = dataclasses.replace(own, batch_norm=norm, branch=branch)
         return dataclasses.replace(self, layers=layers)
 
@@ -283,6 +348,7 @@ class PrecisionAssignment:
         W's step, and where only weights are perturbed it keeps its step, so that its bits follow.
         W^acc keeps at least 1 bit, for C_o gives it no more in many a layer; InputError where no
         other tensor can change either."""
+        bits = integer("bits", bits)
         if only is not None:
             choice("only", only, PERTURBATION_CLASSES)
         tensors = TENSORS if only is None else PERTURBATION_CLASSES[only]
@@ -300,53 +366,59 @@ class PrecisionAssignment:
         """Plain data for JSON; `from_dict` reads it back."""
         rows = {}
         for name, layer in self.layers.items():
-            rows[name] = {tensor: _format_dict(format) for tensor, format in layer.given().items()}
+            rows[name] = {tensor: format.to_dict() for tensor, format in layer.given().items()}
             for tensor in rows[name]:
                 if (name, tensor) in self.reasons:
-                    rows[name][tensor]["reason"] = dataclasses.asdict(self.reasons[name, tensor])
+                    reason = dataclasses.asdict(self.reasons[name, tensor])
+                    rows[name][tensor]["reason"] = reason
         models = {key: model.to_dict() for key, model in self.accumulator.items()}
         return {
-            "kind": "fxsim precision assignment",
-            "version": 1,
+            "kind": KIND,
+            "version": VERSION,
             "network": self.network,
             "layers": rows,
-            "logits": _format_dict(self.logits),
+            "logits": self.logits.to_dict(),
             "rounding": dict(self.rounding),
             "overflow": dict(self.overflow),
             **({"accumulator": models} if models else {}),
         }
 
     @classmethod
-    def from_dict(cls, data: dict) -> PrecisionAssignment:
-        """The assignment that `to_dict` gave; InputError tells what is missing or wrong."""
-        if not isinstance(data, dict) or data.get("kind") != "fxsim precision assignment":
+    def from_dict(cls, data: object) -> PrecisionAssignment:
+        """The assignment that `to_dict` gave.
+
+        Raises:
+            InputError: another kind or version, an unknown or missing key, a wrong value, keys
+                that contradict each other.
+        """
+        if not isinstance(data, Mapping) or data.get("kind") != KIND:
+            raise InputError(f"this is no precision assignment (no kind {KIND!r})")
+        version = data.get("version")
+        if version != VERSION or isinstance(version, bool):
             raise InputError(
-                "this is no precision assignment (no kind 'fxsim precision assignment')"
+                f"the precision assignment has version {shown(version)}, this fxsim reads "
+                f"{VERSION}; make it anew with `fxsim assign`"
             )
-        try:
-            layers = {name: _read_layer(name, row) for name, row in data["layers"].items()}
-            reasons = {
-                (name, tensor): Reason(**cell["reason"])
-                for name, row in data["layers"].items()
-                for tensor, cell in row.items()
-                if "reason" in cell
-            }
-            return cls(
-                data["network"],
-                layers,
-                _read_format("", "logits", data["logits"]),
-                data.get("rounding", {}),
-                data.get("overflow", {}),
-                reasons,
-                {
-                    key: Accumulator.from_dict(row)
-                    for key, row in data.get("accumulator", {}).items()
-                },
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"the precision assignment is damaged: {error!r}; make it anew with `fxsim assign`"
-            ) from None
+        where = "the precision assignment"
+        needed = ("kind", "version", "network", "layers", "logits")
+        data = check_keys(where, data, (*needed, "rounding", "overflow", "accumulator"), needed)
+        layers = {}
+        reasons = {}
+        for name, row in check_table("layers", data["layers"]).items():
+            layers[name], own = _read_layer(f"layer {shown(name)}", row)
+            reasons |= {(name, tensor): reason for tensor, reason in own.items()}
+        models = check_table("accumulator", data.get("accumulator", {}))
+        return construct(
+            cls,
+            where,
+            network=data["network"],
+            layers=layers,
+            logits=Format.from_dict(data["logits"], "logits"),
+            rounding=data.get("rounding", {}),
+            overflow=data.get("overflow", {}),
+            reasons=reasons,
+            accumulator={key: _read_accumulator(key, row) for key, row in models.items()},
+        )
 
     def save(self, path: str | Path) -> None:
         write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
@@ -359,6 +431,55 @@ class PrecisionAssignment:
             raise InputError(f"{path}: {error}") from None
 
 
+def _check_mode(what: str, tensor: str, mode: str, honoured: tuple[str, ...]) -> None:
+    if mode not in honoured:
+        raise InputError(
+            f"{what} of {tensor} must be {' or '.join(honoured)}, the only one that its maker "
+            f"honours, got {shown(mode)}; leave it out"
+        )
+
+
+def quantized_tensors(network: Network) -> set[str]:
+    """The tensors of MODES that a training step of `network` quantizes.
+
+    Velocities are left out: they depend on the optimizer.
+    """
+    norm = any(layer.batch_norm for layer in network.layers)
+    bias = any(layer.bias for layer in network.layers)
+    read = any(source is not None for _, source in network.edges())
+    present = {
+        "bias": bias,
+        "bias_grads": bias,
+        "bias_accumulators": bias,
+        "activations": read,
+        "branch": any(_is_branch(network, name) for name in network.names),
+        **dict.fromkeys(("preactivations", *BATCH_NORM), norm),
+    }
+    return {tensor for tensor in MODES if tensor not in VELOCITIES and present.get(tensor, True)}
+
+
+def _is_branch(network: Network, name: str) -> bool:
+    """Whether residual additions read the output of a layer, and no layer does."""
+    return any(layer.add == name for layer in network.layers) and all(
+        source != name for _, source in network.edges()
+    )
+
+
+def _check_present(layer: Layer, precision: LayerPrecision, is_branch: bool) -> None:
+    """InputError for formats of tensors that the layer has not."""
+    if precision.batch_norm and not layer.batch_norm:
+        raise InputError(
+            f"layer {shown(layer.name)} has no batch norm; leave batch_norm (mean, variance, "
+            f"gamma, ...) out of its precision"
+        )
+    if precision.branch and not is_branch:
+        raise InputError(
+            f"layer {shown(layer.name)}: branch is the format of an output that only residual "
+            f"additions read; the layers that read this one give its format as activations; "
+            f"leave branch out"
+        )
+
+
 def _check_shared_input(assignment, network, source) -> None:
     formats = {
         assignment.layers[layer.name].activations
@@ -367,8 +488,8 @@ def _check_shared_input(assignment, network, source) -> None:
     }
     if len(formats) > 1:
         raise InputError(
-            f"layers that read {source!r} must share one activations format, got "
-            f"{', '.join(map(str, formats))}"
+            f"layers that read {shown(source)} must share one activations format, got "
+            f"{listed(formats)}"
         )
 
 
@@ -403,20 +524,22 @@ def _perturbed(layer: str, tensor: str, format: Format, bits: int) -> Format:
     return dataclasses.replace(format, bits=format.bits + bits)
 
 
-def _format_dict(format: Format) -> dict:
-    return {**dataclasses.asdict(format), "step_exp": format.step_exp, "q": format.q("ti")}
+def _read_layer(where: str, row: object) -> tuple[LayerPrecision, dict[str, Reason]]:
+    """The formats of one layer and the reasons (tensor -> Reason) that stand beside them."""
+    formats = {}
+    reasons = {}
+    needed = (*TENSORS, *AUXILIARY)
+    if isinstance(row, Mapping) and any(tensor in row for tensor in BATCH_NORM):
+        needed += tuple(tensor for tensor in BATCH_NORM if tensor != "preactivation_grads")
+    for tensor, cell in check_keys(where, row, _FORMATS, needed).items():
+        own = f"{where}, {tensor}"
+        cell = dict(check_table(own, cell))
+        if "reason" in cell:
+            reasons[tensor] = read_fields(Reason, cell.pop("reason"), f"{own}, reason")
+        formats[tensor] = Format.from_dict(cell, own)
+    return construct(LayerPrecision.of, where, formats), reasons
 
 
-def _read_layer(name: str, row: dict) -> LayerPrecision:
-    for tensor in row:
-        choice(f"layer {name!r}: tensor", tensor, _FORMATS)
-    return LayerPrecision.of(
-        {tensor: _read_format(name, tensor, cell) for tensor, cell in row.items()}
-    )
-
-
-def _read_format(layer: str, tensor: str, cell: dict) -> Format:
-    try:
-        return Format(cell["bits"], cell["range_exp"], cell["signed"])
-    except (InputError, TypeError) as error:
-        raise InputError(f"layer {layer!r}, {tensor}: {error}") from None
+def _read_accumulator(key: str, row: object) -> Accumulator:
+    where = f"accumulator {shown(key)}"
+    return construct(Accumulator.from_dict, where, check_table(where, row))

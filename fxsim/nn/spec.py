@@ -18,10 +18,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
-from fxsim.errors import InputError, choice
+from fxsim.errors import InputError, choice, listed, shown
+from fxsim.fields import check_fields, check_keys, check_table, construct, read_fields
 
 RELU_RANGE_EXP = 1
 """The clipped ReLU keeps activations in [0, 2**RELU_RANGE_EXP)."""
@@ -35,6 +38,11 @@ RUNNING_RATE_EXP = -4
 AFFINE_RANGE_EXP = 1
 """gamma and beta stay in [-2**AFFINE_RANGE_EXP, 2**AFFINE_RANGE_EXP)."""
 
+MAX_SIZE = 2**31 - 1
+"""Sizes of a layer stay within this: no memory holds arrays of greater ones."""
+
+_NAME = re.compile(r"\w*[^\W_]\w*", re.ASCII)
+
 Shape = tuple[int, int, int]
 
 
@@ -42,11 +50,11 @@ Shape = tuple[int, int, int]
 class Pool:
     """Non-overlapping pooling over `size` x `size` windows; a remainder at the edge is dropped."""
 
-    kind: str  # 'max' or 'average'
+    kind: Literal["max", "average"]
     size: int
 
     def __post_init__(self):
-        choice("pool kind", self.kind, ("max", "average"))
+        check_fields(self, "pool")
         _at_least("pool size", self.size, 1)
 
 
@@ -57,6 +65,10 @@ class Layer:
     batch_norm: normalise the pre-activation per output channel; the layer then has no bias.
     relu: clipped ReLU to [0, 2).  dropout: share of activations zeroed in training.
     input, add: names of earlier layers, None for the layer before and for no residual branch.
+
+    Raises:
+        TypeError: a field has a value of another type.
+        InputError: a name, or a number outside its range.
     """
 
     name: str
@@ -68,10 +80,20 @@ class Layer:
     add: str | None = None
 
     def __post_init__(self):
-        if not self.name.replace("_", "").isalnum():
-            raise InputError(f"layer name {self.name!r} must be letters, digits and underscores")
+        check_fields(self, self._label)
+        for what, name in (("name", self.name), ("input", self.input), ("add", self.add)):
+            if name is not None and not _NAME.fullmatch(name):
+                raise InputError(
+                    f"layer {what} {shown(name)} must be letters (A to Z, a to z), digits and "
+                    f"underscores"
+                )
         if not 0.0 <= self.dropout < 1.0:
-            raise InputError(f"layer {self.name!r}: dropout must be in [0, 1), got {self.dropout}")
+            raise InputError(f"{self._label} dropout must be in [0, 1), got {self.dropout}")
+
+    @property
+    def _label(self) -> str:
+        """How messages about this layer begin."""
+        return f"layer {shown(self.name)}:"
 
     @property
     def bias(self) -> bool:
@@ -90,8 +112,8 @@ class Conv(Layer):
     def __post_init__(self):
         super().__post_init__()
         for field in ("filters", "kernel", "stride"):
-            _at_least(f"layer {self.name!r}: {field}", getattr(self, field), 1)
-        _at_least(f"layer {self.name!r}: padding", self.padding, 0)
+            _at_least(f"{self._label} {field}", getattr(self, field), 1)
+        _at_least(f"{self._label} padding", self.padding, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +124,7 @@ class Dense(Layer):
 
     def __post_init__(self):
         super().__post_init__()
-        _at_least(f"layer {self.name!r}: units", self.units, 1)
+        _at_least(f"{self._label} units", self.units, 1)
 
 
 @dataclass(frozen=True)
@@ -133,8 +155,13 @@ class LayerShape:
 class Network:
     """A network: name, input shape `(H, W, C)`, layers in an order that respects the data flow.
 
-    The last layer gives the class scores; it has no ReLU, batch norm, pooling or dropout.
-    Raises InputError where names repeat, a named layer does not come earlier, or shapes do not fit.
+    The last layer gives the class scores, one position of them: a Dense layer, or a Conv whose
+    output is (1, 1, classes).  It has no ReLU, batch norm, pooling or dropout.
+
+    Raises:
+        TypeError: a field has a value of another type.
+        InputError: names repeat, a named layer does not come earlier, shapes do not fit, or the
+            last layer gives no class scores.
     """
 
     name: str
@@ -142,40 +169,49 @@ class Network:
     layers: tuple[Layer, ...]
 
     def __post_init__(self):
-        object.__setattr__(self, "input_shape", tuple(self.input_shape))
-        object.__setattr__(self, "layers", tuple(self.layers))
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise InputError(
-                f"network {self.name!r}: input_shape must be (H, W, C), got {self.input_shape}"
-            )
+        label = f"network {shown(self.name)}:"
+        check_fields(self, label)
+        for axis, size in zip("HWC", self.input_shape):
+            _at_least(f"{label} {axis} of input_shape (H, W, C)", size, 1)
         if not self.layers:
-            raise InputError(f"network {self.name!r} needs at least one layer")
+            raise InputError(f"{label} layers must be at least one")
+        for layer in self.layers:
+            if not isinstance(layer, (Conv, Dense)):
+                raise TypeError(f"{label} layers must be Conv or Dense, got {shown(layer)}")
         last = self.layers[-1]
         if last.relu or last.batch_norm or last.pool or last.dropout or last.add:
             raise InputError(
-                f"network {self.name!r}: the last layer {last.name!r} gives the class scores; set "
-                f"relu=False "
+                f"{label} the last layer {shown(last.name)} gives the class scores; set relu=False "
                 "and leave batch_norm, pool, dropout and add out"
             )
         object.__setattr__(self, "_shapes", self._infer_shapes())
+        height, width, _ = self.shape(last.name).output
+        if (height, width) != (1, 1):
+            raise InputError(
+                f"{label} the last layer {shown(last.name)} must give one position of class "
+                f"scores, got {height} x {width}; end with a Dense layer, or a kernel of the size "
+                f"of its input"
+            )
 
     def _infer_shapes(self) -> dict[str, LayerShape]:
         shapes: dict[str, LayerShape] = {}
         for layer, source in self.edges():
             if layer.name in shapes:
-                raise InputError(f"network {self.name!r}: layer name {layer.name!r} is used twice")
+                raise InputError(
+                    f"network {shown(self.name)}: layer name {shown(layer.name)} is used twice"
+                )
             for reference in (source, layer.add):
                 if reference is not None and reference not in shapes:
                     raise InputError(
-                        f"layer {layer.name!r} reads {reference!r}, which is no earlier layer; "
-                        f"earlier ones are {', '.join(shapes) or 'none'}"
+                        f"layer {shown(layer.name)} reads {shown(reference)}, which is no earlier "
+                        f"layer; earlier ones are {listed(shapes) or 'none'}"
                     )
             input_shape = self.input_shape if source is None else shapes[source].output
             shape = _layer_shape(layer, input_shape)
             if layer.add and shapes[layer.add].output != shape.pre:
                 raise InputError(
-                    f"layer {layer.name!r} of shape {shape.pre} cannot add {layer.add!r} "
-                    f"of shape {shapes[layer.add].output}"
+                    f"layer {shown(layer.name)} of shape {shape.pre} cannot add "
+                    f"{shown(layer.add)} of shape {shapes[layer.add].output}"
                 )
             shapes[layer.name] = shape
         return shapes
@@ -188,7 +224,7 @@ class Network:
             previous = layer.name
 
     def shape(self, name: str) -> LayerShape:
-        return self._shapes[name]
+        return self._shapes[choice("layer", name, self._shapes)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -203,7 +239,8 @@ class Network:
 
     def source(self, name: str) -> str | None:
         """The layer that `name` reads; None for the network's input."""
-        return {layer.name: source for layer, source in self.edges()}[name]
+        sources = {layer.name: source for layer, source in self.edges()}
+        return sources[choice("layer", name, sources)]
 
 
 def _layer_shape(layer: Layer, input_shape: Shape) -> LayerShape:
@@ -223,7 +260,7 @@ def _layer_shape(layer: Layer, input_shape: Shape) -> LayerShape:
         output = (pre[0] // layer.pool.size, pre[1] // layer.pool.size, pre[2])
         if min(output) < 1:
             raise InputError(
-                f"layer {layer.name!r}: pooling by {layer.pool.size} leaves nothing of {pre}"
+                f"{layer._label} pooling by {shown(layer.pool.size)} leaves nothing of {pre}"
             )
     return LayerShape(input_shape, pre, output, weight, dot_length)
 
@@ -232,15 +269,18 @@ def _positions(size: int, layer: Conv, input_shape: Shape) -> int:
     span = size + 2 * layer.padding - layer.kernel
     if span < 0:
         raise InputError(
-            f"layer {layer.name!r}: a {layer.kernel}x{layer.kernel} kernel with padding "
-            f"{layer.padding} does not fit an input of shape {input_shape}"
+            f"{layer._label} a kernel of {shown(layer.kernel)} x {shown(layer.kernel)} with "
+            f"padding {shown(layer.padding)} does not fit an input of shape {input_shape}"
         )
     return span // layer.stride + 1
 
 
-def _at_least(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} must be an integer of at least {least}, got {value!r}")
+def _at_least(argument: str, value: int, least: int) -> None:
+    if not least <= value <= MAX_SIZE:
+        raise InputError(
+            f"{argument} must be an integer of at least {least}, up to {MAX_SIZE}, "
+            f"got {shown(value)}"
+        )
 
 
 def to_dict(network: Network) -> dict:
@@ -256,34 +296,41 @@ def to_dict(network: Network) -> dict:
     return {"name": network.name, "input_shape": list(network.input_shape), "layer": rows}
 
 
-def from_dict(table: dict) -> Network:
+def from_dict(table: object) -> Network:
     """A network from plain data (a TOML table): `name`, `input_shape` and a list `layer`.
 
     Each entry of `layer` has `type = "conv"` or `"dense"` and the fields of that class; `pool` is a
-    table `{kind, size}`.  An unknown key is an InputError that names the nearest valid one.
+    table `{kind, size}`.  Without `name` it is 'custom'.
+
+    Raises:
+        InputError: an unknown key (the message names the nearest valid one), a missing key, a
+            value of another type or outside its range.
+
+    Example:
+        >>> rows = [{"type": "dense", "name": "scores", "units": 10, "relu": False}]
+        >>> from_dict({"input_shape": [8, 8, 1], "layer": rows}).classes
+        10
     """
-    _check_keys("network", table, ("name", "input_shape", "layer"))
-    rows = [_layer_from_dict(dict(row)) for row in table.get("layer", ())]
-    return Network(table.get("name", "custom"), tuple(table.get("input_shape", ())), tuple(rows))
+    keys = ("name", "input_shape", "layer")
+    table = check_keys("network", table, keys, keys[1:])
+    rows = table["layer"]
+    if not isinstance(rows, (list, tuple)):
+        raise InputError(f"network: layer must be a list of tables, got {shown(rows)}")
+    layers = [_layer_from_dict(row, f"layer {index}") for index, row in enumerate(rows)]
+    return construct(
+        Network, "network", table.get("name", "custom"), table["input_shape"], tuple(layers)
+    )
 
 
-def _layer_from_dict(row: dict) -> Layer:
-    kind = {"conv": Conv, "dense": Dense}[
-        choice("layer type", row.pop("type", ""), ("conv", "dense"))
-    ]
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    _check_keys(f"layer {row.get('name', '')!r}", row, fields)
-    for name, field in fields.items():
-        if field.default is dataclasses.MISSING and name not in row:
-            raise InputError(
-                f"layer {row.get('name', '')!r} of type {kind.__name__.lower()!r} needs {name!r}"
-            )
-    if "pool" in row:
-        _check_keys("pool", row["pool"], ("kind", "size"))
-        row["pool"] = Pool(**row["pool"])
-    return kind(**row)
+_LAYERS = {"conv": Conv, "dense": Dense}
 
 
-def _check_keys(where: str, table: dict, allowed) -> None:
-    for key in table:
-        choice(f"{where}: key", key, allowed)
+def _layer_from_dict(row: object, where: str) -> Layer:
+    """The layer of one table; `where` names it until its own name is read."""
+    row = dict(check_table(where, row))
+    if isinstance(row.get("name"), str):
+        where = f"layer {shown(row['name'])}"
+    if "type" not in row:
+        raise InputError(f"{where} needs 'type', {listed(_LAYERS)}")
+    kind = choice(f"{where}: type", row.pop("type"), _LAYERS)
+    return read_fields(_LAYERS[kind], row, where)

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
 from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
+from fxsim.nn.precision import (
+    LayerPrecision,
+    PrecisionAssignment,
+    accumulator_format,
+    quantized_tensors,
+)
 from fxsim.nn.spec import Conv, Dense, Layer, Network, Pool
 from fxsim.tensor import Tensor
 
@@ -148,7 +153,8 @@ def assignments(
     layers = {name: draw(_layer_precisions(max_bits)) for name in network.names}
     if not modes:
         return PrecisionAssignment(network.name, layers)
-    tensors = st.sampled_from(_MODED)
+    present = quantized_tensors(network)
+    tensors = st.sampled_from([tensor for tensor in _MODED if tensor in present])
     rounding = draw(
         st.dictionaries(tensors | st.just("accumulators"), st.sampled_from(_DETERMINISTIC))
     )

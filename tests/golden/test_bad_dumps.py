@@ -2,6 +2,7 @@
 they should be.
 """
 
+import dataclasses
 import json
 import shutil
 
@@ -10,6 +11,7 @@ import pytest
 from support.golden_steps import golden_step
 
 from fxsim.cli import parser as cli
+from fxsim.formats import Format
 from fxsim.golden.export import write_vectors
 
 NAME = "c2.activation_grads"
@@ -171,6 +173,10 @@ def entry_of(manifest):
     )
 
 
+def format_of(entry):
+    return Format.from_dict(entry["format"])
+
+
 MANIFESTS = {
     "another file's hash": (
         lambda entry: entry["files"]["npy"].update(sha256="0" * 64),
@@ -180,7 +186,11 @@ MANIFESTS = {
         lambda entry: entry["files"]["npy"].update(name="c2.weights.npy"),
         "is not the file that was exported",
     ),
-    "another width": (lambda entry: entry["format"].update(bits=4), "is not 1 hexadecimal digits"),
+    "another width": (
+        lambda entry: entry.update(format=dataclasses.replace(format_of(entry), bits=4).to_dict()),
+        "is not 1 hexadecimal digits",
+    ),
+    "a width that contradicts": (lambda entry: entry["format"].update(bits=4), "contradicts"),
     "another shape": (
         lambda entry: entry.update(shape=[3, 2, 5, 2]),
         "has shape (3, 2, 2, 5), the manifest says",

@@ -34,7 +34,8 @@ needs_tiles = pytest.mark.skipif(
 
 
 def shape_of(layer, input_shape):
-    return Network("one", input_shape, (layer,)).shape(layer.name)
+    scores = Dense(name="scores", units=1, relu=False)
+    return Network("one", input_shape, (layer, scores)).shape(layer.name)
 
 
 @st.composite

@@ -25,6 +25,7 @@ from fxsim.nn.precision import (
     LayerPrecision,
     PrecisionAssignment,
     accumulator_format,
+    quantized_tensors,
 )
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 
@@ -132,8 +133,25 @@ def precision(
 
 
 def assignment(network, rounding=None, overflow=None, **widths):
-    layers = {name: precision(**widths) for name in network.names}
-    return PrecisionAssignment(network.name, layers, Format(12, 3), rounding or {}, overflow or {})
+    """Formats and modes as given, without those of tensors that the network has not."""
+    names = ("norm", "branch")
+    common = {name: value for name, value in widths.items() if name not in names}
+    tensors = quantized_tensors(network)
+    read = {source for _, source in network.edges()}
+    added = {layer.add for layer in network.layers}
+    layers = {
+        layer.name: precision(
+            norm=widths.get("norm") if layer.batch_norm else None,
+            branch=widths.get("branch") if layer.name in added - read else None,
+            **common,
+        )
+        for layer in network.layers
+    }
+    modes = (
+        {tensor: mode for tensor, mode in (given or {}).items() if tensor in tensors}
+        for given in (rounding, overflow)
+    )
+    return PrecisionAssignment(network.name, layers, Format(12, 3), *modes)
 
 
 def tuple_of(format):

@@ -11,7 +11,7 @@ import numpy as np
 from fxsim.formats import Format
 from fxsim.nn.fixed.products import Products, available_paths
 from fxsim.nn.precision import LayerPrecision, accumulator_format
-from fxsim.nn.spec import Conv, Network
+from fxsim.nn.spec import Conv, Dense, Network
 
 
 def unit(bits, signed=True):
@@ -31,9 +31,8 @@ def products(layer, input_shape, x_format, w_format, g_format, path="auto"):
         bias=bias,
         bias_accumulators=accumulator_format(bias, -8),
     )
-    network = Network(
-        "one", input_shape, (replace(layer, relu=False),)
-    )  # a last layer has no ReLU; layer may
+    scores = Dense(name="scores", units=1, relu=False)  # a network ends with one position
+    network = Network("one", input_shape, (layer, scores))
     return Products(layer, network.shape(layer.name), formats, g_format, path)
 
 

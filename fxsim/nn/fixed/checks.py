@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fxsim.errors import InputError
-from fxsim.nn.precision import PrecisionAssignment
+from fxsim.nn.optimizer import Optimizer
+from fxsim.nn.precision import VELOCITIES, PrecisionAssignment
 from fxsim.nn.spec import Network
 
 MAX_LOGIT_RANGE_EXP = 13
@@ -48,3 +49,14 @@ def check_supported(network: Network, assignment: PrecisionAssignment) -> None:
         raise InputError(
             f"activation_grads of the last layer may have a step down to 2^-44, got {last}"
         )
+
+
+def check_optimizer(assignment: PrecisionAssignment, optimizer: Optimizer) -> None:
+    """InputError for modes of velocities that the optimizer does not have."""
+    for what, modes in (("rounding", assignment.rounding), ("overflow", assignment.overflow)):
+        for tensor in VELOCITIES:
+            if tensor in modes and not optimizer:
+                raise InputError(
+                    f"{what} of {tensor}: there are no velocities without momentum or "
+                    f"weight_decay; pass optimizer=Optimizer(...), or leave it out"
+                )

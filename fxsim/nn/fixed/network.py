@@ -26,7 +26,7 @@ import numpy as np
 from fxsim.errors import InputError, present
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
-from fxsim.nn.fixed.checks import check_supported
+from fxsim.nn.fixed.checks import check_optimizer, check_supported
 from fxsim.nn.fixed.inputs import (
     checked_images,
     checked_rate,
@@ -81,6 +81,7 @@ class FixedNetwork:
     ):
         assignment.check_network(network)
         check_supported(network, assignment)
+        check_optimizer(assignment, optimizer)
         real = checked_parameters(network, parameters)
         self.network = network
         self.assignment = assignment.completed(network)

@@ -1,0 +1,299 @@
+"""Fields of dataclasses, checked against their annotations in one place.
+
+`check_fields` stands first in `__post_init__` of every public dataclass.  `read_fields` makes a
+dataclass from a table of a JSON or TOML file; it is strict: nothing in the table goes unread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Any, Literal, TypeVar, Union
+
+import numpy as np
+
+from fxsim.errors import InputError, choice, shown
+
+Check = Callable[[str, Any], Any]
+"""check(argument, value): the value in its normal form, else TypeError or InputError."""
+
+T = TypeVar("T")
+
+_TOLD = 280
+"""So many characters of another class's message stand in one about a file."""
+
+
+class FrozenDict(dict):
+    """A dict that nobody can change, and that has a hash where its values have one.
+
+    Frozen dataclasses keep their mappings as such copies: what the caller does to his own dict
+    later changes nothing.
+    """
+
+    def _refuse(self, *_arguments: object, **_names: object) -> typing.NoReturn:
+        raise TypeError("this dict is part of a frozen object; make a new one with dict(...)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __copy__(self) -> FrozenDict:
+        return self
+
+    def __reduce__(self) -> tuple:
+        return FrozenDict, (dict(self),)
+
+
+def check_fields(instance: object, where: str | None = None) -> None:
+    """Check each field of a frozen dataclass against its annotation, and bring it to normal form.
+
+    An integer may be a NumPy integer and becomes an int; a bool is none.  A float must be finite
+    and may be an integer.  A tuple may be a list.  A mapping becomes a FrozenDict.
+
+    Args:
+        instance: a dataclass under construction, in its `__post_init__`.
+        where: how messages begin; None for the name of the class.
+
+    Raises:
+        TypeError: a field has a value of another type.
+        InputError: a float is not finite, a Literal has no such value, a tuple another length.
+    """
+    prefix = type(instance).__name__ if where is None else where
+    values = instance.__dict__
+    for name, check in _checks(type(instance)):
+        value = values[name]
+        checked = check(f"{prefix} {name}" if prefix else name, value)
+        if checked is not value:
+            object.__setattr__(instance, name, checked)
+
+
+@cache
+def _annotations(cls: type) -> dict[str, Any]:
+    """Name -> resolved annotation of the fields of a dataclass."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+@cache
+def _checks(cls: type) -> tuple[tuple[str, Check], ...]:
+    return tuple((name, _check_for(hint)) for name, hint in _annotations(cls).items())
+
+
+def integer(argument: str, value: object) -> int:
+    """`value` as an int; TypeError for a bool and for all but Python's and NumPy's integers."""
+    if type(value) is int:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{argument} must be an integer, got {shown(value)}")
+    return int(value)
+
+
+def number(argument: str, value: object) -> float:
+    """`value` as a finite float; TypeError for a bool and for all that is no real number."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
+        raise TypeError(f"{argument} must be a number, got {shown(value)}")
+    try:
+        real = float(value)
+    except OverflowError:
+        real = math.inf
+    if not math.isfinite(real):
+        raise InputError(f"{argument} must be a finite number, got {shown(value)}")
+    return real
+
+
+def _boolean(argument: str, value: object) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{argument} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def _text(argument: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{argument} must be a text, got {shown(value)}")
+    return str(value)
+
+
+_SIMPLE: dict[object, Check] = {int: integer, float: number, bool: _boolean, str: _text}
+
+
+def _check_for(hint: Any) -> Check:
+    """The check of one annotation."""
+    if hint in _SIMPLE:
+        return _SIMPLE[hint]
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _optional(_check_for(_inner(hint)))
+    if origin is Literal:
+        return lambda argument, value: choice(argument, value, arguments)
+    if origin is tuple:
+        return _tuple(arguments)
+    if origin is not None and issubclass(origin, Mapping):
+        return _mapping(*map(_check_for, arguments))
+    if isinstance(hint, type) and hint is not Any:
+        return _instance(hint)
+    raise NotImplementedError(f"fields of type {hint} have no check; add one to fxsim/fields.py")
+
+
+def _inner(hint: Any) -> Any:
+    """T of `T | None`."""
+    (inner,) = (each for each in typing.get_args(hint) if each is not type(None))
+    return inner
+
+
+def _optional(check: Check) -> Check:
+    return lambda argument, value: None if value is None else check(argument, value)
+
+
+def _instance(cls: type) -> Check:
+    def check(argument: str, value: object) -> object:
+        if isinstance(value, cls):
+            return value
+        raise TypeError(
+            f"{argument} must be a {cls.__module__.partition('.')[0]}.{cls.__name__}, "
+            f"got {shown(value)}"
+        )
+
+    return check
+
+
+def _tuple(arguments: tuple) -> Check:
+    any_length = len(arguments) == 2 and arguments[1] is Ellipsis
+    checks = tuple(map(_check_for, arguments[:1] if any_length else arguments))
+
+    def check(argument: str, value: object) -> tuple:
+        if not isinstance(value, (tuple, list)):
+            raise TypeError(f"{argument} must be a tuple, got {shown(value)}")
+        own = checks * len(value) if any_length else checks
+        if len(value) != len(own):
+            raise InputError(f"{argument} must have {len(own)} elements, got {shown(value)}")
+        return tuple(
+            each(f"{argument}[{index}]", element)
+            for index, (each, element) in enumerate(zip(own, value))
+        )
+
+    return check
+
+
+def _mapping(key_check: Check, value_check: Check) -> Check:
+    def check(argument: str, value: object) -> FrozenDict:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{argument} must be a mapping, got {shown(value)}")
+        return FrozenDict(
+            (key_check(f"{argument}: key", key), value_check(f"{argument}[{shown(key)}]", element))
+            for key, element in value.items()
+        )
+
+    return check
+
+
+def check_table(where: str, table: object) -> Mapping[str, Any]:
+    """`table`, if it is a table (an object of JSON) whose keys are texts, else an InputError."""
+    if not isinstance(table, Mapping):
+        raise InputError(f"{where} must be a table of keys and values, got {shown(table)}")
+    for key in table:
+        if not isinstance(key, str):
+            raise InputError(f"{where}: keys must be texts, got {shown(key)}")
+    return table
+
+
+def check_keys(
+    where: str, table: object, allowed: Iterable[str], needed: Iterable[str] = ()
+) -> Mapping[str, Any]:
+    """`table`, if all its keys are `allowed` and none that is `needed` is missing.
+
+    Raises:
+        InputError: names the nearest valid key, or the missing ones.
+    """
+    table = check_table(where, table)
+    allowed = list(allowed)
+    for key in table:
+        choice(f"{where}: key", key, allowed)
+    missing = [key for key in needed if key not in table]
+    if missing:
+        raise InputError(f"{where} needs {', '.join(map(repr, missing))}")
+    return table
+
+
+def read_fields(cls: type[T], table: object, where: str, derived: Iterable[str] = ()) -> T:
+    """The dataclass `cls` that a table of a JSON or TOML file describes.
+
+    Keys are the names of fields; those without a default are needed.  A field whose annotation is
+    a dataclass is a table, too: it is read by that class's `from_dict(table, where)` where it has
+    one, else by this function.
+
+    Args:
+        cls: a dataclass.
+        table: the table.
+        where: how messages begin.
+        derived: further keys, names of attributes of `cls`, which may be left out and must say
+            what the object says.
+
+    Raises:
+        InputError: for all that is wrong: the table's type, its keys, their values.
+    """
+    hints = _annotations(cls)
+    derived = tuple(derived)
+    needed = [
+        field.name
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if field.default is field.default_factory is dataclasses.MISSING
+    ]
+    table = check_keys(where, table, (*hints, *derived), needed)
+    checks = dict(_checks(cls))
+    values = {}
+    for key in table:
+        if key in hints:
+            value = _read(hints[key], table[key], f"{where}, {key}")
+            values[key] = construct(checks[key], f"{where}:", f"{where}: {key}", value)
+    made = construct(cls, where, **values)
+    for key in derived:
+        if key in table:
+            check_derived(where, key, table[key], getattr(made, key))
+    return made
+
+
+def construct(cls: Callable[..., T], where: str, *values: Any, **names: Any) -> T:
+    """`cls(*values, **names)`; its TypeError or InputError becomes an InputError that names where."""
+    try:
+        return cls(*values, **names)
+    except (TypeError, InputError) as error:
+        text = " ".join(str(error).split())
+        text = text if text.startswith(where) else f"{where}: {text}"
+        raise InputError(text if len(text) <= _TOLD else f"{text[:_TOLD]}...") from None
+
+
+def check_derived(where: str, key: str, value: object, right: object) -> None:
+    """InputError unless a key that only repeats what others say repeats it right."""
+    if value != right or isinstance(value, bool) != isinstance(right, bool):
+        raise InputError(
+            f"{where}: {key} {shown(value)} contradicts the other keys, which give "
+            f"{shown(right)}; change those, or leave {key} out"
+        )
+
+
+def _read(hint: Any, value: object, where: str) -> object:
+    """`value` of a file with its tables made into the dataclasses that the annotation names."""
+    origin = typing.get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return None if value is None else _read(_inner(hint), value, where)
+    if origin is tuple and isinstance(value, list):
+        inner = typing.get_args(hint)[0]
+        return [_read(inner, each, f"{where}[{index}]") for index, each in enumerate(value)]
+    if origin is not None and isinstance(value, Mapping) and issubclass(origin, Mapping):
+        inner = typing.get_args(hint)[1]
+        return {key: _read(inner, each, f"{where}, {shown(key)}") for key, each in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, hint):
+            return value
+        reader = getattr(hint, "from_dict", None)
+        return reader(value, where) if reader else read_fields(hint, value, where)
+    return value

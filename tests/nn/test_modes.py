@@ -1,0 +1,171 @@
+"""Every rounding and overflow that an assignment takes for a tensor changes bits of a training
+step; every other one is refused by name.
+"""
+
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.modes_cases import NETWORK, PARAMETERS, assignment
+
+import fxsim
+from fxsim import FixedNetwork, InputError, LearningRate, PrecisionAssignment
+from fxsim.formats import OVERFLOWS, ROUNDINGS
+from fxsim.golden.capture import capture
+from fxsim.nn.optimizer import Optimizer
+from fxsim.nn.precision import MODES, VELOCITIES, quantized_tensors
+
+OPTIMIZER = Optimizer(0.5, 0.0, 4)
+STEPS = 8
+DEFAULTS = {"rounding": "nearest_away", "overflow": "saturate"}
+EVERY = {"rounding": ROUNDINGS, "overflow": OVERFLOWS}
+
+
+def batch():
+    random = np.random.default_rng(0)
+    return random.integers(0, 16, (4, 6, 6, 2)), random.integers(0, 3, 4)
+
+
+def steps(rounding, overflow):
+    """SHA-256 of all tensors of one training step after the other under these modes."""
+    assigned = assignment(rounding=rounding, overflow=overflow)
+    fixed = FixedNetwork(NETWORK, assigned, PARAMETERS, optimizer=OPTIMIZER)
+    for step in range(STEPS):
+        digest = hashlib.sha256()
+        fixed.train_step(
+            *batch(),
+            LearningRate.of(2.0**-4),
+            step,
+            lambda tensor, layer, value, digest=digest: digest.update(value.codes.tobytes()),
+        )
+        yield digest.hexdigest()
+
+
+@cache
+def base(away=None):
+    """The steps with default modes, but for the rounding of one tensor."""
+    return tuple(steps({away: "away"} if away else {}, {}))
+
+
+def honoured(tensor, kind):
+    return MODES[tensor].roundings if kind == "rounding" else MODES[tensor].overflows
+
+
+ACCEPTED = [
+    (tensor, kind, mode)
+    for tensor in MODES
+    for kind in EVERY
+    for mode in honoured(tensor, kind)
+    if mode != DEFAULTS[kind]
+]
+REFUSED = [
+    (tensor, kind, mode)
+    for tensor in MODES
+    for kind in EVERY
+    for mode in EVERY[kind]
+    if mode not in honoured(tensor, kind)
+]
+
+
+def test_the_network_has_every_tensor_and_training_is_repeated():
+    assert quantized_tensors(NETWORK) | set(VELOCITIES) == set(MODES)
+    assert tuple(steps({}, {})) == base()
+
+
+@pytest.mark.parametrize("tensor, kind, mode", ACCEPTED)
+def test_an_accepted_mode_changes_codes(tensor, kind, mode):
+    # a velocity leaves its range only where it is rounded away from zero, see Optimizer
+    away = tensor if tensor in VELOCITIES and kind == "overflow" else None
+    modes = {"rounding": {away: "away"} if away else {}, "overflow": {}}
+    modes[kind] = {**modes[kind], tensor: mode}
+    assert any(changed != default for changed, default in zip(steps(**modes), base(away)))
+
+
+@pytest.mark.parametrize("tensor, kind, mode", REFUSED)
+def test_another_mode_is_refused_by_name(tensor, kind, mode):
+    message = f"{kind} of {tensor} must be {DEFAULTS[kind]}, .* got '{mode}'; leave it out"
+    with pytest.raises(InputError, match=message):
+        assignment(**{kind: {tensor: mode}})
+
+
+@pytest.mark.parametrize("tensor", MODES)
+@pytest.mark.parametrize("kind", EVERY)
+def test_defaults_may_be_said(tensor, kind):
+    said = assignment(**{kind: {tensor: DEFAULTS[kind]}})
+    assert (said.rounding_of(tensor), said.overflow_of(tensor)) == tuple(DEFAULTS.values())
+
+
+def test_a_mode_of_a_tensor_that_the_network_has_not_is_refused():
+    plain = fxsim.Network("plain", (2, 2, 1), (fxsim.Dense(name="d", units=2, relu=False),))
+    absent = set(MODES) - quantized_tensors(plain) - set(VELOCITIES)
+    assert {"activations", "branch", "normalized", "preactivations", "gamma"} <= absent
+    row = assignment().layers["scores"]
+    for tensor in absent:
+        assigned = PrecisionAssignment("plain", {"d": row}, overflow={tensor: "saturate"})
+        with pytest.raises(InputError, match=f"overflow of {tensor}: network 'plain' quantizes no"):
+            assigned.check_network(plain)
+
+
+@pytest.mark.parametrize("tensor", VELOCITIES)
+def test_a_mode_of_velocities_needs_an_optimizer(tensor):
+    assigned = assignment(rounding={tensor: "floor"})
+    FixedNetwork(NETWORK, assigned, PARAMETERS, optimizer=OPTIMIZER)
+    with pytest.raises(InputError, match=f"rounding of {tensor}: there are no velocities"):
+        FixedNetwork(NETWORK, assigned, PARAMETERS)
+
+
+SOURCES = {
+    "quantized_preactivations": "preactivations",
+    "updated_weights": "weights",
+    "updated_bias": "bias",
+    "updated_gamma": "gamma",
+    "updated_beta": "beta",
+    "updates": "accumulators",
+    "bias_updates": "bias_accumulators",
+    "gamma_updates": "gamma_accumulators",
+    "beta_updates": "beta_accumulators",
+}
+
+
+@pytest.mark.parametrize("rounding, overflow", [("floor", "wrap"), ("jam", "saturate_symmetric")])
+def test_the_manifest_agrees_with_the_table(rounding, overflow):
+    given = {
+        "rounding": {tensor: rounding for tensor in MODES if rounding in MODES[tensor].roundings},
+        "overflow": {tensor: overflow for tensor in MODES if overflow in MODES[tensor].overflows},
+    }
+    fixed = FixedNetwork(NETWORK, assignment(**given), PARAMETERS, optimizer=OPTIMIZER)
+    manifest = capture(fixed, *batch(), LearningRate.of(0.5), 0).manifest
+    seen = {"rounding": set(), "overflow": set()}
+    for entry in manifest.tensors:
+        tensor = SOURCES.get(entry.tensor, entry.tensor)
+        without_norm = entry.layer in ("stem", "skip", "sum", "pool", "scores")
+        if tensor not in MODES or tensor == "preactivation_grads" and without_norm:
+            continue
+        for kind, default in DEFAULTS.items():
+            mode = getattr(entry, kind)
+            if mode is None or (entry.tensor.startswith("updated_") and kind == "rounding"):
+                continue
+            assert mode == given[kind].get(tensor, default), (entry.name, kind)
+            seen[kind].add(tensor)
+    parameters = {"weights", "bias", "gamma", "beta"}
+    accumulators = {tensor for tensor in MODES if tensor.endswith("accumulators")}
+    assert seen["rounding"] == set(MODES) - parameters
+    assert seen["overflow"] == set(MODES)
+    assert accumulators <= seen["rounding"]
+
+
+def test_the_contract_has_the_same_table():
+    text = (Path(fxsim.__file__).parent / "numerics.md").read_text(encoding="utf-8")
+    section = text[text.index("**Modes.**") : text.index("**Forward**, layer after layer")]
+    told = {}
+    for names, roundings, overflows in re.findall(r"^\| (`.*`) \| (.*) \| (.*) \|$", section, re.M):
+        for tensor in re.findall(r"`(\w+)`", names):
+            assert tensor not in told
+            told[tensor] = (
+                ROUNDINGS if roundings == "any" else (roundings,),
+                OVERFLOWS if overflows == "any" else (overflows,),
+            )
+    assert told == {tensor: (modes.roundings, modes.overflows) for tensor, modes in MODES.items()}

@@ -1,0 +1,214 @@
+"""Networks are checked where they enter: types, names, numbers, keys, the last layer."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from support.modes_cases import NETWORK
+from support.mutations import WRONG, refusal, spoilt
+
+from fxsim import Conv, Dense, InputError, Network, Pool
+from fxsim.nn import networks
+from fxsim.nn.spec import from_dict, to_dict
+
+SCORES = Dense(name="scores", units=3, relu=False)
+
+
+def network(*layers, shape=(6, 6, 2)):
+    return Network("n", shape, (*layers, SCORES))
+
+
+def table(**layer):
+    row = {"type": "conv", "name": "c", "filters": 4, **layer}
+    last = {"type": "dense", "name": "f", "units": 10, "relu": False}
+    return {"input_shape": [8, 8, 1], "layer": [row, last]}
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: Conv(name="c", filters=True), "layer 'c': filters must be an integer, got True"),
+        (lambda: Conv(name="c", filters=4.0), "filters must be an integer, got 4.0"),
+        (lambda: Conv(name="c", filters=4, kernel="3"), "kernel must be an integer, got '3'"),
+        (lambda: Conv(name="c", filters=4, relu="relu6"), "relu must be True or False"),
+        (lambda: Conv(name="c", filters=4, relu=1), "relu must be True or False, got 1"),
+        (lambda: Conv(name="c", filters=4, batch_norm="false"), "batch_norm must be True or"),
+        (lambda: Conv(name="c", filters=4, dropout="0.5"), "dropout must be a number"),
+        (lambda: Conv(name="c", filters=4, dropout=True), "dropout must be a number, got True"),
+        (lambda: Conv(name="c", filters=4, pool="max"), "pool must be a fxsim.Pool, got 'max'"),
+        (lambda: Conv(name="c", filters=4, input=3), "input must be a text, got 3"),
+        (lambda: Conv(name=7, filters=4), "name must be a text, got 7"),
+        (lambda: Dense(name="d", units=None), "units must be an integer, got None"),
+        (lambda: Pool("max", 2.0), "pool size must be an integer, got 2.0"),
+        (lambda: Network(3, (1, 1, 1), (SCORES,)), "name must be a text, got 3"),
+        (lambda: Network("n", 5, (SCORES,)), "input_shape must be a tuple, got 5"),
+        (lambda: Network("n", "abc", (SCORES,)), "input_shape must be a tuple, got 'abc'"),
+        (lambda: Network("n", (1, 1, 1.0), (SCORES,)), "must be an integer, got 1.0"),
+        (lambda: Network("n", (1, 1, 1), SCORES), "layers must be a tuple"),
+        (lambda: Network("n", (1, 1, 1), ("scores",)), "must be a fxsim.Layer, got 'scores'"),
+    ],
+)
+def test_another_type_is_a_type_error(build, message):
+    with pytest.raises(TypeError, match=message):
+        build()
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: Conv(name="c", filters=0), "filters must be an integer of at least 1, .* got 0"),
+        (lambda: Conv(name="c", filters=2**40), "up to 2147483647, got 1099511627776"),
+        (lambda: Conv(name="c", filters=1, padding=-1), "padding must be an integer of at least 0"),
+        (lambda: Conv(name="c", filters=4, dropout=float("nan")), "dropout must be a finite"),
+        (lambda: Conv(name="c", filters=4, dropout=1), r"dropout must be in \[0, 1\), got 1.0"),
+        (lambda: Conv(name="c 1", filters=4), "layer name 'c 1' must be letters"),
+        (lambda: Conv(name="é", filters=4), "must be letters"),
+        (lambda: Conv(name="c\n", filters=4), "must be letters"),
+        (lambda: Conv(name="", filters=4), "must be letters"),
+        (lambda: Conv(name="c", filters=4, input=""), "layer input '' must be letters"),
+        (lambda: Conv(name="c", filters=4, add=""), "layer add '' must be letters"),
+        (lambda: Pool("mean", 2), "pool kind 'mean' is unknown; .*choose from max, average"),
+        (lambda: Pool(2, "max"), "pool kind 2 is unknown; choose from max, average"),
+        (lambda: network(shape=(6, 6)), "input_shape must have 3 elements, got"),
+        (lambda: network(shape=(6, 0, 2)), "W of input_shape .* at least 1, .* got 0"),
+        (lambda: Network("n", (1, 1, 1), ()), "layers must be at least one"),
+    ],
+)
+def test_a_value_outside_its_range_is_an_input_error(build, message):
+    with pytest.raises(InputError, match=message):
+        build()
+
+
+@pytest.mark.parametrize("value", [value for value in WRONG if not isinstance(value, dict)])
+@pytest.mark.parametrize(
+    "cls, good",
+    [
+        (Conv, {"name": "c", "filters": 4}),
+        (Pool, {"kind": "max", "size": 2}),
+        (Network, {"name": "n", "input_shape": (6, 6, 2), "layers": (SCORES,)}),
+    ],
+)
+def test_any_value_of_any_field_is_taken_or_refused_in_one_line(cls, good, value):
+    for field in dataclasses.fields(cls):
+        refusal(cls, **{**good, field.name: value})
+
+
+def test_numpy_numbers_become_those_of_python():
+    layer = Conv(name="c", filters=np.int64(4), relu=np.True_, dropout=np.float32(0.5))
+    assert (type(layer.filters), type(layer.relu), type(layer.dropout)) == (int, bool, float)
+    assert layer == Conv(name="c", filters=4, dropout=0.5)
+    made = Network("n", [np.int8(6), 6, np.uint16(2)], [layer, SCORES])
+    assert made == network(layer)
+    assert all(type(size) is int for size in made.input_shape)
+    assert type(made.layers) is tuple
+
+
+@pytest.mark.parametrize(
+    "last, positions",
+    [
+        (Conv(name="c", filters=8, kernel=3, padding=1, relu=False), "6 x 6"),
+        (Conv(name="c", filters=8, kernel=6, padding=1, stride=2, relu=False), "2 x 2"),
+        (Conv(name="c", filters=8, kernel=(5), relu=False), "2 x 2"),
+    ],
+)
+def test_a_last_layer_of_more_than_one_position_is_refused(last, positions):
+    with pytest.raises(
+        InputError, match=f"'c' must give one position of class scores, got {positions}"
+    ):
+        Network("n", (6, 6, 3), (last,))
+
+
+def test_a_last_convolution_that_covers_its_input_gives_scores():
+    last = Conv(name="c", filters=8, kernel=6, relu=False)
+    made = Network("n", (6, 6, 3), (last,))
+    assert made.classes == 8
+    assert made.shape("c").output == (1, 1, 8)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"relu": "relu6"}, "layer 'c': relu must be True or False, got 'relu6'"),
+        ({"relu": 6}, "relu must be True or False, got 6"),
+        ({"relu": "false"}, "relu must be True or False, got 'false'"),
+        ({"batch_norm": "false"}, "batch_norm must be True or False, got 'false'"),
+        ({"batch_norm": 0}, "batch_norm must be True or False, got 0"),
+        ({"input": ""}, "layer input '' must be letters"),
+        ({"pool": "max"}, "layer 'c', pool must be a table of keys and values, got 'max'"),
+        ({"pool": {"kind": "max"}}, "layer 'c', pool needs 'size'"),
+        ({"pool": {"kind": "max", "size": 2, "stride": 2}}, "pool: key 'stride' is unknown"),
+        ({"pool": {"kind": "max", "size": True}}, "pool: size must be an integer, got True"),
+        ({"kernels": 3}, "layer 'c': key 'kernels' is unknown; did you mean 'kernel'"),
+        ({"units": 3}, "layer 'c': key 'units' is unknown"),
+        ({"type": "linear"}, "layer 'c': type 'linear' is unknown; choose from conv, dense"),
+        ({"type": None}, "layer 'c': type None is unknown; choose from conv, dense"),
+        ({"dropout": float("nan")}, "dropout must be a finite number, got nan"),
+        ({"filters": 4.0}, "filters must be an integer, got 4.0"),
+    ],
+)
+def test_a_wrong_row_of_a_file_is_an_input_error(change, message):
+    with pytest.raises(InputError, match=message):
+        from_dict(table(**change))
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        ([], r"network must be a table of keys and values, got \[\]"),
+        ({}, "network needs 'input_shape', 'layer'"),
+        ({**table(), "classes": 10}, "network: key 'classes' is unknown"),
+        ({**table(), "input_shape": "883"}, "input_shape must be a tuple, got '883'"),
+        ({**table(), "input_shape": 8}, "input_shape must be a tuple, got 8"),
+        ({**table(), "layer": {}}, "layer must be a list of tables, got {}"),
+        ({**table(), "layer": ["conv"]}, "layer 0 must be a table of keys and values, got 'conv'"),
+        ({**table(), "layer": [{"name": "c"}]}, "layer 'c' needs 'type'"),
+        ({**table(), "layer": [{"type": "conv", "name": "c"}]}, "layer 'c' needs 'filters'"),
+        ({**table(), "layer": []}, "layers must be at least one"),
+        ({**table(), "name": 3}, "name must be a text, got 3"),
+        ({**table(), 3: 3}, "network: keys must be texts, got 3"),
+    ],
+)
+def test_a_wrong_table_of_a_file_is_an_input_error(data, message):
+    with pytest.raises(InputError, match=message):
+        from_dict(data)
+
+
+@pytest.mark.parametrize("name", networks.BUILDERS)
+def test_what_is_written_is_read_back(name):
+    made = networks.build(name)
+    assert from_dict(to_dict(made)) == made
+    assert from_dict(to_dict(NETWORK)) == NETWORK
+
+
+def test_a_table_is_not_changed_by_reading():
+    data = table(pool={"kind": "max", "size": 2})
+    before = copy.deepcopy(data)
+    from_dict(data)
+    assert data == before
+
+
+def test_later_edits_of_the_callers_lists_change_nothing():
+    shape = [6, 6, 2]
+    layers = [Conv(name="c", filters=4), SCORES]
+    made = Network("n", shape, layers)
+    shape[0] = 9
+    layers.pop()
+    assert made.input_shape == (6, 6, 2)
+    assert made.names == ("c", "scores")
+
+
+def test_definitions_have_hashes_and_copies():
+    for value in (NETWORK, NETWORK.layers[0], Pool("max", 2)):
+        assert {value: 1}[copy.deepcopy(value)] == 1
+        assert copy.copy(value) == value
+        assert hash(copy.copy(value)) == hash(value)
+    assert copy.copy(NETWORK).shape("scores") == NETWORK.shape("scores")
+
+
+@given(spoilt(to_dict(NETWORK)))
+@settings(max_examples=500)
+def test_a_spoilt_table_is_read_or_refused_in_one_line(data):
+    error = refusal(from_dict, data)
+    assert error is None or isinstance(error, InputError)
