@@ -21,9 +21,7 @@ UPPER = (
     "fxsim.analysis",
     "fxsim.designs",
     "fxsim.golden",
-    "fxsim.report.tables",
-    "fxsim.report.markdown",
-    "fxsim.report.plots",
+    "fxsim.report",
     "fxsim.experiment.study",
     "fxsim.cli.parser",
     "fxsim.datasets",
@@ -40,12 +38,12 @@ FORBIDDEN = {
         "fxsim.nn.floating.network",
         *UPPER,
     ),
-    "fxsim.datasets": ("fxsim.train", "fxsim.analysis", "fxsim.report.tables", "fxsim.cli.parser"),
+    "fxsim.datasets": ("fxsim.train", "fxsim.analysis", "fxsim.report", "fxsim.cli.parser"),
     "fxsim.nn": UPPER,
-    "fxsim.analysis": ("fxsim.train", "fxsim.report.tables", "fxsim.cli.parser"),
-    "fxsim.train": ("fxsim.report.tables", "fxsim.cli.parser"),
-    "fxsim.golden": ("fxsim.report.tables", "fxsim.cli.parser"),
-    "fxsim.report.tables": ("fxsim.cli.parser",),
+    "fxsim.analysis": ("fxsim.train", "fxsim.report", "fxsim.cli.parser"),
+    "fxsim.train": ("fxsim.report", "fxsim.cli.parser"),
+    "fxsim.golden": ("fxsim.report", "fxsim.cli.parser"),
+    "fxsim.report": ("fxsim.cli.parser",),
 }
 """Layer -> what it must not import, each name with all that is below it."""
 

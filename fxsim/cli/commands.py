@@ -18,9 +18,8 @@ from fxsim.experiment.settings import NAMES, Settings, read_toml
 from fxsim.experiment.stages import SETTINGS_FILE, Experiment, perturbed_name, settings_in
 from fxsim.files import remove_leftovers, write_text
 from fxsim.nn.precision import PrecisionAssignment
-from fxsim.profiles import markdown as profiles_table
-from fxsim.report import markdown, plots
-from fxsim.report import tables as report
+from fxsim.report import markdown, plots, text
+from fxsim.report.profiles import profiles_markdown
 from fxsim.train.checkpoint import Cadence
 from fxsim.train.designs import costs as costs_of
 
@@ -41,9 +40,9 @@ def run(arguments: Namespace) -> None:
             "\nprecision of every tensor (C_o); margin: how much finer or wider than its criterion "
             "asks\n"
         )
-        print(report.assignment_table(PrecisionAssignment.from_dict(chosen["assignment"])))
+        print(text.assignment_table(PrecisionAssignment.from_dict(chosen["assignment"])))
         print("\nbits of an accumulator that adds without loss (C_o)\n")
-        print(report.sums_table(chosen))
+        print(text.sums_table(chosen))
     _print_designs(designs)
     _write_report(experiment.folder, data, study.sensitivity(settings, designs))
 
@@ -66,7 +65,7 @@ def train(arguments: Namespace) -> None:
     if fixed:
         print("\nbits of an accumulator that adds without loss\n")
         print(
-            report.sums_table(
+            text.sums_table(
                 next(row for row in designs if row["design"] == _design_name(arguments))
             )
         )
@@ -84,7 +83,7 @@ def vectors(arguments: Namespace) -> int:
 
 def profiles(arguments: Namespace) -> None:
     """The table of compatibility profiles."""
-    print(profiles_table())
+    print(profiles_markdown())
 
 
 def analyze(arguments: Namespace) -> None:
@@ -92,7 +91,7 @@ def analyze(arguments: Namespace) -> None:
     statistics = Experiment.reopen(
         arguments.out, Progress(sys.stderr), arguments.command_line
     ).analyze()
-    print(report.statistics_table(statistics))
+    print(text.statistics_table(statistics))
     print(
         f"\nwritten to {Path(arguments.out) / 'statistics.npz'}; next: fxsim assign --out "
         f"{arguments.out}"
@@ -104,7 +103,7 @@ def assign(arguments: Namespace) -> None:
     assignment = Experiment.reopen(
         arguments.out, Progress(sys.stderr), arguments.command_line
     ).assign()
-    print(report.assignment_table(assignment))
+    print(text.assignment_table(assignment))
     path = Path(arguments.out) / "assignment.json"
     print(f"\nwritten to {path}; next: fxsim train --out {arguments.out} --assignment {path}")
 
@@ -124,7 +123,7 @@ def cost(arguments: Namespace) -> None:
     print(
         json.dumps(costs.to_dict(), indent=1)
         if arguments.json
-        else f"{costs.network}, design {costs.design}\n\n{report.cost_table(costs)}"
+        else f"{costs.network}, design {costs.design}\n\n{text.cost_table(costs)}"
     )
 
 
@@ -143,7 +142,7 @@ def info(arguments: Namespace) -> None:
     print(
         json.dumps(described | {"cache": cache}, indent=1)
         if arguments.json
-        else report.info_text(described, cache)
+        else text.info_text(described, cache)
     )
 
 
@@ -222,8 +221,8 @@ def _introduce(experiment: Experiment) -> None:
 
 def _print_designs(designs: list[dict]) -> None:
     print("\ndesigns; in brackets the cost as a share of the float one's\n")
-    print(report.designs_table(designs))
-    notable = report.remarks(designs)
+    print(text.designs_table(designs))
+    notable = text.remarks(designs)
     if notable:
         print("\nworth a look", *notable, sep="\n  ")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from fxsim.nn.precision import PrecisionAssignment
-from fxsim.report import tables as report
+from fxsim.report import text
+from fxsim.report.tables import markdown_table
 
 CRITERIA = {
     "GC": "gradients that clip",
@@ -34,33 +35,33 @@ def report_markdown(data: dict, sensitivity: Sequence[dict], plots: Sequence[str
         _introduction(data),
         "## Designs",
         "In brackets the cost as a share of float's. C_A and C_M are for one picture.",
-        table(report.designs_rows(designs)),
+        _table(text.designs_rows(designs)),
     ]
     if sensitivity:
         parts += [
             "## Sensitivity",
             "Bits added to C_o in all tensors, or in one class of them.",
-            table(_sensitivity_rows(sensitivity)),
+            _table(_sensitivity_rows(sensitivity)),
         ]
     if chosen:
         parts += [
             f"## Criteria, measured on {chosen['design']}",
             _CRITERIA_TEXT,
-            table(_criteria_rows(chosen["measured"])),
+            _table(_criteria_rows(chosen["measured"])),
         ]
     if "mismatch" in data:
         parts += ["## Decisions", _mismatch_text(data["mismatch"])]
     if chosen:
-        formats = report.assignment_table(PrecisionAssignment.from_dict(chosen["assignment"]))
+        formats = text.assignment_table(PrecisionAssignment.from_dict(chosen["assignment"]))
         parts += ["## Formats", f"```text\n{formats}\n```"]
     parts += [_picture(name) for name in plots if name.endswith(".png")]
     return "\n\n".join(parts) + "\n"
 
 
-def table(rows: Iterable[Sequence[str]]) -> str:
+def _table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first row is its header."""
     header, *rows = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
+    return markdown_table(header, rows)
 
 
 def _introduction(data: dict) -> str:
@@ -114,7 +115,7 @@ def _criteria_rows(measured: dict) -> list[list[str]]:
                 CRITERIA[criterion],
                 moment,
                 f"{worst['value']:.2%}{spread}",
-                f"{worst['layer']} {report.SYMBOLS[worst['tensor']]}",
+                f"{worst['layer']} {text.SYMBOLS[worst['tensor']]}",
                 f"{worst['bound']:.0%}",
                 f"fails in {failed} of {len(found)}" if failed else "holds",
             ]

@@ -16,7 +16,7 @@ from fxsim.golden.export import Vectors
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.networks import build
 from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
-from fxsim.report import tables as report
+from fxsim.report import text as report
 from fxsim.train.learners import FixedLearner
 
 NARROW = ("--accumulator", "forward=9 bits, tree", "--accumulator", "fc1.weight_grad=40 bits")

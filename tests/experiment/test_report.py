@@ -18,7 +18,8 @@ from fxsim.formats import Format
 from fxsim.nn.networks import build
 from fxsim.nn.precision import SYMBOLS, LayerPrecision, PrecisionAssignment, Reason
 from fxsim.report import markdown, plots
-from fxsim.report import tables as report
+from fxsim.report import text as report
+from fxsim.report.tables import markdown_table, text_table
 from fxsim.train.loop import Epoch
 
 FORMATS = LayerPrecision(
@@ -52,12 +53,33 @@ DESIGNS = [
 
 
 def test_a_table_is_aligned():
-    assert report.table(("name", "n"), [("a", "1,000"), ("longer", "2")]).splitlines() == [
+    rows = [("a", "1,000"), ("longer", "2")]
+    assert text_table(("name", "n"), rows).splitlines() == [
         "name        n",
         "------  -----",
         "a       1,000",
         "longer      2",
     ]
+    assert text_table(None, rows, "rl").splitlines() == ["     a  1,000", "longer  2"]
+    assert text_table(None, []) == ""
+
+
+def test_a_markdown_table_has_the_alignments_in_its_rule_and_escapes_bars():
+    assert markdown_table(("name", "n"), [("a|b", "1")], "lr").splitlines() == [
+        "| name | n |",
+        "| --- | ---: |",
+        "| a\\|b | 1 |",
+    ]
+    assert markdown_table(["name"], []).splitlines() == ["| name |", "| --- |"]
+
+
+@pytest.mark.parametrize("table", [text_table, markdown_table])
+def test_a_table_is_not_laid_out_with_cells_or_letters_missing(table):
+    with pytest.raises(InputError, match="line 2 of the table has 1 cells, line 0 has 2"):
+        table(("name", "n"), [("a", "1"), ("b",)])
+    for align in ("l", "lx", "lrr"):
+        with pytest.raises(InputError, match="align must be one letter"):
+            table(("name", "n"), [("a", "1")], align)
 
 
 def test_the_assignment_table_has_a_row_for_each_tensor_and_its_reason():
