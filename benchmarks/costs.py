@@ -16,8 +16,8 @@ from pathlib import Path
 from runs import write_result
 
 from fxsim.errors import InputError
+from fxsim.experiment.settings import Settings
 from fxsim.experiment.stages import SETTINGS_FILE
-from fxsim.files import read_json
 from fxsim.nn import networks
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.report.tables import text_table
@@ -30,11 +30,11 @@ RELATIVES = {
     "cifar100-resnet": "cifar10-resnet",
     "cifar10-resnet": "cifar100-resnet",
 }
-SETTINGS = ("network", "width", "dataset", "pictures", "epochs", "batch", "learning_rate", "seed")
+SETTINGS = ("network", "width", "dataset", "images", "epochs", "batch", "learning_rate", "seed")
 
 
 def read_run(folder: Path) -> tuple[PrecisionAssignment, dict]:
-    settings = read_json(folder / SETTINGS_FILE)
+    settings = Settings.load(folder / SETTINGS_FILE).to_dict()
     return PrecisionAssignment.load(folder / "assignment.json"), {
         name: settings[name] for name in SETTINGS
     }

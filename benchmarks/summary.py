@@ -24,8 +24,7 @@ CIFAR_STUDIES = {
     "cifar10-convnet-full": "CIFAR-10 ConvNet, {epochs} epochs",
     "cifar10-convnet-criteria": "CIFAR-10 ConvNet, {epochs} epochs, the gradient at the logits by "
     "the criteria alone",
-    "cifar10-resnet-narrow": "CIFAR-10 ResNet, width {width}, {pictures:,} pictures, {epochs} "
-    "epochs",
+    "cifar10-resnet-narrow": "CIFAR-10 ResNet, width {width}, {images:,} images, {epochs} epochs",
 }
 COSTS = {
     "weight_storage": "C_W (Mb)",
@@ -74,9 +73,9 @@ def mismatch_table() -> str:
     for bits in range(2, 9):
         cells = [str(bits)]
         for found in results.values():
-            for pictures in ("train", "test"):
+            for images in ("train", "test"):
                 row = next(
-                    row for row in found if (row["pictures"], row["min_bits"]) == (pictures, bits)
+                    row for row in found if (row["images"], row["min_bits"]) == (images, bits)
                 )
                 cells += [f"{row['bound']:.2g}", f"{row['measured']:.2g}"]
         rows.append(cells)
@@ -123,9 +122,9 @@ def study_table() -> str:
     studies = [result(f"study-cifar10-convnet-{name}") for name in ("narrow", "binarized")]
     header = [""]
     for found in studies:
-        pictures = found["settings"]["pictures"] or 50_000
+        images = found["settings"]["images"] or 50_000
         header += [
-            f"{pictures:,} pictures, {found['settings']['epochs']} epochs: training loss",
+            f"{images:,} images, {found['settings']['epochs']} epochs: training loss",
             "test error",
         ]
     rows = []

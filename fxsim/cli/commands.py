@@ -14,19 +14,21 @@ from fxsim.errors import InputError
 from fxsim.experiment import study
 from fxsim.experiment.progress import Progress
 from fxsim.experiment.results import read_results
-from fxsim.experiment.settings import NAMES, Settings, read_toml
+from fxsim.experiment.settings import NAMES, QUICK, Settings, read_toml
 from fxsim.experiment.stages import SETTINGS_FILE, Experiment, perturbed_name, settings_in
 from fxsim.files import remove_leftovers, write_text
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.report import markdown, plots, text
 from fxsim.report.profiles import profiles_markdown
 from fxsim.train.checkpoint import Cadence
+from fxsim.train.designs import FIXED
 from fxsim.train.designs import costs as costs_of
 
 
 def run(arguments: Namespace) -> None:
     """The whole method, then its tables and plots."""
     settings = _settings(arguments)
+    _refuse_without_effect(arguments, settings)
     progress = Progress(sys.stderr, designs=study.count(settings))
     experiment = _open(arguments, settings, progress)
     _introduce(experiment)
@@ -49,9 +51,11 @@ def run(arguments: Namespace) -> None:
 
 def train(arguments: Namespace) -> None:
     """A float run, or one in fixed point."""
-    fixed = bool(arguments.assignment or arguments.bits is not None or arguments.accumulator)
-    if arguments.only and arguments.bits is None:
-        raise InputError("--only needs --perturb BITS")
+    fixed = bool({"--assignment", "--perturb", "--accumulator"} & arguments.given)
+    if arguments.only is not None and not arguments.bits:
+        raise InputError("--only needs --perturb BITS, a number of bits that is not 0")
+    if fixed:
+        _refuse(arguments, "--output-grad-bits", "on a training in the formats of an assignment")
     assignment = _assignment(arguments) if fixed else None
     progress = Progress(sys.stderr)
     experiment = _experiment(arguments, progress, fixed)
@@ -118,7 +122,9 @@ def cost(arguments: Namespace) -> None:
     if arguments.width is not None:
         given["width"] = arguments.width
     network = Settings.make(**given).build_network()
-    assignment = PrecisionAssignment.load(arguments.assignment) if arguments.assignment else None
+    assignment = None
+    if arguments.assignment is not None:
+        assignment = PrecisionAssignment.load(arguments.assignment)
     costs = costs_of(arguments.design or ("FX" if assignment else "FL"), network, assignment)
     print(
         json.dumps(costs.to_dict(), indent=1)
@@ -148,12 +154,42 @@ def info(arguments: Namespace) -> None:
 
 def _settings(arguments: Namespace, design: str = "FL") -> Settings:
     """The settings that are given, or with --resume those of the folder."""
-    given = (read_toml(arguments.experiment) if arguments.experiment else {}) | _options(arguments)
+    given = _given(arguments)
     settings = settings_in(arguments.out, design) if arguments.resume else None
     if settings is None:
         return Settings.make(**given)
     settings.check_given(given, arguments.out)
     return settings
+
+
+def _given(arguments: Namespace) -> dict:
+    """The settings of the file and of the options, which come before those of the file."""
+    options = _options(arguments)
+    if arguments.experiment is None:
+        return options
+    file = read_toml(arguments.experiment)
+    if options.get("quick"):  # as an option it comes before the epochs and images of the file
+        file = {name: value for name, value in file.items() if name not in QUICK}
+    return file | options
+
+
+def _refuse_without_effect(arguments: Namespace, settings: Settings) -> None:
+    """InputError where an option of `fxsim run` changes nothing beside the other settings."""
+    designs = settings.designs
+    if "FX" not in designs and settings.perturb:
+        _refuse(arguments, "--perturb", f"on the designs {', '.join(designs)}; it is for FX")
+    if "FX" not in designs or not settings.perturb:
+        _refuse(arguments, "--per-class", "without FX in --designs and bits in --perturb")
+    if FIXED.keys().isdisjoint(designs):
+        _refuse(arguments, "--output-grad-bits", f"on the designs {', '.join(designs)}")
+    if arguments.jobs > 1 and len(study.planned(settings)) < 2:
+        _refuse(arguments, "--jobs", "where fewer than two trainings follow the float run")
+
+
+def _refuse(arguments: Namespace, option: str, where: str) -> None:
+    """InputError if `option` is on the command line."""
+    if option in arguments.given:
+        raise InputError(f"{option} has no effect {where}; leave it out")
 
 
 def _open(arguments: Namespace, settings: Settings, progress: Progress) -> Experiment:
@@ -175,7 +211,8 @@ def _experiment(arguments: Namespace, progress: Progress, fixed: bool) -> Experi
     design = _design_name(arguments) if fixed else "FL"
     if not fixed or arguments.resume or not (Path(arguments.out) / SETTINGS_FILE).exists():
         return _open(arguments, _settings(arguments, design), progress)
-    given = [arguments.experiment] if arguments.experiment else list(_options(arguments))
+    given = [arguments.experiment] if arguments.experiment is not None else []
+    given = given or list(_options(arguments))
     if given:
         raise InputError(
             f"a fixed-point run takes the settings of {Path(arguments.out) / SETTINGS_FILE}; "
@@ -214,7 +251,7 @@ def _introduce(experiment: Experiment) -> None:
     weights = sum(network.shape(name).weights for name in network.names)
     experiment.observer.note(
         f"{network.name}, {len(network.layers)} layers, {weights:,} weights, on {dataset.name}: "
-        f"{len(dataset.train_labels):,} pictures of {height}x{width}x{channels} to train, "
+        f"{len(dataset.train_labels):,} images of {height}x{width}x{channels} to train, "
         f"{len(dataset.test_labels):,} to test; {experiment.settings.epochs} epochs"
     )
 
@@ -229,14 +266,14 @@ def _print_designs(designs: list[dict]) -> None:
 
 def _write_report(folder: Path, data: dict, sensitivity: list[dict]) -> None:
     """Plots, and report.md, which shows them; the last line names all files of the run."""
-    pictures = []
+    drawn = []
     try:
-        pictures = plots.write_plots(folder, data["designs"], sensitivity)
+        drawn = plots.write_plots(folder, data["designs"], sensitivity)
     except InputError as error:
         print(f"\nno plots: {error}")
-    write_text(folder / "report.md", markdown.report_markdown(data, sensitivity, pictures))
+    write_text(folder / "report.md", markdown.report_markdown(data, sensitivity, drawn))
     names = ["report.md", "results.json", "curves.csv", "assignment.json", "statistics.npz"]
     print(
         f"\nwritten to {folder}: "
-        f"{', '.join([name for name in names if (folder / name).exists()] + pictures)}"
+        f"{', '.join([name for name in names if (folder / name).exists()] + drawn)}"
     )

@@ -1,4 +1,4 @@
-"""Pictures to train on: the embedded digits, and readers for MNIST, CIFAR-10, CIFAR-100 and SVHN.
+"""Images to train on: the embedded digits, and readers for MNIST, CIFAR-10, CIFAR-100 and SVHN.
 
 Every reader returns a `Dataset` of uint8 pixels `(N, H, W, C)` and uint8 labels `(N,)`.  It checks
 sizes and labels before it hands anything out and unpickles nothing; what is wrong with a file is

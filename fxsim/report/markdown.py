@@ -1,4 +1,4 @@
-"""report.md: what an experiment came to, in tables and pictures."""
+"""report.md: what an experiment came to, in tables and plots."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TITLES = {
 def report_markdown(data: dict, sensitivity: Sequence[dict], plots: Sequence[str]) -> str:
     """The report on the plain data of results.json.
 
-    sensitivity: rows of study.sensitivity.  plots: names of picture files beside it, of which the
+    sensitivity: rows of study.sensitivity.  plots: names of image files beside it, of which the
     PNG ones are shown."""
     designs = data["designs"]
     settings = data["settings"]
@@ -34,7 +34,7 @@ def report_markdown(data: dict, sensitivity: Sequence[dict], plots: Sequence[str
         f"# {settings['network']} on {settings['dataset']}",
         _introduction(data),
         "## Designs",
-        "In brackets the cost as a share of float's. C_A and C_M are for one picture.",
+        "In brackets the cost as a share of float's. C_A and C_M are for one image.",
         _table(text.designs_rows(designs)),
     ]
     if sensitivity:
@@ -54,7 +54,7 @@ def report_markdown(data: dict, sensitivity: Sequence[dict], plots: Sequence[str
     if chosen:
         formats = text.assignment_table(PrecisionAssignment.from_dict(chosen["assignment"]))
         parts += ["## Formats", f"```text\n{formats}\n```"]
-    parts += [_picture(name) for name in plots if name.endswith(".png")]
+    parts += [_plot(name) for name in plots if name.endswith(".png")]
     return "\n\n".join(parts) + "\n"
 
 
@@ -125,17 +125,17 @@ def _criteria_rows(measured: dict) -> list[list[str]]:
 
 def _mismatch_text(mismatch: dict) -> str:
     shares = " and ".join(
-        f"{row['share']:.2%} of {row['pictures']:,} {name} pictures"
+        f"{row['share']:.2%} of {row['images']:,} {name} images"
         for name, row in mismatch["measured"].items()
     )
     return (
         "Criterion EFQN: the trained float network with weights and activations in C_o decides "
         "otherwise than in float on "
-        f"{shares}. The bound on this share, from noise gains over the same training pictures, is "
+        f"{shares}. The bound on this share, from noise gains over the same training images, is "
         f"{mismatch['bound']:.2%}; its target {mismatch['target']:.0%}."
     )
 
 
-def _picture(name: str) -> str:
+def _plot(name: str) -> str:
     title = TITLES[name.partition(".")[0]]
     return f"## {title}\n\n![{title}]({name})"

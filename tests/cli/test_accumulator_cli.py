@@ -10,7 +10,7 @@ from fxsim import Accumulator, FixedNetwork, InputError, LearningRate
 from fxsim.accumulator import Overflows
 from fxsim.cli import parser as cli
 from fxsim.datasets import digits
-from fxsim.experiment import stages
+from fxsim.experiment import training
 from fxsim.formats import Format
 from fxsim.golden.export import Vectors
 from fxsim.nn.init import initial_parameters
@@ -44,14 +44,13 @@ def file(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def few_pictures(monkeypatch):
+def few_images(monkeypatch):
     data = digits()
     few = {
         name: getattr(data, name)[:64]
         for name in ("train_images", "train_labels", "test_images", "test_labels")
     }
-    for module in (stages, __import__("fxsim.datasets", fromlist=["load"])):
-        monkeypatch.setattr(module, "load", lambda name, folder: dataclasses.replace(data, **few))
+    monkeypatch.setattr(training, "load", lambda name, folder: dataclasses.replace(data, **few))
 
 
 def train(folder, file, *more):

@@ -63,7 +63,7 @@ def designs(folder):
 
 
 def test_a_run_writes_its_files_and_no_others(folder):
-    pictures = [
+    plots = [
         f"{name}.{suffix}"
         for name in ("bits", "curves", "ranges", "sensitivity")
         for suffix in ("png", "svg")
@@ -78,7 +78,7 @@ def test_a_run_writes_its_files_and_no_others(folder):
             "report.md",
             "results.json",
             "statistics.npz",
-            *pictures,
+            *plots,
         ]
     )
 

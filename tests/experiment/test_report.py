@@ -224,7 +224,7 @@ def measured():
     }
 
 
-def report_of(designs, sensitivity=(), pictures=(), **more):
+def report_of(designs, sensitivity=(), plot_files=(), **more):
     settings = dataclasses.asdict(Settings.make(network="mnist-convnet"))
     designs = [
         {
@@ -235,15 +235,15 @@ def report_of(designs, sensitivity=(), pictures=(), **more):
         for row in designs
     ]
     return markdown.report_markdown(
-        {"settings": settings, "designs": designs, **more}, sensitivity, pictures
+        {"settings": settings, "designs": designs, **more}, sensitivity, plot_files
     )
 
 
-def test_the_report_has_the_tables_and_shows_the_pictures():
+def test_the_report_has_the_tables_and_shows_the_plots():
     mismatch = {
         "target": 0.01,
         "bound": 0.008,
-        "measured": {"test": {"pictures": 360, "share": 0.0125}},
+        "measured": {"test": {"images": 360, "share": 0.0125}},
     }
     rows = [*DESIGNS, design("FX C_o", assignment=ASSIGNMENT.to_dict(), measured=measured())]
     lines = report_of(
@@ -260,7 +260,7 @@ def test_the_report_has_the_tables_and_shows_the_pictures():
     assert [line.split(" | ")[3:] for line in lines if line.startswith("| RQB |")] == [
         ["3.00% ± 4.00%", "conv1 G^W", "1%", "holds |"]
     ]
-    assert any("1.25% of 360 test pictures" in line and "0.80%" in line for line in lines)
+    assert any("1.25% of 360 test images" in line and "0.80%" in line for line in lines)
     assert [line for line in lines if line.startswith("![")] == [
         "![Convergence](curves.png)",
         "![Ranges and steps over the values' magnitudes](ranges.png)",
@@ -342,7 +342,7 @@ class Terminal(io.StringIO):
 
 
 def follow(stream, monkeypatch):
-    """A training of 2 epochs of 3 steps of 32 pictures, 1 s each."""
+    """A training of 2 epochs of 3 steps of 32 images, 1 s each."""
     progress = Progress(stream, designs=2)
     clock = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
