@@ -312,13 +312,26 @@ def _checked(name: str, value):
 
     InputError where it is of another or out of range.
     """
-    kind = _KINDS[name]
-    if kind is tuple:
+    if _KINDS[name] is tuple:
         return _checked_items(name, value)
+    value = _typed(name, value)
+    _check_range(name, value)
+    return value
+
+
+def _typed(name: str, value):
+    kind = _KINDS[name]
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
         raise InputError(f"{name} must be {_NOUN[kind]}, got {reprlib.repr(value)}")
-    if kind is str and not value:
+    try:
+        return kind(value)
+    except OverflowError:  # an integer that no float holds
+        raise InputError(f"{name} must be a number, got {reprlib.repr(value)}") from None
+
+
+def _check_range(name: str, value) -> None:
+    if value == "":
         raise InputError(f"{name} must not be empty; name one or leave it out")
     if name == "dataset":
         choice("dataset", value, DATASETS)
@@ -328,10 +341,6 @@ def _checked(name: str, value):
         raise InputError(f"target must lie between 0 and 1, got {value}")
     if name == "width" and not (math.isfinite(value) and 0 < value <= MAX_WIDTH):
         raise InputError(f"width must be above 0 and at most {MAX_WIDTH}, got {value}")
-    try:
-        return kind(value)
-    except OverflowError:  # an integer that no float holds
-        raise InputError(f"{name} must be a number, got {reprlib.repr(value)}") from None
 
 
 def _checked_items(name: str, value) -> tuple:

@@ -20,14 +20,14 @@ METRICS = {
 """Metric -> the paper's symbol and unit: bits, one-bit full adders."""
 
 NOTABLE_OVERFLOWS = 0.01
-"""Overflows of an accumulator per sum, above which they are told."""
+"""Overflows of an accumulator per sum, above which they are reported."""
 
 MOST_NAMED = 3
 """Designs that a remark names."""
 
 NOTABLE_CLIPPING = 0.05
 NOTABLE_FLUSHING = 0.5
-"""Shares of a tensor's elements above which its clipping or flushing is told.
+"""Shares of a tensor's elements above which its clipping or flushing is reported.
 
 5 % is criterion GC's bound.
 """
