@@ -19,8 +19,7 @@ from runs import write_result
 from fxsim.analysis.assign import assign_bits, assignment_mismatch_bound
 from fxsim.analysis.mismatch import mismatch
 from fxsim.experiment.settings import Settings
-from fxsim.experiment.stages import Experiment, nested
-from fxsim.files import read_arrays
+from fxsim.experiment.stages import Experiment
 from fxsim.nn.floating.network import FloatNetwork
 
 MIN_BITS = range(2, 9)
@@ -68,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         experiment = Experiment(settings, folder)
         experiment.train_float()
-        parameters = nested(read_arrays(experiment.path("float.npz")))
+        parameters = experiment.float_parameters()
         for name in ("train", "test"):
             images = getattr(experiment.dataset, f"{name}_images")[:MOST_IMAGES]
             rows += compare(experiment, parameters, name, images)

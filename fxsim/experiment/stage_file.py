@@ -1,12 +1,20 @@
-"""The JSON files that one stage writes and another reads: kind, version and keys are checked."""
+"""The files that one stage writes and another reads.
+
+The kind, the version and the keys of a JSON file are checked.  A file of arrays also holds the
+settings of its training, so that it is not taken for one of another training.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+import reprlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from fxsim.errors import InputError, choice
-from fxsim.files import read_json
+from fxsim.files import read_arrays, read_json, write_arrays
 
 HEAD = ("kind", "version")
 
@@ -50,6 +58,51 @@ def check_keys(what: str, row: dict, required: Collection[str], more: Collection
     missing = [key for key in required if key not in row]
     if missing:
         raise InputError(f"{what} {missing[0]!r} is missing; the file was cut or edited")
+
+
+TEXT = "text"
+"""The array with the kind, the version and the settings, as JSON in UTF-8 (uint8)."""
+
+
+def write_stage_arrays(
+    path: str | Path, kind: str, version: int, settings: dict, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Write an .npz of `arrays`, with the kind, the version and the settings of the training."""
+    text = json.dumps({"kind": kind, "version": version, "settings": settings})
+    write_arrays(path, {**arrays, TEXT: np.frombuffer(text.encode(), np.uint8)})
+
+
+def read_stage_arrays(
+    path: str | Path, kind: str, version: int, settings: dict
+) -> dict[str, np.ndarray]:
+    """The arrays that `write_stage_arrays` wrote.
+
+    Raises:
+        InputError: the file cannot be read, or is of another kind or version, or of a training
+            with other settings.
+    """
+    arrays = read_arrays(path)
+    again = "run `fxsim train` again, in another folder"
+    try:
+        text = json.loads(arrays.pop(TEXT).tobytes())
+        found = text["kind"], text["version"]
+        stored = text["settings"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise InputError(f"{path} is no file of kind {kind!r}; {again}") from None
+    if found != (kind, version):
+        raise InputError(
+            f"{path} is {reprlib.repr(found[0])}, version {reprlib.repr(found[1])}; this fxsim "
+            f"reads {kind!r}, version {version}; {again}"
+        )
+    own = json.loads(json.dumps(settings))  # tuples to lists, as they come back
+    for name, value in own.items():
+        if not isinstance(stored, dict) or name not in stored or stored[name] != value:
+            there = stored.get(name) if isinstance(stored, dict) else None
+            raise InputError(
+                f"{path} is of another training: {name} is {reprlib.repr(there)} there, "
+                f"{reprlib.repr(value)} here; {again}"
+            )
+    return arrays
 
 
 def _read(path: str | Path):

@@ -31,9 +31,11 @@ from fxsim.errors import InputError
 from fxsim.experiment import results
 from fxsim.experiment.results import Outcome
 from fxsim.experiment.settings import Settings
+from fxsim.experiment.stage_file import read_stage_arrays, write_stage_arrays
 from fxsim.experiment.training import TrainingSetup
-from fxsim.files import make_folder, read_arrays, write_arrays
+from fxsim.files import make_folder
 from fxsim.nn.floating.network import FloatNetwork
+from fxsim.nn.init import Parameters
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Network, to_dict
 from fxsim.train import checkpoint, designs
@@ -43,6 +45,10 @@ from fxsim.train.loop import Epoch, Position
 from fxsim.train.measured import measured
 
 SETTINGS_FILE = "experiment.json"
+PARAMETERS = "float.npz"
+GRADIENTS = "gradients.npz"
+ARRAY_KINDS = {PARAMETERS: "fxsim float run", GRADIENTS: "fxsim gradient statistics"}
+ARRAYS_VERSION = 1
 PLOTS = ("curves", "bits", "ranges", "sensitivity")
 DERIVED = (
     "statistics.npz",
@@ -164,10 +170,22 @@ class Experiment:
             *checkpoint.of_others(self.folder, "FL"),
         ):
             path.unlink(missing_ok=True)
-        write_arrays(self.path("float.npz"), _flat(learner.network.parameters))
-        write_arrays(self.path("gradients.npz"), {"state": gradients.state})
+        self._write_arrays(PARAMETERS, _flat(learner.network.parameters))
+        self._write_arrays(GRADIENTS, {"state": gradients.state})
         self.settings.save(self.path(SETTINGS_FILE))
         return self.finish(outcome, self.open_results())
+
+    def float_parameters(self) -> Parameters:
+        """The parameters that the float run ended with, from float.npz."""
+        return nested(self._read_arrays(PARAMETERS))
+
+    def _write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        kind = ARRAY_KINDS[name]
+        write_stage_arrays(self.path(name), kind, ARRAYS_VERSION, self.settings.to_dict(), arrays)
+
+    def _read_arrays(self, name: str) -> dict[str, np.ndarray]:
+        kind = ARRAY_KINDS[name]
+        return read_stage_arrays(self.path(name), kind, ARRAYS_VERSION, self.settings.to_dict())
 
     def analyze(self) -> Statistics:
         """Noise gains, singular values and ranges of the trained float network.
@@ -175,10 +193,8 @@ class Experiment:
         Writes statistics.npz.
         """
         self.observer.note("measuring noise gains and singular values")
-        parameters = nested(read_arrays(self.path("float.npz")))
-        statistics = self.measure(
-            parameters, self.dataset.train_images[: self.settings.gain_samples]
-        )
+        images = self.dataset.train_images[: self.settings.gain_samples]
+        statistics = self.measure(self.float_parameters(), images)
         statistics.save(self.path("statistics.npz"))
         return statistics
 
@@ -197,8 +213,8 @@ class Experiment:
 
     def _gradients(self) -> GradientStatistics:
         gradients = GradientStatistics(self.network)
-        path = self.path("gradients.npz")
-        state = read_arrays(path).get("state")
+        path = self.path(GRADIENTS)
+        state = self._read_arrays(GRADIENTS).get("state")
         if state is None or state.shape != gradients.state.shape:
             raise InputError(
                 f"{path} does not fit network {self.network.name!r}; "
@@ -225,9 +241,7 @@ class Experiment:
 
         The training images are those that the bound's noise gains were taken over; there are as
         many test images."""
-        network = FloatNetwork(
-            self.network, nested(read_arrays(self.path("float.npz"))), np.float64
-        )
+        network = FloatNetwork(self.network, self.float_parameters(), np.float64)
         bound = assignment_rules.assignment_mismatch_bound(
             self.network, Statistics.load(self.path("statistics.npz"), self.network), assignment
         )
@@ -245,11 +259,13 @@ class Experiment:
         return {"target": self.settings.target, "bound": float(bound), "measured": measured}
 
     def train_fixed(self, assignment: PrecisionAssignment, design: str = "FX C_o") -> Outcome:
-        """A run in true fixed point from the same initial parameters, on the images in the same order."""
+        """A run in fixed point from the same initial parameters, on the images in the same order."""
         return self.train(Training(design, "FX", assignment, measured=True))
 
     def train(self, training: Training) -> Outcome:
-        """A run of any design but FL, from the same initial parameters, on the images in the same order."""
+        """A run of any design but FL, from the same initial parameters, on the images in the same
+        order.
+        """
         if done := self.done(training):
             return done
         earlier = self.open_results()

@@ -309,7 +309,7 @@ def test_costs_of_a_fixed_point_design_need_an_assignment(folder, capsys):
 
 INTERRUPTED = """
 import multiprocessing, os, signal, sys, time
-from fxsim import study
+from fxsim.experiment import study
 if __name__ == "__main__":
     with study.processes(2) as executor:
         futures = [executor.submit(time.sleep, 300) for _ in range(4)]

@@ -16,8 +16,10 @@ from fxsim.errors import InputError
 from fxsim.experiment import training
 from fxsim.experiment.replay import replay
 from fxsim.experiment.settings import Settings
+from fxsim.experiment.stage_file import read_stage_arrays, write_stage_arrays
 from fxsim.experiment.stages import Experiment
 from fxsim.experiment.training import TrainingSetup, training_images
+from fxsim.files import write_arrays
 from fxsim.golden.manifest import Manifest
 from fxsim.nn.precision import PrecisionAssignment
 
@@ -248,3 +250,30 @@ def test_experiments_share_the_setup(tmp_path):
     experiment = Experiment(settings, tmp_path)
     assert experiment.dataset is experiment.setup.dataset
     assert len(experiment.dataset.train_labels) == 70
+
+
+@pytest.mark.parametrize("name", ["float.npz", "gradients.npz"])
+def test_arrays_of_another_training_are_refused(name, run, tmp_path, capsys):
+    folder, _ = run
+    copy = Path(shutil.copytree(folder, tmp_path / "run"))
+    settings = Settings.load(copy / "experiment.json")
+    dataclasses.replace(settings, seed=1).save(copy / "experiment.json")
+    other = {"float.npz": "gradients.npz", "gradients.npz": "float.npz"}[name]
+    experiment = Experiment.reopen(copy)
+    experiment._write_arrays(other, Experiment.reopen(folder)._read_arrays(other))
+    assert cli.main(["analyze", "--out", str(copy)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{name} is of another training: seed is 0 there, 1 here" in line
+
+
+def test_arrays_without_kind_and_version_are_refused(run, tmp_path):
+    folder, _ = run
+    copy = Path(shutil.copytree(folder, tmp_path / "run"))
+    settings = Settings.load(copy / "experiment.json").to_dict()
+    arrays = read_stage_arrays(copy / "float.npz", "fxsim float run", 1, settings)
+    write_stage_arrays(copy / "float.npz", "fxsim float run", 2, settings, arrays)
+    with pytest.raises(InputError, match="'fxsim float run', version 2; this fxsim reads .* 1"):
+        Experiment.reopen(copy).float_parameters()
+    write_arrays(copy / "float.npz", arrays)
+    with pytest.raises(InputError, match="is no file of kind 'fxsim float run'"):
+        Experiment.reopen(copy).float_parameters()
