@@ -227,7 +227,7 @@ def convolution_rows(network, rates: dict, batch: int, repeats: int) -> list[dic
                 what: getattr(work, what)
                 for what in whats
                 if what != "input_grad" or name != network.names[0]
-            }  # a picture needs no gradient
+            }  # an image needs no gradient
             for what, seconds in best_seconds(chosen, repeats, pause=0.0).items():
                 path = work.path_of(what, batch)
                 rate = batch * work.shape.macs / seconds / 1e9

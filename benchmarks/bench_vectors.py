@@ -3,7 +3,7 @@ check a dump of it.
 
     python benchmarks/bench_vectors.py [--json FILE] [--repeats 3]
 
-Each command runs in a process of its own, start included, on pictures of random pixels; the least
+Each command runs in a process of its own, start included, on images of random pixels; the least
 of the repeats counts, after one round that compiles kernels.  Before a time is taken, the commands'
 exit codes and results are checked: a right dump is equal; one with the last bits of a tensor
 flipped is not, and the search for what explains it goes through all it has."""
@@ -29,15 +29,15 @@ from fxsim.kernels.threads import thread_count
 from fxsim.nn.networks import cifar10_convnet
 
 BATCH = 4
-PICTURES = 8
+IMAGES = 8
 RECORD = 3073
 TARGET = 10
 SPOILT = ("conv2.weight_grads", "fc1.preactivations")
 
 
-def write_pictures(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     """CIFAR-10's binary files with random pixels."""
-    records = np.random.default_rng(0).integers(0, 256, (PICTURES, RECORD)).astype(np.uint8)
+    records = np.random.default_rng(0).integers(0, 256, (IMAGES, RECORD)).astype(np.uint8)
     records[:, 0] %= 10
     folder.mkdir()
     for name in (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"):
@@ -79,7 +79,7 @@ def works(folder: Path) -> dict:
     """What is measured -> a function that does it."""
     network = cifar10_convnet()
     exported = folder / "vectors"
-    write_pictures(folder / "cifar10")
+    write_images(folder / "cifar10")
     assignment(network).save(folder / "assignment.json")
     export = (
         "export",

@@ -16,11 +16,12 @@ from pathlib import Path
 from runs import write_result
 
 from fxsim.errors import InputError
+from fxsim.experiment.settings import Settings
 from fxsim.experiment.stages import SETTINGS_FILE
-from fxsim.files import read_json
 from fxsim.nn import networks
 from fxsim.nn.precision import PrecisionAssignment
-from fxsim.report import tables as report
+from fxsim.report.tables import text_table
+from fxsim.report.text import METRICS
 from fxsim.train.designs import DESIGNS, FIXED, costs
 
 RELATIVES = {
@@ -29,11 +30,11 @@ RELATIVES = {
     "cifar100-resnet": "cifar10-resnet",
     "cifar10-resnet": "cifar100-resnet",
 }
-SETTINGS = ("network", "width", "dataset", "pictures", "epochs", "batch", "learning_rate", "seed")
+SETTINGS = ("network", "width", "dataset", "images", "epochs", "batch", "learning_rate", "seed")
 
 
 def read_run(folder: Path) -> tuple[PrecisionAssignment, dict]:
-    settings = read_json(folder / SETTINGS_FILE)
+    settings = Settings.load(folder / SETTINGS_FILE).to_dict()
     return PrecisionAssignment.load(folder / "assignment.json"), {
         name: settings[name] for name in SETTINGS
     }
@@ -66,23 +67,13 @@ def main() -> None:
     runs = {assignment.network: (assignment, settings) for assignment, settings in found}
     rows = [row for name in RELATIVES for row in cost_rows(name, runs)]
     write_result("costs", rows=rows)
-    print(
-        report.table(
-            ("network", "design", "C_W [Mb]", "C_A [Mb]", "C_M [GFA]", "C_C [Mb]"),
-            [
-                [
-                    row["network"],
-                    row["design"],
-                    *(
-                        f"{row[metric] / unit:,.3g}"
-                        for metric, unit in zip(report.METRICS, (1e6, 1e6, 1e9, 1e6))
-                    ),
-                ]
-                for row in rows
-            ],
-            2,
-        )
-    )
+    header = ("network", "design", "C_W [Mb]", "C_A [Mb]", "C_M [GFA]", "C_C [Mb]")
+    print(text_table(header, map(_cells, rows), "llrrrr"))
+
+
+def _cells(row: dict) -> list[str]:
+    units = zip(METRICS, (1e6, 1e6, 1e9, 1e6))
+    return [row["network"], row["design"], *(f"{row[name] / unit:,.3g}" for name, unit in units)]
 
 
 if __name__ == "__main__":

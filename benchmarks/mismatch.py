@@ -3,8 +3,8 @@
     python benchmarks/mismatch.py --network digits-convnet --seed 0
 
 Trains the float network, assigns weights and activations for each B_min, quantizes them, and counts
-the pictures that float and fixed-point feed-forward decide differently.  The bound is an
-expectation over inputs, so noise gains and mismatch are taken over the same pictures: the training
+the images that float and fixed-point feed-forward decide differently.  The bound is an
+expectation over inputs, so noise gains and mismatch are taken over the same images: the training
 set, then the test set. Writes benchmarks/results/mismatch-NETWORK.json.
 """
 
@@ -19,31 +19,28 @@ from runs import write_result
 from fxsim.analysis.assign import assign_bits, assignment_mismatch_bound
 from fxsim.analysis.mismatch import mismatch
 from fxsim.experiment.settings import Settings
-from fxsim.experiment.stages import Experiment, nested
-from fxsim.files import read_arrays
+from fxsim.experiment.stages import Experiment
 from fxsim.nn.floating.network import FloatNetwork
 
 MIN_BITS = range(2, 9)
-MOST_PICTURES = 2000
+MOST_IMAGES = 2000
 
 
-def compare(
-    experiment: Experiment, parameters: dict, name: str, pictures: np.ndarray
-) -> list[dict]:
-    """One row for each B_min: the bound and the share of `pictures` decided differently."""
+def compare(experiment: Experiment, parameters: dict, name: str, images: np.ndarray) -> list[dict]:
+    """One row for each B_min: the bound and the share of `images` decided differently."""
     network = experiment.network
     pixel_max = experiment.dataset.pixel_max
-    statistics = experiment.measure(parameters, pictures)
+    statistics = experiment.measure(parameters, images)
     view = FloatNetwork(network, parameters, np.float64)
     rows = []
     for bits in MIN_BITS:
         assignment = assign_bits(network, statistics, bits)
         rows.append(
             {
-                "pictures": name,
-                "count": len(pictures),
+                "images": name,
+                "count": len(images),
                 "min_bits": bits,
-                "measured": mismatch(view, assignment, pictures, pixel_max),
+                "measured": mismatch(view, assignment, images, pixel_max),
                 "bound": float(assignment_mismatch_bound(network, statistics, assignment)),
             }
         )
@@ -70,10 +67,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         experiment = Experiment(settings, folder)
         experiment.train_float()
-        parameters = nested(read_arrays(experiment.path("float.npz")))
+        parameters = experiment.float_parameters()
         for name in ("train", "test"):
-            pictures = getattr(experiment.dataset, f"{name}_images")[:MOST_PICTURES]
-            rows += compare(experiment, parameters, name, pictures)
+            images = getattr(experiment.dataset, f"{name}_images")[:MOST_IMAGES]
+            rows += compare(experiment, parameters, name, images)
     write_result(f"mismatch-{arguments.network}", settings=settings.to_dict(), rows=rows)
 
 

@@ -4,7 +4,7 @@ bits?
     python benchmarks/resnet_steps.py --run RUN --data ~/data/cifar-10-batches-bin
 
 RUN: a folder of `fxsim run` or `fxsim assign` of the same network at any width; its assignment.json
-gives the formats. Weights start from the run's seed, pictures are the data set's first, whole
+gives the formats. Weights start from the run's seed, images are the data set's first, whole
 batches in order.  Each number of threads has a process of its own.  Writes
 benchmarks/results/steps-NETWORK.json, and ends with 1 where the fingerprints differ."""
 
@@ -24,7 +24,6 @@ from fxsim.datasets import load
 from fxsim.experiment.settings import Settings
 from fxsim.experiment.stages import SETTINGS_FILE
 from fxsim.factors import LearningRate
-from fxsim.files import read_json
 from fxsim.nn import networks
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
@@ -39,7 +38,7 @@ def steps(arguments: argparse.Namespace) -> dict:
 
     Loss and seconds of each, fingerprint of all weights after each.
     """
-    settings = Settings.make(**read_json(arguments.run / SETTINGS_FILE))
+    settings = Settings.load(arguments.run / SETTINGS_FILE)
     assignment = arguments.run / "assignment.json"
     network = networks.build(settings.network)
     data = load(settings.dataset, arguments.data)

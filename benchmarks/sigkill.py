@@ -34,7 +34,7 @@ RUN = (
     "0.5",
     "--epochs",
     "3",
-    "--pictures",
+    "--images",
     "512",
     "--batch",
     "64",

@@ -15,6 +15,7 @@ from pathlib import Path
 from fxsim.experiment.stages import perturbed_name
 from fxsim.files import write_text
 from fxsim.nn.precision import PERTURBATION_CLASSES
+from fxsim.report.tables import markdown_table
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -23,8 +24,7 @@ CIFAR_STUDIES = {
     "cifar10-convnet-full": "CIFAR-10 ConvNet, {epochs} epochs",
     "cifar10-convnet-criteria": "CIFAR-10 ConvNet, {epochs} epochs, the gradient at the logits by "
     "the criteria alone",
-    "cifar10-resnet-narrow": "CIFAR-10 ResNet, width {width}, {pictures:,} pictures, {epochs} "
-    "epochs",
+    "cifar10-resnet-narrow": "CIFAR-10 ResNet, width {width}, {images:,} images, {epochs} epochs",
 }
 COSTS = {
     "weight_storage": "C_W (Mb)",
@@ -45,10 +45,8 @@ def result(name: str) -> dict | None:
 def claim_table() -> str:
     """Training loss and test error of each design, mean over the seeds, for both networks."""
     results = [result(f"claim-{network}-convnet") for network in ("digits", "mnist")]
-    rows = [
-        "| design | digits: training loss | test error | MNIST: training loss | test error |",
-        "|" + " --- |" * 5,
-    ]
+    header = ["design", "digits: training loss", "test error", "MNIST: training loss", "test error"]
+    rows = []
     for design in DESIGNS:
         cells = [design.replace("FX ", "")]
         for found in results:
@@ -59,8 +57,8 @@ def claim_table() -> str:
                 f"{loss['mean']:.4f} ± {loss['stdev']:.4f}",
                 f"{100 * error['mean']:.2f} ± {100 * error['stdev']:.2f} %",
             ]
-        rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+        rows.append(cells)
+    return markdown_table(header, rows)
 
 
 def mismatch_table() -> str:
@@ -68,54 +66,52 @@ def mismatch_table() -> str:
     results = {
         network: result(f"mismatch-{network}-convnet")["rows"] for network in ("digits", "mnist")
     }
-    rows = [
-        "| B_min | digits, training: bound | measured | test: bound | measured "
-        "| MNIST, training: bound | measured | test: bound | measured |",
-        "|" + " --- |" * 9,
-    ]
+    header = ["B_min"]
+    for dataset in ("digits", "MNIST"):
+        header += [f"{dataset}, training: bound", "measured", "test: bound", "measured"]
+    rows = []
     for bits in range(2, 9):
         cells = [str(bits)]
         for found in results.values():
-            for pictures in ("train", "test"):
+            for images in ("train", "test"):
                 row = next(
-                    row for row in found if (row["pictures"], row["min_bits"]) == (pictures, bits)
+                    row for row in found if (row["images"], row["min_bits"]) == (images, bits)
                 )
                 cells += [f"{row['bound']:.2g}", f"{row['measured']:.2g}"]
-        rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+        rows.append(cells)
+    return markdown_table(header, rows)
 
 
 def cifar_table() -> str:
     """FL and FX with C_o side by side, from the studies that train only these."""
-    rows = [
-        "| network | runs | FL: training loss | test error | FX: training loss | test error |",
-        "|" + " --- |" * 6,
-    ]
+    header = ["network", "runs"]
+    for design in ("FL", "FX"):
+        header += [f"{design}: training loss", "test error"]
+    rows = []
     for name, what in CIFAR_STUDIES.items():
         found = result(f"study-{name}")
         cells = [what.format(**found["settings"]), str(len(found["settings"]["seed"]))]
         for design in ("FL", "FX C_o"):
             cells += _outcome(next(row for row in found["summary"] if row["design"] == design), 4)
-        rows.append(_row(cells))
-    return "\n".join(rows)
+        rows.append(cells)
+    return markdown_table(header, rows)
 
 
 def costs_of_fx_table() -> str:
     """The four costs of the CIFAR-10 ConvNet at full width beside those of the paper's table."""
     runs = {run["design"]: run["costs"] for run in result("study-cifar10-convnet-full")["runs"]}
-    rows = [_row(["", *COSTS.values()]), "|" + " --- |" * 5]
+    rows = []
     measured = [[_unit(runs[design], cost) for cost in COSTS] for design in ("FL", "FX C_o")]
     for what, numbers in (
         ("FL", measured[0]),
         ("FX", measured[1]),
         ("FX, published", PUBLISHED_FX),
     ):
-        rows.append(_row([what, *(f"{number:.3g}" for number in numbers)]))
+        rows.append([what, *(f"{number:.3g}" for number in numbers)])
     for what, numbers in (("FL / FX", measured[1]), ("FL / FX, published", PUBLISHED_FX)):
-        rows.append(
-            _row([what, *(f"{full / number:.1f}" for full, number in zip(measured[0], numbers))])
-        )
-    return "\n".join(rows)
+        ratios = (full / number for full, number in zip(measured[0], numbers))
+        rows.append([what, *(f"{ratio:.1f}" for ratio in ratios)])
+    return markdown_table(["", *COSTS.values()], rows)
 
 
 def study_table() -> str:
@@ -126,12 +122,12 @@ def study_table() -> str:
     studies = [result(f"study-cifar10-convnet-{name}") for name in ("narrow", "binarized")]
     header = [""]
     for found in studies:
-        pictures = found["settings"]["pictures"] or 50_000
+        images = found["settings"]["images"] or 50_000
         header += [
-            f"{pictures:,} pictures, {found['settings']['epochs']} epochs: training loss",
+            f"{images:,} images, {found['settings']['epochs']} epochs: training loss",
             "test error",
         ]
-    rows = [_row(header), "|" + " --- |" * 5]
+    rows = []
     for design in ("FL", "FX C_o", "BN", "SQ", "TG"):
         cells = [
             _outcome(row, 3)
@@ -139,8 +135,8 @@ def study_table() -> str:
             for row in found["summary"]
             if row["design"] == design
         ]
-        rows.append(_row([design, *cells[0], *(cells[1] if cells[1:] else ["", ""])]))
-    return "\n".join(rows)
+        rows.append([design, *cells[0], *(cells[1] if cells[1:] else ["", ""])])
+    return markdown_table(header, rows)
 
 
 def sensitivity_table() -> str:
@@ -148,28 +144,22 @@ def sensitivity_table() -> str:
     C_o's tensors.
     """
     found = {row["design"]: row for row in result("study-cifar10-convnet-narrow")["summary"]}
-    rows = [
-        _row(["bits", "all tensors", *(only.replace("_", " ") for only in PERTURBATION_CLASSES)]),
-        "|" + " --- |" * 6,
-    ]
+    classes = [only.replace("_", " ") for only in PERTURBATION_CLASSES]
+    rows = []
     for bits in (-2, -1, 0, 1):
         names = [perturbed_name(bits, only) for only in (None, *PERTURBATION_CLASSES)]
-        rows.append(
-            _row(
-                [f"{bits:+d}" if bits else "C_o", *(_outcome(found[name], 3)[1] for name in names)]
-            )
-        )
-    return "\n".join(rows)
+        errors = (_outcome(found[name], 3)[1] for name in names)
+        rows.append([f"{bits:+d}" if bits else "C_o", *errors])
+    return markdown_table(["bits", "all tensors", *classes], rows)
 
 
 def costs_table() -> str:
     """The four costs of every design of the paper's networks."""
-    rows = [_row(["network", "design", *COSTS.values()]), "|" + " --- |" * 6]
-    for row in result("costs")["rows"]:
-        rows.append(
-            _row([row["network"], row["design"], *(f"{_unit(row, cost):.3g}" for cost in COSTS)])
-        )
-    return "\n".join(rows)
+    rows = [
+        [row["network"], row["design"], *(f"{_unit(row, cost):.3g}" for cost in COSTS)]
+        for row in result("costs")["rows"]
+    ]
+    return markdown_table(["network", "design", *COSTS.values()], rows)
 
 
 def same_bits_table() -> str:
@@ -177,25 +167,18 @@ def same_bits_table() -> str:
     kills = result("sigkill")
     steps = result("steps-cifar10-resnet")
     threads = " and ".join(str(run["threads"]) for run in steps["runs"])
-    return "\n".join(
+    rows = [
         [
-            "| what | equal |",
-            "| --- | --- |",
-            _row(
-                [
-                    "weights and results of a run killed at a random moment (SIGKILL) and resumed",
-                    f"{kills['identical']} of {kills['kills']}",
-                ]
-            ),
-            _row(
-                [
-                    f"{len(steps['runs'][0]['steps'])} steps of `{steps['runs'][0]['network']}` at "
-                    f"full width with {threads} threads",
-                    "yes" if steps["same_bits"] else "no",
-                ]
-            ),
-        ]
-    )
+            "weights and results of a run killed at a random moment (SIGKILL) and resumed",
+            f"{kills['identical']} of {kills['kills']}",
+        ],
+        [
+            f"{len(steps['runs'][0]['steps'])} steps of `{steps['runs'][0]['network']}` at full "
+            f"width with {threads} threads",
+            "yes" if steps["same_bits"] else "no",
+        ],
+    ]
+    return markdown_table(["what", "equal"], rows)
 
 
 def _outcome(row: dict, places: int) -> list[str]:
@@ -224,14 +207,14 @@ def speed_table() -> str:
     """
     results = [result(name) or {} for name in SPEED_FILES]
     processors = dict.fromkeys(found["machine"]["processor"] for found in results if found)
-    rows = [f"| what | measured on {' and '.join(processors)} | target |", "| --- | --- | --- |"]
+    rows = []
     for found in results:
         for row in found.get("ratios", []):
             if "path" in row:
                 continue
             value = f"{row['ratio']:.2f}" if "ratio" in row else f"{row['seconds']:.2f} s"
-            rows.append(f"| {row['what']} | {value} | {row['target']} |")
-    return "\n".join(rows)
+            rows.append([row["what"], value, row["target"]])
+    return markdown_table(["what", f"measured on {' and '.join(processors)}", "target"], rows)
 
 
 def layers_table() -> str:
@@ -244,18 +227,15 @@ def layers_table() -> str:
         for row in found
         if "path" in row
     }
-    rows = [
-        "| layer | forward | input gradient | weight gradient | forward in bytes |",
-        "|" + " --- |" * 5,
-    ]
+    header = ["layer", "forward", "input gradient", "weight gradient", "forward in bytes"]
+    rows = []
     for layer in dict.fromkeys(what.split()[0] for what in rates):
         whats = (
             f"{layer} {what}"
             for what in ("forward", "input_grad", "weight_grad", "forward, 8-bit weights")
         )
-        cells = (rates.get(what, "") for what in whats)
-        rows.append(f"| {layer} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+        rows.append([layer, *(rates.get(what, "") for what in whats)])
+    return markdown_table(header, rows)
 
 
 def rtl_table() -> str:
@@ -263,10 +243,7 @@ def rtl_table() -> str:
     and simulator.
     """
     found = result("rtl-cases")
-    rows = [
-        "| unit | simulator | formats | cases | differences |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     groups = list(dict.fromkeys((row["unit"], row["simulator"]) for row in found["rows"]))
     for unit, simulator in groups:
         chosen = [
@@ -277,8 +254,9 @@ def rtl_table() -> str:
             .replace(" version", "")
             .split()[: simulator.count(" ") + 2]
         )
-        rows.append(_row([unit, tool, _formats(chosen), *_cases(chosen)]))
-    return "\n".join([*rows, _row(["all", "", "", *_cases(found["rows"])])])
+        rows.append([unit, tool, _formats(chosen), *_cases(chosen)])
+    rows.append(["all", "", "", *_cases(found["rows"])])
+    return markdown_table(["unit", "simulator", "formats", "cases", "differences"], rows)
 
 
 def _formats(rows: list[dict]) -> str:
@@ -297,10 +275,6 @@ def _formats(rows: list[dict]) -> str:
 
 def _cases(rows: list[dict]) -> list[str]:
     return [f"{sum(row[name] for row in rows):,}" for name in ("cases", "differences")]
-
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 TABLES = {

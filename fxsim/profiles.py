@@ -2,8 +2,8 @@
 modes.
 
 A mode of another tool is listed with the fxsim mode that gives the same code for every value, or
-with None and the reason where there is none.  `markdown` writes the table with the truth table on
-ties and negatives."""
+with None and the reason where there is none.  `fxsim profiles` prints them as tables
+(report/profiles.py)."""
 
 from __future__ import annotations
 
@@ -340,46 +340,3 @@ def truth(kind: str, mode: str) -> tuple[int, ...] | None:
     else:
         codes = quantize(np.array(OVERFLOW_CASES), OVERFLOW_FORMAT, overflow=mode).codes
     return tuple(int(code) for code in codes)
-
-
-def markdown() -> str:
-    """Both tables of profiles in Markdown, each row with what fxsim's mode gives."""
-    rounding = _table("rounding", ROUNDING_CASES)
-    overflow = _table("overflow", OVERFLOW_CASES)
-    return (
-        f"Rounding to a step of 1:\n\n{rounding}\n\nOverflow of {OVERFLOW_FORMAT.bits} signed "
-        f"bits, "
-        f"{OVERFLOW_FORMAT.min_code} to "
-        f"{OVERFLOW_FORMAT.max_code}:\n\n{overflow}\n\n{CHECKED}\n\n{_sources()}\n"
-    )
-
-
-def _table(kind: str, cases: Iterable[float]) -> str:
-    heads = ["system", "name", "fxsim", *(f"{case:g}" for case in cases), "checked", "remarks"]
-    lines = [_row(heads), _row(["---"] * 3 + ["---:"] * len(list(cases)) + ["---"] * 2)]
-    for row in PROFILES:
-        if row.kind == kind:
-            codes = truth(kind, row.mode) if row.mode else None
-            shown = [str(code) for code in codes] if codes else [""] * len(list(cases))
-            lines.append(
-                _row(
-                    [
-                        row.system,
-                        f"`{row.name}`",
-                        row.mode or "no equal",
-                        *shown,
-                        row.checked,
-                        row.note,
-                    ]
-                )
-            )
-    return "\n".join(lines)
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _sources() -> str:
-    sources = {row.system: row.source for row in PROFILES}
-    return "Sources:\n\n" + "\n".join(f"- {system}: {source}" for system, source in sources.items())

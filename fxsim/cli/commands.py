@@ -14,20 +14,21 @@ from fxsim.errors import InputError
 from fxsim.experiment import study
 from fxsim.experiment.progress import Progress
 from fxsim.experiment.results import read_results
-from fxsim.experiment.settings import NAMES, Settings, read_toml
+from fxsim.experiment.settings import NAMES, QUICK, Settings, read_toml
 from fxsim.experiment.stages import SETTINGS_FILE, Experiment, perturbed_name, settings_in
 from fxsim.files import remove_leftovers, write_text
 from fxsim.nn.precision import PrecisionAssignment
-from fxsim.profiles import markdown as profiles_table
-from fxsim.report import markdown, plots
-from fxsim.report import tables as report
+from fxsim.report import markdown, plots, text
+from fxsim.report.profiles import profiles_markdown
 from fxsim.train.checkpoint import Cadence
+from fxsim.train.designs import FIXED
 from fxsim.train.designs import costs as costs_of
 
 
 def run(arguments: Namespace) -> None:
     """The whole method, then its tables and plots."""
     settings = _settings(arguments)
+    _refuse_without_effect(arguments, settings)
     progress = Progress(sys.stderr, designs=study.count(settings))
     experiment = _open(arguments, settings, progress)
     _introduce(experiment)
@@ -41,18 +42,20 @@ def run(arguments: Namespace) -> None:
             "\nprecision of every tensor (C_o); margin: how much finer or wider than its criterion "
             "asks\n"
         )
-        print(report.assignment_table(PrecisionAssignment.from_dict(chosen["assignment"])))
+        print(text.assignment_table(PrecisionAssignment.from_dict(chosen["assignment"])))
         print("\nbits of an accumulator that adds without loss (C_o)\n")
-        print(report.sums_table(chosen))
+        print(text.sums_table(chosen))
     _print_designs(designs)
     _write_report(experiment.folder, data, study.sensitivity(settings, designs))
 
 
 def train(arguments: Namespace) -> None:
     """A float run, or one in fixed point."""
-    fixed = bool(arguments.assignment or arguments.bits is not None or arguments.accumulator)
-    if arguments.only and arguments.bits is None:
-        raise InputError("--only needs --perturb BITS")
+    fixed = bool({"--assignment", "--perturb", "--accumulator"} & arguments.given)
+    if arguments.only is not None and not arguments.bits:
+        raise InputError("--only needs --perturb BITS, a number of bits that is not 0")
+    if fixed:
+        _refuse(arguments, "--output-grad-bits", "on a training in the formats of an assignment")
     assignment = _assignment(arguments) if fixed else None
     progress = Progress(sys.stderr)
     experiment = _experiment(arguments, progress, fixed)
@@ -66,7 +69,7 @@ def train(arguments: Namespace) -> None:
     if fixed:
         print("\nbits of an accumulator that adds without loss\n")
         print(
-            report.sums_table(
+            text.sums_table(
                 next(row for row in designs if row["design"] == _design_name(arguments))
             )
         )
@@ -84,7 +87,7 @@ def vectors(arguments: Namespace) -> int:
 
 def profiles(arguments: Namespace) -> None:
     """The table of compatibility profiles."""
-    print(profiles_table())
+    print(profiles_markdown())
 
 
 def analyze(arguments: Namespace) -> None:
@@ -92,7 +95,7 @@ def analyze(arguments: Namespace) -> None:
     statistics = Experiment.reopen(
         arguments.out, Progress(sys.stderr), arguments.command_line
     ).analyze()
-    print(report.statistics_table(statistics))
+    print(text.statistics_table(statistics))
     print(
         f"\nwritten to {Path(arguments.out) / 'statistics.npz'}; next: fxsim assign --out "
         f"{arguments.out}"
@@ -104,7 +107,7 @@ def assign(arguments: Namespace) -> None:
     assignment = Experiment.reopen(
         arguments.out, Progress(sys.stderr), arguments.command_line
     ).assign()
-    print(report.assignment_table(assignment))
+    print(text.assignment_table(assignment))
     path = Path(arguments.out) / "assignment.json"
     print(f"\nwritten to {path}; next: fxsim train --out {arguments.out} --assignment {path}")
 
@@ -119,12 +122,14 @@ def cost(arguments: Namespace) -> None:
     if arguments.width is not None:
         given["width"] = arguments.width
     network = Settings.make(**given).build_network()
-    assignment = PrecisionAssignment.load(arguments.assignment) if arguments.assignment else None
+    assignment = None
+    if arguments.assignment is not None:
+        assignment = PrecisionAssignment.load(arguments.assignment)
     costs = costs_of(arguments.design or ("FX" if assignment else "FL"), network, assignment)
     print(
         json.dumps(costs.to_dict(), indent=1)
         if arguments.json
-        else f"{costs.network}, design {costs.design}\n\n{report.cost_table(costs)}"
+        else f"{costs.network}, design {costs.design}\n\n{text.cost_table(costs)}"
     )
 
 
@@ -143,18 +148,48 @@ def info(arguments: Namespace) -> None:
     print(
         json.dumps(described | {"cache": cache}, indent=1)
         if arguments.json
-        else report.info_text(described, cache)
+        else text.info_text(described, cache)
     )
 
 
 def _settings(arguments: Namespace, design: str = "FL") -> Settings:
     """The settings that are given, or with --resume those of the folder."""
-    given = (read_toml(arguments.experiment) if arguments.experiment else {}) | _options(arguments)
+    given = _given(arguments)
     settings = settings_in(arguments.out, design) if arguments.resume else None
     if settings is None:
         return Settings.make(**given)
     settings.check_given(given, arguments.out)
     return settings
+
+
+def _given(arguments: Namespace) -> dict:
+    """The settings of the file and of the options, which come before those of the file."""
+    options = _options(arguments)
+    if arguments.experiment is None:
+        return options
+    file = read_toml(arguments.experiment)
+    if options.get("quick"):  # as an option it comes before the epochs and images of the file
+        file = {name: value for name, value in file.items() if name not in QUICK}
+    return file | options
+
+
+def _refuse_without_effect(arguments: Namespace, settings: Settings) -> None:
+    """InputError where an option of `fxsim run` changes nothing beside the other settings."""
+    designs = settings.designs
+    if "FX" not in designs and settings.perturb:
+        _refuse(arguments, "--perturb", f"on the designs {', '.join(designs)}; it is for FX")
+    if "FX" not in designs or not settings.perturb:
+        _refuse(arguments, "--per-class", "without FX in --designs and bits in --perturb")
+    if FIXED.keys().isdisjoint(designs):
+        _refuse(arguments, "--output-grad-bits", f"on the designs {', '.join(designs)}")
+    if arguments.jobs > 1 and len(study.planned(settings)) < 2:
+        _refuse(arguments, "--jobs", "where fewer than two trainings follow the float run")
+
+
+def _refuse(arguments: Namespace, option: str, where: str) -> None:
+    """InputError if `option` is on the command line."""
+    if option in arguments.given:
+        raise InputError(f"{option} has no effect {where}; leave it out")
 
 
 def _open(arguments: Namespace, settings: Settings, progress: Progress) -> Experiment:
@@ -176,7 +211,8 @@ def _experiment(arguments: Namespace, progress: Progress, fixed: bool) -> Experi
     design = _design_name(arguments) if fixed else "FL"
     if not fixed or arguments.resume or not (Path(arguments.out) / SETTINGS_FILE).exists():
         return _open(arguments, _settings(arguments, design), progress)
-    given = [arguments.experiment] if arguments.experiment else list(_options(arguments))
+    given = [arguments.experiment] if arguments.experiment is not None else []
+    given = given or list(_options(arguments))
     if given:
         raise InputError(
             f"a fixed-point run takes the settings of {Path(arguments.out) / SETTINGS_FILE}; "
@@ -215,29 +251,29 @@ def _introduce(experiment: Experiment) -> None:
     weights = sum(network.shape(name).weights for name in network.names)
     experiment.observer.note(
         f"{network.name}, {len(network.layers)} layers, {weights:,} weights, on {dataset.name}: "
-        f"{len(dataset.train_labels):,} pictures of {height}x{width}x{channels} to train, "
+        f"{len(dataset.train_labels):,} images of {height}x{width}x{channels} to train, "
         f"{len(dataset.test_labels):,} to test; {experiment.settings.epochs} epochs"
     )
 
 
 def _print_designs(designs: list[dict]) -> None:
     print("\ndesigns; in brackets the cost as a share of the float one's\n")
-    print(report.designs_table(designs))
-    notable = report.remarks(designs)
+    print(text.designs_table(designs))
+    notable = text.remarks(designs)
     if notable:
         print("\nworth a look", *notable, sep="\n  ")
 
 
 def _write_report(folder: Path, data: dict, sensitivity: list[dict]) -> None:
     """Plots, and report.md, which shows them; the last line names all files of the run."""
-    pictures = []
+    drawn = []
     try:
-        pictures = plots.write_plots(folder, data["designs"], sensitivity)
+        drawn = plots.write_plots(folder, data["designs"], sensitivity)
     except InputError as error:
         print(f"\nno plots: {error}")
-    write_text(folder / "report.md", markdown.report_markdown(data, sensitivity, pictures))
+    write_text(folder / "report.md", markdown.report_markdown(data, sensitivity, drawn))
     names = ["report.md", "results.json", "curves.csv", "assignment.json", "statistics.npz"]
     print(
         f"\nwritten to {folder}: "
-        f"{', '.join([name for name in names if (folder / name).exists()] + pictures)}"
+        f"{', '.join([name for name in names if (folder / name).exists()] + drawn)}"
     )

@@ -1,15 +1,23 @@
-"""The command `fxsim`: its arguments and exit codes; what the commands do is in fxsim/commands.py.
+"""The command `fxsim`: its arguments and exit codes; what the commands do is in cli/commands.py.
 
-Exit codes: 0; 1 where `vectors check` finds a difference; 2 for bad input, told in one line on
-standard error; 130 after an interrupt.
+Exit codes:
+    0    done
+    1    `vectors check` finds a difference
+    2    bad input, reported in one line on standard error
+    3    an error of fxsim itself, with its traceback on standard error
+    130  after an interrupt
+    141  the reader of a pipe has left
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import shlex
 import sys
+import traceback
+from collections import Counter
 
 from fxsim import __version__
 from fxsim.cli.options import ACCUMULATOR_EPILOG, add_accumulator
@@ -25,20 +33,38 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = parse(argv)
         arguments.command_line = shlex.join(["fxsim", *argv])
-        from fxsim.cli import commands  # here, so that --help and --version do not wait for Numba
-
+        # here, so that --help and --version do not wait for Numba
+        commands = importlib.import_module("fxsim.cli.commands")
         code = getattr(commands, arguments.command)(arguments)
         sys.stdout.flush()
     except InputError as error:
-        print("fxsim: error:", *str(error).splitlines(), file=sys.stderr)
-        return 2
+        return _refused(str(error))
     except KeyboardInterrupt:
         print(f"\nfxsim: interrupted; {_way_on(argv)}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has left
         sys.stderr.close()
-        return 1
+        return 141
+    except OSError as error:
+        what = f" {error.filename}" if error.filename else ""
+        return _refused(f"cannot read or write{what}: {error.strerror or error}")
+    except UnicodeError as error:
+        return _refused(f"cannot read or print a text: {error}")
+    except (MemoryError, RecursionError) as error:
+        return _refused(f"the input is too large or nested too deeply ({type(error).__name__})")
+    except Exception:
+        traceback.print_exc()
+        print(
+            "fxsim: this is an error of fxsim, not of the input; please report it", file=sys.stderr
+        )
+        return 3
     return code or 0
+
+
+def _refused(message: str) -> int:
+    """Report bad input in one line; returns the exit code."""
+    print("fxsim: error:", *message.splitlines(), file=sys.stderr)
+    return 2
 
 
 def _way_on(argv: list[str]) -> str:
@@ -51,9 +77,54 @@ def _way_on(argv: list[str]) -> str:
 def parse(argv: list[str]) -> argparse.Namespace:
     """The arguments in `argv`, with the command's name as `command`.
 
-    InputError where they do not do.
+    Args:
+        argv: the words after `fxsim`.
+
+    Returns:
+        The arguments; `given` is the set of the options that are in `argv`, as '--out'.
+
+    Raises:
+        InputError: an option is unknown, empty, given twice or has a value of another type, or a
+            command, an argument or an option is missing.
+
+    Example:
+        >>> parse(["run", "--seed", "3"]).seed
+        3
     """
-    return _parser().parse_args(_joined(argv))
+    words = _joined(argv)
+    _refuse_empty(words)
+    given = [word.partition("=")[0] for word in words if word.startswith("--")]
+    _refuse_repeated(given)
+    arguments = _parser().parse_args(words)
+    arguments.given = frozenset(given)
+    return arguments
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """InputError where an option or another argument has an empty value.
+
+    An empty value is what an unset variable of a shell leaves: it stands for nothing that can be
+    meant.
+    """
+    option = "an argument"
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word.startswith("--"):
+            option = name
+        if not word.strip() or (word.startswith("--") and equals and value.strip() in ("", "--")):
+            raise InputError(f"{option} must not be empty; give it a value or leave it out")
+
+
+REPEATED = ("--accumulator",)
+"""Options that may be given more than once."""
+
+
+def _refuse_repeated(given: list[str]) -> None:
+    """InputError where an option is given twice: one of its values would have no effect."""
+    counts = Counter(name.replace("--no-", "--", 1) for name in given if name not in REPEATED)
+    for name, count in counts.items():
+        if count > 1:
+            raise InputError(f"{name} is given {count} times; give it once")
 
 
 LISTS = {"--perturb": r"none|[+-]?\d+(,[+-]?\d+)*", "--designs": r"\w+(,\w+)*,?"}
@@ -100,6 +171,13 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
+class _Renamed(argparse.Action):
+    """An option that has another name now; its `const` is that name."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.error(f"{option_string} is called {self.const} now; use {self.const} {values}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="fxsim",
@@ -142,7 +220,7 @@ examples:
 experiment.toml may hold any of the settings below (learning_rate with an underscore), and also
   drops = [9]              epochs (from 0) at whose start the learning rate is divided by 10
   target = 0.01            bound on the mismatch of float and fixed-point decisions
-  gain_samples = 512       pictures on which noise gains are measured
+  gain_samples = 512       images on which noise gains are measured
 and a network of your own:
   [layers]
   name = "mine"
@@ -268,7 +346,7 @@ examples:
 
   C_W  storage of weights, their gradients and accumulators    C_A  storage of activations and their gradients
   C_M  multiply-accumulates of a training step                  C_C  communication of weight gradients
-C_A and C_M are for one picture; b are bits, FA one-bit full adders.""",
+C_A and C_M are for one image; b are bits, FA one-bit full adders.""",
     )
     parser.add_argument("network", help="a built-in network, or a TOML file (see fxsim run --help)")
     parser.add_argument(
@@ -291,7 +369,7 @@ def _add_data(commands) -> None:
         "what data sets are in a folder, and whether they are whole",
         """\
 examples:
-  fxsim data ~/data/mnist                     files, pictures, shape, pixels, classes, split
+  fxsim data ~/data/mnist                     files, images, shape, pixels, classes, split
   fxsim data ~/data --dataset cifar10         that data set alone
   fxsim data ~/data/svhn --json
 
@@ -362,10 +440,14 @@ def _add_settings(parser) -> None:
     )
     parser.add_argument("--data", metavar="FOLDER", help="where the data set's files are")
     parser.add_argument(
-        "--pictures", type=int, metavar="N", help="of the training set, the first (default: all)"
+        "--images",
+        type=int,
+        metavar="N",
+        help="train on the first N images of the training set (default: all)",
     )
+    parser.add_argument("--pictures", action=_Renamed, const="--images", help=argparse.SUPPRESS)
     parser.add_argument("--epochs", type=int, metavar="N")
-    parser.add_argument("--batch", type=int, metavar="N", help="pictures per step")
+    parser.add_argument("--batch", type=int, metavar="N", help="images per step")
     parser.add_argument("--learning-rate", type=float, metavar="X")
     parser.add_argument(
         "--momentum",
@@ -383,13 +465,13 @@ def _add_settings(parser) -> None:
         "--flip",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="turn half of the training pictures left to right (default: the network's)",
+        help="turn half of the training images left to right (default: the network's)",
     )
     parser.add_argument(
         "--crop",
         type=int,
         metavar="N",
-        help="cut training pictures at random out of N pixels of padding (default: the network's; "
+        help="cut training images at random out of N pixels of padding (default: the network's; "
         "0: no)",
     )
     parser.add_argument(
@@ -403,10 +485,13 @@ def _add_settings(parser) -> None:
         "--seed",
         type=int,
         metavar="N",
-        help="of initial weights, order and augmentation of pictures (default: 0)",
+        help="of initial weights, order and augmentation of images (default: 0)",
     )
     parser.add_argument(
-        "--quick", action="store_true", default=None, help="three epochs of 512 pictures"
+        "--quick",
+        action="store_true",
+        default=None,
+        help="three epochs of 512 images, where --epochs and --images say nothing else",
     )
     _add_out(parser)
 

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that --help is quick.
 
 from __future__ import annotations
 
+import dataclasses
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -59,7 +60,6 @@ written to the folder of --out, the same bytes every time:
     )
     parser.add_argument(
         "--run",
-        default=RUN_FOLDER,
         metavar="FOLDER",
         help=f"experiment whose settings and assignment to take (default: {RUN_FOLDER})",
     )
@@ -72,10 +72,10 @@ written to the folder of --out, the same bytes every time:
     )
     add_accumulator(parser)
     parser.add_argument(
-        "--seed", type=int, metavar="N", help="of parameters, pictures and random words"
+        "--seed", type=int, metavar="N", help="of parameters, order of images and random words"
     )
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="pictures per step (default: the experiment's)"
+        "--batch", type=int, metavar="N", help="images per step (default: the experiment's)"
     )
     parser.add_argument(
         "--step", type=int, default=0, metavar="N", help="which step, from 0 (default: 0)"
@@ -143,57 +143,83 @@ exit codes: 0 all codes equal; 1 a code differs; 2 a dump is missing, short, lon
 
 
 def _export(arguments: Namespace) -> int:
-    from fxsim.datasets import load
     from fxsim.golden.export import DEFAULT_KINDS, write_vectors
-    from fxsim.golden.replay import replay
-    from fxsim.nn.precision import PrecisionAssignment
-    from fxsim.train.learners import check_dataset
 
-    settings = _settings(arguments)
-    if arguments.network and not arguments.assignment:
-        raise InputError(
-            "--network needs --assignment FILE; or leave it out and name an experiment with --run"
-        )
-    assignment = PrecisionAssignment.load(
-        arguments.assignment or Path(arguments.run) / "assignment.json"
-    )
-    assignment = assignment.with_accumulators(arguments.accumulator)
-    network = settings.build_network()
-    dataset = load(settings.dataset, settings.data)
-    check_dataset(dataset, network)
-    golden = replay(settings, network, dataset, assignment, arguments.step, arguments.layers)
+    golden, compared = _network_step(arguments) if arguments.network else _run_step(arguments)
     manifest = write_vectors(golden, arguments.out, arguments.files or DEFAULT_KINDS)
     codes = sum(array.size for array in golden.codes.values())
     print(
-        f"step {manifest.step} of {network.name}: {codes} codes of {len(manifest.tensors)} tensors "
-        f"written to "
-        f"{arguments.out}; next: fxsim vectors check {arguments.out} DUMP"
+        f"step {manifest.step} of {manifest.network.name}: {codes} codes of "
+        f"{len(manifest.tensors)} tensors written to {arguments.out}; {compared}next: fxsim "
+        f"vectors check {arguments.out} DUMP"
     )
     return 0
 
 
-def _settings(arguments: Namespace):
-    """The experiment's settings, or the network's own, with what the command line says instead."""
-    from fxsim.experiment.settings import Settings
-    from fxsim.files import read_json
-
+def _changes(arguments: Namespace) -> dict:
+    """The settings that the command line gives."""
     given = {name: getattr(arguments, name) for name in ("data", "seed", "batch")}
-    changes = {name: value for name, value in given.items() if value is not None}
-    if arguments.network:
-        return Settings.make(network=arguments.network, **changes)
-    path = Path(arguments.run) / "experiment.json"
-    if not path.exists():
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _network_step(arguments: Namespace) -> tuple:
+    """A step of a network in its default settings; nothing is there to compare it with."""
+    from fxsim.experiment.replay import replay
+    from fxsim.experiment.settings import Settings
+    from fxsim.experiment.training import TrainingSetup
+    from fxsim.nn.precision import PrecisionAssignment
+
+    if arguments.run is not None:
         raise InputError(
-            f"{arguments.run} holds no experiment; run `fxsim run --out {arguments.run}` first, or "
-            f"give "
+            f"--run {arguments.run} has no effect beside --network {arguments.network}; leave one "
+            f"of them out"
+        )
+    if arguments.assignment is None:
+        raise InputError(
+            "--network needs --assignment FILE; or leave it out and name an experiment with --run"
+        )
+    setup = TrainingSetup.of(Settings.make(network=arguments.network, **_changes(arguments)))
+    assignment = PrecisionAssignment.load(arguments.assignment)
+    assignment = assignment.with_accumulators(arguments.accumulator)
+    return replay(setup, assignment, arguments.step, arguments.layers), ""
+
+
+def _run_step(arguments: Namespace) -> tuple:
+    """A step of the training of a run, and what was compared with its results, as text."""
+    from fxsim.experiment.replay import StoredRun, replay, replay_of_run
+    from fxsim.experiment.training import TrainingSetup
+    from fxsim.nn.precision import PrecisionAssignment
+
+    folder = Path(RUN_FOLDER if arguments.run is None else arguments.run)
+    own = _run_settings(folder)
+    settings = dataclasses.replace(own, **_changes(arguments))
+    assignment = PrecisionAssignment.load(arguments.assignment or folder / "assignment.json")
+    assignment = assignment.with_accumulators(arguments.accumulator)
+    run = StoredRun.find(folder, own.to_dict(), assignment)
+    setup = TrainingSetup.of(settings)
+    if run is None:
+        return replay(setup, assignment, arguments.step, arguments.layers), ""
+    changed = [
+        name for name in _changes(arguments) if getattr(settings, name) != getattr(own, name)
+    ]
+    golden, compared = replay_of_run(
+        run, setup, assignment, arguments.step, arguments.layers, changed
+    )
+    design = f" of {run.design}" if run.design else ""
+    return golden, f"{', '.join(compared)} as in the run{design}; "
+
+
+def _run_settings(folder: Path):
+    """The settings of what is in the folder of a run."""
+    from fxsim.experiment.stages import perturbed_name, settings_in
+
+    settings = settings_in(folder, perturbed_name(0))
+    if settings is None:
+        raise InputError(
+            f"{folder} holds no experiment; run `fxsim run --out {folder}` first, or give "
             "--network and --assignment"
         )
-    stored = read_json(path)
-    if not isinstance(stored, dict):
-        raise InputError(
-            f"{path} does not hold settings; run `fxsim train --out {arguments.run}` again"
-        )
-    return Settings.make(**{**stored, **changes})
+    return settings
 
 
 def _check(arguments: Namespace) -> int:

@@ -1,8 +1,8 @@
-"""Pictures to train on: the embedded digits, and readers for MNIST, CIFAR-10, CIFAR-100 and SVHN.
+"""Images to train on: the embedded digits, and readers for MNIST, CIFAR-10, CIFAR-100 and SVHN.
 
 Every reader returns a `Dataset` of uint8 pixels `(N, H, W, C)` and uint8 labels `(N,)`.  It checks
 sizes and labels before it hands anything out and unpickles nothing; what is wrong with a file is
-told in one InputError that names it.  Where a set comes without a test set, its last fifth (rounded
+reported in one InputError that names it.  Where a set comes without a test set, its last fifth (rounded
 up) is one."""
 
 from fxsim.datasets.check import FileCheck, describe

@@ -16,11 +16,11 @@ from fxsim.errors import InputError, choice
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What `describe` found: `records` pictures in `files`, or the `problem` with them (None where
+    """What `describe` found: `records` images in `files`, or the `problem` with them (None where
     all is well).
 
     split: 'train', 'test', 'train+test' for a pair that is to be split; '' where that is not clear.
-    shape: (H, W, C).  pixels: the least and the greatest.  classes: 'train' and 'test' -> pictures
+    shape: (H, W, C).  pixels: the least and the greatest.  classes: 'train' and 'test' -> images
     of each class."""
 
     dataset: str

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fxsim.datasets.dataset import Pictures, check_labels, unreadable
+from fxsim.datasets.dataset import Images, check_labels, unreadable
 from fxsim.errors import InputError
 
 
-def read_cifar(path: Path, label_bytes: dict[str, int]) -> Pictures:
+def read_cifar(path: Path, label_bytes: dict[str, int]) -> Images:
     """Records of label bytes (name.
 
     Classes; the last one counts), then R, G and B planes of 32x32.

@@ -1,4 +1,4 @@
-"""Dataset: pictures and labels, checked."""
+"""Dataset: images and labels, checked."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from fxsim.errors import InputError
 
-Pictures = tuple[np.ndarray, np.ndarray]
+Images = tuple[np.ndarray, np.ndarray]
 """Pixels `(N, H, W, C)` and labels `(N,)`, both uint8."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Pictures and labels, split into a training and a test set.
+    """Images and labels, split into a training and a test set.
 
     train_images, test_images: `(N, H, W, C)` uint8 pixels in 0..pixel_max, where pixel_max stands
     for 1.0. train_labels, test_labels: `(N,)` uint8 in 0..classes-1.
@@ -38,8 +38,8 @@ class Dataset:
             raise InputError(
                 f"dataset {self.name!r}: pixel_max must be 1 to 255, got {self.pixel_max}"
             )
-        _check_pictures(f"dataset {self.name!r}: train", self.train_images, self.train_labels, self)
-        _check_pictures(f"dataset {self.name!r}: test", self.test_images, self.test_labels, self)
+        _check_images(f"dataset {self.name!r}: train", self.train_images, self.train_labels, self)
+        _check_images(f"dataset {self.name!r}: test", self.test_images, self.test_labels, self)
         if self.test_images.shape[1:] != self.image_shape:
             raise InputError(
                 f"dataset {self.name!r}: test_images are {self.test_images.shape[1:]}, "
@@ -48,11 +48,11 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """`(H, W, C)` of one picture, the input shape that a network needs."""
+        """`(H, W, C)` of one image, the input shape that a network needs."""
         return self.train_images.shape[1:]
 
 
-def _check_pictures(where: str, images: np.ndarray, labels: np.ndarray, dataset: Dataset) -> None:
+def _check_images(where: str, images: np.ndarray, labels: np.ndarray, dataset: Dataset) -> None:
     for name, array in (("images", images), ("labels", labels)):
         if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
             kind = getattr(array, "dtype", type(array).__name__)
@@ -61,13 +61,13 @@ def _check_pictures(where: str, images: np.ndarray, labels: np.ndarray, dataset:
         raise InputError(f"{where}_images must be (N, H, W, C) and not empty, got {images.shape}")
     if labels.shape != images.shape[:1]:
         raise InputError(
-            f"{where}_labels must be one for each of {len(images):,} pictures, got {labels.shape}"
+            f"{where}_labels must be one for each of {len(images):,} images, got {labels.shape}"
         )
     check_labels(f"{where}_labels", labels, dataset.classes)
     if images.max() > dataset.pixel_max:
         index = np.argmax(images.max(axis=(1, 2, 3)) > dataset.pixel_max)
         raise InputError(
-            f"{where}_images: picture {index:,} has pixel {images[index].max()}, above "
+            f"{where}_images: image {index:,} has pixel {images[index].max()}, above "
             f"pixel_max {dataset.pixel_max}; scale the pixels or raise pixel_max"
         )
 
@@ -85,7 +85,7 @@ def check_labels(
         )
 
 
-def split_last_fifth(images: np.ndarray, labels: np.ndarray) -> tuple[Pictures, Pictures]:
+def split_last_fifth(images: np.ndarray, labels: np.ndarray) -> tuple[Images, Images]:
     """(training, test) set, the last fifth (rounded up) to test."""
     cut = len(labels) - math.ceil(len(labels) / 5)
     return (images[:cut], labels[:cut]), (images[cut:], labels[cut:])

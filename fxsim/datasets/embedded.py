@@ -11,10 +11,10 @@ from fxsim.datasets.dataset import Dataset, split_last_fifth
 
 
 def digits() -> Dataset:
-    """The UCI handwritten digits inside the package: 1,797 pictures of 8x8, pixels 0..16, 10
+    """The UCI handwritten digits inside the package: 1,797 images of 8x8, pixels 0..16, 10
     classes.
 
-    Rows 0..1436 of the file train, rows 1437..1796 (the last fifth, 360 pictures) test.  Source: E.
+    Rows 0..1436 of the file train, rows 1437..1796 (the last fifth, 360 images) test.  Source: E.
     Alpaydin and C. Kaynak, UCI Machine Learning Repository, CC BY 4.0; see data/README.md."""
     resource = importlib.resources.files("fxsim") / "data" / "digits.csv.gz"
     with resource.open("rb") as packed, gzip.open(packed, "rt") as lines:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fxsim.datasets.cifar import read_cifar
-from fxsim.datasets.dataset import Dataset, Pictures, split_last_fifth, unreadable
+from fxsim.datasets.dataset import Dataset, Images, split_last_fifth, unreadable
 from fxsim.datasets.embedded import digits
 from fxsim.datasets.idx import find_mnist, read_mnist
 from fxsim.datasets.layout import Layout, Part, find_named
@@ -112,10 +112,10 @@ def _load_folder(name: str, folder: str | Path | None) -> Dataset:
     parts = find_parts(layout, existing(folder))
     if not parts:
         raise InputError(f"{folder}: holds no {name} files; wanted {layout.wanted}")
-    pictures = [read_part(layout, part) for part in parts]
+    sets = [read_part(layout, part) for part in parts]
     if parts[0].split == "train+test":
-        pictures = split_last_fifth(*pictures[0])
-    *train, test = pictures
+        sets = split_last_fifth(*sets[0])
+    *train, test = sets
     images, labels = (np.concatenate(arrays) for arrays in zip(*train))
     return Dataset(name, images, labels, *test, classes=layout.classes)
 
@@ -140,8 +140,8 @@ def find_parts(layout: Layout, folder: Path) -> list[Part]:
         raise unreadable(folder, error) from error
 
 
-def read_part(layout: Layout, part: Part) -> Pictures:
-    """The pictures of one part; InputError where a file is missing or wrong."""
+def read_part(layout: Layout, part: Part) -> Images:
+    """The images of one part; InputError where a file is missing or wrong."""
     for file in part.files:
         if not file.exists():
             raise InputError(f"{file}: missing; wanted {layout.wanted}")

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from fxsim.datasets.dataset import Pictures, check_labels, unreadable
+from fxsim.datasets.dataset import Images, check_labels, unreadable
 from fxsim.datasets.layout import Part
 from fxsim.errors import InputError
 
@@ -78,18 +78,18 @@ def _read_past(stream: BinaryIO, size: int) -> bytearray:
     return content
 
 
-def read_mnist(images_path: Path, labels_path: Path) -> Pictures:
-    """Pictures (N, 28, 28, 1) and labels of a pair of IDX files."""
+def read_mnist(images_path: Path, labels_path: Path) -> Images:
+    """Images (N, 28, 28, 1) and labels of a pair of IDX files."""
     images = read_idx(images_path, 3)
     if images.shape[1:] != (28, 28):
         raise InputError(
-            f"{images_path}: pictures are {images.shape[1]}x{images.shape[2]}, MNIST's are 28x28; "
+            f"{images_path}: images are {images.shape[1]}x{images.shape[2]}, MNIST's are 28x28; "
             "read other IDX files with read_idx and build a Dataset"
         )
     labels = read_idx(labels_path, 1)
     if len(labels) != len(images):
         raise InputError(
-            f"{labels_path}: {len(labels):,} labels for the {len(images):,} pictures of "
+            f"{labels_path}: {len(labels):,} labels for the {len(images):,} images of "
             f"{images_path.name}; take both files from one source"
         )
     check_labels(str(labels_path), labels, classes=10)

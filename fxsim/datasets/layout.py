@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fxsim.datasets.dataset import Pictures
+from fxsim.datasets.dataset import Images
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Layout:
     """How a data set lies in a folder: `find` lists its parts (none if not there), `read` reads
     one.
 
-    wanted: names of its files.  published: pictures to train and to test in the set as its authors
+    wanted: names of its files.  published: images to train and to test in the set as its authors
     give it."""
 
     classes: int
     wanted: str
     published: tuple[int, int]
     find: Callable[[Path], list[Part]]
-    read: Callable[..., Pictures]
+    read: Callable[..., Images]
 
 
 def find_named(folder: Path, train: tuple[str, ...], test: str, child: str = "") -> list[Part]:

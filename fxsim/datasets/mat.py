@@ -10,13 +10,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from fxsim.datasets.dataset import Pictures, check_labels, unreadable
+from fxsim.datasets.dataset import Images, check_labels, unreadable
 from fxsim.errors import InputError
 
 _MAT_COMPRESSED = 15
 
 
-def read_svhn(path: Path) -> Pictures:
+def read_svhn(path: Path) -> Images:
     """X (32, 32, 3, N) and y (N, 1) of a file; its label 10 is the digit 0."""
     variables = _load_mat(path)
     for name in ("X", "y"):
@@ -39,7 +39,7 @@ def read_svhn(path: Path) -> Pictures:
     if labels.dtype.kind not in "uif" or labels.shape != (images.shape[3], 1):
         raise InputError(
             f"{path}: y is {labels.dtype} {labels.shape}, wanted numbers ({images.shape[3]}, 1), "
-            "a label for each picture; fetch the file again"
+            "a label for each image; fetch the file again"
         )
     labels = labels[:, 0]
     check_labels(str(path), labels, classes=10, first=1)

@@ -15,8 +15,8 @@ SPLITS = ("train", "test")
 def survey(folder: str | Path, dataset: str | None = None) -> dict:
     """The data sets in `folder`, or that of one name, as plain data for JSON.
 
-    folder; datasets: for each name, classes, shape, splits ('train' and 'test' -> pictures,
-    published, class_counts), files (files, split, pictures, pixels, problem), problems; not_read:
+    folder; datasets: for each name, classes, shape, splits ('train' and 'test' -> images,
+    published, class_counts), files (files, split, images, pixels, problem), problems; not_read:
     what else is there. Raises InputError where there is no such folder, or no data set in it.
     """
     checks = describe(folder, dataset)
@@ -42,7 +42,7 @@ def _row(name: str, checks: Sequence[FileCheck], folder: Path) -> dict:
         {
             "files": [_name(file, folder) for file in check.files],
             "split": check.split,
-            "pictures": check.records,
+            "images": check.records,
             "pixels": list(check.pixels),
             "problem": check.problem,
         }
@@ -63,7 +63,7 @@ def _split(checks: Sequence[FileCheck], split: str, published: int) -> dict:
         sum(numbers)
         for numbers in zip(*(check.classes[split] for check in checks if split in check.classes))
     ]
-    return {"pictures": sum(counts), "published": published, "class_counts": counts}
+    return {"images": sum(counts), "published": published, "class_counts": counts}
 
 
 def _name(file: Path, folder: Path) -> str:
@@ -94,12 +94,12 @@ def survey_text(found: dict) -> str:
 
 
 def _lines(row: dict) -> list[str]:
-    pictures = f", pictures of {'x'.join(map(str, row['shape']))}" if row["shape"] else ""
-    lines = [f"{_state(row)}, {row['classes']} classes{pictures}", ""]
+    images = f", images of {'x'.join(map(str, row['shape']))}" if row["shape"] else ""
+    lines = [f"{_state(row)}, {row['classes']} classes{images}", ""]
     for part in row["files"]:
         told = (
             part["problem"]
-            or f"{', '.join(part['files'])}: {part['pictures']:,} pictures, pixels "
+            or f"{', '.join(part['files'])}: {part['images']:,} images, pixels "
             f"{_span(part['pixels'])}"
         )
         lines.append(f"  {part['split'] or 'unclear':<12}{told}")
@@ -119,19 +119,19 @@ def _state(row: dict) -> str:
 
 
 def _split_text(split: dict) -> str:
-    pictures = split["pictures"]
+    images = split["images"]
     published = split["published"]
     counts = split["class_counts"]
-    if not pictures:
-        return "no pictures"
-    compared = "as published" if pictures == published else f"published: {published:,}"
+    if not images:
+        return "no images"
+    compared = "as published" if images == published else f"published: {published:,}"
     if len(set(counts)) == 1:
         classes = f"{counts[0]:,} of each class"
     elif len(counts) <= 10:
         classes = f"of classes 0 to {len(counts) - 1}: {' '.join(f'{count:,}' for count in counts)}"
     else:
         classes = f"{_span((min(counts), max(counts)))} of a class"
-    return f"{pictures:,} pictures in all ({compared}); {classes}"
+    return f"{images:,} images in all ({compared}); {classes}"
 
 
 def _span(limits: Sequence[int]) -> str:

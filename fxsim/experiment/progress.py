@@ -1,6 +1,7 @@
 """Progress of an experiment on a text stream.
 
-One line that is rewritten on a terminal, one per epoch elsewhere.
+On a terminal tqdm draws a bar, where it is installed; without it one line is rewritten.  On a
+stream that is no terminal each epoch writes one line.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from numba.core import event
 
@@ -24,11 +25,97 @@ COMPILE_SECONDS = 30
 """Roughly what compiling all kernels of a run takes on two cores."""
 
 
-class Progress(Observer):
-    """Writes design, epoch, loss, speed and time left to `stream`; designs: how many trainings
-    there will be.
+class Bar(Protocol):
+    """The progress of one training, as it is drawn; done and total count images."""
 
-    terminal: whether to rewrite the line; None to ask the stream.
+    def show(self, done: int, text: str) -> None:
+        """`done` images have been trained on; `text`: epoch, loss and error."""
+
+    def close(self) -> None:
+        """Leave the line of the bar empty."""
+
+
+class _Line:
+    """One line that is rewritten, where tqdm is missing."""
+
+    def __init__(self, stream: TextIO, title: str, total: int):
+        self.stream = stream
+        self.title = title
+        self.total = total
+        self._drawn = -math.inf
+
+    def show(self, done: int, text: str) -> None:
+        now = time.perf_counter()
+        if now - self._drawn >= REFRESH_SECONDS or done == self.total:
+            self._drawn = now
+            self._write(f"{self.title}  {done / self.total:4.0%}  {text}")
+
+    def close(self) -> None:
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        self.stream.write(f"\r{text}\x1b[K")
+        self.stream.flush()
+
+
+class _Tqdm:
+    """tqdm's bar: share, images trained on, speed and time left."""
+
+    def __init__(self, tqdm: type, stream: TextIO, title: str, total: int):
+        self.bar = tqdm(
+            total=total,
+            desc=title,
+            file=stream,
+            unit=" images",
+            mininterval=REFRESH_SECONDS,
+            leave=False,
+            dynamic_ncols=True,
+        )
+        self.started = False
+
+    def show(self, done: int, text: str) -> None:
+        if not self.started:  # speed counts from the first step's end: it compiles kernels
+            self.started = True
+            self.bar.initial = done
+            self.bar.n = done
+            self.bar.unpause()
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(done - self.bar.n)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+class _NoBar:
+    """A stream that is no terminal shows finished epochs alone."""
+
+    def show(self, done: int, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _tqdm() -> type | None:
+    """tqdm's bar without its thread; None where it is not installed."""
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        return None
+
+    class Threadless(tqdm):
+        monitor_interval = 0
+
+    return Threadless
+
+
+class Progress(Observer):
+    """Writes what happens in an experiment to `stream`.
+
+    Args:
+        stream: the text stream.
+        designs: how many trainings there will be.
+        terminal: whether bars are drawn; None to ask the stream.
     """
 
     def __init__(self, stream: TextIO, designs: int = 1, terminal: bool | None = None):
@@ -36,7 +123,7 @@ class Progress(Observer):
         self.designs = designs
         self.started = 0
         self.terminal = stream.isatty() if terminal is None else terminal
-        self._drawn = -math.inf
+        self._bar: Bar | None = None
         self._compilations = _Compilations(self)
 
     def note(self, text: str) -> None:
@@ -47,53 +134,53 @@ class Progress(Observer):
         self.design = f"{design} ({self.started}/{self.designs})" if self.designs > 1 else design
         self.epochs = settings.epochs
         self.batch = settings.batch
-        self._clock = None
+        self._text = ""
         self._error = ""
-        self._line = self.design
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         self._compilations.raise_if_interrupted()
-        done = epoch * steps + step
-        now = time.perf_counter()
-        if self._clock is None:
-            self._clock = now, done  # the first step compiles kernels; speed counts from its end
-        self._line = f"{self.design}  epoch {epoch + 1}/{self.epochs}  loss {loss:.4f}{self._speed(now, done, steps)}"
-        if self.terminal and now - self._drawn >= REFRESH_SECONDS:
-            self._drawn = now
-            self._draw(self._line + self._error)
+        self._text = f"epoch {epoch + 1}/{self.epochs}  loss {loss:.4f}"
+        if self._bar is None:
+            self._bar = self._new_bar(self.epochs * steps * self.batch)
+        self._bar.show((epoch * steps + step) * self.batch, self._text + self._error)
 
     def epoch(self, epoch: Epoch) -> None:
         self._error = f"  test error {epoch.test_error:.2%}"
-        (self._draw if self.terminal else self._print)(self._line + self._error)
+        if not self.terminal:
+            speed = f"  {epoch.images_per_second:,.0f} images/s"
+            self._print(f"{self.design}  {self._text}{self._error}{speed}")
 
     def end(self, outcome: Outcome) -> None:
         last = outcome.epochs[-1]
         self._print(
             f"{self.design}  test error {last.test_error:.2%}, training loss "
-            f"{last.train_loss:.4f}, "
-            f"{outcome.seconds:.1f} s"
+            f"{last.train_loss:.4f}, {outcome.seconds:.1f} s"
         )
 
-    def _speed(self, now: float, done: int, steps: int) -> str:
-        start, first = self._clock
-        if done == first:
-            return ""
-        seconds = (now - start) / (done - first)
-        left = round(seconds * (self.epochs * steps - done))
-        return f"  {self.batch / seconds:,.0f} images/s  {left // 60}:{left % 60:02d} left"
-
-    def _draw(self, text: str) -> None:
-        self.stream.write(f"\r{text}\x1b[K")
-        self.stream.flush()
+    def _new_bar(self, total: int) -> Bar:
+        if not self.terminal:
+            return _NoBar()
+        tqdm = _tqdm()
+        if tqdm is None:
+            return _Line(self.stream, self.design, total)
+        return _Tqdm(tqdm, self.stream, self.design, total)
 
     def _print(self, text: str) -> None:
-        self.stream.write(f"\r{text}\x1b[K\n" if self.terminal else f"{text}\n")
+        """A line of its own; the bar ends, and the next step draws another."""
+        self.close()
+        self.stream.write(f"{text}\n")
         self.stream.flush()
+
+    def close(self) -> None:
+        """Leave no bar on the stream."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """While it lasts, the first kernel that Numba has to compile is announced, and an interrupt
-        waits for its end.
+        waits for its end; at its end no bar is left.
 
         LLVM calls back into Python, where an exception is dropped or leaves half-made objects
         behind: an interrupt that is lost so (kernels loaded from the cache are not announced) comes
@@ -107,6 +194,7 @@ class Progress(Observer):
                 yield
         finally:
             signal.signal(signal.SIGINT, handler)
+            self.close()
 
 
 class _Compilations(event.Listener):

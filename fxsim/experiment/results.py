@@ -1,5 +1,14 @@
 """What the designs of an experiment came to: results.json, written anew after each design, and
-curves.csv, after each epoch."""
+curves.csv, after each epoch.
+
+results.json holds
+
+    kind, version    'fxsim results' and VERSION
+    settings         of the experiment (Settings.to_dict)
+    images           training, test: how many; sha256: of their pixels and labels
+    designs          a row for each design: Outcome.to_dict, command, machine
+    mismatch         criterion EFQN as measured (Experiment.mismatch), once it has been
+"""
 
 from __future__ import annotations
 
@@ -7,19 +16,23 @@ import csv
 import dataclasses
 import io
 import json
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fxsim import machine
 from fxsim.analysis.complexity import Complexity
 from fxsim.errors import InputError
-from fxsim.files import read_json, write_text
+from fxsim.experiment.settings import Settings
+from fxsim.experiment.stage_file import check_keys, read_stage_file
+from fxsim.files import write_text
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.train.loop import Epoch
 
 FILE = "results.json"
 KIND = "fxsim results"
+VERSION = 2
 CURVES = "curves.csv"
 COLUMNS = ("design", *(field.name for field in dataclasses.fields(Epoch)))
 
@@ -28,11 +41,22 @@ COLUMNS = ("design", *(field.name for field in dataclasses.fields(Epoch)))
 class Outcome:
     """What one design came to.
 
-    design: 'FL', 'FX C_o', 'FX C_-1' ...  counts: tensor 'layer.tensor' -> elements, below, above,
-    flushed, over all of training.  stopped: layer -> non-zero updates that did not move a weight's
-    code.  sums: see exact_sums. fingerprint: SHA-256 of all parameter codes; None for float
-    designs.  measured: see train/measured.py. overflows: 'layer.kind' -> sums, overflows of their
-    accumulator, over all of training; without accumulators empty."""
+    Args:
+        design: 'FL', 'FX C_o', 'FX C_-1' ...
+        epochs: loss, error and speed of every epoch.
+        costs: the four costs.
+        seconds: what the training took.
+        assignment: the formats of FX and SQ.
+        counts: tensor 'layer.tensor' -> elements, below, above, flushed, over all of training.
+        stopped: layer -> non-zero updates that did not move a weight's code.
+        sums: see exact_sums.
+        start_fingerprint: SHA-256 of all parameter codes before the first step; None for float
+            designs.
+        fingerprint: the same after the last step.
+        measured: see train/measured.py.
+        overflows: 'layer.kind' -> sums, overflows of their accumulator, over all of training;
+            empty without accumulators.
+    """
 
     design: str
     epochs: list[Epoch]
@@ -42,6 +66,7 @@ class Outcome:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     stopped: dict[str, int] = field(default_factory=dict)
     sums: dict[str, dict] = field(default_factory=dict)
+    start_fingerprint: str | None = None
     fingerprint: str | None = None
     measured: dict = field(default_factory=dict)
     overflows: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -55,6 +80,7 @@ class Outcome:
             "test_loss": last.test_loss,
             "train_loss": last.train_loss,
             "seconds": round(self.seconds, 3),
+            "start_fingerprint": self.start_fingerprint,
             "fingerprint": self.fingerprint,
             "costs": self.costs.to_dict(),
             "epochs": [epoch_row(epoch) for epoch in self.epochs],
@@ -69,21 +95,19 @@ class Outcome:
     @classmethod
     def from_dict(cls, row: dict, costs: Complexity) -> Outcome:
         """The outcome, with these costs, that `to_dict` gave."""
-        epochs = [Epoch(**epoch | {"epoch": epoch["epoch"] - 1}) for epoch in row["epochs"]]
-        assignment = PrecisionAssignment.from_dict(row["assignment"]) if row["assignment"] else None
-        return cls(
-            row["design"],
-            epochs,
-            costs,
-            row["seconds"],
-            assignment,
-            row["counts"],
-            row["stopped"],
-            row["sums"],
-            row["fingerprint"],
-            row["measured"],
-            row.get("overflows", {}),
-        )
+        kept = (field.name for field in dataclasses.fields(cls) if field.name in row)
+        values = {name: row[name] for name in kept}
+        values["epochs"] = [
+            Epoch(**epoch | {"epoch": epoch["epoch"] - 1}) for epoch in row["epochs"]
+        ]
+        values["costs"] = costs
+        values["assignment"] = row_assignment(row)
+        return cls(**values)
+
+
+def row_assignment(row: dict) -> PrecisionAssignment | None:
+    """The formats of a row of results.json; None for a float design."""
+    return PrecisionAssignment.from_dict(row["assignment"]) if row["assignment"] else None
 
 
 def exact_sums(network: FixedNetwork, batch: int) -> dict[str, dict]:
@@ -122,20 +146,31 @@ def exact_sums(network: FixedNetwork, batch: int) -> dict[str, dict]:
 class Results:
     """The designs trained with one set of settings in one folder.
 
-    data: what results.json holds; designs that it holds already are kept.  command: the command
-    line, recorded with each design.  Raises InputError where the folder has results of other
-    settings."""
+    data: what results.json holds; designs that it holds already are kept.  images: what
+    TrainingSetup.describe_images gives.  command: the command line, recorded with each design.
+    Raises InputError where the folder has results of other settings or on other images."""
 
-    def __init__(self, folder: Path, settings: dict, command: str = ""):
+    def __init__(self, folder: Path, settings: dict, images: dict, command: str = ""):
         self.folder = folder
         self.command = command
         settings = json.loads(json.dumps(settings))  # tuples to lists, as they come back
-        self.data = {"kind": KIND, "version": 1, "settings": settings, "designs": []}
+        self.data = {
+            "kind": KIND,
+            "version": VERSION,
+            "settings": settings,
+            "images": images,
+            "designs": [],
+        }
         if (folder / FILE).exists():
             self.data = read_results(folder)
             if self.data["settings"] != settings:
                 raise InputError(
                     f"{folder / FILE} holds results of other settings; choose another folder"
+                )
+            if self.data["images"] != images:
+                raise InputError(
+                    f"{folder / FILE} holds results on other images ({_difference(self.data['images'], images)}); "
+                    f"name the data set's folder as it was, or choose another --out"
                 )
 
     def add(self, outcome: Outcome) -> None:
@@ -157,17 +192,88 @@ class Results:
         write_text(self.folder / FILE, json.dumps(self.data, indent=1) + "\n")
 
 
+_ROW = (
+    "command",
+    "machine",
+    "test_error",
+    "test_loss",
+    "train_loss",
+    *(field.name for field in dataclasses.fields(Outcome)),
+)
+_IMAGES = ("training", "test", "sha256")
+_EPOCH = tuple(field.name for field in dataclasses.fields(Epoch))
+_TEXTS = ("design", "command")
+_TABLES = ("machine", "costs", "counts", "stopped", "sums", "measured", "overflows")
+_NUMBERS = ("test_error", "test_loss", "train_loss", "seconds")
+_FINGERPRINTS = ("start_fingerprint", "fingerprint")
+
+
 def read_results(folder: str | Path) -> dict:
-    """The results.json in `folder`; InputError where it is none."""
+    """The results.json in `folder`.
+
+    Raises:
+        InputError: it cannot be read, is of another kind or version, or has a key that is unknown,
+            missing or of another type.
+    """
     path = Path(folder) / FILE
-    data = read_json(path)
-    if (
-        not isinstance(data, dict)
-        or data.get("kind") != KIND
-        or not {"settings", "designs"} <= data.keys()
-    ):
-        raise InputError(f"{path} is no results file of fxsim; choose another folder")
+    data = read_stage_file(path, KIND, VERSION, ("settings", "images", "designs"), ("mismatch",))
+    _check_kind(path, "settings", data["settings"], dict)
+    _check_kind(path, "images", data["images"], dict)
+    _check_kind(path, "designs", data["designs"], list)
+    check_keys(f"{path}: key of images", data["images"], _IMAGES)
+    for row in data["designs"]:
+        _check_row(path, row)
     return data
+
+
+def _check_row(path: Path, row: dict) -> None:
+    """InputError unless a row of designs has the keys that `Outcome.to_dict` gives, with values of
+    their types."""
+    _check_kind(path, "design", row, dict)
+    check_keys(f"{path}: key of a design", row, _ROW)
+    kinds = {
+        **dict.fromkeys(_TEXTS, str),
+        **dict.fromkeys(_TABLES, dict),
+        **dict.fromkeys(_NUMBERS, (int, float)),
+        **dict.fromkeys(_FINGERPRINTS, (str, type(None))),
+        "assignment": (dict, type(None)),
+        "epochs": list,
+    }
+    for name, kind in kinds.items():
+        _check_kind(path, name, row[name], kind)
+    for epoch in row["epochs"]:
+        _check_kind(path, "epochs", epoch, dict)
+        check_keys(f"{path}: key of an epoch", epoch, _EPOCH)
+        for name in _EPOCH:
+            _check_kind(path, name, epoch[name], (int, float))
+
+
+_NOUNS = {dict: "a table", list: "a list", str: "a text"}
+
+
+def _check_kind(path: Path, name: str, value, kind: type | tuple[type, ...]) -> None:
+    if isinstance(value, kind) and not isinstance(value, bool):
+        return
+    noun = _NOUNS.get(kind) or ("a number" if float in kind else f"{_NOUNS[kind[0]]} or null")
+    raise InputError(
+        f"{path}: {name} must be {noun}, got {reprlib.repr(value)}; the file was edited, run the "
+        f"experiment again in another folder"
+    )
+
+
+def stored_settings(folder: str | Path) -> Settings:
+    """The settings that results.json in `folder` holds."""
+    data = read_results(folder)
+    try:
+        return Settings.from_dict(data["settings"])
+    except InputError as error:
+        raise InputError(f"{Path(folder) / FILE}: {error}") from None
+
+
+def _difference(there: dict, here: dict) -> str:
+    """The first value in which two descriptions of images differ."""
+    name = next(name for name in _IMAGES if there[name] != here[name])
+    return f"{name}: {reprlib.repr(there[name])} there, {reprlib.repr(here[name])} here"
 
 
 def finished(
@@ -176,8 +282,6 @@ def finished(
     """The row of results.json of `design`, if it was trained there with these settings and this
     assignment.
     """
-    if not (folder / FILE).exists():
-        return None
     data = read_results(folder)
     wanted = json.loads(
         json.dumps([settings, design, assignment.to_dict() if assignment else None])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from fxsim.datasets import NAMES as DATASETS
 from fxsim.errors import InputError, choice
+from fxsim.experiment.stage_file import read_stage_file
+from fxsim.files import write_text
 from fxsim.nn import networks, spec
 from fxsim.nn.optimizer import Optimizer
 from fxsim.nn.spec import Network
@@ -55,34 +59,66 @@ DEFAULTS: dict[str, dict] = {
 The first with a data set is its default network.
 """
 
-QUICK_EPOCHS = 3
-QUICK_PICTURES = 512
+QUICK: dict[str, object] = {"epochs": 3, "images": 512, "drops": ()}
+"""What `quick` sets, where nothing else is given."""
+
+RENAMED = {"pictures": "images"}
+"""Old name of a setting -> its name."""
+
 MAX_WIDTH = 64
+KIND = "fxsim settings"
+VERSION = 1
+LAYERS_ERRORS = (TypeError, AttributeError, KeyError, OverflowError, MemoryError)
+"""What values that no layer can have may raise."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """One experiment.
 
-    network: name of a built-in network; layers: a network of one's own as plain data
-    (spec.from_dict), else None. width: multiplier of the built-in's filters.  data: folder of the
-    data set (digits need none). pictures: so many of the training set, the first; None for all.
-    momentum, weight_decay: 0 for plain SGD, see nn/optimizer.py.
-    flip, crop: augmentation of training pictures, see train/augment.py.
-    drops: epochs (from 0) at whose start the learning rate is divided by 10; None for one, after
-    3/4 of the epochs. designs: of train/designs.py, to be trained in this order.
-    target: bound on the mismatch probability p_m that B_min must meet.  perturb: bits to add to
-    C_o; per_class: also in each class of tensors alone (precision.PERTURBATION_CLASSES).
-    gain_samples: training pictures (not their labels) from which noise gains are estimated.
-    output_grad_bits: of the gradient at the logits, 0 for what the criteria ask; see
-    analysis/assign.py. quick: few epochs and pictures.
+    Every field is checked against its type and its range: see Raises.
+
+    Args:
+        network: the name of a built-in network, or of the network in `layers`.
+        width: multiplier of the filters of a built-in network.
+        dataset: the name of the data set.
+        data: the folder of the data set; the digits need none.
+        images: so many training images, the first of the training set; None for all.
+        epochs: passes over the training images.
+        batch: images of one training step.
+        learning_rate: the learning rate of the first epoch.
+        momentum: share of the velocity that a step keeps; 0 for plain SGD, see nn/optimizer.py.
+        weight_decay: share of the weights that is added to their gradients.
+        drops: epochs (from 0) at whose start the learning rate is divided by 10; None for one
+            drop, after 3/4 of the epochs.
+        flip: augmentation of training images, see train/augment.py.
+        crop: augmentation of training images, see train/augment.py.
+        seed: of the initial weights, of the order of the images and of their augmentation.
+        target: bound on the mismatch probability p_m that B_min must meet.
+        designs: the designs of train/designs.py to train, in this order.
+        perturb: bits to add to C_o, one training each.
+        per_class: perturb also each class of tensors alone (precision.PERTURBATION_CLASSES).
+        gain_samples: noise gains are estimated from so many training images, at most.
+        output_grad_bits: bits of the gradient at the logits; 0 for what the criteria ask, see
+            analysis/assign.py.
+        quick: a short training; `make` then takes QUICK for what is not given.
+        layers: a network of one's own as plain data (spec.from_dict); None for a built-in one.
+
+    Raises:
+        InputError: a value has another type, or is out of range.
+
+    Example:
+        >>> Settings(epochs=0)
+        Traceback (most recent call last):
+            ...
+        fxsim.errors.InputError: epochs must be at least 1, got 0
     """
 
     network: str = "digits-convnet"
     width: float = 1.0
     dataset: str = "digits"
     data: str | None = None
-    pictures: int | None = None
+    images: int | None = None
     epochs: int = 12
     batch: int = 32
     learning_rate: float = 0.1
@@ -101,26 +137,45 @@ class Settings:
     quick: bool = False
     layers: dict | None = None
 
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None or field.default is not None:
+                object.__setattr__(self, field.name, _checked(field.name, value))
+        self._check_network()
+        self.schedule()
+        self.augmentation()
+        self.optimizer()
+
+    def _check_network(self) -> None:
+        if self.layers is None:
+            choice("network", self.network, networks.BUILDERS)
+        elif self.network != _name_of(self.layers):
+            raise InputError(f"network {self.network!r} and [layers] are both given; leave one out")
+        elif self.width != 1:
+            raise InputError(
+                f"width scales the filters of a built-in network, and [layers] are given, got "
+                f"{self.width}; leave it out"
+            )
+
     @classmethod
     def make(cls, **given) -> Settings:
-        """Settings with `given` values, all others by the network's defaults; None counts as not
-        given.
+        """Settings with `given` values; all others are the network's defaults.
 
-        Raises InputError for an unknown name, a value of the wrong type or out of range.
+        Args:
+            given: fields of Settings; None counts as not given.
+
+        Raises:
+            InputError: a name is unknown, or a value has another type or is out of range.
+
+        Example:
+            >>> Settings.make(dataset="mnist", quick=True, epochs=5)  # doctest: +ELLIPSIS
+            Settings(network='mnist-convnet', ... images=512, epochs=5, batch=32, ...
         """
-        given = {name: value for name, value in given.items() if value is not None}
-        for name, value in given.items():
-            given[name] = _checked(choice("setting", name, NAMES), value)
+        given = {setting_name(name): value for name, value in given.items() if value is not None}
         network = _network_name(given)
-        settings = cls(**DEFAULTS.get(network, {}) | given | {"network": network})
-        if settings.quick:
-            settings = dataclasses.replace(
-                settings, epochs=min(settings.epochs, QUICK_EPOCHS), drops=()
-            )
-        settings.schedule()
-        settings.augmentation()
-        settings.optimizer()
-        return settings
+        quick = QUICK if _checked("quick", given.get("quick", False)) else {}
+        return cls(**DEFAULTS.get(network, {}) | quick | given | {"network": network})
 
     def schedule(self) -> Schedule:
         drops = self.drops
@@ -140,7 +195,7 @@ class Settings:
             return networks.build(self.network, self.width)
         try:
             return spec.from_dict(self.layers)
-        except (TypeError, AttributeError) as error:  # a value of a type that no field takes
+        except LAYERS_ERRORS as error:
             raise InputError(f"[layers] does not describe a network: {error}") from None
 
     def check_given(self, given: dict, place: str | Path) -> None:
@@ -148,8 +203,6 @@ class Settings:
         for name, value in given.items():
             own = getattr(self, name)
             value = _checked(name, value)
-            if self.quick and name in ("epochs", "drops"):
-                value = min(value, QUICK_EPOCHS) if name == "epochs" else ()
             if value != own:
                 raise InputError(
                     f"{name} is {reprlib.repr(value)}, but what is in {place} has "
@@ -158,8 +211,43 @@ class Settings:
                 )
 
     def to_dict(self) -> dict:
-        """Plain data for JSON; Settings.make(**data) gives the settings back."""
+        """Plain data for JSON, with every field."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Settings:
+        """The settings that `to_dict` gave.
+
+        Raises:
+            InputError: a key is unknown or missing, or a value is wrong.
+        """
+        if not isinstance(data, dict):
+            raise InputError(f"settings must be a table, got {reprlib.repr(data)}")
+        for name in data:
+            setting_name(name)
+        missing = [name for name in NAMES if name not in data]
+        if missing:
+            raise InputError(f"the settings have no {', '.join(missing)}")
+        return cls(**data)
+
+    def save(self, path: str | Path) -> None:
+        """Write the settings as JSON."""
+        content = {"kind": KIND, "version": VERSION, "settings": self.to_dict()}
+        write_text(path, json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Settings:
+        """The settings that `save` wrote.
+
+        Raises:
+            InputError: the file is not one of settings, has another version, an unknown or a
+                missing key, or a wrong value.
+        """
+        content = read_stage_file(path, KIND, VERSION, ("settings",))
+        try:
+            return cls.from_dict(content["settings"])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Settings))
@@ -184,7 +272,7 @@ _NOUN = {
     dict: "a table",
 }
 _LEAST = {
-    "pictures": 1,
+    "images": 1,
     "epochs": 1,
     "batch": 1,
     "seed": 0,
@@ -193,14 +281,24 @@ _LEAST = {
 }
 
 
+def setting_name(name: str) -> str:
+    """`name` if it is the name of a setting, else an InputError that says which one is meant."""
+    if name in RENAMED:
+        raise InputError(f"setting {name!r} is called {RENAMED[name]!r} now; use that name")
+    return choice("setting", name, NAMES)
+
+
+def _name_of(layers: dict) -> str:
+    """The name of the network in [layers]."""
+    name = layers.get("name", "custom")
+    if not isinstance(name, str) or not name:
+        raise InputError(f"name in [layers] must be a text, got {reprlib.repr(name)}")
+    return name
+
+
 def _network_name(given: dict) -> str:
     if "layers" in given:
-        name = given["layers"].get("name", "custom")
-        if given.get("network", name) != name:
-            raise InputError(
-                f"network {given['network']!r} and [layers] are both given; leave one out"
-            )
-        return name
+        return given.get("network", _name_of(_checked("layers", given["layers"])))
     if "network" in given:
         return choice("network", given["network"], networks.BUILDERS)
     fitting = (
@@ -214,25 +312,41 @@ def _checked(name: str, value):
 
     InputError where it is of another or out of range.
     """
-    kind = _KINDS[name]
-    if kind is tuple:
+    if _KINDS[name] is tuple:
         return _checked_items(name, value)
+    value = _typed(name, value)
+    _check_range(name, value)
+    return value
+
+
+def _typed(name: str, value):
+    kind = _KINDS[name]
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
-        raise InputError(f"{name} must be {_NOUN[kind]}, got {value!r}")
+        raise InputError(f"{name} must be {_NOUN[kind]}, got {reprlib.repr(value)}")
+    try:
+        return kind(value)
+    except OverflowError:  # an integer that no float holds
+        raise InputError(f"{name} must be a number, got {reprlib.repr(value)}") from None
+
+
+def _check_range(name: str, value) -> None:
+    if value == "":
+        raise InputError(f"{name} must not be empty; name one or leave it out")
+    if name == "dataset":
+        choice("dataset", value, DATASETS)
     if name in _LEAST and value < _LEAST[name]:
         raise InputError(f"{name} must be at least {_LEAST[name]}, got {value}")
     if name == "target" and not 0 < value < 1:
         raise InputError(f"target must lie between 0 and 1, got {value}")
     if name == "width" and not (math.isfinite(value) and 0 < value <= MAX_WIDTH):
         raise InputError(f"width must be above 0 and at most {MAX_WIDTH}, got {value}")
-    return kind(value)
 
 
 def _checked_items(name: str, value) -> tuple:
     item_type, noun = (str, "texts") if name == "designs" else (int, "integers")
     if not isinstance(value, (list, tuple)) or not all(type(item) is item_type for item in value):
-        raise InputError(f"{name} must be a list of {noun}, got {value!r}")
+        raise InputError(f"{name} must be a list of {noun}, got {reprlib.repr(value)}")
     if name == "designs":
         if not value:
             raise InputError(f"designs must be at least one of {', '.join(DESIGNS)}")
@@ -240,7 +354,9 @@ def _checked_items(name: str, value) -> tuple:
             choice("design", item, DESIGNS)
     if name == "perturb" and 0 in value:
         raise InputError("perturb must not hold 0: that is C_o, which FX trains anyway")
-    return tuple(dict.fromkeys(value))
+    if len(set(value)) != len(value):
+        raise InputError(f"{name} must hold each value once, got {reprlib.repr(value)}")
+    return tuple(value)
 
 
 def read_toml(path: str | Path) -> dict:
@@ -255,10 +371,10 @@ def read_toml(path: str | Path) -> dict:
             table = toml.load(file)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (toml.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {error}") from None
     try:
-        return {choice("key", key, NAMES): value for key, value in table.items()}
+        return {setting_name(name): value for name, value in table.items()}
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

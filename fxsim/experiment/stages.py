@@ -6,7 +6,7 @@
     train_fixed   C_o and relatives
     train         these, and the designs that they are compared with
 
-All of them one after another: fxsim/study.py.
+All of them one after another: study.py.
 
 Every training adds its epochs to curves.csv as they end and its design to results.json when it
 ends.  While it lasts, checkpoint-DESIGN.npz holds what it needs to go on.
@@ -15,8 +15,6 @@ ends.  While it lasts, checkpoint-DESIGN.npz holds what it needs to go on.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,23 +26,29 @@ from fxsim.analysis.complexity import Complexity
 from fxsim.analysis.measure import measure
 from fxsim.analysis.mismatch import mismatch
 from fxsim.analysis.statistics import GradientStatistics, Statistics
-from fxsim.datasets import Dataset, load
+from fxsim.datasets import Dataset
 from fxsim.errors import InputError
 from fxsim.experiment import results
 from fxsim.experiment.results import Outcome
-from fxsim.experiment.settings import QUICK_PICTURES, Settings
-from fxsim.files import make_folder, read_arrays, read_json, write_arrays, write_text
+from fxsim.experiment.settings import Settings
+from fxsim.experiment.stage_file import read_stage_arrays, write_stage_arrays
+from fxsim.experiment.training import TrainingSetup
+from fxsim.files import make_folder
 from fxsim.nn.floating.network import FloatNetwork
-from fxsim.nn.init import initial_parameters
+from fxsim.nn.init import Parameters
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Network, to_dict
 from fxsim.train import checkpoint, designs
 from fxsim.train.checkpoint import Cadence, Checkpoint
-from fxsim.train.learners import FixedLearner, check_dataset
-from fxsim.train.loop import Epoch, Position, check_batch, train
+from fxsim.train.learners import FixedLearner
+from fxsim.train.loop import Epoch, Position
 from fxsim.train.measured import measured
 
 SETTINGS_FILE = "experiment.json"
+PARAMETERS = "float.npz"
+GRADIENTS = "gradients.npz"
+ARRAY_KINDS = {PARAMETERS: "fxsim float run", GRADIENTS: "fxsim gradient statistics"}
+ARRAYS_VERSION = 1
 PLOTS = ("curves", "bits", "ranges", "sensitivity")
 DERIVED = (
     "statistics.npz",
@@ -101,7 +105,8 @@ class Experiment:
 
     command: the command line, to be recorded in results.json.  resume: leave out what is finished
     in the folder, and go on from a checkpoint where there is one.  cadence: when checkpoints are
-    written."""
+    written.  curves: whether trainings write curves.csv; two processes must not write one file.
+    """
 
     def __init__(
         self,
@@ -111,23 +116,25 @@ class Experiment:
         command: str = "",
         resume: bool = False,
         cadence: Cadence | None = None,
+        curves: bool = True,
     ):
         self.settings = settings
         self.observer = observer or Observer()
         self.command = command
         self.resume = resume
         self.cadence = cadence or Cadence()
-        self.network: Network = settings.build_network()
-        self.dataset: Dataset = load(settings.dataset, settings.data)
-        check_dataset(self.dataset, self.network)
-        most = QUICK_PICTURES if settings.quick else settings.pictures
-        self.dataset = dataclasses.replace(
-            self.dataset,
-            train_images=self.dataset.train_images[:most],
-            train_labels=self.dataset.train_labels[:most],
-        )
-        check_batch(self.dataset, settings.batch)
+        self.curves = curves
+        self.setup = TrainingSetup.of(settings)
         self.folder = make_folder(folder)
+
+    @property
+    def network(self) -> Network:
+        return self.setup.network
+
+    @property
+    def dataset(self) -> Dataset:
+        """The images; the training images are those that are trained on."""
+        return self.setup.dataset
 
     @classmethod
     def reopen(
@@ -140,7 +147,7 @@ class Experiment:
                 f"{folder} holds no float run (no {SETTINGS_FILE}); "
                 f"run `fxsim train --out {folder}` first"
             )
-        return cls(_read_settings(path), folder, observer, command)
+        return cls(Settings.load(path), folder, observer, command)
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -156,19 +163,29 @@ class Experiment:
         if self.path(results.FILE).exists():
             results.read_results(self.folder)  # nobody else's file is overwritten
         gradients = GradientStatistics(self.network)
-        learner = designs.float_learner(
-            "FL", *self._start_values(), self.settings.optimizer(), gradients
-        )
+        learner = self.setup.float_learner("FL", gradients)
         outcome = self._train(FLOAT_RUN, learner)
         for path in (
             *map(self.path, (SETTINGS_FILE, *DERIVED)),
             *checkpoint.of_others(self.folder, "FL"),
         ):
             path.unlink(missing_ok=True)
-        write_arrays(self.path("float.npz"), _flat(learner.network.parameters))
-        write_arrays(self.path("gradients.npz"), {"state": gradients.state})
-        write_text(self.path(SETTINGS_FILE), json.dumps(self.settings.to_dict(), indent=1) + "\n")
+        self._write_arrays(PARAMETERS, _flat(learner.network.parameters))
+        self._write_arrays(GRADIENTS, {"state": gradients.state})
+        self.settings.save(self.path(SETTINGS_FILE))
         return self.finish(outcome, self.open_results())
+
+    def float_parameters(self) -> Parameters:
+        """The parameters that the float run ended with, from float.npz."""
+        return nested(self._read_arrays(PARAMETERS))
+
+    def _write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        kind = ARRAY_KINDS[name]
+        write_stage_arrays(self.path(name), kind, ARRAYS_VERSION, self.settings.to_dict(), arrays)
+
+    def _read_arrays(self, name: str) -> dict[str, np.ndarray]:
+        kind = ARRAY_KINDS[name]
+        return read_stage_arrays(self.path(name), kind, ARRAYS_VERSION, self.settings.to_dict())
 
     def analyze(self) -> Statistics:
         """Noise gains, singular values and ranges of the trained float network.
@@ -176,30 +193,28 @@ class Experiment:
         Writes statistics.npz.
         """
         self.observer.note("measuring noise gains and singular values")
-        parameters = nested(read_arrays(self.path("float.npz")))
-        statistics = self.measure(
-            parameters, self.dataset.train_images[: self.settings.gain_samples]
-        )
+        images = self.dataset.train_images[: self.settings.gain_samples]
+        statistics = self.measure(self.float_parameters(), images)
         statistics.save(self.path("statistics.npz"))
         return statistics
 
-    def measure(self, parameters: dict, pictures: np.ndarray) -> Statistics:
-        """The Statistics of the network with trained `parameters`, noise gains over `pictures`
+    def measure(self, parameters: dict, images: np.ndarray) -> Statistics:
+        """The Statistics of the network with trained `parameters`, noise gains over `images`
         (pixels).
         """
         batch = self.dataset.train_images[: self.settings.batch]
         return measure(
             FloatNetwork(self.network, parameters, np.float64),
             self._gradients(),
-            pictures / self.dataset.pixel_max,
+            images / self.dataset.pixel_max,
             batch / self.dataset.pixel_max,
             self.settings.schedule().smallest_rate,
         )
 
     def _gradients(self) -> GradientStatistics:
         gradients = GradientStatistics(self.network)
-        path = self.path("gradients.npz")
-        state = read_arrays(path).get("state")
+        path = self.path(GRADIENTS)
+        state = self._read_arrays(GRADIENTS).get("state")
         if state is None or state.shape != gradients.state.shape:
             raise InputError(
                 f"{path} does not fit network {self.network.name!r}; "
@@ -221,24 +236,22 @@ class Experiment:
         return assignment
 
     def mismatch(self, assignment: PrecisionAssignment) -> dict:
-        """The bound on p_m, and the shares of training and test pictures that the trained float
+        """The bound on p_m, and the shares of training and test images that the trained float
         network and its parameters in fixed point decide differently; plain data.
 
-        The training pictures are those that the bound's noise gains were taken over, the test
-        pictures as many."""
-        network = FloatNetwork(
-            self.network, nested(read_arrays(self.path("float.npz"))), np.float64
-        )
+        The training images are those that the bound's noise gains were taken over; there are as
+        many test images."""
+        network = FloatNetwork(self.network, self.float_parameters(), np.float64)
         bound = assignment_rules.assignment_mismatch_bound(
             self.network, Statistics.load(self.path("statistics.npz"), self.network), assignment
         )
         sample = slice(self.settings.gain_samples)
         measured = {
             name: {
-                "pictures": len(pictures),
-                "share": mismatch(network, assignment, pictures, self.dataset.pixel_max),
+                "images": len(images),
+                "share": mismatch(network, assignment, images, self.dataset.pixel_max),
             }
-            for name, pictures in (
+            for name, images in (
                 ("training", self.dataset.train_images[sample]),
                 ("test", self.dataset.test_images[sample]),
             )
@@ -246,11 +259,13 @@ class Experiment:
         return {"target": self.settings.target, "bound": float(bound), "measured": measured}
 
     def train_fixed(self, assignment: PrecisionAssignment, design: str = "FX C_o") -> Outcome:
-        """A run in true fixed point from the same initial parameters and order of pictures."""
+        """A run in fixed point from the same initial parameters, on the images in the same order."""
         return self.train(Training(design, "FX", assignment, measured=True))
 
     def train(self, training: Training) -> Outcome:
-        """A run of any design but FL, from the same initial parameters and order of pictures."""
+        """A run of any design but FL, from the same initial parameters, on the images in the same
+        order.
+        """
         if done := self.done(training):
             return done
         earlier = self.open_results()
@@ -259,11 +274,9 @@ class Experiment:
     def outcome(self, training: Training) -> Outcome:
         """What `train` does, but for the results, which `finish` writes."""
         if training.assignment is None:
-            learner = designs.float_learner(
-                training.design, *self._start_values(), self.settings.optimizer()
-            )
-            return self._train(training, learner)
-        learner = self._fixed_learner(training)
+            return self._train(training, self.setup.float_learner(training.design))
+        learner = self.setup.fixed_learner(training.assignment, training.design)
+        start = learner.network.fingerprint()
         outcome = self._train(training, learner)
         counts = {
             f"{layer}.{tensor}": dataclasses.asdict(value)
@@ -280,42 +293,38 @@ class Experiment:
             stopped=learner.stopped,
             overflows=overflows,
             sums=results.exact_sums(learner.network, self.settings.batch),
+            start_fingerprint=start,
             fingerprint=learner.network.fingerprint(),
             measured=self._measured(training, learner),
-        )
-
-    def _fixed_learner(self, training: Training) -> FixedLearner:
-        return designs.fixed_learner(
-            training.design, *self._start_values(), training.assignment, self.settings.optimizer()
         )
 
     def _measured(self, training: Training, learner: FixedLearner) -> dict:
         if not training.measured:
             return {}
         return measured(
-            self._fixed_learner(training),
+            self.setup.fixed_learner(training.assignment, training.design),
             learner,
             self.dataset,
             self.settings.schedule(),
             self.settings.batch,
         )
 
-    def _start_values(self) -> tuple:
-        """Network, initial parameters, largest pixel and seed, the same for all designs."""
-        seed = self.settings.seed
-        return self.network, initial_parameters(self.network, seed), self.dataset.pixel_max, seed
-
     def open_results(self) -> results.Results:
         """What the folder holds of this experiment's results, to add to."""
-        return results.Results(self.folder, self.settings.to_dict(), self.command)
+        return results.Results(
+            self.folder, self.settings.to_dict(), self.setup.describe_images(), self.command
+        )
 
     def done(self, training: Training) -> Outcome | None:
         """The outcome of a design that is not to be trained again."""
-        row = self.resume and results.finished(
+        if not self.resume or not self.path(results.FILE).exists():
+            return None
+        row = results.finished(
             self.folder, self.settings.to_dict(), training.name, training.assignment
         )
-        if not row:
+        if row is None:
             return None
+        self.open_results()  # refuses results on other images
         checkpoint.remove(self.folder, training.name)
         outcome = Outcome.from_dict(row, self._costs(training))
         self._write_curve(
@@ -340,17 +349,7 @@ class Experiment:
             saved.keep(learner, position)
 
         try:
-            train(
-                learner,
-                self.dataset,
-                self.settings.schedule(),
-                self.settings.batch,
-                self.settings.seed,
-                self.observer.step,
-                self.settings.augmentation(),
-                position,
-                keep,
-            )
+            self.setup.train(learner, position, keep, self.observer.step)
         except KeyboardInterrupt:
             saved.write(learner, position)
             raise
@@ -373,6 +372,8 @@ class Experiment:
         return position
 
     def _write_curve(self, design: str, epochs: list[Epoch]) -> None:
+        if not self.curves:
+            return
         results.write_curves(self.folder, {design: list(map(results.epoch_row, epochs))})
 
     def _identity(self, training: Training) -> dict:
@@ -387,18 +388,9 @@ class Experiment:
             "design": training.name,
             "settings": self.settings.to_dict(),
             "network": to_dict(self.network),
-            "dataset": self._dataset_digest,
+            "dataset": self.setup.images_sha256,
             "assignment": formats,
         }
-
-    @functools.cached_property
-    def _dataset_digest(self) -> str:
-        arrays = {
-            field.name: value
-            for field in dataclasses.fields(self.dataset)
-            if isinstance(value := getattr(self.dataset, field.name), np.ndarray)
-        }
-        return checkpoint.digest(arrays).hex()
 
     def finish(self, outcome: Outcome, earlier: results.Results) -> Outcome:
         """Add an outcome to the results; its checkpoint has served."""
@@ -424,21 +416,21 @@ def settings_in(folder: str | Path, design: str = "FL") -> Settings | None:
     own = checkpoint.path_of(folder, design)
     written = Path(folder) / SETTINGS_FILE
     if own.exists() and (design == "FL" or not written.exists()):
-        return Settings.make(**checkpoint.read(own)[0]["identity"]["settings"])
+        return checkpoint_settings(own)
     if written.exists():
-        return _read_settings(written)
+        return Settings.load(written)
     if (Path(folder) / results.FILE).exists():
-        return Settings.make(**results.read_results(folder)["settings"])
+        return results.stored_settings(folder)
     return None
 
 
-def _read_settings(path: Path) -> Settings:
-    data = read_json(path)
-    if not isinstance(data, dict):
-        raise InputError(
-            f"{path} does not hold settings; run `fxsim train --out {path.parent}` again"
-        )
-    return Settings.make(**data)
+def checkpoint_settings(path: Path) -> Settings:
+    """The settings of the training whose checkpoint this is."""
+    text, _ = checkpoint.read(path)
+    try:
+        return Settings.from_dict(text["identity"]["settings"])
+    except (KeyError, TypeError, InputError) as error:
+        raise InputError(f"{path}: {error}; delete the checkpoint to train anew") from None
 
 
 def perturbed_name(bits: int, only: str | None = None) -> str:

@@ -23,7 +23,6 @@ from fxsim.machine import core_count, use_threads
 from fxsim.nn.precision import PERTURBATION_CLASSES, PrecisionAssignment
 from fxsim.train.checkpoint import Cadence
 from fxsim.train.designs import FIXED, formats
-from fxsim.train.loop import Epoch
 
 
 def run(experiment: Experiment, executor: Executor | None = None) -> list[Outcome]:
@@ -136,12 +135,10 @@ def train_aside(
     """One training in a worker of an executor: a checkpoint is all that it leaves in the folder,
     progress goes to standard error by whole lines."""
     progress = Progress(sys.stderr, terminal=False)
-    return _Aside(settings, folder, progress, resume=resume, cadence=cadence).outcome(training)
-
-
-class _Aside(Experiment):
-    def _write_curve(self, design: str, epochs: list[Epoch]) -> None:
-        """Left to the process that waits for the outcome: two must not write one file."""
+    experiment = Experiment(
+        settings, folder, progress, resume=resume, cadence=cadence, curves=False
+    )
+    return experiment.outcome(training)
 
 
 @contextlib.contextmanager

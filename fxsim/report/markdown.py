@@ -1,11 +1,12 @@
-"""report.md: what an experiment came to, in tables and pictures."""
+"""report.md: what an experiment came to, in tables and plots."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from fxsim.nn.precision import PrecisionAssignment
-from fxsim.report import tables as report
+from fxsim.report import text
+from fxsim.report.tables import markdown_table
 
 CRITERIA = {
     "GC": "gradients that clip",
@@ -24,7 +25,7 @@ TITLES = {
 def report_markdown(data: dict, sensitivity: Sequence[dict], plots: Sequence[str]) -> str:
     """The report on the plain data of results.json.
 
-    sensitivity: rows of study.sensitivity.  plots: names of picture files beside it, of which the
+    sensitivity: rows of study.sensitivity.  plots: names of image files beside it, of which the
     PNG ones are shown."""
     designs = data["designs"]
     settings = data["settings"]
@@ -33,34 +34,34 @@ def report_markdown(data: dict, sensitivity: Sequence[dict], plots: Sequence[str
         f"# {settings['network']} on {settings['dataset']}",
         _introduction(data),
         "## Designs",
-        "In brackets the cost as a share of float's. C_A and C_M are for one picture.",
-        table(report.designs_rows(designs)),
+        "In brackets the cost as a share of float's. C_A and C_M are for one image.",
+        _table(text.designs_rows(designs)),
     ]
     if sensitivity:
         parts += [
             "## Sensitivity",
             "Bits added to C_o in all tensors, or in one class of them.",
-            table(_sensitivity_rows(sensitivity)),
+            _table(_sensitivity_rows(sensitivity)),
         ]
     if chosen:
         parts += [
             f"## Criteria, measured on {chosen['design']}",
             _CRITERIA_TEXT,
-            table(_criteria_rows(chosen["measured"])),
+            _table(_criteria_rows(chosen["measured"])),
         ]
     if "mismatch" in data:
         parts += ["## Decisions", _mismatch_text(data["mismatch"])]
     if chosen:
-        formats = report.assignment_table(PrecisionAssignment.from_dict(chosen["assignment"]))
+        formats = text.assignment_table(PrecisionAssignment.from_dict(chosen["assignment"]))
         parts += ["## Formats", f"```text\n{formats}\n```"]
-    parts += [_picture(name) for name in plots if name.endswith(".png")]
+    parts += [_plot(name) for name in plots if name.endswith(".png")]
     return "\n\n".join(parts) + "\n"
 
 
-def table(rows: Iterable[Sequence[str]]) -> str:
+def _table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first row is its header."""
     header, *rows = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
+    return markdown_table(header, rows)
 
 
 def _introduction(data: dict) -> str:
@@ -114,7 +115,7 @@ def _criteria_rows(measured: dict) -> list[list[str]]:
                 CRITERIA[criterion],
                 moment,
                 f"{worst['value']:.2%}{spread}",
-                f"{worst['layer']} {report.SYMBOLS[worst['tensor']]}",
+                f"{worst['layer']} {text.SYMBOLS[worst['tensor']]}",
                 f"{worst['bound']:.0%}",
                 f"fails in {failed} of {len(found)}" if failed else "holds",
             ]
@@ -124,17 +125,17 @@ def _criteria_rows(measured: dict) -> list[list[str]]:
 
 def _mismatch_text(mismatch: dict) -> str:
     shares = " and ".join(
-        f"{row['share']:.2%} of {row['pictures']:,} {name} pictures"
+        f"{row['share']:.2%} of {row['images']:,} {name} images"
         for name, row in mismatch["measured"].items()
     )
     return (
         "Criterion EFQN: the trained float network with weights and activations in C_o decides "
         "otherwise than in float on "
-        f"{shares}. The bound on this share, from noise gains over the same training pictures, is "
+        f"{shares}. The bound on this share, from noise gains over the same training images, is "
         f"{mismatch['bound']:.2%}; its target {mismatch['target']:.0%}."
     )
 
 
-def _picture(name: str) -> str:
+def _plot(name: str) -> str:
     title = TITLES[name.partition(".")[0]]
     return f"## {title}\n\n![{title}]({name})"

@@ -1,212 +1,114 @@
-"""Tables for people, from the plain data of results.json."""
+"""Tables of text: aligned for a terminal, and in Markdown.
+
+Every table that fxsim prints or writes is laid out here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from fxsim.analysis.complexity import Complexity
-from fxsim.analysis.statistics import Statistics
-from fxsim.formats import Format
-from fxsim.machine import JIT_DISABLED
-from fxsim.nn.precision import SYMBOLS, TENSORS, PrecisionAssignment
+from fxsim.errors import InputError
 
-METRICS = {
-    "weight_storage": ("C_W", "b"),
-    "activation_storage": ("C_A", "b"),
-    "training_macs": ("C_M", "FA"),
-    "communication": ("C_C", "b"),
-}
-"""Metric -> the paper's symbol and unit: bits, one-bit full adders."""
-
-NOTABLE_OVERFLOWS = 0.01
-"""Overflows of an accumulator per sum, above which they are told."""
-
-MOST_NAMED = 3
-"""Designs that a remark names."""
-
-NOTABLE_CLIPPING = 0.05
-NOTABLE_FLUSHING = 0.5
-"""Shares of a tensor's elements above which its clipping or flushing is told.
-
-5 % is criterion GC's bound.
-"""
+LEFT = "l"
+RIGHT = "r"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """Aligned plain text; the first `text_columns` columns to the left, the others to the right."""
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < text_columns else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths))
-        ).rstrip()
-        for line in lines
-    )
+def text_table(
+    header: Sequence[str] | None, rows: Iterable[Sequence[str]], align: str | None = None
+) -> str:
+    """A table of aligned columns, two spaces apart, with a line of hyphens below the header.
 
+    Args:
+        header: the names of the columns; None for a table without a header.
+        rows: the cells, row after row.
+        align: one letter for each column, 'l' (left) or 'r' (right).  The default is the first
+            column to the left and all others to the right.
 
-def assignment_table(assignment: PrecisionAssignment) -> str:
-    """Bits, range, step and criterion of every layer's five tensors, in the paper's symbols."""
-    rows = []
-    for name, layer in assignment.layers.items():
-        for tensor in TENSORS:
-            format = getattr(layer, tensor)
-            reason = assignment.reasons.get((name, tensor))
-            rows.append(
-                [
-                    name if tensor == TENSORS[0] else "",
-                    SYMBOLS[tensor],
-                    _range(format),
-                    f"2^{format.step_exp}",
-                    str(format.bits),
-                    *((reason.criterion, f"{reason.margin:.2f}x") if reason else ("given", "")),
-                ]
-            )
-    return table(("layer", "tensor", "range", "step", "bits", "criterion", "margin"), rows, 4)
+    Returns:
+        The lines of the table, without a newline at the end and without spaces at line ends.
 
+    Raises:
+        InputError: a row has more or fewer cells than the table has columns, or `align` has
+            another letter or another length.
 
-def _range(format: Format) -> str:
-    bound = f"{2**format.range_exp}" if 0 <= format.range_exp <= 10 else f"2^{format.range_exp}"
-    return f"[-{bound}, {bound})" if format.signed else f"[0, {bound})"
-
-
-def sums_table(design: dict) -> str:
-    """Bits of an accumulator that adds without loss, for the three products of each layer, and the
-    kernel paths.
-
-    Where there is an accumulator of another width: '26, has 16'.
+    Example:
+        >>> print(text_table(["layer", "bits"], [["conv1", "8"], ["fc1", "12"]]))
+        layer  bits
+        -----  ----
+        conv1     8
+        fc1      12
     """
-    products = ("forward", "weight_grad", "input_grad")
-    rows = []
-    for layer, sums in design["sums"].items():
-        paths = ", ".join(dict.fromkeys(row["path"] for row in sums.values()))
-        rows.append(
-            [layer, paths, *(_sum_bits(sums[name]) if name in sums else "-" for name in products)]
+    lines = _checked(header, rows)
+    if not lines:
+        return ""
+    columns = len(lines[0])
+    align = _alignment(align, columns, LEFT + RIGHT * (columns - 1))
+    widths = [max(len(line[column]) for line in lines) for column in range(columns)]
+    if header is not None:
+        lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(_text_line(line, widths, align) for line in lines)
+
+
+def markdown_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], align: str | None = None
+) -> str:
+    r"""A Markdown table; a `|` in a cell is written as `\|`.
+
+    Args:
+        header: the names of the columns.
+        rows: the cells, row after row.
+        align: one letter for each column, 'l' (left, the default) or 'r' (right).
+
+    Returns:
+        The lines of the table, without a newline at the end.
+
+    Raises:
+        InputError: as for `text_table`.
+
+    Example:
+        >>> print(markdown_table(["layer", "bits"], [["conv1", "8"]], "lr"))
+        | layer | bits |
+        | --- | ---: |
+        | conv1 | 8 |
+    """
+    header, *rows = _checked(header, rows)
+    align = _alignment(align, len(header), LEFT * len(header))
+    rule = ["---:" if letter == RIGHT else "---" for letter in align]
+    return "\n".join(_markdown_line(line) for line in (header, rule, *rows))
+
+
+def _checked(header: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> list[list[str]]:
+    """The header, if there is one, and the rows, all of one length."""
+    lines = [list(row) for row in rows]
+    if header is not None:
+        lines.insert(0, list(header))
+    for number, line in enumerate(lines):
+        if len(line) != len(lines[0]):
+            raise InputError(
+                f"line {number} of the table has {len(line)} cells, line 0 has {len(lines[0])}; "
+                f"give every row as many cells as there are columns"
+            )
+    return lines
+
+
+def _alignment(align: str | None, columns: int, default: str) -> str:
+    if align is None:
+        return default
+    if len(align) != columns or set(align) - {LEFT, RIGHT}:
+        raise InputError(
+            f"align must be one letter, {LEFT!r} or {RIGHT!r}, for each of {columns} columns, got "
+            f"{align!r}"
         )
-    return table(("layer", "kernel", "Z", "G^W", "G^A below"), rows, 2)
+    return align
 
 
-def _sum_bits(row: dict) -> str:
-    has = row.get("accumulator", "").partition(" ")[0]
-    return f"{row['bits']}, has {has}" if has else str(row["bits"])
-
-
-def designs_table(designs: Sequence[dict]) -> str:
-    """Designs of results.json side by side; see designs_rows."""
-    header, *rows = designs_rows(designs)
-    return table(header, rows)
-
-
-def designs_rows(designs: Sequence[dict]) -> list[list[str]]:
-    """A header and a row for each design: error, loss, the four costs and their share of FL's."""
-    float_costs = next((row["costs"]["total"] for row in designs if row["design"] == "FL"), None)
-    units = {
-        metric: _unit(max(row["costs"]["total"][metric] for row in designs)) for metric in METRICS
-    }
-    header = ["design", "test error", "train loss"]
-    header += [f"{symbol} [{units[metric][1]}{unit}]" for metric, (symbol, unit) in METRICS.items()]
-    rows = []
-    for row in designs:
-        costs = row["costs"]["total"]
-        cells = (
-            _cost(costs[metric], units[metric][0], float_costs and float_costs[metric])
-            for metric in METRICS
-        )
-        rows.append([row["design"], f"{row['test_error']:.2%}", f"{row['train_loss']:.4f}", *cells])
-    return [header, *rows]
-
-
-def statistics_table(statistics: Statistics) -> str:
-    """What was measured of every layer, in the symbols of the method."""
-    columns = {
-        "E_W": statistics.weights_gain,
-        "E_A": statistics.activations_gain,
-        "max sigma G^W": statistics.weight_grads_sigma_max,
-        "min sigma G^W": statistics.weight_grads_sigma_min,
-        "max sigma G^A": statistics.activation_grads_sigma_max,
-        "lambda_max": statistics.lambda_max,
-    }
-    rows = [
-        [layer, *(f"{values[row]:.3g}" for values in columns.values())]
-        for row, layer in enumerate(statistics.layers)
-    ]
-    return table(("layer", *columns), rows)
-
-
-def _cost(value: int, unit: float, reference: int | None) -> str:
-    return f"{value / unit:,.3g}" + (f" ({value / reference:.2f})" if reference else "")
-
-
-def _unit(value: int) -> tuple[float, str]:
-    """The power of 1000 that leaves `value` between 1 and 1000, and its prefix."""
-    return next(
-        (scale, prefix)
-        for scale, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
-        if value >= scale or scale == 1
+def _text_line(cells: Sequence[str], widths: Sequence[int], align: str) -> str:
+    padded = (
+        cell.rjust(width) if letter == RIGHT else cell.ljust(width)
+        for cell, width, letter in zip(cells, widths, align)
     )
+    return "  ".join(padded).rstrip()
 
 
-def remarks(designs: Sequence[dict]) -> list[str]:
-    """One line for each tensor that clipped or flushed, and each product that overflowed, more than
-    is usual, with the designs in which it did."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for row in designs:
-        for tensor, counts in row["counts"].items():
-            clipped = (counts["below"] + counts["above"]) / counts["elements"]
-            flushed = counts["flushed"] / counts["elements"]
-            for what, share, bound in (
-                ("clipped", clipped, NOTABLE_CLIPPING),
-                ("flushed", flushed, NOTABLE_FLUSHING),
-            ):
-                if share > bound:
-                    found.setdefault((tensor, what), []).append(f"{share:.1%} in {row['design']}")
-        for product, met in row.get("overflows", {}).items():
-            if met["overflows"] > NOTABLE_OVERFLOWS * met["sums"]:
-                share = met["overflows"] / met["sums"]
-                found.setdefault((product, "overflows per sum"), []).append(
-                    f"{share:.2g} in {row['design']}"
-                )
-    return [
-        f"{tensor}: {what} {', '.join(where[:MOST_NAMED])}"
-        + (f" and {len(where) - MOST_NAMED} more" if len(where) > MOST_NAMED else "")
-        for (tensor, what), where in found.items()
-    ]
-
-
-def cost_table(costs: Complexity) -> str:
-    """The four metrics of each layer and in total."""
-    total = costs.total
-    units = {metric: _unit(getattr(total, metric)) for metric in METRICS}
-    header = [
-        "layer",
-        *(f"{symbol} [{units[metric][1]}{unit}]" for metric, (symbol, unit) in METRICS.items()),
-    ]
-    rows = [
-        [name, *(f"{getattr(cost, metric) / units[metric][0]:,.4g}" for metric in METRICS)]
-        for name, cost in (*costs.layers.items(), ("total", total))
-    ]
-    return table(header, rows)
-
-
-def info_text(machine: dict, cache: dict) -> str:
-    """What `fxsim info` prints, from machine.describe() and machine.kernel_cache()."""
-    if cache["folder"]:
-        where = f"{cache['folder']} ({'writable' if cache['writable'] else 'not writable'})"
-    else:
-        why = (
-            "nothing is compiled"
-            if JIT_DISABLED
-            else "no folder can be written; NUMBA_CACHE_DIR names another"
-        )
-        where = f"none: {why}"
-    rows = {
-        "processor": f"{machine['processor']}, {machine['cores']} cores, {machine['system']}",
-        "features": " ".join(machine["features"]) or "none of those that matter here",
-        "kernel paths": f"{', '.join(machine['kernels']['available'])}; chosen: "
-        f"{machine['kernels']['chosen']}",
-        "threads": f"{machine['threads']} (NUMBA_NUM_THREADS sets fewer)",
-        "kernel cache": where,
-        **{name: version or "not installed" for name, version in machine["versions"].items()},
-    }
-    return "\n".join(f"{name:<14}{value}" for name, value in rows.items())
+def _markdown_line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -1,4 +1,4 @@
-"""Augmentation of training pictures.
+"""Augmentation of training images.
 
 Horizontal flips and padded crops, on pixels, from counter-based random words.
 """
@@ -15,17 +15,17 @@ from fxsim.rng import Stream
 
 @dataclass(frozen=True)
 class Augmentation:
-    """flip: turn half of the pictures left to right.  crop: pixels of zero padding on each side, of
-    which a window of the picture's own size is cut out at a random place.
+    """flip: turn half of the images left to right.  crop: pixels of zero padding on each side, of
+    which a window of the image's own size is cut out at a random place.
 
-    The word w of a picture, Stream(seed, epoch, 'augment') at its place in the training set,
+    The word w of an image, Stream(seed, epoch, 'augment') at its place in the training set,
     decides:
 
         flipped     w >= 2**31
-        first row   ((w mod 2**15) (2 crop + 1)) >> 15      of the window in the padded picture
+        first row   ((w mod 2**15) (2 crop + 1)) >> 15      of the window in the padded image
         first column the same with (w >> 15) mod 2**15
 
-    The picture is cut out first, then flipped.
+    The image is cut out first, then flipped.
     """
 
     flip: bool = False
@@ -35,19 +35,15 @@ class Augmentation:
         if not 0 <= self.crop <= 64:
             raise InputError(f"crop must be 0 to 64 pixels, got {self.crop}")
 
-    def words(self, seed: int, epoch: int, pictures: int) -> np.ndarray:
-        """The random words (uint32) of all pictures of the training set in one epoch."""
-        return (
-            Stream(seed, epoch, "augment").words(pictures)
-            if self
-            else np.zeros(pictures, np.uint32)
-        )
+    def words(self, seed: int, epoch: int, images: int) -> np.ndarray:
+        """The random words (uint32) of all images of the training set in one epoch."""
+        return Stream(seed, epoch, "augment").words(images) if self else np.zeros(images, np.uint32)
 
     def __bool__(self) -> bool:
         return self.flip or self.crop > 0
 
     def apply(self, pixels: np.ndarray, words: np.ndarray) -> np.ndarray:
-        """Pixels (N, H, W, C) of pictures with the given words, augmented."""
+        """Pixels (N, H, W, C) of images with the given words, augmented."""
         if not self:
             return pixels
         count, height, width, _ = pixels.shape

@@ -141,10 +141,10 @@ def _add(total: dict, more: Mapping) -> None:
 
 
 def check_dataset(dataset: Dataset, network) -> None:
-    """InputError unless the pictures fit the network."""
+    """InputError unless the images fit the network."""
     if dataset.image_shape != network.input_shape or dataset.classes != network.classes:
         raise InputError(
-            f"dataset {dataset.name!r} has pictures {dataset.image_shape} in {dataset.classes} "
+            f"dataset {dataset.name!r} has images {dataset.image_shape} in {dataset.classes} "
             f"classes; network "
             f"{network.name!r} takes {network.input_shape} in {network.classes}; choose another "
             f"--network"

@@ -14,6 +14,7 @@ import numpy as np
 
 from fxsim.datasets import Dataset
 from fxsim.errors import InputError
+from fxsim.factors import LearningRate
 from fxsim.rng import Stream
 from fxsim.train.augment import Augmentation
 from fxsim.train.schedule import Schedule
@@ -73,8 +74,8 @@ def train(
 ) -> list[Epoch]:
     """Train for all epochs of the schedule; returns one Epoch for each.
 
-    learner: FloatLearner or FixedLearner.  batch: pictures a step; what is left of an epoch is
-    dropped. seed: key of the order of pictures, Stream(seed, epoch, 'order'), and of their
+    learner: FloatLearner or FixedLearner.  batch: images of a step; what is left of an epoch is
+    dropped. seed: key of the order of images, Stream(seed, epoch, 'order'), and of their
     augmentation. report(epoch, step, steps, mean loss so far) is called after every step. position:
     where to go on, with a learner that was there; it moves along.  Learner and position belong
     together whenever an interrupt ends the training, and whenever keep(position) is called, which
@@ -89,10 +90,10 @@ def train(
 
 
 def check_batch(dataset: Dataset, batch: int) -> None:
-    """InputError unless there are pictures for a step."""
+    """InputError unless there are images for a step."""
     size = len(dataset.train_labels)
     if not 1 <= batch <= size:
-        raise InputError(f"batch must be 1 to {size}, the number of training pictures, got {batch}")
+        raise InputError(f"batch must be 1 to {size}, the number of training images, got {batch}")
 
 
 def _epoch(learner, dataset, schedule, batch, seed, report, augmentation, position, keep) -> None:
@@ -101,7 +102,7 @@ def _epoch(learner, dataset, schedule, batch, seed, report, augmentation, positi
     steps = len(dataset.train_labels) // batch
     clock = _Stopwatch()
     rate = schedule.rate(epoch)
-    for pixels, labels in _batches(dataset, batch, seed, augmentation, epoch, position.step):
+    for pixels, labels in batches(dataset, batch, seed, augmentation, epoch, position.step):
         with _uninterrupted():
             loss = learner.step(pixels, labels, rate, epoch * steps + position.step)
             if not math.isfinite(loss):
@@ -122,8 +123,8 @@ def _epoch(learner, dataset, schedule, batch, seed, report, augmentation, positi
     keep(position)
 
 
-def _batches(
-    dataset: Dataset, batch: int, seed: int, augmentation: Augmentation, epoch: int, start: int
+def batches(
+    dataset: Dataset, batch: int, seed: int, augmentation: Augmentation, epoch: int, start: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(pixels, labels) of the steps of an epoch, from step `start`."""
     order = Stream(seed, epoch, "order").permutation(len(dataset.train_labels))
@@ -134,6 +135,31 @@ def _batches(
             augmentation.apply(dataset.train_images[chosen], words[chosen]),
             dataset.train_labels[chosen],
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What one training step is given: its number (from 0), its batch and its learning rate."""
+
+    number: int
+    pixels: np.ndarray
+    labels: np.ndarray
+    rate: LearningRate
+
+
+def steps(
+    dataset: Dataset,
+    schedule: Schedule,
+    batch: int,
+    seed: int,
+    augmentation: Augmentation = NO_AUGMENTATION,
+) -> Iterator[Step]:
+    """Every step of the training that `train` does with these arguments, in order."""
+    per_epoch = len(dataset.train_labels) // batch
+    for epoch in range(schedule.epochs):
+        rate = schedule.rate(epoch)
+        for index, chosen in enumerate(batches(dataset, batch, seed, augmentation, epoch)):
+            yield Step(epoch * per_epoch + index, *chosen, rate)
 
 
 class _Stopwatch:

@@ -27,7 +27,7 @@ def measured(
     start, end: the learner as it was before the training, and after it; both are left as they are.
     criteria: a Finding for each tensor, with the moment that it is of, 'training', 'start' or
     'end'. histograms: moment -> layer -> tensor -> magnitudes by powers of two
-    (fixed_run.histograms). Recorded steps are taken on the first pictures of the training set,
+    (fixed_run.histograms). Recorded steps are taken on the first images of the training set,
     batch after batch."""
     findings = _rows(
         "training",

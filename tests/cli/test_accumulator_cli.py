@@ -10,13 +10,13 @@ from fxsim import Accumulator, FixedNetwork, InputError, LearningRate
 from fxsim.accumulator import Overflows
 from fxsim.cli import parser as cli
 from fxsim.datasets import digits
-from fxsim.experiment import stages
+from fxsim.experiment import training
 from fxsim.formats import Format
 from fxsim.golden.export import Vectors
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.networks import build
 from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
-from fxsim.report import tables as report
+from fxsim.report import text as report
 from fxsim.train.learners import FixedLearner
 
 NARROW = ("--accumulator", "forward=9 bits, tree", "--accumulator", "fc1.weight_grad=40 bits")
@@ -44,14 +44,13 @@ def file(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def few_pictures(monkeypatch):
+def few_images(monkeypatch):
     data = digits()
     few = {
         name: getattr(data, name)[:64]
         for name in ("train_images", "train_labels", "test_images", "test_labels")
     }
-    for module in (stages, __import__("fxsim.datasets", fromlist=["load"])):
-        monkeypatch.setattr(module, "load", lambda name, folder: dataclasses.replace(data, **few))
+    monkeypatch.setattr(training, "load", lambda name, folder: dataclasses.replace(data, **few))
 
 
 def train(folder, file, *more):

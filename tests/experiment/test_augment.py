@@ -13,18 +13,18 @@ from fxsim.train.loop import train
 from fxsim.train.schedule import Schedule
 
 
-def pixel(picture, word, flip, crop, row, column):
-    """The pixel at (row, column) of an augmented picture, as Python lists.
+def pixel(image, word, flip, crop, row, column):
+    """The pixel at (row, column) of an augmented image, as Python lists.
 
     Padding is (0,) * channels.
     """
-    height = len(picture)
-    width = len(picture[0])
+    height = len(image)
+    width = len(image[0])
     if flip and word >= 2**31:
         column = width - 1 - column
     y = row + ((word % 2**15) * (2 * crop + 1) >> 15) - crop
     x = column + ((word >> 15) % 2**15 * (2 * crop + 1) >> 15) - crop
-    return picture[y][x] if 0 <= y < height and 0 <= x < width else [0] * len(picture[0][0])
+    return image[y][x] if 0 <= y < height and 0 <= x < width else [0] * len(image[0][0])
 
 
 @given(
@@ -39,24 +39,24 @@ def test_every_pixel_is_where_the_definition_puts_it(flip, crop, words, shape, s
     got = Augmentation(flip, crop).apply(pixels, np.array(words, np.uint32))
     wanted = [
         [
-            [pixel(picture, word, flip, crop, row, column) for column in range(shape[1])]
+            [pixel(image, word, flip, crop, row, column) for column in range(shape[1])]
             for row in range(shape[0])
         ]
-        for picture, word in zip(pixels.tolist(), words)
+        for image, word in zip(pixels.tolist(), words)
     ]
     assert got.dtype == np.uint8
     assert got.tolist() == wanted
 
 
 def test_every_offset_and_both_sides_occur_about_equally_often():
-    words = Augmentation(True, 4).words(seed=3, epoch=1, pictures=9000)
+    words = Augmentation(True, 4).words(seed=3, epoch=1, images=9000)
     assert 4300 < (words >> 31).sum() < 4700
     for shift in (0, 15):
         counts = np.bincount((words.astype(np.int64) >> shift) % 2**15 * 9 >> 15, minlength=9)
         assert len(counts) == 9 and counts.min() > 850 and counts.max() < 1150
 
 
-def test_words_belong_to_the_picture_and_change_with_epoch_and_seed():
+def test_words_belong_to_the_image_and_change_with_epoch_and_seed():
     augmentation = Augmentation(True, 4)
     words = augmentation.words(0, 0, 100)
     assert np.array_equal(augmentation.words(0, 0, 50), words[:50])
@@ -84,7 +84,7 @@ class Recorder:
         return 0.0, 0.0
 
 
-def test_the_loop_augments_training_pictures_only_and_in_the_same_order():
+def test_the_loop_augments_training_images_only_and_in_the_same_order():
     dataset = load("digits")
     shown = {}
     for augmentation in (Augmentation(), Augmentation(True, 2)):

@@ -19,7 +19,7 @@ import fxsim
 from fxsim.cli import parser as cli
 from fxsim.datasets import digits
 from fxsim.errors import InputError
-from fxsim.experiment import stages, study
+from fxsim.experiment import study, training
 from fxsim.experiment.results import write_curves
 from fxsim.experiment.settings import Settings
 from fxsim.experiment.stages import Experiment, Observer, settings_in
@@ -61,11 +61,11 @@ def three_steps_an_epoch(patch):
             ("test_labels", 50),
         )
     }
-    patch.setattr(stages, "load", lambda name, folder: dataclasses.replace(data, **few))
+    patch.setattr(training, "load", lambda name, folder: dataclasses.replace(data, **few))
 
 
 @pytest.fixture(autouse=True)
-def few_pictures(monkeypatch):
+def few_images(monkeypatch):
     three_steps_an_epoch(monkeypatch)
 
 
@@ -486,8 +486,8 @@ def test_options_that_agree_with_the_folder_may_be_repeated(copy, unbroken, caps
 def test_quick_settings_may_be_repeated():
     settings = Settings.make(quick=True, epochs=12, drops=[9])
     settings.check_given({"quick": True, "epochs": 12, "drops": [9]}, "there")
-    with pytest.raises(InputError, match="epochs is 2, but what is in there has 3"):
-        settings.check_given({"epochs": 2}, "there")
+    with pytest.raises(InputError, match="epochs is 3, but what is in there has 12"):
+        settings.check_given({"epochs": 3}, "there")
 
 
 def test_resume_begins_where_nothing_is(unbroken, tmp_path):

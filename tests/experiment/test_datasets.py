@@ -80,11 +80,11 @@ def test_dataset_holds_its_arrays_and_tells_the_image_shape():
         ),
         (
             {"train_labels": np.zeros(3, np.uint8)},
-            "train_labels must be one for each of 4 pictures, got (3,)",
+            "train_labels must be one for each of 4 images, got (3,)",
         ),
         (
             {"train_labels": np.zeros((4, 1), np.uint8)},
-            "train_labels must be one for each of 4 pictures, got (4, 1)",
+            "train_labels must be one for each of 4 images, got (4, 1)",
         ),
         (
             {"train_labels": np.array([0, 1, 3, 2], np.uint8)},
@@ -93,7 +93,7 @@ def test_dataset_holds_its_arrays_and_tells_the_image_shape():
         ({"test_labels": np.array([9], np.uint8)}, "test_labels: record 0 has label 9"),
         (
             {"test_images": np.full((1, 2, 2, 1), 17, np.uint8)},
-            "picture 0 has pixel 17, above pixel_max 16",
+            "image 0 has pixel 17, above pixel_max 16",
         ),
         (
             {"test_images": np.zeros((1, 2, 3, 1), np.uint8)},
@@ -121,7 +121,7 @@ def test_digits_are_the_uci_digits_with_the_last_fifth_as_test_set():
         (8, 8, 1),
     )
     assert (len(dataset.train_labels), len(dataset.test_labels)) == (1437, 360)
-    # the class counts of the 1,797 pictures, and the first picture, as scikit-learn's documentation
+    # the class counts of the 1,797 images, and the first image, as scikit-learn's documentation
     # prints them
     counts = np.bincount(np.concatenate((dataset.train_labels, dataset.test_labels)))
     assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
@@ -177,13 +177,13 @@ def test_mnist_refuses_unequal_counts_other_sizes_and_wrong_labels(tmp_path):
     labels_path = tmp_path / "labels-idx1-ubyte"
     images_path = tmp_path / "images-idx3-ubyte"
     write_idx(labels_path, np.zeros(4, np.uint8))
-    assert f"{labels_path}: 4 labels for the 5 pictures" in refusal(datasets.mnist, tmp_path)
+    assert f"{labels_path}: 4 labels for the 5 images" in refusal(datasets.mnist, tmp_path)
     write_idx(labels_path, np.array([0, 1, 2, 10, 11], np.uint8))
     assert f"{labels_path}: record 3 has label 10, outside 0 to 9" in refusal(
         datasets.mnist, tmp_path
     )
     write_idx(images_path, np.zeros((5, 28, 27), np.uint8))
-    assert f"{images_path}: pictures are 28x27" in refusal(datasets.mnist, tmp_path)
+    assert f"{images_path}: images are 28x27" in refusal(datasets.mnist, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a", "a.gz"])

@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -18,7 +19,8 @@ from fxsim.formats import Format
 from fxsim.nn.networks import build
 from fxsim.nn.precision import SYMBOLS, LayerPrecision, PrecisionAssignment, Reason
 from fxsim.report import markdown, plots
-from fxsim.report import tables as report
+from fxsim.report import text as report
+from fxsim.report.tables import markdown_table, text_table
 from fxsim.train.loop import Epoch
 
 FORMATS = LayerPrecision(
@@ -52,12 +54,33 @@ DESIGNS = [
 
 
 def test_a_table_is_aligned():
-    assert report.table(("name", "n"), [("a", "1,000"), ("longer", "2")]).splitlines() == [
+    rows = [("a", "1,000"), ("longer", "2")]
+    assert text_table(("name", "n"), rows).splitlines() == [
         "name        n",
         "------  -----",
         "a       1,000",
         "longer      2",
     ]
+    assert text_table(None, rows, "rl").splitlines() == ["     a  1,000", "longer  2"]
+    assert text_table(None, []) == ""
+
+
+def test_a_markdown_table_has_the_alignments_in_its_rule_and_escapes_bars():
+    assert markdown_table(("name", "n"), [("a|b", "1")], "lr").splitlines() == [
+        "| name | n |",
+        "| --- | ---: |",
+        "| a\\|b | 1 |",
+    ]
+    assert markdown_table(["name"], []).splitlines() == ["| name |", "| --- |"]
+
+
+@pytest.mark.parametrize("table", [text_table, markdown_table])
+def test_a_table_is_not_laid_out_with_cells_or_letters_missing(table):
+    with pytest.raises(InputError, match="line 2 of the table has 1 cells, line 0 has 2"):
+        table(("name", "n"), [("a", "1"), ("b",)])
+    for align in ("l", "lx", "lrr"):
+        with pytest.raises(InputError, match="align must be one letter"):
+            table(("name", "n"), [("a", "1")], align)
 
 
 def test_the_assignment_table_has_a_row_for_each_tensor_and_its_reason():
@@ -202,7 +225,7 @@ def measured():
     }
 
 
-def report_of(designs, sensitivity=(), pictures=(), **more):
+def report_of(designs, sensitivity=(), plot_files=(), **more):
     settings = dataclasses.asdict(Settings.make(network="mnist-convnet"))
     designs = [
         {
@@ -213,15 +236,15 @@ def report_of(designs, sensitivity=(), pictures=(), **more):
         for row in designs
     ]
     return markdown.report_markdown(
-        {"settings": settings, "designs": designs, **more}, sensitivity, pictures
+        {"settings": settings, "designs": designs, **more}, sensitivity, plot_files
     )
 
 
-def test_the_report_has_the_tables_and_shows_the_pictures():
+def test_the_report_has_the_tables_and_shows_the_plots():
     mismatch = {
         "target": 0.01,
         "bound": 0.008,
-        "measured": {"test": {"pictures": 360, "share": 0.0125}},
+        "measured": {"test": {"images": 360, "share": 0.0125}},
     }
     rows = [*DESIGNS, design("FX C_o", assignment=ASSIGNMENT.to_dict(), measured=measured())]
     lines = report_of(
@@ -238,7 +261,7 @@ def test_the_report_has_the_tables_and_shows_the_pictures():
     assert [line.split(" | ")[3:] for line in lines if line.startswith("| RQB |")] == [
         ["3.00% ± 4.00%", "conv1 G^W", "1%", "holds |"]
     ]
-    assert any("1.25% of 360 test pictures" in line and "0.80%" in line for line in lines)
+    assert any("1.25% of 360 test images" in line and "0.80%" in line for line in lines)
     assert [line for line in lines if line.startswith("![")] == [
         "![Convergence](curves.png)",
         "![Ranges and steps over the values' magnitudes](ranges.png)",
@@ -319,34 +342,76 @@ class Terminal(io.StringIO):
         return True
 
 
-def follow(stream, monkeypatch):
-    """A training of 2 epochs of 3 steps of 32 pictures, 1 s each."""
+def follow(stream):
+    """A training of 2 epochs of 3 steps of 32 images."""
     progress = Progress(stream, designs=2)
-    clock = iter(range(100))
-    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
     progress.begin("FL", Settings.make(epochs=2))
     for epoch in range(2):
         for step in range(1, 4):
             progress.step(epoch, step, 3, 0.5)
-        epochs = [Epoch(epoch, 0.1, 0.5, 0.4, 0.1, 32.0)]
+        epochs = [Epoch(epoch, 0.1, 0.5, 0.4, 0.1, 3200.0)]
         progress.epoch(epochs[0])
     progress.end(Outcome("FL", epochs, design_complexity(build("digits-convnet"), "FL"), 6.0))
     return stream.getvalue()
 
 
-def test_progress_is_one_line_an_epoch_where_nobody_looks_on(monkeypatch):
-    assert follow(io.StringIO(), monkeypatch).splitlines() == [
-        "FL (1/2)  epoch 1/2  loss 0.5000  32 images/s  0:03 left  test error 10.00%",
-        "FL (1/2)  epoch 2/2  loss 0.5000  32 images/s  0:00 left  test error 10.00%",
-        "FL (1/2)  test error 10.00%, training loss 0.5000, 6.0 s",
+LAST = "FL (1/2)  test error 10.00%, training loss 0.5000, 6.0 s\n"
+
+
+@pytest.fixture
+def no_tqdm(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+
+
+def test_progress_is_one_line_an_epoch_where_nobody_looks_on():
+    assert follow(io.StringIO()).splitlines(keepends=True) == [
+        "FL (1/2)  epoch 1/2  loss 0.5000  test error 10.00%  3,200 images/s\n",
+        "FL (1/2)  epoch 2/2  loss 0.5000  test error 10.00%  3,200 images/s\n",
+        LAST,
     ]
 
 
-def test_progress_rewrites_one_line_on_a_terminal(monkeypatch):
-    text = follow(Terminal(), monkeypatch)
+def test_progress_rewrites_one_line_on_a_terminal_without_tqdm(no_tqdm, monkeypatch):
+    monkeypatch.setattr("fxsim.experiment.progress.REFRESH_SECONDS", 0)
+    text = follow(Terminal())
     assert text.count("\n") == 1
-    assert text.count("\r") == 9
-    assert text.endswith("\rFL (1/2)  test error 10.00%, training loss 0.5000, 6.0 s\x1b[K\n")
+    drawn = [line.removesuffix("\x1b[K") for line in text.split("\r")[1:]]
+    assert drawn == [
+        "FL (1/2)   17%  epoch 1/2  loss 0.5000",
+        "FL (1/2)   33%  epoch 1/2  loss 0.5000",
+        "FL (1/2)   50%  epoch 1/2  loss 0.5000",
+        "FL (1/2)   67%  epoch 2/2  loss 0.5000  test error 10.00%",
+        "FL (1/2)   83%  epoch 2/2  loss 0.5000  test error 10.00%",
+        "FL (1/2)  100%  epoch 2/2  loss 0.5000  test error 10.00%",
+        f"\x1b[K{LAST}",
+    ]
+
+
+def test_tqdm_draws_the_bar_on_a_terminal(monkeypatch):
+    pytest.importorskip("tqdm", reason="needs tqdm (pip install tqdm)")
+    monkeypatch.setattr("fxsim.experiment.progress.REFRESH_SECONDS", 0)
+    threads = threading.active_count()
+    *bars, last = follow(Terminal()).split("\r")
+    assert last == LAST
+    assert threading.active_count() == threads
+    (whole,) = (bar for bar in bars if "192/192" in bar)
+    assert whole.startswith("FL (1/2): 100%")
+    assert "epoch 2/2  loss 0.5000  test error 10.00%" in whole
+    assert [
+        count for count in (32, 64, 96, 128, 160) if not any(f" {count}/192" in bar for bar in bars)
+    ] == []
+
+
+def test_a_line_between_two_steps_leaves_no_bar(no_tqdm):
+    stream = Terminal()
+    progress = Progress(stream)
+    progress.begin("FL", Settings.make(epochs=1))
+    with progress.watching():
+        progress.step(0, 1, 3, 0.5)
+        progress.note("something happens")
+        progress.step(0, 2, 3, 0.5)
+    line = "\rFL   {}%  epoch 1/1  loss 0.5000\x1b[K\r\x1b[K"
+    assert stream.getvalue() == f"{line.format(33)}something happens\n{line.format(67)}"
 
 
 def test_an_interrupt_waits_for_the_end_of_a_compilation(hearing):

@@ -18,7 +18,7 @@ from support.cli_cases import ENVIRONMENT
 from fxsim.analysis import criteria, fixed_run, mismatch
 from fxsim.cli import parser as cli
 from fxsim.errors import InputError
-from fxsim.experiment import study
+from fxsim.experiment import study, training
 from fxsim.experiment.settings import Settings
 from fxsim.experiment.stages import Experiment, Observer
 from fxsim.factors import LearningRate
@@ -140,8 +140,8 @@ def test_what_is_finished_is_not_trained_again(folder, tmp_path, monkeypatch):
     (tmp_path / "results.json").write_text(json.dumps(results))
     trained = []
     monkeypatch.setattr(
-        "fxsim.experiment.stages.train",
-        lambda learner, *rest, train=study.Experiment.train.__globals__["train"]: (
+        "fxsim.experiment.training.train",
+        lambda learner, *rest, train=training.train: (
             trained.append(type(learner.network).__name__) or train(learner, *rest)
         ),
     )
@@ -309,7 +309,7 @@ def test_costs_of_a_fixed_point_design_need_an_assignment(folder, capsys):
 
 INTERRUPTED = """
 import multiprocessing, os, signal, sys, time
-from fxsim import study
+from fxsim.experiment import study
 if __name__ == "__main__":
     with study.processes(2) as executor:
         futures = [executor.submit(time.sleep, 300) for _ in range(4)]
@@ -544,7 +544,7 @@ def test_the_run_of_c_o_is_measured_and_the_others_are_not(folder):
     assert len(rows) == 5 * (2 + 1 + 2 + 2)
     told = json.loads((folder / "results.json").read_text())["mismatch"]
     assert 0 < told["bound"] <= told["target"] == 0.01
-    assert {name: row["pictures"] for name, row in told["measured"].items()} == {
+    assert {name: row["images"] for name, row in told["measured"].items()} == {
         "training": 512,
         "test": 360,
     }

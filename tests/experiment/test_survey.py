@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from support.datasets_cases import (
-    pictures,
+    random_images,
     write_cifar,
     write_cifar10,
     write_idx,
@@ -75,7 +75,7 @@ def test_a_whole_set_is_told_as_load_reads_it(name, tmp_path, told):
         labels = getattr(dataset, f"{split}_labels")
         own = row["splits"][split]
         parts = [part for part in row["files"] if part["split"] == split]
-        assert own["pictures"] == len(labels) == sum(part["pictures"] for part in parts)
+        assert own["images"] == len(labels) == sum(part["images"] for part in parts)
         assert own["class_counts"] == np.bincount(labels, minlength=dataset.classes).tolist()
         assert min(part["pixels"][0] for part in parts) == images.min()
         assert max(part["pixels"][1] for part in parts) == images.max()
@@ -90,13 +90,13 @@ def test_a_whole_set_in_words(tmp_path, told):
     assert told(tmp_path) == (
         0,
         """\
-mnist: whole, 10 classes, pictures of 28x28x1
+mnist: whole, 10 classes, images of 28x28x1
 
-  train       train-images-idx3-ubyte, train-labels-idx1-ubyte: 60 pictures, pixels 0 to 0
-  test        t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte: 10,000 pictures, pixels 0 to 0
+  train       train-images-idx3-ubyte, train-labels-idx1-ubyte: 60 images, pixels 0 to 0
+  test        t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte: 10,000 images, pixels 0 to 0
 
-  train       60 pictures in all (published: 60,000); 6 of each class
-  test        10,000 pictures in all (as published); 1,000 of each class
+  train       60 images in all (published: 60,000); 6 of each class
+  test        10,000 images in all (as published); 1,000 of each class
 """,
         "",
     )
@@ -113,7 +113,7 @@ def test_one_pair_is_told_as_it_is_split(tmp_path, told):
 
 def test_many_classes_are_told_by_their_extremes(tmp_path, told):
     write_cifar100(tmp_path)
-    assert "40 pictures in all (published: 50,000); 0 to" in told(tmp_path)[1]
+    assert "40 images in all (published: 50,000); 0 to" in told(tmp_path)[1]
 
 
 MALFORMED = {
@@ -238,7 +238,7 @@ def test_what_is_not_read_is_told(tmp_path, told):
     for name in ("a.txt", ".hidden", *(f"{letter}.png" for letter in "bcdefg")):
         (tmp_path / name).write_bytes(b"")
     code, out, _ = told(tmp_path)
-    assert code == 0 and "cifar-10-batches-bin/test_batch.bin: 3 pictures" in out
+    assert code == 0 and "cifar-10-batches-bin/test_batch.bin: 3 images" in out
     assert out.endswith("\nnot read: a.txt, b.png, c.png, d.png, e.png and 2 more\n")
 
 
@@ -250,11 +250,11 @@ def test_a_folder_that_may_not_be_listed_is_refused(tmp_path, told, monkeypatch)
     assert "cannot be read (Permission denied)" in refused(told(tmp_path), "mnist: 1 of 1 parts")
 
 
-def test_pictures_of_noise_span_all_pixels(tmp_path, told):
-    images, labels = pictures(400, (28, 28), 10)
+def test_images_of_noise_span_all_pixels(tmp_path, told):
+    images, labels = random_images(400, (28, 28), 10)
     write_idx(tmp_path / "images-idx3-ubyte", images)
     write_idx(tmp_path / "labels-idx1-ubyte", labels)
     assert (
-        "train+test  images-idx3-ubyte, labels-idx1-ubyte: 400 pictures, pixels 0 to 255"
+        "train+test  images-idx3-ubyte, labels-idx1-ubyte: 400 images, pixels 0 to 255"
         in told(tmp_path)[1]
     )

@@ -14,8 +14,9 @@ from oracle import rounding as oracle
 from support.golden_steps import NETWORKS, golden_step, precision
 
 from fxsim import testing
-from fxsim.datasets import load
+from fxsim.experiment.replay import replay
 from fxsim.experiment.settings import Settings
+from fxsim.experiment.training import TrainingSetup
 from fxsim.factors import LearningRate
 from fxsim.golden.capture import capture
 from fxsim.golden.explain.recipes import recipe_for
@@ -23,7 +24,6 @@ from fxsim.golden.explain.search import _Comparison, explain
 from fxsim.golden.explain.source import Source
 from fxsim.golden.export import Vectors, write_vectors
 from fxsim.golden.manifest import RANDOM_WORDS, Accumulator
-from fxsim.golden.replay import replay
 from fxsim.kernels.elementwise import softmax
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
@@ -438,9 +438,9 @@ def test_stale_parameters_forward(vectors, stale):
 def test_what_a_step_is_stale_against_is_the_step_before():
     settings = Settings.make(network="digits-convnet", width=0.25, quick=True)
     network = settings.build_network()
-    dataset = load("digits", None)
     assignment = PrecisionAssignment(network.name, {name: precision() for name in network.names})
-    first, second = (replay(settings, network, dataset, assignment, step) for step in (0, 1))
+    setup = TrainingSetup.of(settings)
+    first, second = (replay(setup, assignment, step) for step in (0, 1))
     assert not [name for name in first.codes if ".earlier_" in name]
     for name in network.names:
         for tensor in ("weights", "bias"):

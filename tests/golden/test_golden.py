@@ -18,7 +18,9 @@ from support.golden_steps import NETWORKS, golden_step
 from fxsim.cli.vectors import add_vectors_commands, run_vectors
 from fxsim.datasets import load
 from fxsim.errors import InputError
+from fxsim.experiment.replay import replay
 from fxsim.experiment.settings import Settings
+from fxsim.experiment.training import TrainingSetup
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.golden.capture import capture
@@ -26,7 +28,6 @@ from fxsim.golden.check import check
 from fxsim.golden.export import Vectors, encode, write_vectors
 from fxsim.golden.header import to_header
 from fxsim.golden.manifest import Manifest
-from fxsim.golden.replay import replay
 from fxsim.memfile import from_hex, to_hex
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
@@ -334,15 +335,16 @@ def test_a_replayed_step_is_the_step_of_the_training_run(augmentation):
         lambda *_: fingerprints.append(fixed.fingerprint()),
         settings.augmentation(),
     )
+    setup = TrainingSetup.of(settings)
     for step in (0, 1, len(fingerprints) - 2):
-        golden = replay(settings, network, dataset, assignment, step)
+        golden = replay(setup, assignment, step)
         assert golden.manifest.fingerprints == {
             "before": fingerprints[step],
             "after": fingerprints[step + 1],
         }
         assert golden.manifest.step == step
     with pytest.raises(InputError, match=f"step must be 0 to {len(fingerprints) - 2} "):
-        replay(settings, network, dataset, assignment, len(fingerprints) - 1)
+        replay(setup, assignment, len(fingerprints) - 1)
 
 
 def dump_of(vectors, folder, kind="mem"):
@@ -525,7 +527,7 @@ def experiment(tmp_path_factory):
     """A folder as `fxsim run` leaves it, as far as an export reads it."""
     folder = tmp_path_factory.mktemp("run")
     settings = Settings.make(**DIGITS)
-    (folder / "experiment.json").write_text(json.dumps(settings.to_dict()))
+    settings.save(folder / "experiment.json")
     digits_assignment(settings.build_network()).save(folder / "assignment.json")
     return folder
 

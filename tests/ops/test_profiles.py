@@ -14,6 +14,7 @@ from fxsim import profiles
 from fxsim.errors import InputError
 from fxsim.formats import Format
 from fxsim.profiles import PROFILES, profile
+from fxsim.report.profiles import profiles_markdown
 from fxsim.tensor import Tensor, quantize, requantize
 
 QUARTERS = np.arange(-128, 128)
@@ -471,7 +472,7 @@ def test_a_name_with_two_meanings_needs_its_system(monkeypatch):
 def test_the_table_shows_what_the_twin_computes():
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in profiles.markdown().splitlines()
+        for line in profiles_markdown().splitlines()
     ]
     assert len({len(line) for line in lines if len(line) > 12}) == 1
     for row in PROFILES:

@@ -15,7 +15,7 @@ import scipy.io
 CIFAR10_TRAIN = [f"data_batch_{i}.bin" for i in range(1, 6)]
 
 
-def pictures(count, shape, classes, seed=0):
+def random_images(count, shape, classes, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (count, *shape), np.uint8), rng.integers(
         0, classes, count, np.uint8
@@ -35,7 +35,7 @@ def write_idx(path, array):
 
 
 def write_mnist_pair(folder, prefix, count, seed=0, join="-", end=""):
-    images, labels = pictures(count, (28, 28), 10, seed)
+    images, labels = random_images(count, (28, 28), 10, seed)
     write_idx(folder / f"{prefix}images{join}idx3-ubyte{end}", images)
     write_idx(folder / f"{prefix}labels{join}idx1-ubyte{end}", labels)
     return images[..., np.newaxis], labels
@@ -43,7 +43,7 @@ def write_mnist_pair(folder, prefix, count, seed=0, join="-", end=""):
 
 def write_cifar(path, count, seed=0, label_classes=(10,)):
     """Records written byte by byte: labels, then the R, G and B planes row by row."""
-    images, _ = pictures(count, (32, 32, 3), 1, seed)
+    images, _ = random_images(count, (32, 32, 3), 1, seed)
     rng = np.random.default_rng(seed + 100)
     labels = np.stack(
         [rng.integers(0, classes, count, np.uint8) for classes in label_classes], axis=1
@@ -65,7 +65,7 @@ def write_cifar10(folder, count=3):
 
 
 def write_svhn(path, count, seed=0, compressed=True, **changes):
-    images, labels = pictures(count, (32, 32, 3), 10, seed)
+    images, labels = random_images(count, (32, 32, 3), 10, seed)
     variables = {
         "X": images.transpose(1, 2, 3, 0),
         "y": np.where(labels == 0, 10, labels)[:, np.newaxis],

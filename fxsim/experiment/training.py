@@ -1,0 +1,171 @@
+"""From settings to a training: its images, its network, its learners and the order of its batches.
+
+Every command takes them from here, so that `fxsim run`, `analyze` and `vectors export` see the same
+training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fxsim.analysis.statistics import GradientStatistics
+from fxsim.datasets import Dataset, load
+from fxsim.errors import InputError
+from fxsim.experiment.settings import Settings
+from fxsim.nn.init import Parameters, initial_parameters
+from fxsim.nn.precision import PrecisionAssignment
+from fxsim.nn.spec import Network
+from fxsim.train import checkpoint, designs
+from fxsim.train.learners import FixedLearner, FloatLearner, check_dataset
+from fxsim.train.loop import Epoch, Position, Step, check_batch, steps, train
+
+
+def training_images(settings: Settings) -> Dataset:
+    """The data set of the settings, with those training images alone that are trained on.
+
+    Raises:
+        InputError: the data set cannot be read, or has fewer training images than
+            `settings.images` says.
+    """
+    dataset = load(settings.dataset, settings.data)
+    size = len(dataset.train_labels)
+    wanted = settings.images or size
+    if wanted > size and not settings.quick:  # `quick` takes so many at most
+        raise InputError(
+            f"images must be 1 to {size}, the number of training images of {dataset.name!r}, got "
+            f"{wanted}; leave it out to take all"
+        )
+    return dataclasses.replace(
+        dataset,
+        train_images=dataset.train_images[:wanted],
+        train_labels=dataset.train_labels[:wanted],
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSetup:
+    """All that the settings say about a training, whatever its design.
+
+    Made by `TrainingSetup.of(settings)`.
+
+    Args:
+        settings: the settings.
+        network: the network that they name or hold.
+        dataset: the images that they name; the training images are those that are trained on.
+    """
+
+    settings: Settings
+    network: Network
+    dataset: Dataset
+
+    @classmethod
+    def of(cls, settings: Settings) -> TrainingSetup:
+        """The training of these settings.
+
+        Raises:
+            InputError: the data set cannot be read, or does not fit the network or the batch.
+
+        Example:
+            >>> setup = TrainingSetup.of(Settings.make(quick=True))
+            >>> setup.steps_per_epoch, setup.step_count
+            (16, 48)
+        """
+        network = settings.build_network()
+        dataset = training_images(settings)
+        check_dataset(dataset, network)
+        check_batch(dataset, settings.batch)
+        return cls(settings, network, dataset)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.dataset.train_labels) // self.settings.batch
+
+    @property
+    def step_count(self) -> int:
+        """Steps of the whole training."""
+        return self.steps_per_epoch * self.settings.epochs
+
+    @cached_property
+    def images_sha256(self) -> str:
+        """SHA-256 of the pixels and labels to train and to test on, as hexadecimal digits."""
+        arrays = {
+            field.name: value
+            for field in dataclasses.fields(self.dataset)
+            if isinstance(value := getattr(self.dataset, field.name), np.ndarray)
+        }
+        return checkpoint.digest(arrays).hex()
+
+    def describe_images(self) -> dict:
+        """Plain data for results.json: how many images, and the SHA-256 of them all."""
+        return {
+            "training": len(self.dataset.train_labels),
+            "test": len(self.dataset.test_labels),
+            "sha256": self.images_sha256,
+        }
+
+    def initial_parameters(self) -> Parameters:
+        """The parameters that every design starts from."""
+        return initial_parameters(self.network, self.settings.seed)
+
+    def float_learner(
+        self, design: str = "FL", gradients: GradientStatistics | None = None
+    ) -> FloatLearner:
+        """A learner at the start of the training of FL, BN or TG; see designs.float_learner."""
+        return designs.float_learner(
+            design,
+            self.network,
+            self.initial_parameters(),
+            self.dataset.pixel_max,
+            self.settings.seed,
+            self.settings.optimizer(),
+            gradients,
+        )
+
+    def fixed_learner(self, assignment: PrecisionAssignment, design: str = "FX") -> FixedLearner:
+        """A learner at the start of the training of FX or SQ; see designs.fixed_learner."""
+        return designs.fixed_learner(
+            design,
+            self.network,
+            self.initial_parameters(),
+            self.dataset.pixel_max,
+            self.settings.seed,
+            assignment,
+            self.settings.optimizer(),
+        )
+
+    def train(
+        self,
+        learner: FloatLearner | FixedLearner,
+        position: Position | None = None,
+        keep: Callable[[Position], None] | None = None,
+        report: Callable[[int, int, int, float], None] | None = None,
+    ) -> list[Epoch]:
+        """Train `learner` to the end; position, keep, report: as for train.loop.train."""
+        settings = self.settings
+        return train(
+            learner,
+            self.dataset,
+            settings.schedule(),
+            settings.batch,
+            settings.seed,
+            report,
+            settings.augmentation(),
+            position,
+            keep,
+        )
+
+    def steps(self) -> Iterator[Step]:
+        """What each step of the training is given, from the first step to the last."""
+        settings = self.settings
+        return steps(
+            self.dataset,
+            settings.schedule(),
+            settings.batch,
+            settings.seed,
+            settings.augmentation(),
+        )

@@ -1,0 +1,81 @@
+"""results.json is read strictly."""
+
+import json
+
+import pytest
+
+from fxsim.analysis.complexity import design_complexity
+from fxsim.errors import InputError
+from fxsim.experiment import results
+from fxsim.experiment.results import FILE, Outcome, Results, read_results
+from fxsim.experiment.settings import Settings
+from fxsim.nn.networks import build
+from fxsim.train.loop import Epoch
+
+IMAGES = {"training": 70, "test": 360, "sha256": "0" * 64}
+SETTINGS = Settings.make(images=70, epochs=1)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the results of one float design."""
+    epochs = [Epoch(0, 0.1, 0.5, 0.4, 0.1, 32.0)]
+    costs = design_complexity(build("digits-convnet"), "FL")
+    Results(tmp_path, SETTINGS.to_dict(), IMAGES, "fxsim run").add(
+        Outcome("FL", epochs, costs, 6.0)
+    )
+    return tmp_path
+
+
+def test_what_is_written_is_read_back(folder):
+    data = read_results(folder)
+    assert data["version"] == results.VERSION
+    assert data["images"] == IMAGES
+    assert results.stored_settings(folder) == SETTINGS
+    (row,) = data["designs"]
+    assert (row["start_fingerprint"], row["fingerprint"]) == (None, None)
+    costs = design_complexity(build("digits-convnet"), "FL")
+    outcome = Outcome.from_dict(row, costs)
+    assert outcome.to_dict() == {
+        name: value for name, value in row.items() if name not in ("command", "machine")
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda data: data.update(version=1), "has version 1, and this fxsim reads version 2"),
+        (lambda data: data.update(kind="x"), "is no file of kind 'fxsim results'"),
+        (lambda data: data.pop("images"), "'images' is missing"),
+        (lambda data: data.update(image={}), "did you mean 'images'?"),
+        (lambda data: data.update(images=[]), "images must be a table"),
+        (lambda data: data["images"].update(sha=""), "did you mean 'sha256'?"),
+        (lambda data: data.update(designs={}), "designs must be a list"),
+        (lambda data: data.update(designs=[3]), "design must be a table"),
+        (lambda data: data["designs"][0].update(fingerprints=""), "did you mean 'fingerprint'?"),
+        (lambda data: data["designs"][0].pop("counts"), "'counts' is missing"),
+        (lambda data: data["designs"][0].update(counts=[]), "counts must be a table"),
+        (lambda data: data["designs"][0].update(fingerprint=3), "must be a text or null"),
+        (lambda data: data["designs"][0].update(train_loss="1"), "train_loss must be a number"),
+        (lambda data: data["designs"][0].update(seconds=True), "seconds must be a number"),
+        (lambda data: data["designs"][0].update(epochs=[3]), "epochs must be a table"),
+        (lambda data: data["designs"][0]["epochs"][0].pop("epoch"), "'epoch' is missing"),
+        (lambda data: data["designs"][0]["epochs"][0].update(epoch=None), "epoch must be a number"),
+    ],
+)
+def test_results_that_were_edited_are_refused(change, told, folder):
+    data = json.loads((folder / FILE).read_text())
+    change(data)
+    (folder / FILE).write_text(json.dumps(data))
+    with pytest.raises(InputError) as refusal:
+        read_results(folder)
+    assert told in str(refusal.value)
+    assert str(folder / FILE) in str(refusal.value)
+
+
+def test_results_are_not_added_to_those_of_other_settings_or_images(folder):
+    Results(folder, SETTINGS.to_dict(), IMAGES)
+    with pytest.raises(InputError, match="results of other settings"):
+        Results(folder, Settings.make(seed=1).to_dict(), IMAGES)
+    with pytest.raises(InputError, match="results on other images .training: 70 there, 71 here"):
+        Results(folder, SETTINGS.to_dict(), IMAGES | {"training": 71})
