@@ -37,6 +37,9 @@ ABS_MAX_HEADROOM = 2
 variances of four times.
 """
 
+CLIP_FACTORS = (4.0, 2.0)
+"""Ranges of activation gradients and of weight gradients in units of sigma_max."""
+
 Assigned = tuple[Format, Reason]
 
 
@@ -46,8 +49,7 @@ def assign(
     target: float = 0.01,
     *,
     min_bits: int | None = None,
-    clip_factor_activations: float = 4,
-    clip_factor_weights: float = 2,
+    clip_factors: tuple[float, float] = CLIP_FACTORS,
     fourth_root: bool = True,
     input_bits: int | None = None,
     output_grad_bits: int | None = None,
@@ -55,7 +57,7 @@ def assign(
     """The precision configuration C_o that meets the five criteria, for all tensors of `network`.
 
     target: bound on the decision mismatch p_m, from which B_min follows; or B_min itself as
-    `min_bits`. clip_factor_*: ranges of G^A and of G^W in units of sigma_max.  fourth_root: see
+    `min_bits`. clip_factors: ranges of G^A and of G^W in units of sigma_max.  fourth_root: see
     criteria.reflected_noise_step_exp.  input_bits: of the network's input, in place of EFQN's.
     output_grad_bits: of the gradient at the logits, in place of BQN's.  The parts of that gradient
     sum to zero over the classes, but most are small; a coarse step flushes them, what is left
@@ -84,10 +86,10 @@ def assign(
     last = len(network.layers) - 1
     for row, layer in enumerate(network.layers):
         formats = assigned[layer.name]
-        formats["weight_grads"] = _weight_grads(statistics, row, clip_factor_weights)
+        formats["weight_grads"] = _weight_grads(statistics, row, clip_factors[1])
         step = formats["weight_grads"][0].step
         formats["activation_grads"] = _activation_grads(
-            statistics, row, step, clip_factor_activations, fourth_root
+            statistics, row, step, clip_factors[0], fourth_root
         )
         if output_grad_bits is not None and row == last:
             formats["activation_grads"] = _given(
@@ -101,7 +103,7 @@ def assign(
             )
             formats |= {} if layer.relu or row == last else {"branch": formats["preactivations"]}
         else:
-            formats |= _batch_norm(statistics, row, formats, clip_factor_activations)
+            formats |= _batch_norm(statistics, row, formats, clip_factors[0])
     return _collect(network, assigned, _over_abs_max(statistics.logits_max)[0])
 
 

@@ -100,7 +100,7 @@ def test_gradient_formats_meet_gc_rqb_bqn_and_as_and_a_coarser_power_of_two_does
     seed, clip_factor, fourth_root
 ):
     given_ = statistics(seed)
-    found = assign(NETWORK, given_, clip_factor_activations=clip_factor, fourth_root=fourth_root)
+    found = assign(NETWORK, given_, clip_factors=(clip_factor, 2), fourth_root=fourth_root)
     for row, layer in enumerate(found.layers.values()):
         weight_grads = layer.weight_grads
         activation_grads = layer.activation_grads
