@@ -233,13 +233,12 @@ def accumulate(
         add_sums(sums, np.array(np.broadcast_to(start, shape), np.int64), bounds, overflows)
     lanes = 1 if model.at_end else min(model.lanes, len(right))
     for lane in range(lanes):
-        own = left[:, lane::lanes], right[lane::lanes]
-        if lane == 0:
-            _grow(*own, model, sums, overflows)
-            continue
-        added = np.zeros(shape, np.int64)
-        _grow(*own, model, added, overflows)
-        add_sums(sums, added, bounds, overflows)
+        own_left = np.ascontiguousarray(left[:, lane::lanes])
+        own_right = np.ascontiguousarray(right[lane::lanes])
+        grown = sums if lane == 0 else np.zeros(shape, np.int64)
+        _grow(own_left, own_right, model, grown, overflows)
+        if lane > 0:
+            add_sums(sums, grown, bounds, overflows)
     return sums, overflows
 
 

@@ -144,9 +144,7 @@ def _tree(start, stop, a, b, terms, rounding, bounds, out, overflows):
             counts[:] = 0
             for four in range(fours):
                 sums = held[LEVELS - 1]
-                left = a[m, 4 * four : 4 * four + 4]
-                right = b[4 * four : 4 * four + 4, first : first + size]
-                _add_four(left, right, terms - 4 * four, rounding, bounds, sums, counts)
+                _add_four(a, b, m, 4 * four, first, size, terms, rounding, bounds, sums, counts)
                 level = 0
                 while four >> level & 1:
                     _add_bounded(sums, held[level], size, bounds, counts)
@@ -163,23 +161,21 @@ def _tree(start, stop, a, b, terms, rounding, bounds, out, overflows):
 
 
 @jit
-def _add_four(left, right, terms, rounding, bounds, sums, counts):
-    """sums = the subtree of 4 terms, of which `terms` or more are there; seven bounds, those of the
-    leaves among them.
-    """
+def _add_four(a, b, m, k, first, size, terms, rounding, bounds, sums, counts):
+    """sums = the subtree of terms k .. k + 3; seven bounds, those of the leaves among them."""
     shift, base, neg, odd, jam = rounding
-    one = left[0]
-    two = left[1]
-    three = left[2]
-    four = left[3]
-    jam_2 = _jam_of(1, terms, jam)
-    jam_3 = _jam_of(2, terms, jam)
-    jam_4 = _jam_of(3, terms, jam)
-    row_1 = right[0]
-    row_2 = right[1]
-    row_3 = right[2]
-    row_4 = right[3]
-    for n in range(row_1.size):
+    one = a[m, k]
+    two = a[m, k + 1]
+    three = a[m, k + 2]
+    four = a[m, k + 3]
+    jam_2 = _jam_of(k + 1, terms, jam)
+    jam_3 = _jam_of(k + 2, terms, jam)
+    jam_4 = _jam_of(k + 3, terms, jam)
+    row_1 = b[k, first : first + size]
+    row_2 = b[k + 1, first : first + size]
+    row_3 = b[k + 2, first : first + size]
+    row_4 = b[k + 3, first : first + size]
+    for n in range(size):
         leaf_1 = _addend(np.multiply(one, row_1[n]), shift, base, neg, odd, jam)
         leaf_2 = _addend(np.multiply(two, row_2[n]), shift, base, neg, odd, jam_2)
         leaf_3 = _addend(np.multiply(three, row_3[n]), shift, base, neg, odd, jam_3)

@@ -51,19 +51,21 @@ def accumulate_saturating(
     left, right = (int(np.abs(codes.astype(np.int64)).max(initial=0)) for codes in (a, b))
     product = left * right
     narrow = all(codes.dtype.kind == "i" and codes.dtype.itemsize <= 2 for codes in (a, b))
-    whole = rounding == NO_ROUNDING
-    start = int(np.abs(sums).max(initial=0))
-    low, high = bounds.low + start, bounds.high - start
-    if narrow and whole and never_saturates(product, a.shape[1], low, high):
-        exact = np.empty_like(sums)
+    start = max(int(sums.max(initial=0)), -int(sums.min(initial=0)))
+    low = bounds.low + start
+    high = bounds.high - start
+    exact = narrow and rounding == NO_ROUNDING
+    if exact and never_saturates(product, a.shape[1], low, high):
+        products = np.empty_like(sums) if start else sums
         gemm(
             a.astype(np.int16),
             b.astype(np.int16),
-            exact,
+            products,
             spill_terms=INT32_MAX // max(product, 1),
             path=best_path(),
         )
-        sums += exact
+        if start:
+            sums += products
         return
     dtype = _narrowest(product, a.shape[1], rounding, bounds)
     if dtype is None:
