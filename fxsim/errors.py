@@ -15,7 +15,7 @@ LISTED_LENGTH = 120
 """A message lists at most so many characters of names."""
 
 MESSAGE_LENGTH = 240
-"""A message that is longer without its list of names shows none."""
+"""Messages are cut after so many characters where others may put words around them."""
 
 
 class InputError(ValueError):
@@ -35,10 +35,15 @@ def shown(value: object) -> str:
         '18, 19, 2...'
     """
     try:
-        text = " ".join(repr(value).split())
+        return cut(repr(value), SHOWN_LENGTH)
     except Exception:  # e.g. an integer of more digits than Python prints
         return f"a value of type {type(value).__name__}"
-    return text if len(text) <= SHOWN_LENGTH else f"{text[: SHOWN_LENGTH - 3]}..."
+
+
+def cut(text: str, length: int = MESSAGE_LENGTH) -> str:
+    """`text` on one line, cut after so many characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def listed(names: Iterable[object]) -> str:

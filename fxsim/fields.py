@@ -16,15 +16,12 @@ from typing import Any, Literal, TypeVar, Union
 
 import numpy as np
 
-from fxsim.errors import InputError, choice, shown
+from fxsim.errors import InputError, choice, cut, shown
 
 Check = Callable[[str, Any], Any]
 """check(argument, value): the value in its normal form, else TypeError or InputError."""
 
 T = TypeVar("T")
-
-_TOLD = 280
-"""So many characters of another class's message stand in one about a file."""
 
 
 class FrozenDict(dict):
@@ -266,9 +263,8 @@ def construct(cls: Callable[..., T], where: str, *values: Any, **names: Any) -> 
     try:
         return cls(*values, **names)
     except (TypeError, InputError) as error:
-        text = " ".join(str(error).split())
-        text = text if text.startswith(where) else f"{where}: {text}"
-        raise InputError(text if len(text) <= _TOLD else f"{text[:_TOLD]}...") from None
+        text = str(error)
+        raise InputError(cut(text if text.startswith(where) else f"{where}: {text}")) from None
 
 
 def check_derived(where: str, key: str, value: object, right: object) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from fxsim.accumulator import Accumulator as Model
-from fxsim.errors import InputError, choice, shown
+from fxsim.errors import InputError, choice, cut, shown
 from fxsim.factors import LearningRate
 from fxsim.fields import (
     check_derived,
@@ -251,7 +251,7 @@ class Manifest:
             return cls._read(data)
         except InputError as error:
             raise InputError(
-                f"the manifest is damaged: {error}; export the vectors again"
+                f"the manifest is damaged: {cut(str(error))}; export the vectors again"
             ) from None
 
     @classmethod
