@@ -16,6 +16,7 @@ from support.audit_run import small_step
 from fxsim.factors import LearningRate
 
 AUDIT = Path(__file__).parent.parent / "support" / "audit_run.py"
+PATH = os.pathsep.join(map(str, (AUDIT.parent.parent, AUDIT.parent.parent.parent)))
 
 
 def audit(*arguments: str) -> subprocess.CompletedProcess:
@@ -23,7 +24,7 @@ def audit(*arguments: str) -> subprocess.CompletedProcess:
         [sys.executable, AUDIT, *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": PATH},
     )
 
 
