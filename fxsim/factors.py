@@ -29,6 +29,17 @@ class Factor:
     mantissa: int
     exponent: int
 
+    def __post_init__(self) -> None:
+        for name in ("mantissa", "exponent"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an integer, got {value!r}")
+        if not 2 ** (MANTISSA_BITS - 1) <= self.mantissa < 2**MANTISSA_BITS:
+            raise InputError(
+                f"mantissa must be {2 ** (MANTISSA_BITS - 1)} to {2**MANTISSA_BITS - 1}, got "
+                f"{self.mantissa}; LearningRate.of gives the nearest to a number"
+            )
+
     @classmethod
     def nearest(cls, value: float | Fraction) -> Factor:
         """The nearest factor (ties up) to a real value above 0, exactly."""

@@ -379,6 +379,7 @@ class SavedNorm(NamedTuple):
     norm: BatchNorm
     normalized: Normalized
     gamma: Tensor
+    training: bool
 
 
 def batch_norm(
@@ -446,7 +447,7 @@ def batch_norm(
     made = norm.forward(codes, moments, statistics, quantizers.__getitem__)
     affine = norm.affine(gamma.operand.astype(np.int64), beta.operand.astype(np.int64))
     output = affine.of(made.codes)
-    saved = SavedNorm(norm, made, gamma)
+    saved = SavedNorm(norm, made, gamma, training)
     if statistics is None:
         return BatchNormResult(output, saved, None, None)
     return BatchNormResult(
@@ -498,6 +499,11 @@ def batch_norm_grad(
         raise TypeError(
             f"saved must come from ops.batch_norm, got {type(saved).__name__}; take its `saved`"
         )
+    if not saved.training:
+        raise InputError(
+            "saved must come from a call with training=True: the gradient is that of batch "
+            "statistics"
+        )
     of_shape("grad", tensor_of("grad", grad), saved.normalized.codes.shape)
     quantizers = {
         "preactivation_grads": Quantizer.of(x),
@@ -532,12 +538,15 @@ def _running_of(running: Any, formats: BatchNormFormats, channels: tuple[int, ..
     if not isinstance(running, tuple) or len(running) != 2:
         raise TypeError("running must be a pair of Tensors (mean, variance)")
     for name, value, format in zip(("mean", "variance"), running, (formats.mean, formats.variance)):
-        of_shape(f"running {name}", tensor_of(f"running {name}", value), channels)
+        tensor_of(f"running {name}", value, most_bits=running_format(format).bits)
+        of_shape(f"running {name}", value, channels)
         if value.format != running_format(format):
             raise InputError(
                 f"running {name} must be in {running_format(format)}, got {value.format}"
             )
     mean, variance = running
+    if variance.size and variance.codes.min() < 0:
+        raise InputError(f"running variance must be at least 0, got {variance.real.min():g}")
     return Running(mean.codes.astype(np.int64), variance.codes.astype(np.int64))
 
 
@@ -552,7 +561,9 @@ def running_statistics(
         >>> variance.real
         array([1.])
     """
-    formats = formats or BatchNormFormats()
+    formats = BatchNormFormats() if formats is None else formats
+    if not isinstance(formats, BatchNormFormats):
+        raise TypeError(f"formats must be BatchNormFormats, got {type(formats).__name__}")
     real = {"running_mean": mean, "running_var": variance}
     running = Running.quantized(real, formats)
     return (

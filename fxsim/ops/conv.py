@@ -55,7 +55,12 @@ def conv2d(
     geometry = geometry_of(x.shape, _weight_shape(weight), stride, padding)
     check_product(bias, geometry.outputs, accumulator)
     product = forward(
-        x.format, weight.format, geometry, path, accumulator, bias.format if bias is not None else None
+        x.format,
+        weight.format,
+        geometry,
+        path,
+        accumulator,
+        bias.format if bias is not None else None,
     )
     return product(x.operand, weight.operand, None if bias is None else bias.operand)
 

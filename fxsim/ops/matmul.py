@@ -146,7 +146,12 @@ def _linear(
     check_product(bias, outputs, accumulator)
     geometry = Geometry(1, 1, inputs, outputs)
     product = forward(
-        x.format, weight.format, geometry, path, accumulator, bias.format if bias is not None else None
+        x.format,
+        weight.format,
+        geometry,
+        path,
+        accumulator,
+        bias.format if bias is not None else None,
     )
     sums = product(
         x.operand.reshape(-1, 1, 1, inputs),

@@ -173,7 +173,9 @@ class FixedLayer:
     ) -> Tensor:
         """The layer's output; the tape gets what the backward pass needs."""
         bias = parameters["bias"].tensor if "bias" in parameters else None
-        exact = self.forward_product(*self._operands(tape), bias.operand if bias is not None else None)
+        exact = self.forward_product(
+            *self._operands(tape), bias.operand if bias is not None else None
+        )
         self._see_operands(tape, exact, parameters, step)
         relu_input = self._relu_input(exact, tape, branch, parameters, running, step)
         if step.probe and relu_input is not exact:
