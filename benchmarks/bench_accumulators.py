@@ -26,11 +26,12 @@ from fxsim.formats import Format
 from fxsim.kernels.products.matmul import gemm
 from fxsim.kernels.products.paths import Operand, plan
 from fxsim.kernels.threads import thread_count
-from fxsim.nn.fixed.accumulated import AccumulatedProducts
-from fxsim.nn.fixed.products import Products, available_paths
+from fxsim.nn.fixed.layer import geometry_of
 from fxsim.nn.networks import cifar10_convnet
 from fxsim.ops.accumulation import accumulate, bounded
-from fxsim.requantizer import Requantizer
+from fxsim.ops.paths import available_paths
+from fxsim.ops.products import Forward
+from fxsim.quantizer import Quantizer
 
 MODELS = (
     "16 bits",
@@ -107,23 +108,20 @@ def layer_works(batch: int) -> tuple[dict, float]:
     network = without_batch_norm(cifar10_convnet())
     formats = assignment(network).layers[LAYER]
     shape = network.shape(LAYER)
-    layer = network.layer(LAYER)
+    geometry = geometry_of(network.layer(LAYER), shape)
     source = random_codes(formats.activations, (batch, *shape.input), 0)
     weight = random_codes(formats.weights, shape.weight, 1)
     bias = np.zeros(shape.weight[-1], np.int16)
     works = {}
-    arguments = (layer, shape, formats, formats.activation_grads, "auto")
     for text in ("exact", *MODELS):
-        products = (
-            Products(*arguments)
-            if text == "exact"
-            else AccumulatedProducts(*arguments, {"forward": Accumulator.parse(text)})
+        model = None if text == "exact" else Accumulator.parse(text)
+        product = Forward(
+            formats.activations, formats.weights, geometry, "auto", model, formats.bias
         )
-        step_exp = products.sum_format.step_exp
-        quantizer = Requantizer(step_exp, Format(8, step_exp + 18, False))
-        works[text] = lambda products=products, quantizer=quantizer: products.forward(
-            source, weight, bias, quantizer
-        )[0]
+        quantizer = Quantizer(Format(8, product.format.step_exp + 18, False))
+        works[text] = lambda product=product, quantizer=quantizer: product(
+            source, weight, bias
+        ).rounded(quantizer, relu=True)[0]
     if not np.array_equal(works["exact"](), works[MODELS[-1]]()):
         sys.exit(f"an accumulator of {MODELS[-1]} does not give the exact product: no timing")
     return works, batch * shape.macs / 1e9

@@ -23,7 +23,7 @@ from fxsim.formats import Format
 from fxsim.kernels.accumulators.saturating import NO_ROUNDING, accumulate_saturating
 from fxsim.kernels.rounding import SATURATE, Range
 from fxsim.kernels.threads import thread_count
-from fxsim.requantizer import Requantizer
+from fxsim.quantizer import Quantizer
 
 SHIFT = 8
 OUT_BITS = 16
@@ -55,9 +55,9 @@ def cast(values: np.ndarray):
 def requantize_rows(elements: int, rounds: int) -> list[dict]:
     """int32 to int16, ties away from zero, half of the values clipped."""
     values = np.random.default_rng(0).integers(-(2**24), 2**24, elements).astype(np.int32)
-    requantizer = Requantizer(0, Format(OUT_BITS, SHIFT + OUT_BITS - 1))
+    quantizer = Quantizer(Format(OUT_BITS, SHIFT + OUT_BITS - 1))
     out = np.empty(elements, np.int16)
-    works = {"fxsim": lambda: requantizer.apply(values, out)}
+    works = {"fxsim": lambda: quantizer.quantized(values, 0, out)}
     works["fxsim"]()
     wanted = np.sign(values) * ((np.abs(values.astype(np.int64)) + 2 ** (SHIFT - 1)) >> SHIFT)
     if not np.array_equal(out, np.clip(wanted, -(2**15), 2**15 - 1)):

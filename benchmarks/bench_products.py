@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from bench_step import assignment, fixed_step, without_batch_norm
+from bench_step import assignment, without_batch_norm
 from machine import machine
 from peaks import peak_works
 from timing import best_seconds
@@ -30,10 +30,11 @@ from fxsim.kernels.products import amx_conv as byte_products
 from fxsim.kernels.products.matmul import gemm
 from fxsim.kernels.products.paths import Operand, plan
 from fxsim.kernels.threads import thread_count
-from fxsim.nn.fixed.products import Products, forward_paths
+from fxsim.nn.fixed.layer import FixedLayer, Output
 from fxsim.nn.networks import cifar10_convnet
 from fxsim.nn.precision import PrecisionAssignment, accumulator_format
-from fxsim.requantizer import Requantizer
+from fxsim.ops.paths import forward_paths
+from fxsim.quantizer import Quantizer
 
 FORMATS = {
     "14-bit by 8-bit": (Format(14, 13), Format(8, 7)),
@@ -158,60 +159,56 @@ def with_byte_weights(network) -> PrecisionAssignment:
 class LayerWorks:
     """The three products of one layer on `batch` random inputs, as a training step calls them."""
 
-    def __init__(
-        self, network, name: str, formats, gradient_format: Format, kernel: str, batch: int
-    ):
-        layer = next(layer for layer in network.layers if layer.name == name)
+    def __init__(self, network, name: str, assignment: PrecisionAssignment, path: str, batch: int):
+        self.layer = fixed_layer(network, name, assignment, path)
         self.shape = network.shape(name)
-        self.products = Products(layer, self.shape, formats, gradient_format, kernel)
-        self.source = random_codes(formats.activations, (batch, *self.shape.input), 0)
-        self.weight = random_codes(formats.weights, self.shape.weight, 1)
-        self.grad = random_codes(gradient_format, (batch, *self.shape.pre), 2)
-        self.bias = np.zeros(self.shape.weight[-1], np.int16)
-        step_exp = formats.activations.step_exp + gradient_format.step_exp
-        sums = self.products.sum_format.step_exp
-        self.quantizers = (
-            Requantizer(sums, Format(8, sums + 18, False)),
-            Requantizer(self.products.input_grad_step_exp, formats.activation_grads),
-            Requantizer(step_exp, formats.weight_grads),
-        )
+        formats = assignment.layers[name]
+        geometry = self.layer.forward_product.geometry
+        self.source = random_codes(formats.activations, (batch, *geometry.input), 0)
+        self.weight = random_codes(formats.weights, geometry.weight, 1)
+        self.grad = random_codes(self.layer.pre_format, (batch, *geometry.output), 2)
+        self.bias = np.zeros(geometry.outputs, np.int16)
+        sums = self.layer.forward_product.format.step_exp
+        self.activations = Quantizer(Format(8, sums + 18, False))
+        self.activation_grads = Quantizer(formats.activation_grads)
+        self.weight_grads = Quantizer(formats.weight_grads)
 
     def path_of(self, what: str, batch: int) -> str:
         plans = {
-            "forward": self.products.forward_plan,
-            "input_grad": self.products.input_grad_plan,
-            "weight_grad": self.products.weight_grad_plan(batch),
+            "forward": self.layer.forward_product.plan,
+            "input_grad": self.layer.input_grad.plan,
+            "weight_grad": self.layer.weight_grad.plan_of(batch),
         }
         return plans[what].path
 
     def forward(self):
-        return self.products.forward(self.source, self.weight, self.bias, self.quantizers[0])[0]
+        exact = self.layer.forward_product(self.source, self.weight, self.bias)
+        return exact.rounded(self.activations, self.layer.layer.relu)[0]
 
     def input_grad(self):
-        return self.products.input_grad(
-            self.grad, self.weight, self.source.shape, self.quantizers[1]
-        )[0]
+        exact = self.layer.input_grad(self.grad, self.weight)
+        return exact.rounded(self.activation_grads, relu=False)[0]
 
     def weight_grad(self):
-        return self.products.weight_grad(self.source, self.grad, self.quantizers[2])[0]
+        exact = self.layer.weight_grad(self.source, self.grad)
+        return exact.rounded(self.weight_grads, relu=False)[0]
 
 
-def layer_works(network, formats_of, batch: int) -> dict[str, LayerWorks]:
+def fixed_layer(network, name: str, assignment: PrecisionAssignment, path: str) -> FixedLayer:
+    """The layer of a network as a training step computes it."""
+    output = Output(name, "activations", Format(8, 1, False))
+    return FixedLayer(network, name, assignment, output, None, path)
+
+
+def layer_works(network, formats_of: PrecisionAssignment, batch: int) -> dict[str, LayerWorks]:
     """By layer, checked: on three images the vector path and the plain path give the same codes."""
-    gradients = {
-        name: products.gradient_format
-        for name, products in fixed_step(network, 1)[0].products.items()
-    }
     works = {}
-    for name, formats in formats_of.layers.items():
-        auto, plain = (
-            LayerWorks(network, name, formats, gradients[name], kernel, 3)
-            for kernel in ("auto", "plain")
-        )
+    for name in formats_of.layers:
+        auto, plain = (LayerWorks(network, name, formats_of, path, 3) for path in ("auto", "plain"))
         for what in ("forward", "input_grad", "weight_grad"):
             if not np.array_equal(getattr(auto, what)(), getattr(plain, what)()):
                 sys.exit(f"{what} of {name} differs between the kernel paths: no timing")
-        works[name] = LayerWorks(network, name, formats, gradients[name], "auto", batch)
+        works[name] = LayerWorks(network, name, formats_of, "auto", batch)
     return works
 
 

@@ -72,7 +72,7 @@ def fixed_step(network, batch, kernel="auto"):
     images = rng.integers(0, 256, (batch, *network.input_shape)).astype(np.int16)
     labels = rng.integers(0, 10, batch)
     rate = LearningRate.of(0.01)
-    return fixed, lambda: fixed.train_step(images, labels, rate)
+    return fixed, lambda: fixed.train_step(images, labels, rate, 0)
 
 
 def float_step(network, batch):

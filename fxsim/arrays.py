@@ -80,7 +80,7 @@ def _array(argument: str, values: Any) -> np.ndarray:
         raise TypeError(f"{argument} must be a plain array, got a masked one; fill it first")
     if isinstance(values, np.ndarray):
         return np.asarray(values)
-    if not isinstance(values, (list, tuple, int, float, np.generic)):
+    if not isinstance(values, (list, tuple, range, int, float, np.generic)):
         raise TypeError(
             f"{argument} must be an array or nested lists of numbers, got {type(values).__name__}"
         )

@@ -139,11 +139,7 @@ class Quantizer:
                 f"rounding {self.rounding!r} uses no random words; leave words out, or choose "
                 f"{' or '.join(STOCHASTIC)}"
             )
-        if not isinstance(self.words, (Stream, np.ndarray)) and not callable(self.words):
-            raise TypeError(
-                f"words must be a fxsim.Stream, an integer array or a function, got "
-                f"{type(self.words).__name__}"
-            )
+        check_words(self.words)
 
     @classmethod
     def of(cls, value: Format | Quantizer) -> Quantizer:
@@ -237,6 +233,15 @@ def shifted(
     flat = np.ascontiguousarray(values).reshape(-1)
     kernel.requantize_array(flat, bases, Rounding.of(rounding, shift), everything, out.reshape(-1))
     return out
+
+
+def check_words(words: Words) -> None:
+    """TypeError unless random words can come from `words`."""
+    if not isinstance(words, (Stream, np.ndarray)) and not callable(words):
+        raise TypeError(
+            f"words must be a fxsim.Stream, an integer array or a function, got "
+            f"{type(words).__name__}"
+        )
 
 
 def words_at(words: Words, shape: tuple[int, ...]) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from fxsim import memfile
-from fxsim.arrays import integer_array, real_array
+from fxsim.arrays import check_finite, integer_array, real_array
 from fxsim.errors import InputError
 from fxsim.files import write_atomically
 from fxsim.formats import Format
@@ -345,7 +345,7 @@ def _chosen(
     seen: list[Counts] = []
     if not isinstance(quantizer, Quantizer):
         return Quantizer(quantizer, rounding, overflow, words, seen.append), seen
-    if (rounding, overflow, words) != ("nearest_away", "saturate", None):
+    if (rounding, overflow) != ("nearest_away", "saturate") or words is not None:
         raise InputError(
             "a Quantizer brings its own rounding, overflow and words; give them there, not beside it"
         )
@@ -365,7 +365,7 @@ def _values(values: Any) -> np.ndarray:
     """Reals as float64 or integers; as objects where only Python's numbers hold them exactly."""
     if isinstance(values, np.ndarray):
         return real_array("values", values)
-    if isinstance(values, (list, tuple, int)) and not isinstance(values, bool):
+    if isinstance(values, (list, tuple, range, int)) and not isinstance(values, bool):
         try:
             exact = np.array(values, object)
         except ValueError:
@@ -376,11 +376,16 @@ def _values(values: Any) -> np.ndarray:
             if isinstance(value, (bool, np.longdouble)) or not isinstance(value, kinds):
                 raise TypeError(f"values must be real numbers, got {type(value).__name__}")
         if any(isinstance(value, (int, np.integer)) for value in flat):
-            bad = [place for place, value in enumerate(flat) if not math.isfinite(value)]
-            if bad:
-                real_array("values", exact.astype(np.float64))
+            _check_finite(exact)
             return exact
     return real_array("values", values)
+
+
+def _check_finite(values: np.ndarray) -> None:
+    """InputError for NaN or infinity among Python's numbers."""
+    integers = (int, np.integer)
+    reals = [0.0 if isinstance(value, integers) else float(value) for value in values.reshape(-1)]
+    check_finite("values", np.array(reals).reshape(values.shape))
 
 
 def _quantize_reals(values: np.ndarray, quantizer: Quantizer) -> Tensor:

@@ -108,8 +108,9 @@ def _combined(x: Tensor | Exact, y: Tensor | Exact, sign: int) -> Exact:
     shape = _broadcast_shape(x_codes, y_codes)
     channels = shape[-1] if shape else 1
     form = addition(x_format, y_format, channels, sign)
-    left = np.asarray(np.broadcast_to(x_codes, shape), order="C")
-    right = np.asarray(np.broadcast_to(y_codes, shape), order="C")
+    dtype = np.result_type(x_codes, y_codes)
+    left = np.asarray(np.broadcast_to(x_codes, shape), dtype, order="C")
+    right = np.asarray(np.broadcast_to(y_codes, shape), dtype, order="C")
     if not shape:
         return form.of(left.reshape(1), right.reshape(1)).reshape()
     return form.of(left, right)

@@ -567,12 +567,15 @@ def _running_of(running: Any, formats: BatchNormFormats, channels: tuple[int, ..
     if not isinstance(running, tuple) or len(running) != 2:
         raise TypeError("running must be a pair of Tensors (mean, variance)")
     for name, value, format in zip(("mean", "variance"), running, (formats.mean, formats.variance)):
-        of_shape(f"running {name}", tensor_of(f"running {name}", value), channels)
+        tensor_of(f"running {name}", value, most_bits=running_format(format).bits)
+        of_shape(f"running {name}", value, channels)
         if value.format != running_format(format):
             raise InputError(
                 f"running {name} must be in {running_format(format)}, got {value.format}"
             )
     mean, variance = running
+    if variance.size and variance.codes.min() < 0:
+        raise InputError(f"running variance must be at least 0, got {variance.real.min():g}")
     return Running(mean.codes.astype(np.int64), variance.codes.astype(np.int64))
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from fxsim.errors import InputError
+from fxsim.formats import MAX_TENSOR_BITS
 from fxsim.tensor import Tensor
 
 
-def tensor_of(name: str, value: Any, axes: str = "") -> Tensor:
+def tensor_of(name: str, value: Any, axes: str = "", most_bits: int = MAX_TENSOR_BITS) -> Tensor:
     """`value`, a Tensor with these axes ('N, H, W, C'); any where none are named."""
     if not isinstance(value, Tensor):
         raise TypeError(
@@ -21,9 +22,10 @@ def tensor_of(name: str, value: Any, axes: str = "") -> Tensor:
         raise InputError(f"{name} must have axes ({axes}), got shape {value.shape}")
     if axes and not value.size:
         raise InputError(f"{name} must have at least one element, got shape {value.shape}")
-    if value.format.bits > 32:
+    if value.format.bits > most_bits:
         raise InputError(
-            f"{name} has {value.format.bits} bits; operations take at most 32, requantize it first"
+            f"{name} has {value.format.bits} bits, at most {most_bits} are taken; "
+            "requantize it first"
         )
     return value
 

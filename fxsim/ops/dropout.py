@@ -21,7 +21,7 @@ from fxsim.kernels.rounding import MAX_SHIFT
 from fxsim.ops.checks import of_shape, tensor_of
 from fxsim.ops.exact import MASK, Exact, holding
 from fxsim.ops.summation import magnitude
-from fxsim.quantizer import Quantizer, Words, words_at
+from fxsim.quantizer import Quantizer, Words, check_words, words_at
 from fxsim.tensor import Tensor
 
 MAX_RATE = 0.9999
@@ -81,6 +81,7 @@ def dropout(x: Tensor, rate: float, words: Words) -> tuple[Exact, Tensor]:
     """
     tensor_of("x", x)
     _check_rate(rate)
+    check_words(words)
     stays = kept(rate, words_at(words, x.shape)).astype(np.uint8)
     return Scaled(x, stays, rate), Tensor._of(stays, MASK)
 

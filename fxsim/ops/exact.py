@@ -53,6 +53,7 @@ class Exact(ABC):
         array([ 3, -5], dtype=int8)
     """
 
+    __array_ufunc__ = None  # an expression of a NumPy array and an Exact is refused, not guessed at
     format: Format
     shape: tuple[int, ...]
     overflows: Overflows | None = None
@@ -119,6 +120,12 @@ class Exact(ABC):
 
     def __rsub__(self, other: Tensor) -> Exact:
         return _add(other, self, minus=True)
+
+    def __mul__(self, other: Tensor | Exact) -> Exact:
+        return operation("multiply")(self, other)
+
+    def __rmul__(self, other: Tensor) -> Exact:
+        return operation("multiply")(other, self)
 
     def __neg__(self) -> Exact:
         return operation("negative")(self)

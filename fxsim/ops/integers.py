@@ -21,6 +21,8 @@ def integers(values) -> np.ndarray:
 
 def largest(values: np.ndarray) -> int:
     """The greatest magnitude."""
+    if not values.size:
+        return 0
     if values.dtype == object:
         return max(map(abs, values))
     low, high = extremes(values)

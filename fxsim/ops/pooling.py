@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fxsim.arrays import check_range
 from fxsim.errors import InputError
 from fxsim.formats import Format
 from fxsim.kernels import memory
@@ -63,6 +64,7 @@ def max_pool2d_grad(grad: Tensor, winner: Tensor, size: int, input_shape: Sequen
     of_shape("winner", tensor_of("winner", winner), grad.shape)
     if winner.format != WINNER:
         raise InputError(f"winner must be in {WINNER}, got {winner.format}; take max_pool2d's")
+    check_range("winner", winner.codes, 0, size * size, "take the one of the forward call")
     return Tensor._of(before_max_pool(grad.operand, winner.codes, size, shape), grad.format)
 
 

@@ -9,7 +9,7 @@ from fxsim.formats import Format
 from fxsim.kernels import memory
 from fxsim.kernels.elementwise.relu_mask import gate
 from fxsim.ops.checks import of_shape, tensor_of
-from fxsim.ops.exact import MASK, Exact, Sums
+from fxsim.ops.exact import MASK, MAX_SUM_BITS, Exact, Sums
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
 
@@ -25,7 +25,7 @@ def relu(x: Tensor | Exact, quantizer: Format | Quantizer) -> tuple[Tensor, Tens
     """
     if isinstance(x, Exact):
         return x.relu(quantizer)
-    tensor_of("x", x)
+    tensor_of("x", x, most_bits=MAX_SUM_BITS)
     return Sums(x.operand.astype(np.int64), x.format).relu(quantizer)
 
 

@@ -14,7 +14,7 @@ from support.bits import assert_same_codes
 
 from fxsim import ROUNDINGS
 from fxsim.kernels.elementwise import update as kernel
-from fxsim.kernels.rounding import code_range, rounding_terms
+from fxsim.kernels.rounding import Rounding, code_range
 
 DETERMINISTIC = ROUNDINGS[:11]
 MANTISSAS = (1, 3, 7)
@@ -87,8 +87,12 @@ class Updates:
         The events summed over the rows of a call.
         """
         weight_bits, below, _ = self.widths
-        left = max(self.exponent, 0)
         shift = max(-self.exponent, 0)
+        held = kernel.Held(
+            below,
+            *code_range(weight_bits, True, "saturate"),
+            *code_range(below, True, "saturate"),
+        )
         codes = np.empty((len(self.rows), 2), np.int64)
         events = {}
         for mantissa, mode in np.unique(self.rows[:, 3:], axis=0).tolist():
@@ -101,13 +105,9 @@ class Updates:
                 accumulators,
                 grads,
                 np.empty(0, np.int64),
-                mantissa,
-                left,
-                shift,
-                rounding_terms(DETERMINISTIC[mode], shift),
-                below,
-                code_range(weight_bits, True, "saturate"),
-                code_range(below, True, "saturate"),
+                kernel.Scale(mantissa, max(self.exponent, 0)),
+                Rounding.of(DETERMINISTIC[mode], shift),
+                held,
             )
             codes[chosen] = np.column_stack([weights, accumulators])
         return codes, events

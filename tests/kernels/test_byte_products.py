@@ -6,12 +6,13 @@ All widths and signs, convolutions, epilogues.
 import itertools
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from support.conv_paths_cases import SHAPES, forward_reference, input_grad_reference
 
+from fxsim import ops
+from fxsim.errors import InputError
 from fxsim.formats import Format
 from fxsim.kernels.epilogue import NO_FLOOR, Epilogue
 from fxsim.kernels.products import amx_conv as byte_products
@@ -20,12 +21,12 @@ from fxsim.kernels.products.amx import processor_has_tiles
 from fxsim.kernels.products.amx_conv import dilated
 from fxsim.kernels.products.packing import pack_forward_weights, rotated
 from fxsim.kernels.products.paths import BYTE_TERMS, INT32_MAX, Operand
-from fxsim.kernels.rounding import rounding_terms
+from fxsim.kernels.rounding import Rounding
 from fxsim.kernels.threads import thread_count, use_threads
-from fxsim.nn.fixed.products import AMX_PATHS, Products
-from fxsim.nn.precision import LayerPrecision, accumulator_format
-from fxsim.nn.spec import Conv, Dense, Network
-from fxsim.requantizer import Requantizer
+from fxsim.ops.paths import AMX_PATHS
+from fxsim.ops.products import Geometry
+from fxsim.quantizer import Quantizer
+from fxsim.tensor import Tensor
 
 needs_tiles = pytest.mark.skipif(not processor_has_tiles(), reason="this processor has no AMX")
 OPERANDS = [
@@ -239,17 +240,12 @@ def test_epilogues_are_those_of_the_plain_path(acc_shift, relu):
     right = Operand(12)
     x = codes(left, (3, 6, 5, 30))
     w = codes(right, (3, 3, 30, 70))
-    base, neg, odd, jam = rounding_terms("nearest_even", 13 + acc_shift)
     options = {
         "epilogue": Epilogue(
             acc_shift=acc_shift,
             relu_bound=2 ** (20 + acc_shift),
             floor=0 if relu else NO_FLOOR,
-            shift=13 + acc_shift,
-            base=base,
-            neg=neg,
-            odd=odd,
-            jam=jam,
+            **Rounding.of("nearest_even", 13 + acc_shift)._asdict(),
             low=-100,
             high=99,
         ),
@@ -289,55 +285,67 @@ def test_bits_do_not_depend_on_threads():
     np.testing.assert_array_equal(*results)
 
 
-LAYERS = [
-    Conv(name="l", filters=130, kernel=3, padding=1),
-    Conv(name="l", filters=128, kernel=3, stride=2, padding=1),
-    Dense(name="l", units=100),
-]
+GEOMETRIES = {
+    "conv": Geometry(8, 8, 64, 130, 3, 3, 1, 1),
+    "strided": Geometry(8, 8, 64, 128, 3, 3, 2, 1),
+    "dense": Geometry(1, 1, 4096, 100),
+}
+PIXELS = Format(8, 1, False)
 
 
-def layer_products(layer, weight_bits, kernel):
-    weights = Format(weight_bits, 1)
-    grads = Format(8, -4)
-    bias = Format(16, 2)
-    formats = LayerPrecision(
-        weights=weights,
-        activations=Format(8, 1, False),
-        activation_grads=Format(10, -3),
-        weight_grads=Format(16, 0),
-        accumulators=accumulator_format(weights, -24),
-        bias=bias,
-        bias_accumulators=accumulator_format(bias, -24),
+def forward(x_format, weight_format, geometry, path="auto"):
+    """conv2d of codes of the formats, at random."""
+    x = codes(Operand(x_format.bits, x_format.signed), (5, *geometry.input))
+    weight = codes(Operand(weight_format.bits), geometry.weight)
+    bias = Tensor(np.arange(geometry.outputs), Format(16, 2))
+    return ops.conv2d(
+        Tensor(x, x_format),
+        Tensor(weight, weight_format),
+        bias,
+        stride=geometry.stride,
+        padding=geometry.padding,
+        path=path,
     )
-    network = Network("one", (8, 8, 64), (layer, Dense(name="last", units=2, relu=False)))
-    return Products(network.layers[0], network.shape("l"), formats, grads, kernel), network.shape(
-        "l"
+
+
+def input_grad(weight_format, geometry, path="auto"):
+    grad = codes(Operand(8), (5, *geometry.output))
+    weight = codes(Operand(weight_format.bits), geometry.weight)
+    return ops.conv2d_input_grad(
+        Tensor(grad, Format(8, -4)),
+        Tensor(weight, weight_format),
+        (5, *geometry.input),
+        stride=geometry.stride,
+        padding=geometry.padding,
+        path=path,
     )
 
 
 @needs_tiles
-@pytest.mark.parametrize("layer", LAYERS, ids=["conv", "strided", "dense"])
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 @pytest.mark.parametrize("weight_bits, path", [(8, "int8_amx"), (13, "int16_amx")])
-def test_a_layer_takes_bytes_where_they_pay_and_has_the_codes_of_the_plain_path(
-    layer, weight_bits, path
+def test_a_product_takes_bytes_where_they_pay_and_has_the_codes_of_the_plain_path(
+    geometry, weight_bits, path
 ):
     results = []
-    for kernel in ("auto", "plain"):
-        run, shape = layer_products(layer, weight_bits, kernel)
-        assert run.forward_plan.path == (path if kernel == "auto" else "plain")
-        source = codes(Operand(8, False), (5, *shape.input))
-        grad = codes(Operand(8), (5, *shape.pre))
-        weight = codes(Operand(weight_bits), shape.weight)
-        bias = np.arange(shape.weight[-1], dtype=np.int16)
-        forward = run.forward(
-            source, weight, bias, Requantizer(run.sum_format.step_exp, Format(8, 3, False))
+    weights = Format(weight_bits, 1)
+    for chosen in ("auto", "plain"):
+        exact = forward(PIXELS, weights, geometry, chosen)
+        assert exact.product.plan.path == (path if chosen == "auto" else "plain")
+        back = input_grad(weights, geometry, chosen)
+        seen = []
+        results.append(
+            (
+                *exact.relu(Quantizer(Format(8, 3, False), counted=seen.append)),
+                exact.tensor(),
+                back.to(Quantizer(Format(10, 2), counted=seen.append)),
+                back.tensor(),
+            )
         )
-        back = run.input_grad(
-            grad, weight, source.shape, Requantizer(run.input_grad_step_exp, Format(10, 2))
-        )
-        results.append((*forward, *back))
-    for got, wanted in zip(*results):
-        np.testing.assert_array_equal(got, wanted)
+        results[-1] += (seen,)
+    (*got, got_counts), (*wanted, wanted_counts) = results
+    assert all(a.equals(b) for a, b in zip(got, wanted))
+    assert got_counts == wanted_counts
 
 
 @needs_tiles
@@ -345,36 +353,24 @@ def test_bytes_are_compared_with_what_takes_their_place():
     """Few channels: too little for bytes against `vpdpbusd`; enough against int16 codes in
     parts.
     """
-    formats = layer_products(LAYERS[0], 8, "auto")[0].formats
-    grads = Format(8, -4)
+    geometry = Geometry(8, 8, 16, 64, 3, 3, 1, 1)
     sixteen = Format(16, 1)
-    wide = replace(
-        formats, weights=sixteen, activations=sixteen, accumulators=accumulator_format(sixteen, -24)
-    )
-    layer = Conv(name="c", filters=64, kernel=3, padding=1, relu=False)
-    network = Network("one", (8, 8, 16), (layer, Dense(name="last", units=2, relu=False)))
-    assert Products(layer, network.shape("c"), formats, grads).forward_plan.path == "int8_vnni"
-    assert Products(layer, network.shape("c"), wide, grads).forward_plan.path == "int16_amx"
+    assert forward(PIXELS, Format(8, 1), geometry).product.plan.path == "int8_vnni"
+    assert forward(sixteen, sixteen, geometry).product.plan.path == "int16_amx"
 
 
 @needs_tiles
-def test_a_layer_of_few_terms_takes_other_paths():
-    layer = Conv(name="c", filters=64, kernel=3, padding=1)
-    formats = layer_products(LAYERS[0], 13, "auto")[0].formats
-    network = Network("one", (8, 8, 3), (layer, Dense(name="last", units=2, relu=False)))
-    assert (
-        Products(layer, network.shape("c"), formats, Format(8, -4)).forward_plan.path
-        not in AMX_PATHS
-    )
+def test_a_product_of_few_terms_takes_other_paths():
+    geometry = Geometry(8, 8, 3, 64, 3, 3, 1, 1)
+    assert forward(PIXELS, Format(13, 1), geometry).product.plan.path not in AMX_PATHS
 
 
-def test_weight_gradients_refuse_the_paths_that_make_none():
+def test_weight_gradients_refuse_the_paths_that_compute_none():
+    x = Tensor(np.zeros((1, 3, 3, 1), int), PIXELS)
+    grad = Tensor(np.zeros((1, 1, 1, 1), int), Format(8, -4))
     for path in (*AMX_PATHS, "int8_vnni"):
-        with pytest.raises(
-            ValueError,
-            match=f"kernel '{path}' makes no weight gradients; use kernel='auto' or one of",
-        ):
-            layer_products(LAYERS[0], 8, path)
+        with pytest.raises(InputError, match=f"'{path}'"):
+            ops.conv2d_weight_grad(x, grad, (3, 3, 1, 1), path=path)
 
 
 @needs_tiles

@@ -20,7 +20,7 @@ import fxsim
     ],
 )
 def test_paths_are_those_of_the_processor_that_numba_compiles_for(name, value):
-    program = "from fxsim.nn.fixed.products import forward_paths; print(*forward_paths())"
+    program = "from fxsim.ops.paths import forward_paths; print(*forward_paths())"
     own = {key: known for key, known in os.environ.items() if not key.startswith("NUMBA_CPU")} | {
         name: value
     }
@@ -46,12 +46,13 @@ def copied_package(folder):
 def test_where_no_folder_can_be_written_every_process_compiles(tmp_path):
     """Files stand where the folders of caches would be, for to root no folder is read-only."""
     copied_package(tmp_path)
-    for folder in ("kernels", "nn"):
-        (tmp_path / "fxsim" / folder / "__pycache__").write_text("")
+    for folder in list((tmp_path / "fxsim").rglob("*")):
+        if folder.is_dir():
+            (folder / "__pycache__").write_text("")
     own = {key: known for key, known in os.environ.items() if key != "NUMBA_CACHE_DIR"}
     own |= {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull, "PYTHONDONTWRITEBYTECODE": "1"}
     program = (
-        "import numpy as np; from fxsim.kernels.elementwise.relu_mask import channel_sums; from "
+        "import numpy as np; from fxsim.kernels.reductions import channel_sums; from "
         "fxsim.cli.parser import main; "
         "print(channel_sums(np.ones((2, 3), np.int16)).tolist()); main(['info'])"
     )
@@ -77,8 +78,7 @@ def test_processes_that_compile_at_once_do_not_mix_their_files(tmp_path):
     """
     copied_package(tmp_path)
     program = (
-        "import sys; import numpy as np; from fxsim.kernels.elementwise.relu_mask import "
-        "channel_sums; "
+        "import sys; import numpy as np; from fxsim.kernels.reductions import channel_sums; "
         "print([channel_sums(np.full((2, 3), 5, dtype)).tolist() for dtype in sys.argv[1:]])"
     )
     types = ["int8", "int16", "int32", "uint8"]
@@ -91,7 +91,7 @@ def test_processes_that_compile_at_once_do_not_mix_their_files(tmp_path):
     runs = [start(name) for name in types]
     assert [run.communicate(timeout=300)[0] for run in runs] == ["[[10, 10, 10]]\n"] * len(types)
     assert start(*types).communicate(timeout=300)[0] == f"{[[10] * 3] * len(types)}\n"
-    names = [path.name for path in tmp_path.rglob("gate._channel_sums*.nbc")]
+    names = [path.name for path in tmp_path.rglob("reductions._channel_sums*.nbc")]
     assert len(set(names)) == len(names) >= len(types)
 
 
@@ -99,15 +99,15 @@ def test_a_change_of_any_kernel_compiles_all_anew(tmp_path):
     """Not only of the file that the function is in: kernels call each other."""
     copied_package(tmp_path)
     program = (
-        "import numpy as np; from fxsim.kernels.elementwise.relu_mask import channel_sums; "
+        "import numpy as np; from fxsim.kernels.reductions import channel_sums; "
         "channel_sums(np.ones((2, 3), np.int16)); "
-        "from fxsim.kernels.elementwise.relu_mask import _channel_sums; "
+        "from fxsim.kernels.reductions import _channel_sums; "
         "print(sum(_channel_sums.stats.cache_hits.values()))"
     )
     hits = []
     for change in (False, False, True):
         if change:
-            other = tmp_path / "fxsim" / "kernels" / "softmax.py"
+            other = tmp_path / "fxsim" / "kernels" / "elementwise" / "softmax.py"
             other.write_text(other.read_text() + "\n")
         run = subprocess.run(
             [sys.executable, "-c", program],

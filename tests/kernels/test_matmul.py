@@ -10,7 +10,7 @@ from fxsim.kernels.products import matmul
 from fxsim.kernels.products.conv import conv_forward
 from fxsim.kernels.products.packing import pack_forward_weights
 from fxsim.kernels.products.tile import PATHS, processor_has
-from fxsim.kernels.rounding import rounding_terms
+from fxsim.kernels.rounding import Rounding
 from fxsim.kernels.threads import thread_count, use_threads
 
 INT32_MAX = 2**31 - 1
@@ -100,9 +100,8 @@ def test_a_reduction_of_several_chunks(path, monkeypatch):
 def test_epilogue_and_counts(path):
     a = codes((20, 40), -999, 999, np.int16)
     b = codes((40, 70), -99, 99, np.int16)
-    base, neg, odd, jam = rounding_terms("nearest_up", 12)
     counts = np.zeros(3, np.int64)
-    epilogue = Epilogue(shift=12, base=base, neg=neg, odd=odd, jam=jam, low=-100, high=99)
+    epilogue = Epilogue(**Rounding.of("nearest_up", 12)._asdict(), low=-100, high=99)
     got = gemm(a, b, path, INT32_MAX // (999 * 99), np.int16, epilogue=epilogue, counts=counts)
     rounded = (product(a, b) + 2048) >> 12
     np.testing.assert_array_equal(got, np.clip(rounded, -100, 99))

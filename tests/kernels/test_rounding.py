@@ -10,6 +10,7 @@ import pytest
 from oracle import rounding as oracle
 from support.bits import assert_same_codes
 
+from fxsim import quantizer
 from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
 from fxsim.kernels import rounding as kernel
 from fxsim.tensor import Counts, Tensor, requantize
@@ -110,9 +111,9 @@ def test_unsigned_63_bit_sources():
 @pytest.mark.parametrize("rounding", oracle.DETERMINISTIC)
 def test_round_shift_is_exact_over_the_whole_word(rounding):
     for shift in (0, 1, 2, 3, 8, 30, 31, 32, 33, 60, 61, 62):
-        terms = kernel.rounding_terms(rounding, shift)
+        terms = kernel.Rounding.of(rounding, shift)
         for value in edges(64):
-            got = kernel.round_shift(value, shift, *terms)
+            got = kernel.round_shift(value, terms.base, terms)
             assert got == oracle.round_exact(Fraction(value, 2**shift), rounding), (value, shift)
 
 
@@ -136,10 +137,8 @@ def test_align_keeps_what_decides_the_rounding():
         kept, rest = kernel.align(values, shift)
         assert rest == kernel.MAX_SHIFT
         for rounding in oracle.DETERMINISTIC:
-            got = [
-                kernel.round_shift(int(value), rest, *kernel.rounding_terms(rounding, rest))
-                for value in kept
-            ]
+            terms = kernel.Rounding.of(rounding, rest)
+            got = [kernel.round_shift(int(value), terms.base, terms) for value in kept]
             wanted = [
                 oracle.round_exact(Fraction(int(value), 2**shift), rounding) for value in values
             ]
@@ -153,9 +152,10 @@ def test_stochastic_modes_given_the_words(rounding, shift):
     words = [0, 1, 2, 2**30, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 2, 2**32 - 1]
     values = [value for value in edges(64) if abs(value) >> shift < 2**40][::3]
     bases = kernel.stochastic_base(np.array(words, np.uint32), rounding, shift)
+    terms = kernel.Rounding.of(rounding, shift)
     for value in values:
         for word, base in zip(words, bases):
-            got = kernel.round_shift(value, shift, int(base), 0, 0, 0)
+            got = kernel.round_shift(value, int(base), terms)
             assert got == oracle.round_exact(Fraction(value, 2**shift), rounding, word), (
                 value,
                 word,
@@ -203,11 +203,19 @@ def test_every_10_bit_code_agrees_with_apytypes(rounding, overflow):
             )
 
 
+@pytest.fixture(autouse=True)
+def fresh_requantizations():
+    """What a planted bug leaves in the cache of requantizations is forgotten."""
+    yield
+    quantizer.requantization.cache_clear()
+
+
 def plant_terms(monkeypatch, change):
     right = kernel.rounding_terms
     monkeypatch.setattr(
         kernel, "rounding_terms", lambda rounding, shift: change(*right(rounding, shift), shift)
     )
+    quantizer.requantization.cache_clear()
 
 
 TERM_BUGS = {
@@ -261,6 +269,7 @@ def test_a_planted_range_bug_is_caught(monkeypatch, bug):
     monkeypatch.setattr(
         kernel, "code_range", lambda *arguments: RANGE_BUGS[bug](*right(*arguments))
     )
+    quantizer.requantization.cache_clear()
     with pytest.raises(AssertionError, match="differ, first at"):
         sweep(["nearest_away"], [0, 1], [(4, True)])
 
@@ -274,6 +283,7 @@ def test_a_planted_shift_bug_is_caught(monkeypatch):
 
 def test_wrap_planted_for_saturate_is_caught(monkeypatch):
     monkeypatch.setitem(kernel.OVERFLOW_RULE, "saturate", kernel.WRAP)
+    quantizer.requantization.cache_clear()
     with pytest.raises(AssertionError, match="differ, first at"):
         sweep(["nearest_away"], [1], [(4, True)])
 
@@ -295,10 +305,10 @@ def test_int32_arithmetic_gives_the_codes_of_int64(rounding, bits, signed):
         [powers, ends, np.random.default_rng(7).integers(-(2**31), 2**31, 500).astype(np.int32)]
     )
     for shift in range(32):
-        terms = kernel.rounding_terms(rounding, shift)
-        bounds = (*kernel.code_range(bits, signed, "saturate"), 0, bits, signed)
+        terms = kernel.Rounding.of(rounding, shift)
+        bounds = kernel.Range.of(bits, signed, "saturate")
         results = [
-            (out, kernel.requantize_array(source, np.empty(0, np.int64), shift, terms, bounds, out))
+            (out, kernel.requantize_array(source, np.empty(0, np.int64), terms, bounds, out))
             for source, out in (
                 (values, np.empty(values.size, np.int64)),
                 (values.astype(np.int64), np.empty(values.size, np.int64)),

@@ -11,9 +11,10 @@ from oracle import rounding as rounding_oracle
 from oracle import softmax as oracle
 from support.bits import assert_same_codes
 
-from fxsim.kernels import rounding
+from fxsim.formats import Format
 from fxsim.kernels.elementwise import softmax as kernel
-from fxsim.nn.fixed.network import MAX_LOGIT_RANGE_EXP
+from fxsim.ops.loss import MAX_LOGIT_RANGE_EXP
+from fxsim.quantizer import Quantizer
 
 
 def cross_entropy(logits, labels, step_exp):
@@ -26,32 +27,15 @@ def cross_entropy(logits, labels, step_exp):
 def gradient(
     logits, labels, step_exp, samples, fmt, mode="nearest_away", overflow="saturate", words=None
 ):
-    """(codes, counts), quantized to the signed format `fmt`."""
-    left, divisor = kernel.gradient_division(fmt[1] - fmt[0] + 1, samples)
-    bases = np.empty((0, 0), np.int64)
-    terms = (0, 0, 0, 0)
-    if words is None:
-        terms = rounding.rounding_terms(mode, kernel.GUARD_BITS)
-    else:
-        bases = rounding.stochastic_base(np.array(words, np.uint32), mode, kernel.GUARD_BITS)
-    out = np.empty(logits.shape, np.int32)
-    counts = np.zeros(3, np.int64)
-    kernel.softmax_gradient(
-        logits,
-        labels,
-        kernel.softmax_scale_shift(step_exp),
-        kernel.EXP2_TABLE,
-        left,
-        divisor,
-        bases,
-        *terms,
-        *rounding.code_range(fmt[0], True, overflow),
-        rounding.OVERFLOW_RULE[overflow],
-        fmt[0],
-        out,
-        counts,
-    )
-    return out, counts
+    """(codes, counts) of (p - onehot) / samples, quantized to the signed format `fmt`."""
+    errors = np.empty(logits.shape, np.int64)
+    shift = kernel.softmax_scale_shift(step_exp)
+    kernel.softmax_error(logits, labels, shift, kernel.EXP2_TABLE, errors)
+    seen = []
+    words = None if words is None else np.array(words, np.uint32)
+    quantizer = Quantizer(Format(*fmt), mode, overflow, words, seen.append)
+    codes = quantizer.quotients(errors, -kernel.PROBABILITY_BITS, samples)
+    return codes, [seen[0].below, seen[0].above, seen[0].flushed]
 
 
 def check_losses(logits, labels, step_exp):
@@ -74,7 +58,7 @@ def check_gradient(
         got, [[cell[0] for cell in row] for row in rows], what=f"gradient {fmt} {mode} {overflow}"
     )
     cells = [cell for row in rows for cell in row]
-    assert counts.tolist() == [sum(cell[k] for cell in cells) for k in (1, 2, 3)]
+    assert counts == [sum(cell[k] for cell in cells) for k in (1, 2, 3)]
 
 
 def test_constants_are_the_nearest():

@@ -36,28 +36,25 @@ def run(
     """(weights, accumulators, counts) after a step of mantissa * 2**exponent accumulator steps
     per gradient code.
     """
-    left = max(exponent, 0)
     shift = max(-exponent, 0)
-    terms = (0, 0, 0, 0)
     bases = np.empty(0, np.int64)
-    if words is None:
-        terms = rounding.rounding_terms(mode, shift)
-    else:
+    if words is not None:
         bases = rounding.stochastic_base(np.array(words, np.uint32), mode, shift)
     weights = np.array(weights, np.int32)
     accumulators = np.array(accumulators, np.int32)
+    held = kernel.Held(
+        below,
+        *rounding.code_range(weight_bits, True, "saturate"),
+        *rounding.code_range(below, True, "saturate"),
+    )
     counts = kernel.update(
         weights,
         accumulators,
         np.array(grads, np.int32),
         bases,
-        mantissa,
-        left,
-        shift,
-        terms,
-        below,
-        rounding.code_range(weight_bits, True, "saturate"),
-        rounding.code_range(below, True, "saturate"),
+        kernel.Scale(mantissa, max(exponent, 0)),
+        rounding.Rounding.of(mode, shift),
+        held,
     )
     return weights, accumulators, counts
 

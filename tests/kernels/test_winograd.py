@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 from oracle import products as oracle
 from support.bits import assert_same_codes
-from support.conv_cases import conv_layer, extremes, products, random_codes, unit
+from support.conv_cases import extremes, random_codes, sums_of, tensors, unit
 from support.fingerprint_run import assignment
 
+from fxsim import ops
 from fxsim.factors import LearningRate
 from fxsim.kernels.products import winograd
 from fxsim.kernels.products import winograd_weight_grad as winograd_grad
 from fxsim.kernels.products.paths import INT32_MAX, Operand
 from fxsim.nn.fixed.network import FixedNetwork
-from fxsim.nn.fixed.products import BYTES, WINOGRAD_PATHS, available_paths
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.spec import Conv, Dense, Network, Pool
+from fxsim.ops.conv import input_grad, weight_grad
+from fxsim.ops.matmul import forward
+from fxsim.ops.paths import BYTES, WINOGRAD_PATHS, available_paths, plan
 
 PATHS = [path for path in WINOGRAD_PATHS if path in available_paths()]
 CHANNELS = 32
@@ -57,7 +60,7 @@ def case(size, padding, batch, formats, pattern, outputs=CHANNELS):
     rows = size + 2 * padding - 2
     shapes = (batch, size, size, CHANNELS), (3, 3, CHANNELS, outputs), (batch, rows, rows, outputs)
     return [
-        codes_of(format, shape, pattern, seed).astype(format.storage)
+        codes_of(format, shape, pattern, seed)
         for seed, (format, shape) in enumerate(zip(formats, shapes))
     ]
 
@@ -82,38 +85,44 @@ PATTERNS = ["random", "high", "low", "alternate"]
 def test_exact_sums_are_those_of_the_twin(used, size, padding, batch, wanted, pattern):
     formats = unit(8, False), unit(8), unit(9)
     x, w, g = case(size, padding, batch, formats, pattern)
-    run = products(conv_layer(w, 1, padding), x.shape[1:], *formats)
+    found = sums_of(*tensors((x, w, g), formats), padding=padding)
     lists = [codes.tolist() for codes in (x, w, g)]
-    assert_same_codes(
-        run.forward_exact(x, w, np.zeros(w.shape[3], np.int16)),
-        oracle.conv_forward(lists[0], lists[1], 1, padding),
-        what="forward",
-    )
-    assert_same_codes(
-        run.input_grad_exact(g, w, x.shape),
-        oracle.conv_input_grad(lists[2], lists[1], x.shape, 1, padding),
-        what="input gradient",
-    )
-    assert_same_codes(
-        run.weight_grad_exact(x, g),
-        oracle.conv_weight_grad(lists[0], lists[2], w.shape, 1, padding),
-        what="weight gradient",
-    )
-    if run.forward_plan.path == BYTES:
+    sums = {
+        "forward": oracle.conv_forward(lists[0], lists[1], 1, padding),
+        "input gradient": oracle.conv_input_grad(lists[2], lists[1], x.shape, 1, padding),
+        "weight gradient": oracle.conv_weight_grad(lists[0], lists[2], w.shape, 1, padding),
+    }
+    for got, (kind, right) in zip(found, sums.items()):
+        assert_same_codes(got.codes, right, what=kind)
+    if plan(formats[0], formats[1], 9 * CHANNELS).path == BYTES:
         assert used == wanted
 
 
-def direct(x, w, g, padding, formats):
-    """The exact sums by plain loops."""
-    return sums(products(conv_layer(w, 1, padding), x.shape[1:], *formats, "plain"), x, w, g)
+def check_direct(found, given, padding=1):
+    """The sums equal those of plain loops."""
+    for got, sums_of_loops in zip(found, sums_of(*given, padding=padding, path="plain")):
+        assert got.equals(sums_of_loops)
 
 
-def sums(run, x, w, g):
-    return [
-        run.forward_exact(x, w, np.zeros(w.shape[3], np.int16)),
-        run.input_grad_exact(g, w, x.shape),
-        run.weight_grad_exact(x, g),
-    ]
+@pytest.fixture
+def only(monkeypatch):
+    """A function that leaves the processor one path and the plain one.
+
+    Products that were worked out before are forgotten, then and afterwards.
+    """
+
+    def leave(path):
+        forget_products()
+        for name in ("forward_paths", "available_paths"):
+            monkeypatch.setattr(f"fxsim.ops.products.{name}", lambda: (path, "plain"))
+
+    yield leave
+    forget_products()
+
+
+def forget_products():
+    for cached in (forward, input_grad, weight_grad):
+        cached.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -131,22 +140,19 @@ def sums(run, x, w, g):
 )  # 100 * 2**9 gradients do
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("path", PATHS)
-def test_both_sides_of_the_widths(monkeypatch, used, bits, wanted, pattern, path):
+def test_both_sides_of_the_widths(only, used, bits, wanted, pattern, path):
     """An output reads one channel alone.
 
     Of all of them int32 would not hold the sums of the greatest weights.
     """
-    monkeypatch.setattr("fxsim.nn.fixed.products.forward_paths", lambda: (path, "plain"))
-    monkeypatch.setattr("fxsim.nn.fixed.products.available_paths", lambda: (path, "plain"))
+    only(path)
     formats = unit(bits[0], False), unit(bits[1]), unit(bits[2])
     x, w, g = case(4, 1, 3, formats, pattern, outputs=64)
     w *= np.eye(CHANNELS, 64, dtype=w.dtype)
-    for got, sums_of_loops in zip(
-        sums(products(conv_layer(w, 1, 1), x.shape[1:], *formats), x, w, g),
-        direct(x, w, g, 1, formats),
-    ):
-        assert_same_codes(got, sums_of_loops.tolist())
+    given = tensors((x, w, g), formats)
+    found = sums_of(*given, padding=1)
     assert used == wanted
+    check_direct(found, given)
 
 
 @pytest.mark.parametrize(
@@ -200,11 +206,11 @@ def test_transformed_codes_reach_the_ends_of_int16_and_no_further(algorithm, sig
     "algorithm, bits, largest", [("SMALL", (13, 12, 14), 2047), ("LARGE", (8, 10, 9), 511)]
 )
 @pytest.mark.parametrize("path", PATHS)
-def test_both_sides_of_the_sum_bound(monkeypatch, used, path, algorithm, bits, largest, extra):
+def test_both_sides_of_the_sum_bound(only, used, path, algorithm, bits, largest, extra):
     """The weights of an output sum to just what growth * |x| * sum lets fit int32, and to one
     more.
     """
-    monkeypatch.setattr("fxsim.nn.fixed.products.forward_paths", lambda: (path, "plain"))
+    only(path)
     formats = (unit(bits[0], False), unit(bits[1]), unit(bits[2]))
     algorithm = getattr(winograd, algorithm)
     x, w, g = case(4, 1, 2, formats, "high")
@@ -214,13 +220,11 @@ def test_both_sides_of_the_sum_bound(monkeypatch, used, path, algorithm, bits, l
     column[: most // largest] = largest
     column[most // largest] = most % largest + extra
     assert int(w.sum(dtype=np.int64)) == most + extra
-    run = products(conv_layer(w, 1, 1), x.shape[1:], *formats)
-    assert_same_codes(
-        run.forward_exact(x, w, np.zeros(CHANNELS, np.int16)),
-        direct(x, w, g, 1, formats)[0].tolist(),
-    )
+    x, w = tensors((x, w), formats)
+    found = ops.conv2d(x, w, padding=1).tensor()
     after = [2] if algorithm is winograd.LARGE else []
     assert used == ([algorithm.size] if extra == 0 else after)
+    assert found.equals(ops.conv2d(x, w, padding=1, path="plain").tensor())
 
 
 def test_weight_gradients_spill_before_int32_is_full(used):
@@ -231,10 +235,11 @@ def test_weight_gradients_spill_before_int32_is_full(used):
     formats = unit(13, False), unit(12), unit(14)
     x, w, g = case(8, 1, 33, formats, "low")
     x[:] = formats[0].max_code
-    run = products(conv_layer(w, 1, 1), x.shape[1:], *formats)
-    wanted = direct(x, w, g, 1, formats)[2]
-    assert abs(wanted).max() > 2**31
-    assert_same_codes(run.weight_grad_exact(x, g), wanted.tolist())
+    x, g = tensors((x, g), (formats[0], formats[2]))
+    found = ops.conv2d_weight_grad(x, g, w.shape, padding=1).tensor()
+    wanted = ops.conv2d_weight_grad(x, g, w.shape, padding=1, path="plain").tensor()
+    assert abs(wanted.codes).max() > 2**31
+    assert found.equals(wanted)
     assert used == ["grad"]
 
 

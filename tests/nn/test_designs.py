@@ -174,6 +174,15 @@ def test_a_terngrad_network_differs_from_the_float_network_in_weight_gradients_a
             np.testing.assert_array_equal(gradient, wanted)
 
 
+def parameter_of(codes, accumulators, format, below) -> TrainedParameter:
+    """A parameter that holds these codes."""
+    return TrainedParameter(Tensor(codes, format), Tensor(accumulators, below))
+
+
+def draw(parameter: TrainedParameter, *stream) -> np.ndarray:
+    return drawn(parameter, Stream(*stream)).codes
+
+
 def running(parameter: TrainedParameter) -> np.ndarray:
     return (
         parameter.codes * parameter.format.step
@@ -187,24 +196,21 @@ def test_drawn_weights_neighbour_the_running_weight_and_average_to_it():
     codes = RNG.integers(-15, 15, (6, 7)).astype(np.int16)
     accumulators = RNG.integers(-(2**15), 2**15, (6, 7)).astype(np.int16)
     accumulators[0] = 0
-    parameter = TrainedParameter(Tensor(codes, format), Tensor(accumulators, below))
-    draws = np.stack(
-        [drawn(parameter, Stream(1, step, "fc.weights")).codes for step in range(3000)]
-    )
+    parameter = parameter_of(codes, accumulators, format, below)
+    draws = np.stack([draw(parameter, 1, step, "fc.weights") for step in range(3000)])
     wanted = running(parameter) / format.step
     np.testing.assert_array_equal(draws[:, 0], np.broadcast_to(codes[0], draws[:, 0].shape))
     assert (np.abs(draws - wanted) < 1).all()
     fraction = wanted - np.floor(wanted)
     deviations = np.sqrt(fraction * (1 - fraction) / len(draws))
     assert (np.abs(draws.mean(axis=0) - wanted) <= 4.5 * deviations + 1e-12).all()
-    np.testing.assert_array_equal(draws[5], drawn(parameter, Stream(1, 5, "fc.weights")).codes)
+    np.testing.assert_array_equal(draws[5], draw(parameter, 1, 5, "fc.weights"))
+    np.testing.assert_array_equal(parameter.codes, codes)
 
 
 def test_drawn_weights_stay_in_their_range():
-    parameter = TrainedParameter(
-        Tensor([15, -16], Format(5, 0)), Tensor([2**15 - 1, -(2**15)], Format(16, -5))
-    )
-    draws = [drawn(parameter, Stream(0, step, "fc.weights")).codes.tolist() for step in range(20)]
+    parameter = parameter_of([15, -16], [2**15 - 1, -(2**15)], Format(5, 0), Format(16, -5))
+    draws = [draw(parameter, 0, step, "fc.weights").tolist() for step in range(20)]
     assert {draw[0] for draw in draws} == {15}
     assert {draw[1] for draw in draws} == {-16}
 
@@ -232,12 +238,12 @@ def test_a_stochastic_step_reads_drawn_weights_and_moves_the_running_ones():
         DENSE, wide_accumulators(assignment(DENSE)), initial_parameters(DENSE, 0), seed=9
     )
     stochastic_step(network, 0)  # from here on the accumulators hold something
-    before = copy.deepcopy(network.parameters)
+    before = {name: copy.deepcopy(dict(own)) for name, own in network.parameters.items()}
     found = stochastic_step(network, 1)
     for name in DENSE.names:
         parameter = before[name]["weight"]
         np.testing.assert_array_equal(
-            found["weights", name], drawn(parameter, Stream(9, 1, f"{name}.weights")).codes
+            found["weights", name], draw(parameter, 9, 1, f"{name}.weights")
         )
         step = 0.25 * found["weight_grads", name] * FORMATS.weight_grads.step
         np.testing.assert_array_equal(

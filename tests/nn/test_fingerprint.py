@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.fingerprint_run import fingerprint
 
-from fxsim.nn.fixed.products import available_paths
+from fxsim.ops.paths import available_paths
 
 HERE = Path(__file__).parent.parent / "support"
 COMMITTED = (HERE / "fingerprint.txt").read_text().strip()

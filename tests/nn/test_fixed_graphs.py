@@ -18,7 +18,6 @@ from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.kernels.threads import thread_count, use_threads
 from fxsim.nn.fixed.network import FixedNetwork
-from fxsim.nn.fixed.products import available_paths
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer
 from fxsim.nn.precision import (
     BatchNormPrecision,
@@ -28,6 +27,7 @@ from fxsim.nn.precision import (
     quantized_tensors,
 )
 from fxsim.nn.spec import Conv, Dense, Network, Pool
+from fxsim.ops.paths import available_paths
 
 NETWORKS = {
     "residual": Network(
@@ -198,16 +198,17 @@ def start(fixed, real):
     state = {}
     for name, row in fixed.assignment.layers.items():
         formats[name] = {tensor: tuple_of(format) for tensor, format in row.given().items()}
-        if name in fixed.norms:
-            formats[name]["preactivation_grads"] = tuple_of(fixed.norms[name].gradient_format)
+        normed = fixed.layers[name].norm is not None
+        if normed:
+            formats[name]["preactivation_grads"] = tuple_of(fixed.layers[name].pre_format)
         own = {"weight": "weights"} | (
-            {"gamma": "gamma", "beta": "beta"} if name in fixed.norms else {"bias": "bias"}
+            {"gamma": "gamma", "beta": "beta"} if normed else {"bias": "bias"}
         )
         state[name] = {
             kind: quantized(real[name][kind], formats[name][tensor]) for kind, tensor in own.items()
         }
         state[name] |= {f"{kind}_acc": map_nested(lambda _: 0, state[name][kind]) for kind in own}
-        if name in fixed.norms:
+        if normed:
             for statistic, kind in (("mean", "running_mean"), ("variance", "running_var")):
                 codes = quantized(real[name][kind], formats[name][statistic])
                 state[name][f"running_{statistic}"] = [code * 2**16 for code in codes]

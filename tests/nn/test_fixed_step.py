@@ -19,16 +19,18 @@ from support.fixed_step_cases import (
     start,
 )
 
-from fxsim.accumulator import parse_accumulators
+from fxsim import ops
+from fxsim.accumulator import Accumulator
 from fxsim.datasets.pixels import pixel_codes
 from fxsim.errors import InputError
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
-from fxsim.nn.fixed import accumulated
 from fxsim.nn.fixed.network import FixedNetwork
-from fxsim.nn.fixed.products import available_paths
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.spec import Conv, Dense, Network
+from fxsim.ops import products
+from fxsim.ops.paths import available_paths
+from fxsim.tensor import Tensor
 
 ACCUMULATORS = {
     "sequential": ["13 bits"],
@@ -93,7 +95,7 @@ def test_accumulators_overflow_unless_they_are_ample(name):
     fixed = FixedNetwork(network, assigned, real)
     images = np.random.default_rng(1).integers(0, 64, (8, 5, 5, 2))
     labels = np.arange(8) % 3
-    result = fixed.train_step(images, labels, LearningRate.of(0.4))
+    result = fixed.train_step(images, labels, LearningRate.of(0.4), 0)
     kinds = {kind for layer, kind in result.overflows}
     met = {kind for (_, kind), own in result.overflows.items() if own.overflows}
     assert met == (set() if name == "ample" else kinds)
@@ -128,7 +130,7 @@ def test_an_ample_accumulator_changes_nothing_and_a_narrow_one_does(network):
         fixed = FixedNetwork(
             network, assignment(network, {}, accumulator=texts), initial_parameters(network, 0)
         )
-        met = fixed.train_step(images, labels, LearningRate.of(0.4)).overflows
+        met = fixed.train_step(images, labels, LearningRate.of(0.4), 0).overflows
         assert len(met) == (
             3 * len(network.layers) - 1 if texts else 0
         )  # no gradient at the pictures
@@ -143,49 +145,46 @@ def test_the_exact_product_is_made_up_to_the_bound_and_not_beyond(monkeypatch, k
 
     The width that holds it never accumulates, one bit less does, and overflows.
     """
-    network = Network(
-        "bound",
-        (1, 1, 4),
-        (Dense(name="d1", units=4, relu=False), Dense(name="d2", units=4, relu=False)),
-    )
-    assigned = assignment(network, {"bias": 2})
-    formats = assigned.layers["d2"]
+    formats = {
+        "activations": Format(6, 1, False),
+        "weights": Format(8, 0),
+        "grads": Format(8, -1),
+    }
     left, right = {
-        "forward": (formats.activations, formats.weights),
-        "input_grad": (formats.activation_grads, formats.weights),
-        "weight_grad": (formats.activations, formats.activation_grads),
+        "forward": ("activations", "weights"),
+        "input_grad": ("grads", "weights"),
+        "weight_grad": ("activations", "grads"),
     }[kind]
-    bound = 4 * max(left.max_code, -left.min_code) * max(right.max_code, -right.min_code)
+    left = formats[left]
+    right = formats[right]
+    greatest = [max(format.max_code, format.min_code, key=abs) for format in (left, right)]
+    bound = 4 * abs(greatest[0] * greatest[1])
+    a = Tensor(np.full((4, 1, 1, 4), greatest[0]), left)
+    shape = (4, 1, 1, 4) if kind == "weight_grad" else (1, 1, 4, 4)
+    b = Tensor(np.full(shape, greatest[1]), right)
     made = []
-    accumulate = accumulated.accumulated_sums
+    accumulate = products.accumulated_sums
     monkeypatch.setattr(
-        accumulated, "accumulated_sums", lambda *args: (made.append(1), accumulate(*args))[1]
+        products, "accumulated_sums", lambda *args: (made.append(1), accumulate(*args))[1]
     )
     for bits in (bound.bit_length(), bound.bit_length() + 1):
         made.clear()
-        products = accumulated.AccumulatedProducts(
-            network.layer("d2"),
-            network.shape("d2"),
-            formats,
-            formats.activation_grads,
-            "auto",
-            parse_accumulators([f"{kind}={bits} bits, {order}"]),
-        )
-        extreme = [max(format.max_code, format.min_code, key=abs) for format in (left, right)]
-        a, b = (
-            np.full((4, 1, 1, 4) if place == 0 or kind == "weight_grad" else (4, 4), code, np.int16)
-            for place, code in enumerate(extreme)
-        )
-        if kind == "forward":
-            sums = products.forward_exact(a, b, np.zeros(4, np.int16))
-        elif kind == "input_grad":
-            sums = products.input_grad_exact(a, b, (4, 1, 1, 4))
-        else:
-            sums = products.weight_grad_exact(a, b)
-        exact = bits == bound.bit_length() + 1
-        assert bool(made) != exact
-        assert bool(products.overflows[kind].overflows) != exact
-        assert (abs(sums) >> products._sum_shift * (kind == "forward") == bound).all() == exact
+        model = Accumulator.parse(f"{bits} bits, {order}")
+        exact = {
+            "forward": lambda model: ops.conv2d(
+                a, b, Tensor(np.zeros(4, int), Format(2, 0)), accumulator=model
+            ),
+            "input_grad": lambda model: ops.conv2d_input_grad(a, b, a.shape, accumulator=model),
+            "weight_grad": lambda model: ops.conv2d_weight_grad(
+                a, b, (1, 1, 4, 4), accumulator=model
+            ),
+        }[kind](model)
+        sums = exact.tensor().codes
+        ample = bits == bound.bit_length() + 1
+        assert bool(made) != ample
+        assert exact.overflows.sums == sums.size
+        assert bool(exact.overflows.overflows) != ample
+        assert (abs(sums) == bound).all() == ample
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -20,14 +20,11 @@ from fxsim.analysis.measure import measure
 from fxsim.analysis.statistics import GradientStatistics
 from fxsim.datasets.pixels import pixel_codes
 from fxsim.errors import InputError
-from fxsim.factors import LearningRate
+from fxsim.factors import Factor, LearningRate
 from fxsim.formats import Format
-from fxsim.kernels.elementwise import affine as kernel
-from fxsim.kernels.elementwise.pool import max_pool
+from fxsim.kernels.elementwise import affine
 from fxsim.kernels.jit import JIT_DISABLED
-from fxsim.nn.fixed.batch_norm import BatchNorm, InverseRoot, Running
-from fxsim.nn.fixed.channelwise import ChannelSum
-from fxsim.nn.fixed.epilogues import epilogue as epilogue_of
+from fxsim.kernels.reductions import moments as channel_moments
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import initial_parameters
@@ -39,9 +36,17 @@ from fxsim.nn.precision import (
     accumulator_format,
 )
 from fxsim.nn.spec import Conv, Dense, Network
+from fxsim.ops.batch_norm import EPSILON as DEFAULT_EPSILON
+from fxsim.ops.batch_norm import RATE as DEFAULT_RATE
+from fxsim.ops.batch_norm import BatchNorm, BatchNormFormats, BatchNormGrad, InverseRoot, Running
+from fxsim.ops.exact import max_pooled
 from fxsim.ops.integers import divided, integers, times
-from fxsim.requantizer import Requantizer
+from fxsim.ops.summation import ChannelSum
+from fxsim.quantizer import Counts, Quantizer
 from fxsim.rng import Stream
+
+EPSILON = Factor.nearest(DEFAULT_EPSILON).odd
+RATE = Factor.nearest(DEFAULT_RATE).odd
 
 
 def tuple_of(format):
@@ -51,7 +56,7 @@ def tuple_of(format):
 @pytest.mark.parametrize("range_exp", [3, 0, -1, -6, 12])
 def test_the_inverse_root_of_every_16_bit_variance_is_the_nearest(range_exp):
     format = Format(16, range_exp, signed=False)
-    unit = InverseRoot(format)
+    unit = InverseRoot(format, EPSILON)
     roots = unit.of(np.arange(2**16)).tolist()
     step_exp = min(format.step_exp, -10)
     scale = -2 * unit.format.step_exp - step_exp  # root**2 * value * 2**-scale is about 1
@@ -73,7 +78,7 @@ def test_every_inverse_root_of_a_small_format_equals_the_twin(format):
     codes = range(format.max_code + 1)
     unit = oracle.root_unit(tuple_of(format))
     wanted = [oracle.inverse_root(code * step(tuple_of(format))) / unit for code in codes]
-    root = InverseRoot(format)
+    root = InverseRoot(format, EPSILON)
     assert Fraction(2) ** root.format.step_exp == unit
     assert_same_codes(root.of(np.array(codes)), wanted, codes)
     assert root.format.max_code >= max(wanted)
@@ -122,20 +127,16 @@ def test_moments_of_codes_at_their_extremes(shape, seed, dtype):
         [sum(column), sum(int(a) * int(b) for a, b in zip(column, other))]
         for column, other in zip(oracle.channels(x.tolist()), oracle.channels(y.tolist()))
     ]
-    assert_same_codes(kernel.moments(x, y).T, wanted)
+    assert_same_codes(channel_moments(x, y).T, wanted)
 
 
 def test_moments_of_more_than_one_block():
     x, y = np.random.default_rng(0).integers(-(2**15), 2**15, (2, 3, 40, 41, 23)).astype(np.int16)
     x[..., 0] = y[..., 0] = -(2**15)
     assert np.array_equal(
-        kernel.moments(x, y),
+        channel_moments(x, y),
         [x.sum(axis=(0, 1, 2), dtype=np.int64), np.einsum("nhwc,nhwc->c", x, y, dtype=np.int64)],
     )
-
-
-def rounding_epilogue(rounding, shift, format):
-    return epilogue_of(Requantizer(format.step_exp - shift, format, rounding))
 
 
 @given(
@@ -171,7 +172,7 @@ def test_channel_sums_are_exact_and_quantized_once(shape, seed, bits, shift, rel
             constant,
         )
     ]
-    assert_same_codes(sums.exact(x, y), oracle.together(exact, shape))
+    assert_same_codes(sums.of(x, y).sums(), oracle.together(exact, shape))
     assert (
         max(abs(value) for column in exact for value in column)
         <= sums.bound
@@ -179,7 +180,10 @@ def test_channel_sums_are_exact_and_quantized_once(shape, seed, bits, shift, rel
     )
     target = Format(8, shift - 13)
     stream = Stream(1, 2, "t")
-    codes, mask, counts = sums.quantized(x, y, Requantizer(-20, target, rounding), stream, relu)
+    seen = []
+    drawn = stream if rounding == "stochastic" else None
+    quantizer = Quantizer(target, rounding, words=drawn, counted=seen.append)
+    codes, mask = sums.of(x, y).rounded(quantizer, relu)
     words = stream.words(shape).reshape(-1).tolist()
     flat = [
         value
@@ -195,10 +199,11 @@ def test_channel_sums_are_exact_and_quantized_once(shape, seed, bits, shift, rel
         for value, word in zip(flat, words)
     ]
     assert_same_codes(codes.reshape(-1), [row[0] for row in wanted], flat)
-    assert counts.tolist() == [sum(row[k] for row in wanted) for k in (1, 2, 3)]
+    assert seen == [Counts(x.size, *(sum(row[k] for row in wanted) for k in (1, 2, 3)))]
     assert (mask is not None) == relu
     if relu:
-        assert mask.reshape(-1).tolist() == [0 < value < 2**21 for value in flat]
+        ceiling = Fraction(2) ** target.range_exp
+        assert mask.reshape(-1).tolist() == [0 < Fraction(value, 2**20) < ceiling for value in flat]
 
 
 @given(
@@ -230,18 +235,22 @@ def test_pooling_at_once_is_pooling_afterwards(shape, size, seed, bits, two, dty
         Format(16, 3),
         Format(16, 3) if two else None,
     )
-    requantizer = Requantizer(-20, Format(6, bits - 4, signed=False))
-    fused = sums.quantized_and_pooled(x, y, requantizer, size)
+    seen = []
+    quantizer = Quantizer(Format(6, bits - 4, signed=False), counted=seen.append)
+    made = []
+    combine = affine.combine_and_pool
+    size = min(size, height, width)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            affine, "combine_and_pool", lambda *args: made.append(combine(*args)) or made[-1]
+        )
+        fused = sums.of(x, y).relu_max_pool(quantizer, size)
     takes = width * size % LANES_OF[channels] == height % size * width % LANES_OF[channels] == 0
-    assert (fused is not None) == (takes and not JIT_DISABLED)
-    if fused is None:
-        return
-    codes, mask, counts = sums.quantized(x, y, requantizer, None, relu=True)
-    out = np.empty((images, height // size, width // size, channels), codes.dtype)
-    winner = np.empty(out.shape, np.uint8)
-    max_pool(codes, size, out, winner, mask)
-    for got, wanted in zip(fused, (out, winner, counts)):
-        assert np.array_equal(got, wanted)
+    assert (made[0] is not None) == (takes and not JIT_DISABLED)
+    codes, mask = sums.of(x, y).rounded(quantizer, relu=True)
+    for got, wanted in zip(fused, max_pooled(codes, mask, size)):
+        assert np.array_equal(got.codes, wanted)
+    assert len(seen) == 2 and seen[0] == seen[1]
 
 
 LANES_OF = {16: 1, 3: 16, 32: 1, 40: 2, 64: 1}
@@ -257,27 +266,15 @@ def test_running_statistics_move_by_a_sixteenth_rounded_away_from_zero():
         [oracle.moved(old, code) for old, code in zip(olds.tolist(), new.tolist())]
         for olds, new in zip((mean, variance), codes)
     ]
-    running.move(*codes)
+    running.move(*codes, RATE)
     assert running.mean is mean and [mean.tolist(), variance.tolist()] == wanted
     assert wanted[1][:3] == [1, 7, 22]
 
 
 def test_formats_that_no_int64_holds_are_refused():
-    grads = Format(8, 0)
-    wide = LayerPrecision(
-        Format(8, 0),
-        Format(8, 1, False),
-        grads,
-        Format(8, 0),
-        accumulator_format(Format(8, 0), -12),
-        batch_norm=BatchNormPrecision(
-            normalized=Format(32, 12),
-            gamma=Format(31, 1),
-            gamma_accumulators=accumulator_format(Format(31, 1), -40),
-        ),
-    )
-    with pytest.raises(ValueError, match="at most 62 are exact here; lower the widths"):
-        BatchNorm("c", wide, grads, None)
+    formats = BatchNormFormats(normalized=Format(32, 12), gamma=Format(31, 1))
+    with pytest.raises(InputError, match="at most 62 are exact here; lower the widths"):
+        BatchNorm(Format(16, 3), formats, None)
 
 
 # Widths at which the fixed executor should be as good as the float one.
@@ -402,14 +399,14 @@ def test_at_large_widths_a_step_is_that_of_the_float_executor():
 
 @pytest.mark.parametrize("kind", ["scales", "slopes", "offsets"])
 def test_the_comparison_with_the_float_executor_sees_a_wrong_term(monkeypatch, kind):
-    right = BatchNorm._gradient
+    right = BatchNormGrad._sums
 
     def wrong(self, *args):
         sums = right(self, *args)
         field = {"scales": "first", "slopes": "second", "offsets": "constant"}[kind]
         return dataclasses.replace(sums, **{field: getattr(sums, field) * 9 // 10})
 
-    monkeypatch.setattr(BatchNorm, "_gradient", wrong)
+    monkeypatch.setattr(BatchNormGrad, "_sums", wrong)
     with pytest.raises(AssertionError):
         test_at_large_widths_a_step_is_that_of_the_float_executor()
 
@@ -479,15 +476,15 @@ def test_a_batch_whose_sums_may_overflow_is_refused():
     }
     with pytest.raises(
         InputError,
-        match="layer 'c': sums of squared pre-activations over the batch may pass 63 bits",
+        match="layer 'c': sums of 8 squared pre-activations in .* may pass 63 bits; lower the",
     ):
         FixedNetwork(
             network, PrecisionAssignment("n", layers), initial_parameters(network, 0)
-        ).train_step(np.zeros((2, 2, 2, 1), np.int64), np.zeros(2, np.int64), LearningRate.of(0.1))
+        ).train_step(np.zeros((2, 2, 2, 1), int), np.zeros(2, int), LearningRate.of(0.1), 0)
 
 
 def test_the_root_of_a_perfect_square_is_exact():
-    root = InverseRoot(Format(16, 0, signed=False))
+    root = InverseRoot(Format(16, 0, signed=False), EPSILON)
     codes = [
         (1 << 2 * k) - (1 << 6) for k in range(3, 9)
     ]  # variance + 2**-10 is 2**-10, 2**-8, .. 1

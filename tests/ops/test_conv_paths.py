@@ -17,7 +17,7 @@ from fxsim.kernels.epilogue import NO_FLOOR, Epilogue
 from fxsim.kernels.products import conv
 from fxsim.kernels.products.packing import pack_forward_weights, pack_input_grad_weights
 from fxsim.kernels.products.tile import PATHS, processor_has
-from fxsim.kernels.rounding import ROUNDINGS, STOCHASTIC, round_shift, rounding_terms
+from fxsim.kernels.rounding import ROUNDINGS, STOCHASTIC, Rounding, round_shift
 from fxsim.kernels.threads import thread_count, use_threads
 
 AVAILABLE = [path for path in PATHS if processor_has(path)]
@@ -107,16 +107,12 @@ def test_plain_path_takes_wide_operands():
 def expected_codes(value, epilogue, counts):
     """(codes, mask) by the module's definition, in NumPy int64."""
     value = value << epilogue.acc_shift
+    rounding = Rounding(epilogue.shift, epilogue.base, epilogue.neg, epilogue.odd, epilogue.jam)
     mask = (value > 0) & (value < epilogue.relu_bound)
     value = np.maximum(value, epilogue.floor)
-    code = np.array(
-        [
-            round_shift(
-                int(v), epilogue.shift, epilogue.base, epilogue.neg, epilogue.odd, epilogue.jam
-            )
-            for v in value.flat
-        ]
-    ).reshape(value.shape)
+    code = np.array([round_shift(int(v), epilogue.base, rounding) for v in value.flat]).reshape(
+        value.shape
+    )
     counts += [
         (code < epilogue.low).sum(),
         (code > epilogue.high).sum(),
@@ -132,17 +128,12 @@ def test_epilogue_codes_mask_and_counts(path, acc_shift, rounding):
     shape = (3, 6, 5, 3, 70, 3, 1, 1)
     x, w = operands(shape, 255, 2**11, extreme=False)
     sums = forward_reference(x, w, 1, 1)
-    base, neg, odd, jam = rounding_terms(rounding, 13 + acc_shift)
     floor = 0 if rounding == "floor" else NO_FLOOR
     epilogue = Epilogue(
         acc_shift=acc_shift,
         relu_bound=2 ** (20 + acc_shift),
         floor=floor,
-        shift=13 + acc_shift,
-        base=base,
-        neg=neg,
-        odd=odd,
-        jam=jam,
+        **Rounding.of(rounding, 13 + acc_shift)._asdict(),
         low=-100,
         high=99,
     )
@@ -194,7 +185,7 @@ def test_bits_do_not_depend_on_threads(path):
 
 PLAIN_SUMS = """
 import numpy as np
-from tests.test_conv_paths import SHAPES, forward_reference, operands, run_all
+from ops.test_conv_paths import SHAPES, forward_reference, operands, run_all
 shape = SHAPES[1]
 x, w = operands(shape, 255, 8192, extreme=False)
 g = forward_reference(x, w, *shape[6:]) % 512
@@ -208,7 +199,7 @@ def test_plain_path_without_compilation_gives_the_same_sums():
         run = subprocess.run(
             [sys.executable, "-c", PLAIN_SUMS],
             env={**os.environ, "NUMBA_DISABLE_JIT": disable},
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[1],
             capture_output=True,
             text=True,
             timeout=300,

@@ -16,16 +16,13 @@ from fxsim.errors import InputError
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.kernels.elementwise import dropout as kernel
-from fxsim.nn import dropout
+from fxsim.nn.fixed.layer import inner_grad_format
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.spec import Conv, Dense, Network, Pool
+from fxsim.ops.dropout import scale
 
 RATES = (0.5, 0.2, 0.75, 0.3, 0.01, 0.9, 0.9375, 1 / 3, 0.9999)
-
-
-def layer(rate):
-    return Dense(name="d", units=3, dropout=rate)
 
 
 def network(rate, pool=None, relu=True, units=6):
@@ -45,9 +42,9 @@ def test_every_7_bit_code_is_scaled_as_the_twin_says(rate):
     unsigned = Format(7, 1, False)
     codes = np.arange(128, dtype=np.int16).repeat(2)
     kept = np.tile([True, False], 128)
-    scale = dropout.scale(layer(rate))
+    factor = scale(rate)
     out = np.empty(256, np.int16)
-    counts = kernel.scale_kept(codes, kept, scale.mantissa, -scale.exponent, (0, 127), out)
+    counts = kernel.scale_kept(codes, kept, factor.mantissa, -factor.exponent, (0, 127), out)
     wanted, clipped = oracle.forward(codes.tolist(), kept.tolist(), rate, (7, 1, False))
     assert_same_codes(out, wanted, codes, f"forward, rate {rate}")
     assert tuple(counts) == clipped and clipped[1] > 0 or rate == 0.01
@@ -59,13 +56,13 @@ def test_no_gradient_is_clipped_and_each_is_scaled_as_the_twin_says(rate):
     for bits in (1, 2, 7):
         grads = np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1), dtype=np.int16)
         kept = np.ones(grads.shape, bool)
-        fixed = FixedNetwork(*made(network(rate), {"activation_grads": bits}))
-        inner = fixed.products["d1"].gradient_format
+        format = Format(bits, -1)
+        inner = inner_grad_format(Dense(name="d", units=3, dropout=rate), format)
         out = np.empty(grads.shape, np.int64)
         clipped = kernel.scale_kept(
             grads,
             kept,
-            dropout.scale(layer(rate)).mantissa,
+            scale(rate).mantissa,
             15,
             (inner.min_code, inner.max_code),
             out,
@@ -73,7 +70,7 @@ def test_no_gradient_is_clipped_and_each_is_scaled_as_the_twin_says(rate):
         wanted, coarser = oracle.backward(grads.tolist(), kept.tolist(), rate)
         assert_same_codes(out, wanted, grads, f"backward, rate {rate}, {bits} bits")
         assert not clipped.any()
-        assert inner.step_exp == fixed.assignment.layers["d1"].activation_grads.step_exp + coarser
+        assert inner.step_exp == format.step_exp + coarser
 
 
 def made(net, widths=None):
@@ -101,7 +98,7 @@ def test_blocks_and_threads_do_not_matter(size):
 
 @given(st.floats(2.0**-60, 0.9999))
 def test_a_scale_is_the_nearest_with_a_mantissa_of_16_bits(rate):
-    factor = dropout.scale(layer(rate))
+    factor = scale(rate)
     assert (factor.mantissa, factor.exponent) == oracle.scale(rate)
 
 

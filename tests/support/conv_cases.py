@@ -1,17 +1,12 @@
-"""What tests share.
-
-Convolution forward, input gradient and weight gradient: every path equals the twin, and the three
-are adjoint.
-"""
-
-from dataclasses import replace
+"""What tests of convolutions share: formats, codes, and every instruction path of the operations."""
 
 import numpy as np
 
+from fxsim import ops
+from fxsim.errors import InputError
 from fxsim.formats import Format
-from fxsim.nn.fixed.products import Products, available_paths
-from fxsim.nn.precision import LayerPrecision, accumulator_format
-from fxsim.nn.spec import Conv, Dense, Network
+from fxsim.ops.paths import available_paths
+from fxsim.tensor import Tensor
 
 
 def unit(bits, signed=True):
@@ -19,41 +14,34 @@ def unit(bits, signed=True):
     return Format(bits, bits - signed, signed)
 
 
-def products(layer, input_shape, x_format, w_format, g_format, path="auto"):
-    """The one layer's Products with a bias of step 1."""
-    bias = Format(16, 15)
-    formats = LayerPrecision(
-        weights=w_format,
-        activations=x_format,
-        activation_grads=replace(g_format, signed=True),
-        weight_grads=Format(16, 0),
-        accumulators=accumulator_format(w_format, -8),
-        bias=bias,
-        bias_accumulators=accumulator_format(bias, -8),
+def sums_of(x, w, g, stride=1, padding=0, path="auto"):
+    """(forward, input gradient, weight gradient) of three Tensors, with all their bits."""
+    geometry = {"stride": stride, "padding": padding, "path": path}
+    return (
+        ops.conv2d(x, w, **geometry).tensor(),
+        ops.conv2d_input_grad(g, w, x.shape, **geometry).tensor(),
+        ops.conv2d_weight_grad(x, g, w.shape, **geometry).tensor(),
     )
-    scores = Dense(name="scores", units=1, relu=False)  # a network ends with one position
-    network = Network("one", input_shape, (layer, scores))
-    return Products(layer, network.shape(layer.name), formats, g_format, path)
 
 
-def paths(*arguments, samples=1):
-    """(path, Products) of 'auto' and of every path that the widths and this processor allow.
+def by_every_path(compute):
+    """(path, compute(path)) of 'auto' and of every path that the widths and this processor allow.
 
     Always 'plain'.
     """
-    yield "auto", products(*arguments)
+    yield "auto", compute("auto")
     for path in available_paths():
         try:
-            run = products(*arguments, path)
-            run.weight_grad_plan(samples)
-        except ValueError as error:
+            found = compute(path)
+        except InputError as error:
             assert path != "plain", error
         else:
-            yield path, run
+            yield path, found
 
 
-def conv_layer(w, stride, padding):
-    return Conv(name="c", filters=w.shape[3], kernel=w.shape[0], stride=stride, padding=padding)
+def tensors(arrays, formats):
+    """A Tensor of each array in its format."""
+    return [Tensor(codes, format) for codes, format in zip(arrays, formats)]
 
 
 def extremes(format, shape, pattern):
