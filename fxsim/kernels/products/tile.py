@@ -24,8 +24,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
+from fxsim.kernels import emulation
 from fxsim.kernels import llvm as vectors
-from fxsim.kernels.jit import JIT_DISABLED, OPTIONS, jit, processor_features
+from fxsim.kernels.jit import EMULATED, JIT_DISABLED, OPTIONS, jit, processor_features
 
 ROWS = 6
 COLUMNS = 64
@@ -67,9 +68,15 @@ _I64 = ir.IntType(64)
 
 @functools.lru_cache
 def processor_has(path: str) -> bool:
-    """Whether this processor can run `path`; with NUMBA_DISABLE_JIT=1 only 'plain' runs."""
+    """Whether this processor can run `path`, or has it emulated; with NUMBA_DISABLE_JIT=1 only
+    'plain' runs.
+    """
     if path == "plain" or JIT_DISABLED:
         return path == "plain"
+    return path in EMULATED or _has_features(path)
+
+
+def _has_features(path: str) -> bool:
     return processor_features().issuperset(_FEATURES[path])
 
 
@@ -122,6 +129,8 @@ def _advance(builder, slot, step):
 
 def _vnni_step(builder, total, left, right, terms):
     """total + left . right per lane; vpdpbusd and vpdpwssd wrap, and no sum comes near."""
+    if not _has_features("vnni"):
+        return emulation.dot_words(builder, total, left, right, terms, terms == 2, True)
     operands = ir.VectorType(ir.IntType(32 // terms), 16 * terms)
     name = "llvm.x86.avx512." + {2: "vpdpwssd", 4: "vpdpbusd"}[terms] + ".512"
     kind = ir.FunctionType(total.type, [total.type, operands, operands])
