@@ -57,6 +57,89 @@ class Arguments:
         )
 
 
+class Value:
+    """An integer, or a vector of them, whose operators emit LLVM IR.
+
+    A Python number stands for itself in every lane.  Comparisons and `>>` are those of signed
+    numbers; arithmetic is modulo 2**width.
+    """
+
+    __slots__ = ("builder", "ir")
+
+    def __init__(self, builder, value):
+        self.builder = builder
+        self.ir = value
+
+    def _operand(self, other):
+        return other.ir if isinstance(other, Value) else number(self.ir.type, other)
+
+    def _emit(self, name: str, other) -> Value:
+        return Value(self.builder, getattr(self.builder, name)(self.ir, self._operand(other)))
+
+    def _compare(self, operator: str, other) -> Value:
+        result = self.builder.icmp_signed(operator, self.ir, self._operand(other))
+        return Value(self.builder, result)
+
+    def __add__(self, other) -> Value:
+        return self._emit("add", other)
+
+    def __sub__(self, other) -> Value:
+        return self._emit("sub", other)
+
+    def __mul__(self, other) -> Value:
+        return self._emit("mul", other)
+
+    def __and__(self, other) -> Value:
+        return self._emit("and_", other)
+
+    def __or__(self, other) -> Value:
+        return self._emit("or_", other)
+
+    def __lshift__(self, other) -> Value:
+        return self._emit("shl", other)
+
+    def __rshift__(self, other) -> Value:
+        return self._emit("ashr", other)
+
+    def __neg__(self) -> Value:
+        return Value(self.builder, self.builder.neg(self.ir))
+
+    def __invert__(self) -> Value:
+        return Value(self.builder, self.builder.not_(self.ir))
+
+    def __lt__(self, other) -> Value:
+        return self._compare("<", other)
+
+    def __gt__(self, other) -> Value:
+        return self._compare(">", other)
+
+    def __ge__(self, other) -> Value:
+        return self._compare(">=", other)
+
+    def equals(self, other) -> Value:
+        return self._compare("==", other)
+
+    def differs(self, other) -> Value:
+        return self._compare("!=", other)
+
+    def below_unsigned(self, other) -> Value:
+        return Value(self.builder, self.builder.icmp_unsigned("<", self.ir, self._operand(other)))
+
+    def chosen(self, when_true: Value, when_false: Value) -> Value:
+        """`when_true` where this condition holds, else `when_false`."""
+        return Value(self.builder, self.builder.select(self.ir, when_true.ir, when_false.ir))
+
+    def larger(self, other: Value) -> Value:
+        return (self > other).chosen(self, other)
+
+    def smaller(self, other: Value) -> Value:
+        return (self < other).chosen(self, other)
+
+    def extended(self, kind) -> Value:
+        """With its sign in wider integers."""
+        return Value(self.builder, self.builder.sext(self.ir, kind))
+
+
 def vector_at(builder, pointer, offset, vector):
     """Pointer to the `vector` that starts `offset` elements after `pointer`."""
     return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
@@ -107,9 +190,14 @@ def opaque(builder, value):
     return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
 
 
-def constant(vector, number: int):
+def constant(vector, value: int):
     """A Python number in all lanes."""
-    return ir.Constant(vector, [number] * vector.count)
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def number(kind, value: int):
+    """A Python number as an integer, or in all lanes of a vector."""
+    return constant(kind, value) if isinstance(kind, ir.VectorType) else ir.Constant(kind, value)
 
 
 def resized(builder, value, element):

@@ -12,7 +12,7 @@ from numba.extending import intrinsic, overload
 from fxsim.kernels import llvm as vectors
 from fxsim.kernels.epilogue import GENERAL, KINDS, Finish, emit_kinds
 from fxsim.kernels.jit import OPTIONS, jit
-from fxsim.kernels.llvm import DOUBLE, I32, I64, constant, splat
+from fxsim.kernels.llvm import DOUBLE, I32, I64, Value, constant, splat
 from fxsim.kernels.products.tile import COLUMNS, Plain
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
 
@@ -79,7 +79,7 @@ class FinishTile(Finish):
         super().__init__(builder, arguments, element, kind)
         self.pointers |= {name: arguments.data(name) for name in ("bias", "moments")}
         self.measured = builder.icmp_signed(">", arguments.size("moments"), I64(0))
-        self.total = vectors.slot(builder, self.zero)
+        self.total = vectors.slot(builder, self.zero.ir)
         self.squares = vectors.slot(builder, constant(ir.VectorType(DOUBLE, self.lanes), 0.0))
 
     @contextlib.contextmanager
@@ -95,22 +95,21 @@ class FinishTile(Finish):
             valid = builder.icmp_signed(
                 "<", lanes, splat(builder, self.left, ir.VectorType(I64, self.lanes))
             )
-            self.valid = builder.sext(valid, self.vector)
+            self.valid = Value(builder, builder.sext(valid, self.vector))
             self.output = builder.add(arguments.first_output, column)
-            self.bias = vectors.load(builder, self.pointers["bias"], self.output, self.vector)
-            builder.store(self.zero, self.total)
+            self.bias = self.load(self.pointers["bias"], self.output)
+            builder.store(self.zero.ir, self.total)
             builder.store(constant(self.squares.type.pointee, 0.0), self.squares)
             yield column
             with builder.if_then(self.measured):
                 self._add_moments()
 
     def finish(self, sums, place):
-        builder = self.builder
         if not self.kind.simple:
-            sums = builder.shl(sums, self.constants["acc_shift"])
-        code = super().finish(builder.add(sums, self.bias), place)
-        with builder.if_then(self.measured):
-            self._measure(code)
+            sums = sums << self.constants["acc_shift"]
+        code = super().finish(sums + self.bias, place)
+        with self.builder.if_then(self.measured):
+            self._measure(code.ir)
 
     def _measure(self, code):
         """Contraction to a fused multiply-add changes nothing where product and sum are exact."""
@@ -150,12 +149,7 @@ def _emit_finish_tile(context, builder, signature, args):
     def emit(kind):
         tile = FinishTile(builder, arguments, arguments.element("sums"), kind)
         with tile.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
-            sums = vectors.load(
-                builder,
-                data,
-                builder.add(builder.mul(row.index, I64(COLUMNS)), column),
-                tile.vector,
-            )
+            sums = tile.load(data, builder.add(builder.mul(row.index, I64(COLUMNS)), column))
             place = builder.load(builder.gep(places, [builder.add(arguments.first, row.index)]))
             tile.finish(sums, builder.add(place, column))
         tile.add_counts()

@@ -39,6 +39,7 @@ from fxsim.kernels import llvm as vectors
 from fxsim.kernels import memory
 from fxsim.kernels.epilogue import emit_kinds
 from fxsim.kernels.jit import jit
+from fxsim.kernels.llvm import Value
 from fxsim.kernels.products.finish import FinishTile
 from fxsim.kernels.products.tile import COLUMNS, TILE
 from fxsim.kernels.threads import GRAIN, parallel_for
@@ -52,84 +53,53 @@ _I64 = ir.IntType(64)
 _NOT_FURTHER = _I64(0)
 
 
-def _input(builder, d):
+def _input(d):
     """B^T d, of four or six."""
     if len(d) == 4:
-        return [
-            builder.sub(d[0], d[2]),
-            builder.add(d[1], d[2]),
-            builder.sub(d[2], d[1]),
-            builder.sub(d[1], d[3]),
-        ]
-    even = builder.sub(d[4], _times(builder, d[2], 4))
-    odd = builder.sub(d[3], _times(builder, d[1], 4))
-    far = builder.sub(d[4], d[2])
-    twice = _times(builder, builder.sub(d[3], d[1]), 2)
-    first = builder.add(_times(builder, builder.sub(d[0], d[2]), 4), far)
-    last = builder.sub(builder.sub(d[5], d[3]), _times(builder, twice, 2))
-    return [
-        first,
-        builder.add(even, odd),
-        builder.sub(even, odd),
-        builder.add(far, twice),
-        builder.sub(far, twice),
-        last,
-    ]
+        return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
+    even = d[4] - d[2] * 4
+    odd = d[3] - d[1] * 4
+    far = d[4] - d[2]
+    twice = (d[3] - d[1]) * 2
+    first = (d[0] - d[2]) * 4 + far
+    last = d[5] - d[3] - twice * 2
+    return [first, even + odd, even - odd, far + twice, far - twice, last]
 
 
-def _output(builder, m):
+def _output(m):
     """A^T m, of four; of six, 24, 12, 6 and 6 times as much."""
     if len(m) == 4:
-        return [
-            builder.add(builder.add(m[0], m[1]), m[2]),
-            builder.sub(builder.sub(m[1], m[2]), m[3]),
-        ]
-    s = builder.add(m[1], m[2])
-    d = builder.sub(m[1], m[2])
-    p = builder.add(m[3], m[4])
-    q = builder.sub(m[3], m[4])
-    first = builder.add(builder.sub(_times(builder, m[0], 6), _times(builder, s, 4)), p)
-    last = builder.add(builder.sub(_times(builder, q, 2), d), _times(builder, m[5], 6))
-    return [first, builder.sub(q, _times(builder, d, 2)), builder.sub(p, s), last]
+        return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
+    s = m[1] + m[2]
+    d = m[1] - m[2]
+    p = m[3] + m[4]
+    q = m[3] - m[4]
+    first = m[0] * 6 - s * 4 + p
+    last = q * 2 - d + m[5] * 6
+    return [first, q - d * 2, p - s, last]
 
 
-def _times(builder, value, factor: int):
-    return builder.mul(value, vectors.constant(value.type, factor))
-
-
-def _gradient(builder, y):
+def _gradient(y):
     """A y."""
-    return [y[0], builder.add(y[0], y[1]), builder.sub(y[0], y[1]), builder.neg(y[1])]
+    return [y[0], y[0] + y[1], y[0] - y[1], -y[1]]
 
 
-def _weights(builder, g):
+def _weights(g):
     """2 G g for a patch of 2 x 2."""
-    outer = builder.add(g[0], g[2])
-    return [
-        _times(builder, g[0], 2),
-        builder.add(outer, g[1]),
-        builder.sub(outer, g[1]),
-        _times(builder, g[2], 2),
-    ]
+    outer = g[0] + g[2]
+    return [g[0] * 2, outer + g[1], outer - g[1], g[2] * 2]
 
 
-def _weights_large(builder, g):
+def _weights_large(g):
     """G g without its denominators for a patch of 4 x 4."""
-    near = builder.add(g[0], g[2])
-    twice = _times(builder, g[1], 2)
-    far = builder.add(g[0], _times(builder, g[2], 4))
-    return [
-        g[0],
-        builder.add(near, g[1]),
-        builder.sub(near, g[1]),
-        builder.add(far, twice),
-        builder.sub(far, twice),
-        g[2],
-    ]
+    near = g[0] + g[2]
+    twice = g[1] * 2
+    far = g[0] + g[2] * 4
+    return [g[0], near + g[1], near - g[1], far + twice, far - twice, g[2]]
 
 
-def _small_result(builder, i, j, value):
-    return builder.ashr(value, vectors.constant(value.type, 2))
+def _small_result(i, j, value):
+    return value >> 2
 
 
 LARGE_SHIFTS = 3, 2, 1, 1
@@ -137,15 +107,14 @@ LARGE_SHIFTS = 3, 2, 1, 1
 INVERSE_OF_9 = pow(9, -1, 2**32)
 
 
-def _large_result(builder, i, j, value):
-    exact = builder.mul(value, vectors.constant(value.type, INVERSE_OF_9))
-    return builder.ashr(exact, vectors.constant(value.type, LARGE_SHIFTS[i] + LARGE_SHIFTS[j]))
+def _large_result(i, j, value):
+    return value * INVERSE_OF_9 >> LARGE_SHIFTS[i] + LARGE_SHIFTS[j]
 
 
-def _both(transform, builder, block):
+def _both(transform, block):
     """A transform along columns, then along rows."""
-    columns = [transform(builder, column) for column in zip(*block)]
-    return [transform(builder, row) for row in zip(*columns)]
+    columns = [transform(column) for column in zip(*block)]
+    return [transform(row) for row in zip(*columns)]
 
 
 HALVES = ((1, 2), (0, 3))
@@ -155,14 +124,14 @@ The first two need two rows of a patch's four.
 """
 
 
-def _input_half(builder, half, d):
+def _input_half(half, d):
     """The two rows of B^T d of a half."""
-    return [_input(builder, d)[row] for row in HALVES[half]]
+    return [_input(d)[row] for row in HALVES[half]]
 
 
-def _gradient_half(builder, half, y):
+def _gradient_half(half, y):
     """The two rows of A y of a half."""
-    return [_gradient(builder, y)[row] for row in HALVES[half]]
+    return [_gradient(y)[row] for row in HALVES[half]]
 
 
 PATCHES_AHEAD = 2
@@ -191,9 +160,8 @@ class _Patch:
         return builder.add(builder.add(builder.add(arguments.at, first), steps), further)
 
     def load(self, first, i, j, further=_NOT_FURTHER):
-        return vectors.load(
-            self.builder, self.source, self._place(first, i, j, further), self.vector
-        )
+        place = self._place(first, i, j, further)
+        return Value(self.builder, vectors.load(self.builder, self.source, place, self.vector))
 
     def prefetch(self, first, size):
         """Ask for the columns that the patch PATCHES_AHEAD of this one does not share with the
@@ -207,12 +175,8 @@ class _Patch:
             )
 
     def store(self, target, value, start, position, step):
-        vectors.store(
-            self.builder,
-            value,
-            target,
-            self.builder.add(start, self.builder.mul(_I64(position), step)),
-        )
+        place = self.builder.add(start, self.builder.mul(_I64(position), step))
+        vectors.store(self.builder, value.ir, target, place)
 
     def runs(self):
         return cgutils.for_range_slice(
@@ -239,7 +203,7 @@ def _make_transform(transform, size):
         target = arguments.data("target")
         with patch.runs() as (first, _):
             block = [[patch.load(first, i, j) for j in range(size)] for i in range(size)]
-            for position, value in enumerate(itertools.chain(*_both(transform, builder, block))):
+            for position, value in enumerate(itertools.chain(*_both(transform, block))):
                 patch.store(
                     target, value, builder.add(arguments.to, first), position, arguments.step
                 )
@@ -259,6 +223,10 @@ transform_large_input = _make_transform(_input, 6)
 transform_taps = _make_transform(_weights, 3)
 transform_large_taps = _make_transform(_weights_large, 3)
 """G g G^T without denominators."""
+
+
+def _interleaved(even, odd):
+    return Value(even.builder, vectors.interleaved(even.builder, even.ir, odd.ir))
 
 
 def _make_pair_transform(half_of, transform, size):
@@ -282,13 +250,11 @@ def _make_pair_transform(half_of, transform, size):
                     block = [
                         [patch.load(first, i, j, further) for j in range(size)] for i in range(size)
                     ]
-                    rows.append(
-                        list(zip(*(half_of(builder, half, column) for column in zip(*block))))
-                    )
+                    rows.append(list(zip(*(half_of(half, column) for column in zip(*block)))))
                 start = builder.add(arguments.to, builder.mul(first, _I64(2)))
                 for i, (even, odd) in enumerate(zip(*rows)):
-                    row = [vectors.interleaved(builder, *pair) for pair in zip(even, odd)]
-                    for j, value in enumerate(transform(builder, row)):
+                    row = [_interleaved(*pair) for pair in zip(even, odd)]
+                    for j, value in enumerate(transform(row)):
                         patch.store(target, value, start, 4 * i + j, arguments.step)
 
         with builder.if_else(builder.icmp_signed("==", arguments.half, _I64(0))) as (one, other):
@@ -341,26 +307,19 @@ def _make_finish_patches(size, result):
                 start = builder.add(builder.mul(row.index, _I64(COLUMNS)), column)
                 block = [
                     [
-                        vectors.load(
-                            builder,
-                            data,
-                            builder.add(start, _I64((side * i + j) * TILE)),
-                            tile.vector,
-                        )
+                        tile.load(data, builder.add(start, _I64((side * i + j) * TILE)))
                         for j in range(side)
                     ]
                     for i in range(side)
                 ]
                 where = builder.mul(builder.add(arguments.first, row.index), _I64(size * size))
-                outputs = _both(_output, builder, block)
+                outputs = _both(_output, block)
                 for i, j in np.ndindex(size, size):
                     place = builder.load(
                         builder.gep(places, [builder.add(where, _I64(size * i + j))])
                     )
                     with builder.if_then(builder.icmp_signed(">=", place, _I64(0)), likely=True):
-                        tile.finish(
-                            result(builder, i, j, outputs[i][j]), builder.add(place, column)
-                        )
+                        tile.finish(result(i, j, outputs[i][j]), builder.add(place, column))
             tile.add_counts()
 
         emit_kinds(builder, arguments, emit)
