@@ -15,19 +15,30 @@ DOUBLE = ir.DoubleType()
 
 
 class Arguments:
-    """The arguments of an intrinsic by name, as its code generator reads them."""
+    """The arguments of an intrinsic by name, as its code generator reads them.
+
+    A NamedTuple among them is Arguments of its own, whose names are its fields.
+    """
 
     def __init__(self, context, builder, signature, args, names: str):
         self._context = context
         self._builder = builder
-        self._found = {
-            name: (kind, value)
-            for name, kind, value in zip(names.split(), signature.args, args, strict=True)
-        }
+        self._found = dict(zip(names.split(), zip(signature.args, args, strict=True), strict=True))
 
     def __getattr__(self, name: str):
-        """A scalar."""
-        return self._found[name][1]
+        """A scalar, or the fields of a NamedTuple."""
+        kind, value = self._found[name]
+        return self._fields_of(kind, value) if isinstance(kind, types.BaseNamedTuple) else value
+
+    def _fields_of(self, kind, value) -> Arguments:
+        fields = Arguments.__new__(Arguments)
+        fields._context = self._context
+        fields._builder = self._builder
+        fields._found = {
+            name: (own, self._builder.extract_value(value, position))
+            for position, (name, own) in enumerate(zip(kind.fields, kind.types, strict=True))
+        }
+        return fields
 
     def data(self, name: str):
         """Pointer to the first element of an array."""
@@ -43,18 +54,11 @@ class Arguments:
         """LLVM type of an array's elements."""
         return self._context.get_data_type(self._found[name][0].dtype)
 
-    def field(self, name: str, field: str, element):
-        """A field of a NamedTuple of integers and booleans, as an integer of the LLVM type
-        `element`.
-        """
+    def integer(self, name: str, element):
+        """An integer or boolean as an integer of the LLVM type `element`."""
         kind, value = self._found[name]
-        position = kind.fields.index(field)
-        return self._context.cast(
-            self._builder,
-            self._builder.extract_value(value, position),
-            kind.types[position],
-            types.Integer.from_bitwidth(element.width),
-        )
+        wanted = types.Integer.from_bitwidth(element.width)
+        return self._context.cast(self._builder, value, kind, wanted)
 
 
 class Value:

@@ -297,7 +297,7 @@ class _ChannelSums:
             return sums[0]
         low, high = sums
         high = high + (low >> SPLIT)
-        rest = low & 2**SPLIT - 1
+        rest = low & (2**SPLIT - 1)
         return high | self.finish.at_most_one(rest)
 
 

@@ -29,6 +29,7 @@ sections 4.1 to 4.3."""
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -137,27 +138,43 @@ def _gradient_half(half, y):
 PATCHES_AHEAD = 2
 
 
-class _Patch:
-    """Emits loads of runs of a patch and stores of what becomes of them.
+class Place(NamedTuple):
+    """Where a patch is: from source[at] on, or from edge[at] on where it is not `inside`.
 
-    Arguments of the intrinsic: runs start at source[at], or at edge[at] where not `inside`, `row`
-    and `column` apart."""
+    row, column: from one of its pixels to the next.  mate: how much further the same patch of the
+    next image is.
+    """
+
+    inside: bool
+    at: int
+    row: int
+    column: int
+    mate: int
+
+
+class _Patch:
+    """Emits loads of runs of a patch, whose `Place` is an argument of the intrinsic, and stores of
+    what becomes of them.
+    """
 
     def __init__(self, builder, arguments, lanes):
         self.builder = builder
         self.arguments = arguments
         self.vector = ir.VectorType(arguments.element("source"), lanes)
+        place = arguments.place
+        inside = place.integer("inside", ir.IntType(8))
         self.source = builder.select(
-            arguments.inside, *map(arguments.data, ("source", "edge"))
+            builder.icmp_signed("!=", inside, inside.type(0)),
+            *map(arguments.data, ("source", "edge")),
         )  # Numba would count references
+        self.at, self.row, self.column, self.mate = (
+            place.integer(name, _I64) for name in ("at", "row", "column", "mate")
+        )
 
     def _place(self, first, i, j, further):
         builder = self.builder
-        arguments = self.arguments
-        steps = builder.add(
-            builder.mul(_I64(i), arguments.row), builder.mul(_I64(j), arguments.column)
-        )
-        return builder.add(builder.add(builder.add(arguments.at, first), steps), further)
+        steps = builder.add(builder.mul(_I64(i), self.row), builder.mul(_I64(j), self.column))
+        return builder.add(builder.add(builder.add(self.at, first), steps), further)
 
     def load(self, first, i, j, further=_NOT_FURTHER):
         place = self._place(first, i, j, further)
@@ -167,9 +184,7 @@ class _Patch:
         """Ask for the columns that the patch PATCHES_AHEAD of this one does not share with the
         one before it.
         """
-        for further, i, j in itertools.product(
-            (_NOT_FURTHER, self.arguments.mate), range(size), range(2)
-        ):
+        for further, i, j in itertools.product((_NOT_FURTHER, self.mate), range(size), range(2)):
             vectors.prefetch(
                 self.builder, self.source, self._place(first, i, 2 * PATCHES_AHEAD + j, further)
             )
@@ -189,15 +204,14 @@ CHANNEL_STEP = 32
 
 
 def _make_transform(transform, size):
-    """The intrinsic `run(source, edge, inside, at, row, column, target, to, step, length)` that
-    transforms int16 codes.
+    """The intrinsic `run(source, edge, place, target, to, step, length)` that transforms int16
+    codes.
 
-    The patch starts at source[at], or at edge[at] where not `inside`; it is `size` x `size` runs of
-    `length` codes, `row` and `column` apart.  Position p of the result goes to target[to + p *
-    step]."""
+    The patch at `place` is `size` x `size` runs of `length` codes.  Position p of the result goes
+    to target[to + p * step]."""
 
     def codegen(context, builder, signature, args):
-        names = "source edge inside at row column target to step length"
+        names = "source edge place target to step length"
         arguments = vectors.Arguments(context, builder, signature, args, names)
         patch = _Patch(builder, arguments, CHANNEL_STEP)
         target = arguments.data("target")
@@ -210,9 +224,8 @@ def _make_transform(transform, size):
         return context.get_dummy_value()
 
     @intrinsic
-    def run(typing_context, source, edge, inside, at, row, column, target, to, step, length):
-        steps = (types.int64,) * 3
-        return types.void(source, edge, types.boolean, *steps, target, *steps), codegen
+    def run(typing_context, source, edge, place, target, to, step, length):
+        return types.void(source, edge, place, target, *(types.int64,) * 3), codegen
 
     return run
 
@@ -233,11 +246,11 @@ def _make_pair_transform(half_of, transform, size):
     """The intrinsic that makes one half of the positions of two patches, their terms side by side;
     see `_make_transform`.
 
-    mate: how much further in source the second patch is.  Codes are int16.
+    The second patch is the `mate` of the first.  Codes are int16.
     """
 
     def codegen(context, builder, signature, args):
-        names = "half source edge inside at row column mate target to step length"
+        names = "half source edge place target to step length"
         arguments = vectors.Arguments(context, builder, signature, args, names)
         patch = _Patch(builder, arguments, 16)
         target = arguments.data("target")
@@ -246,7 +259,7 @@ def _make_pair_transform(half_of, transform, size):
             with patch.runs() as (first, _):
                 rows = []
                 patch.prefetch(first, size)
-                for further in (_NOT_FURTHER, arguments.mate):
+                for further in (_NOT_FURTHER, patch.mate):
                     block = [
                         [patch.load(first, i, j, further) for j in range(size)] for i in range(size)
                     ]
@@ -265,13 +278,9 @@ def _make_pair_transform(half_of, transform, size):
         return context.get_dummy_value()
 
     @intrinsic
-    def run(
-        typing_context, half, source, edge, inside, at, row, column, mate, target, to, step, length
-    ):
+    def run(typing_context, half, source, edge, place, target, to, step, length):
         steps = (types.int64,) * 3
-        return types.void(
-            types.int64, source, edge, types.boolean, *steps, types.int64, target, *steps
-        ), codegen
+        return types.void(types.int64, source, edge, place, target, *steps), codegen
 
     return run
 
@@ -282,17 +291,15 @@ transform_gradient_pair = _make_pair_transform(_gradient_half, _gradient, 2)
 """Half of A y A^T."""
 
 
-_FINISH_PATCHES = (
-    "sums rows columns bias first_output epilogue out mask places first counts moments"
-)
+_FINISH_PATCHES = "sums tile bias epilogue outputs places first"
 
 
 def _make_finish_patches(size, result):
-    """The intrinsic that makes the outputs from the int32 sums (position, TILE) of `rows` patches,
-    and finishes them.
+    """The intrinsic that makes the outputs from the int32 sums (position, TILE) of tile.rows
+    patches, and finishes them.
 
-    places: where the outputs of each patch go, row after row, or -1 for those that are none;
-    `first` is the first patch.  The rest: as for `epilogue.finish_tile`.
+    places: where the outputs of each patch go, row after row, or below 0 for those that are none;
+    `first` is the first patch.  The rest: as for `finish.finish_tile`.
     """
     side = size + 2
 
@@ -303,7 +310,7 @@ def _make_finish_patches(size, result):
 
         def emit(kind):
             tile = FinishTile(builder, arguments, vectors.I32, kind)
-            with tile.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
+            with tile.each_column() as column, cgutils.for_range(builder, tile.rows) as row:
                 start = builder.add(builder.mul(row.index, _I64(COLUMNS)), column)
                 block = [
                     [
@@ -326,35 +333,8 @@ def _make_finish_patches(size, result):
         return context.get_dummy_value()
 
     @intrinsic
-    def finish_patches(
-        typing_context,
-        sums,
-        rows,
-        columns,
-        bias,
-        first_output,
-        epilogue,
-        out,
-        mask,
-        places,
-        first,
-        counts,
-        moments,
-    ):
-        arguments = (
-            sums,
-            types.int64,
-            types.int64,
-            bias,
-            types.int64,
-            epilogue,
-            out,
-            mask,
-            places,
-            types.int64,
-            counts,
-            moments,
-        )
+    def finish_patches(typing_context, sums, tile, bias, epilogue, outputs, places, first):
+        arguments = (sums, tile, bias, epilogue, outputs, places, types.int64)
         return types.void(*arguments), codegen
 
     return finish_patches
@@ -388,14 +368,11 @@ def transform_weights(codes: np.ndarray, size: int) -> np.ndarray:
 def _transform_weights(start, stop, codes, transformed, length, size):
     first = start * CHANNEL_STEP
     own = (stop - start) * CHANNEL_STEP
+    taps = Place(True, first, 3 * length, length, 0)
     if size == 2:
-        transform_taps(
-            codes, codes, True, first, 3 * length, length, transformed, first, length, own
-        )
+        transform_taps(codes, codes, taps, transformed, first, length, own)
     else:
-        transform_large_taps(
-            codes, codes, True, first, 3 * length, length, transformed, first, length, own
-        )
+        transform_large_taps(codes, codes, taps, transformed, first, length, own)
 
 
 def transform_weight_grad(parts: np.ndarray) -> np.ndarray:

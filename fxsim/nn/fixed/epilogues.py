@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from fxsim.kernels.epilogue import Epilogue
+from fxsim.kernels.products.paths import INT64_MAX
 from fxsim.nn.spec import RELU_RANGE_EXP
 from fxsim.requantizer import Requantizer
 from fxsim.rng import Stream
@@ -32,9 +33,10 @@ def epilogue(requantizer: Requantizer) -> Epilogue:
 def relu_bound(step_exp: int) -> int:
     """The ReLU's upper end in steps of 2**step_exp.
 
-    1 where the step is coarser, since no multiple of it is inside.
+    1 where the step is coarser, since no multiple of it is inside; the greatest int64 where the
+    step is so fine that every sum is.
     """
-    return 1 << max(RELU_RANGE_EXP - step_exp, 0)
+    return min(1 << max(RELU_RANGE_EXP - step_exp, 0), INT64_MAX)
 
 
 def quantize_sums(

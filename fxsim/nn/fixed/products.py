@@ -409,6 +409,11 @@ class Products:
             options,
         )
 
+    @staticmethod
+    def _epilogue_is_exact(chosen: Plan) -> bool:
+        """Whether kernels have the whole sums, and int64 holds what rounding adds to them."""
+        return not chosen.split and chosen.accumulator_bits <= MAX_SUM_BITS
+
     def input_grad(
         self,
         grad: np.ndarray,
@@ -419,7 +424,7 @@ class Products:
     ) -> tuple[np.ndarray, np.ndarray]:
         """(codes, counts) of the gradient at the layer's input of `shape` (N, H, W, C)."""
         out = memory.empty(shape, requantizer.format.storage)
-        if fused(requantizer) and not self.input_grad_plan.split:
+        if fused(requantizer) and self._epilogue_is_exact(self.input_grad_plan):
             counts = np.zeros(3, np.int64)
             self._input_grad(grad, weight, out, epilogue=epilogue(requantizer), counts=counts)
             return out, counts
@@ -467,7 +472,7 @@ class Products:
         if (
             fused(requantizer)
             and not self._winograd_weight_grad
-            and not self.weight_grad_plan(len(source)).split
+            and self._epilogue_is_exact(self.weight_grad_plan(len(source)))
         ):
             counts = np.zeros(3, np.int64)
             self._weight_grad(source, grad, out, epilogue=epilogue(requantizer), counts=counts)
