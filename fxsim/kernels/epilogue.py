@@ -19,7 +19,7 @@ from typing import NamedTuple
 from llvmlite import ir
 
 from fxsim.kernels import llvm as vectors
-from fxsim.kernels.llvm import I8, I64, constant, splat
+from fxsim.kernels.llvm import I8, I64, Value, constant, splat
 from fxsim.kernels.rounding import ABOVE, BELOW, FLUSHED
 
 NO_FLOOR = -(2**63)
@@ -28,7 +28,8 @@ NO_FLOOR = -(2**63)
 class Epilogue(NamedTuple):
     """Integers of one requantization.
 
-    `floor` is 0 with a ReLU, else NO_FLOOR.  low <= 0 <= high.
+    `floor` is 0 with a ReLU, else NO_FLOOR.  low <= 0 <= high.  Values, and their sums with base,
+    neg and odd, fit int64.
     """
 
     acc_shift: int = 0
@@ -49,12 +50,16 @@ class Epilogue(NamedTuple):
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 - an Epilogue is a value, and a training step uses the same ones again
     def in_int32(self) -> Epilogue:
-        """The same with bounds that int32 holds; equal in effect where `fits_int32`."""
+        """The same with bounds that int32 holds; equal in effect where `fits_int32`.
+
+        relu_bound: 2**31 at most, for every value is below that; modulo 2**32 it does for `Finish`.
+        """
         return self._replace(
+            relu_bound=min(self.relu_bound, 2**31),
             **{
                 field: min(max(getattr(self, field), -(2**31)), 2**31 - 1)
-                for field in ("relu_bound", "floor", "low", "high")
-            }
+                for field in ("floor", "low", "high")
+            },
         )
 
 
@@ -85,33 +90,41 @@ GENERAL = KINDS[-1:]
 class Finish:
     """Emits what the module says for `lanes` outputs side by side, in integers of type `element`.
 
-    Of the arguments of the intrinsic it takes an `epilogue` (for int32: `in_int32`), `out` and
-    `mask` (flat; an empty mask is none) and `counts`, to which `add_counts` adds at the end.
+    Of the arguments of the intrinsic it takes an `epilogue` (for int32: `in_int32`).  outputs: the
+    Arguments with `out` and `mask` (flat; an empty mask is none) and `counts`, to which
+    `add_counts` adds at the end; by default those of the intrinsic.
 
     Counts are sums of min(number, 1) and of sign bits: comparisons, whose results live in registers
     of their own, would be what processors are slowest at.  `one` is opaque, for LLVM would make
     them comparisons."""
 
-    def __init__(self, builder, arguments, element, kind: Kind):
+    def __init__(self, builder, arguments, element, kind: Kind, outputs=None):
         self.builder = builder
         self.arguments = arguments
+        self.outputs = outputs or arguments
         self.kind = kind
         self.lanes = vectors.REGISTER_BITS // element.width
         self.vector = ir.VectorType(element, self.lanes)
-        self.zero = constant(self.vector, 0)
-        self.one = splat(builder, vectors.opaque(builder, element(1)), self.vector)
+        self.zero = Value(builder, constant(self.vector, 0))
+        one = vectors.opaque(builder, element(1))
+        self.one = Value(builder, splat(builder, one, self.vector))
+        epilogue = arguments.epilogue
         self.constants = {
-            name: splat(builder, arguments.field("epilogue", name, element), self.vector)
+            name: Value(builder, splat(builder, epilogue.integer(name, element), self.vector))
             for name in Epilogue._fields
         }
-        self.inside_bound = builder.sub(self.constants["relu_bound"], self.one)
-        self.pointers = {name: arguments.data(name) for name in ("out", "mask", "counts")}
+        self.inside_bound = self.constants["relu_bound"] - self.one
+        self.pointers = {name: self.outputs.data(name) for name in ("out", "mask", "counts")}
         self.counts = {
-            which: vectors.slot(builder, self.zero) for which in (BELOW, CLIPPED, FLUSHED)
+            which: vectors.slot(builder, self.zero.ir) for which in (BELOW, CLIPPED, FLUSHED)
         }
-        self.masked = builder.icmp_signed(">", arguments.size("mask"), I64(0))
+        self.masked = builder.icmp_signed(">", self.outputs.size("mask"), I64(0))
         self.left = I64(self.lanes)
         self.valid = None
+
+    def load(self, pointer, offset) -> Value:
+        """`lanes` numbers from pointer[offset] on."""
+        return Value(self.builder, vectors.load(self.builder, pointer, offset, self.vector))
 
     def finish(self, value, place):
         """Store the codes and the mask of a vector of values, whose first output goes to
@@ -119,66 +132,52 @@ class Finish:
         """
         builder = self.builder
         constants = self.constants
-        inside = builder.icmp_unsigned(
-            "<", builder.sub(value, self.one), self.inside_bound
-        )  # 0 < value < relu_bound
+        inside = (value - self.one).below_unsigned(self.inside_bound)  # 0 < value < relu_bound
         if self.kind != (True, False):
-            value = self._larger(value, self.zero if self.kind.relu else constants["floor"])
+            value = value.larger(self.zero if self.kind.relu else constants["floor"])
         code = self._rounded(value)
-        kept = code if self.kind.relu else self._larger(code, constants["low"])
-        kept = builder.select(
-            builder.icmp_signed("<", kept, constants["high"]), kept, constants["high"]
-        )
+        kept = code if self.kind.relu else code.larger(constants["low"])
+        kept = kept.smaller(constants["high"])
         self._count_all(value, code, kept)
-        out = vectors.resized(builder, kept, self.arguments.element("out"))
+        out = vectors.resized(builder, kept.ir, self.outputs.element("out"))
         vectors.store_lanes(builder, out, self.left, self.pointers["out"], place)
         with builder.if_then(self.masked):
-            mask = builder.zext(inside, ir.VectorType(I8, self.lanes))
+            mask = builder.zext(inside.ir, ir.VectorType(I8, self.lanes))
             vectors.store_lanes(builder, mask, self.left, self.pointers["mask"], place)
         return kept
 
-    def _rounded(self, value):
-        builder = self.builder
-        zero = self.zero
-        constants = self.constants
-        carried = builder.add(value, constants["base"])
-        if not self.kind.relu:
-            sign = builder.ashr(value, constant(self.vector, self.vector.element.width - 1))
-            carried = builder.add(carried, builder.and_(sign, constants["neg"]))
-        if self.kind.simple:
-            return builder.ashr(carried, constants["shift"])
-        last = builder.and_(builder.ashr(value, constants["shift"]), constant(self.vector, 1))
-        odd = builder.select(builder.icmp_signed("!=", last, zero), constants["odd"], zero)
-        return builder.or_(
-            builder.ashr(builder.add(carried, odd), constants["shift"]), constants["jam"]
-        )
+    def _sign(self, value):
+        """-1 in the lanes below 0, else 0."""
+        return value >> (self.vector.element.width - 1)
 
-    def _larger(self, value, bound):
-        return self.builder.select(self.builder.icmp_signed(">", value, bound), value, bound)
+    def _rounded(self, value):
+        constants = self.constants
+        shift = constants["shift"]
+        carried = value + constants["base"]
+        if not self.kind.relu:
+            carried = carried + (self._sign(value) & constants["neg"])
+        if self.kind.simple:
+            return carried >> shift
+        is_odd = ((value >> shift) & 1).differs(self.zero)
+        odd = is_odd.chosen(constants["odd"], self.zero)
+        return ((carried + odd) >> shift) | constants["jam"]
 
     def _count_all(self, value, code, kept):
-        builder = self.builder
-        beyond = builder.sub(code, kept)  # does not overflow, for low <= 0 <= high
+        beyond = code - kept  # does not overflow, for low <= 0 <= high
         if self.valid is not None:
-            beyond = builder.and_(beyond, self.valid)
+            beyond = beyond & self.valid
         if not self.kind.relu:
-            below = builder.ashr(beyond, constant(self.vector, self.vector.element.width - 1))
-            self._add(BELOW, builder.neg(below))
+            self._add(BELOW, -self._sign(beyond))
         self._add(CLIPPED, self.at_most_one(beyond))
-        self._add(
-            FLUSHED, builder.and_(self.at_most_one(value), builder.not_(self.at_most_one(code)))
-        )
+        self._add(FLUSHED, self.at_most_one(value) & ~self.at_most_one(code))
 
     def at_most_one(self, value):
         """1 in the lanes that are not 0."""
-        return self.builder.select(
-            self.builder.icmp_unsigned("<", value, self.one), value, self.one
-        )
+        return value.below_unsigned(self.one).chosen(value, self.one)
 
     def _add(self, which, ones):
-        self.builder.store(
-            self.builder.add(self.builder.load(self.counts[which]), ones), self.counts[which]
-        )
+        total = Value(self.builder, self.builder.load(self.counts[which])) + ones
+        self.builder.store(total.ir, self.counts[which])
 
     def add_counts(self):
         """To be emitted last."""
@@ -201,11 +200,10 @@ def emit_kinds(builder, arguments, emit, kinds=KINDS) -> None:
     if not others:
         emit(kind)
         return
-    fields = [arguments.field("epilogue", name, I64) for name in ("acc_shift", "odd", "jam")]
+    epilogue = arguments.epilogue
+    fields = [epilogue.integer(name, I64) for name in ("acc_shift", "odd", "jam")]
     none = builder.icmp_signed("==", functools.reduce(builder.or_, fields), I64(0))
-    floor = builder.icmp_signed(
-        "==" if kind.relu else "<", arguments.field("epilogue", "floor", I64), I64(0)
-    )
+    floor = builder.icmp_signed("==" if kind.relu else "<", epilogue.integer("floor", I64), I64(0))
     with builder.if_else(builder.and_(none, floor)) as (fits, otherwise):
         with fits:
             emit(kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import uuid
 from pathlib import Path
 
@@ -12,6 +13,28 @@ import numba
 
 JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 OPTIONS = {"nogil": True, "error_model": "numpy"}
+EMULATE = "FXSIM_EMULATE"
+EMULABLE = ("vnni", "amx", "avx512")
+
+
+def _emulated() -> frozenset[str]:
+    """The instruction sets that the environment asks to be emulated where the processor lacks them.
+
+    A processor with AMX has VNNI, too.
+    """
+    names = [name.strip() for name in os.environ.get(EMULATE, "").split(",")]
+    chosen = frozenset(filter(None, names))
+    unknown = sorted(chosen - frozenset(EMULABLE))
+    if unknown:
+        raise ValueError(
+            f"{EMULATE} names {unknown[0]!r}, which cannot be emulated; choose from "
+            f"{', '.join(EMULABLE)}, separated by commas"
+        )
+    return chosen | {"vnni"} if "amx" in chosen else chosen
+
+
+EMULATED = _emulated()
+"""See `emulation.py`."""
 
 
 def jit(function=None, **options):
@@ -34,6 +57,8 @@ def jit(function=None, **options):
             files = compiled._cache._cache_file
             files._source_stamp = _source_stamp()
             files._data_name_pattern = _UniqueNames(files._data_name_pattern)
+            index_key = compiled._cache._index_key
+            compiled._cache._index_key = lambda *of: (*index_key(*of), *sorted(EMULATED))
     return compiled
 
 

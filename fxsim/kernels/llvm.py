@@ -15,19 +15,30 @@ DOUBLE = ir.DoubleType()
 
 
 class Arguments:
-    """The arguments of an intrinsic by name, as its code generator reads them."""
+    """The arguments of an intrinsic by name, as its code generator reads them.
+
+    A NamedTuple among them is Arguments of its own, whose names are its fields.
+    """
 
     def __init__(self, context, builder, signature, args, names: str):
         self._context = context
         self._builder = builder
-        self._found = {
-            name: (kind, value)
-            for name, kind, value in zip(names.split(), signature.args, args, strict=True)
-        }
+        self._found = dict(zip(names.split(), zip(signature.args, args, strict=True), strict=True))
 
     def __getattr__(self, name: str):
-        """A scalar."""
-        return self._found[name][1]
+        """A scalar, or the fields of a NamedTuple."""
+        kind, value = self._found[name]
+        return self._fields_of(kind, value) if isinstance(kind, types.BaseNamedTuple) else value
+
+    def _fields_of(self, kind, value) -> Arguments:
+        fields = Arguments.__new__(Arguments)
+        fields._context = self._context
+        fields._builder = self._builder
+        fields._found = {
+            name: (own, self._builder.extract_value(value, position))
+            for position, (name, own) in enumerate(zip(kind.fields, kind.types, strict=True))
+        }
+        return fields
 
     def data(self, name: str):
         """Pointer to the first element of an array."""
@@ -43,18 +54,94 @@ class Arguments:
         """LLVM type of an array's elements."""
         return self._context.get_data_type(self._found[name][0].dtype)
 
-    def field(self, name: str, field: str, element):
-        """A field of a NamedTuple of integers and booleans, as an integer of the LLVM type
-        `element`.
-        """
+    def integer(self, name: str, element):
+        """An integer or boolean as an integer of the LLVM type `element`."""
         kind, value = self._found[name]
-        position = kind.fields.index(field)
-        return self._context.cast(
-            self._builder,
-            self._builder.extract_value(value, position),
-            kind.types[position],
-            types.Integer.from_bitwidth(element.width),
-        )
+        wanted = types.Integer.from_bitwidth(element.width)
+        return self._context.cast(self._builder, value, kind, wanted)
+
+
+class Value:
+    """An integer, or a vector of them, whose operators emit LLVM IR.
+
+    A Python number stands for itself in every lane.  Comparisons and `>>` are those of signed
+    numbers; arithmetic is modulo 2**width.
+    """
+
+    __slots__ = ("builder", "ir")
+
+    def __init__(self, builder, value):
+        self.builder = builder
+        self.ir = value
+
+    def _operand(self, other):
+        return other.ir if isinstance(other, Value) else number(self.ir.type, other)
+
+    def _emit(self, name: str, other) -> Value:
+        return Value(self.builder, getattr(self.builder, name)(self.ir, self._operand(other)))
+
+    def _compare(self, operator: str, other) -> Value:
+        result = self.builder.icmp_signed(operator, self.ir, self._operand(other))
+        return Value(self.builder, result)
+
+    def __add__(self, other) -> Value:
+        return self._emit("add", other)
+
+    def __sub__(self, other) -> Value:
+        return self._emit("sub", other)
+
+    def __mul__(self, other) -> Value:
+        return self._emit("mul", other)
+
+    def __and__(self, other) -> Value:
+        return self._emit("and_", other)
+
+    def __or__(self, other) -> Value:
+        return self._emit("or_", other)
+
+    def __lshift__(self, other) -> Value:
+        return self._emit("shl", other)
+
+    def __rshift__(self, other) -> Value:
+        return self._emit("ashr", other)
+
+    def __neg__(self) -> Value:
+        return Value(self.builder, self.builder.neg(self.ir))
+
+    def __invert__(self) -> Value:
+        return Value(self.builder, self.builder.not_(self.ir))
+
+    def __lt__(self, other) -> Value:
+        return self._compare("<", other)
+
+    def __gt__(self, other) -> Value:
+        return self._compare(">", other)
+
+    def __ge__(self, other) -> Value:
+        return self._compare(">=", other)
+
+    def equals(self, other) -> Value:
+        return self._compare("==", other)
+
+    def differs(self, other) -> Value:
+        return self._compare("!=", other)
+
+    def below_unsigned(self, other) -> Value:
+        return Value(self.builder, self.builder.icmp_unsigned("<", self.ir, self._operand(other)))
+
+    def chosen(self, when_true: Value, when_false: Value) -> Value:
+        """`when_true` where this condition holds, else `when_false`."""
+        return Value(self.builder, self.builder.select(self.ir, when_true.ir, when_false.ir))
+
+    def larger(self, other: Value) -> Value:
+        return (self > other).chosen(self, other)
+
+    def smaller(self, other: Value) -> Value:
+        return (self < other).chosen(self, other)
+
+    def extended(self, kind) -> Value:
+        """With its sign in wider integers."""
+        return Value(self.builder, self.builder.sext(self.ir, kind))
 
 
 def vector_at(builder, pointer, offset, vector):
@@ -107,9 +194,14 @@ def opaque(builder, value):
     return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
 
 
-def constant(vector, number: int):
+def constant(vector, value: int):
     """A Python number in all lanes."""
-    return ir.Constant(vector, [number] * vector.count)
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def number(kind, value: int):
+    """A Python number as an integer, or in all lanes of a vector."""
+    return constant(kind, value) if isinstance(kind, ir.VectorType) else ir.Constant(kind, value)
 
 
 def resized(builder, value, element):

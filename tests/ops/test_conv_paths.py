@@ -11,11 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.conv_paths_cases import SHAPES, forward_reference, input_grad_reference, taps
+from support.conv_paths_cases import (
+    SHAPES,
+    forward_reference,
+    input_grad_reference,
+    operands,
+    run_all,
+    weight_grad_reference,
+)
 
 from fxsim.kernels.epilogue import NO_FLOOR, Epilogue
 from fxsim.kernels.products import conv
-from fxsim.kernels.products.packing import pack_forward_weights, pack_input_grad_weights
+from fxsim.kernels.products.packing import pack_forward_weights
 from fxsim.kernels.products.tile import PATHS, processor_has
 from fxsim.kernels.rounding import ROUNDINGS, STOCHASTIC, Rounding, round_shift
 from fxsim.kernels.threads import thread_count, use_threads
@@ -24,41 +31,6 @@ AVAILABLE = [path for path in PATHS if processor_has(path)]
 INT32_MAX = 2**31 - 1
 # (N, H, W, C, O, kernel, stride, padding): odd sizes, several blocks, strides that skip rows, one
 # position
-
-
-def weight_grad_reference(x, g, kernel, stride, padding):
-    g = g.astype(np.int64)
-    sums = [
-        np.tensordot(part, g, ([0, 1, 2], [0, 1, 2]))
-        for _, part in taps(x, kernel, stride, padding)
-    ]
-    return np.stack(sums).reshape(kernel, kernel, x.shape[3], g.shape[3])
-
-
-def operands(shape, a_max, b_max, extreme, dtype=np.int16):
-    """Codes of x and w: random within +-max, or all at the extremes that make the largest sums."""
-    n, height, width, channels, outputs, kernel, stride, padding = shape
-    rng = np.random.default_rng([n, height, channels, outputs, a_max])
-    x = rng.integers(-a_max, a_max, (n, height, width, channels), endpoint=True)
-    w = rng.integers(-b_max, b_max, (kernel, kernel, channels, outputs), endpoint=True)
-    if extreme:
-        x = np.full(x.shape, a_max)
-        w = np.full(w.shape, -b_max)
-    return x.astype(dtype), w.astype(dtype)
-
-
-def run_all(shape, x, w, g, path, spill, grad_spill):
-    """Raw sums (forward, input gradient, weight gradient) of one path."""
-    stride, padding = shape[6:]
-    forward, input_grad, weight_grad = (np.full(like.shape, -1, np.int64) for like in (g, x, w))
-    conv.conv_forward(
-        x, pack_forward_weights(w), stride, forward, padding=padding, spill_terms=spill, path=path
-    )
-    conv.conv_input_grad(
-        g, pack_input_grad_weights(w), stride, padding, input_grad, spill_terms=spill, path=path
-    )
-    conv.conv_weight_grad(x, g, stride, padding, weight_grad, spill_terms=grad_spill, path=path)
-    return forward, input_grad, weight_grad
 
 
 @pytest.mark.parametrize("path", AVAILABLE)
@@ -185,7 +157,7 @@ def test_bits_do_not_depend_on_threads(path):
 
 PLAIN_SUMS = """
 import numpy as np
-from ops.test_conv_paths import SHAPES, forward_reference, operands, run_all
+from support.conv_paths_cases import SHAPES, forward_reference, operands, run_all
 shape = SHAPES[1]
 x, w = operands(shape, 255, 8192, extreme=False)
 g = forward_reference(x, w, *shape[6:]) % 512

@@ -10,6 +10,9 @@ import itertools
 
 import numpy as np
 
+from fxsim.kernels.products import conv
+from fxsim.kernels.products.packing import pack_forward_weights, pack_input_grad_weights
+
 SHAPES = [
     (1, 3, 3, 1, 1, 1, 1, 0),
     (3, 6, 5, 3, 7, 3, 1, 1),
@@ -44,3 +47,38 @@ def input_grad_reference(x_shape, w, g, stride, padding):
         )
         padded[:, rows, columns] += g.astype(np.int64) @ w[r, s].T.astype(np.int64)
     return padded[:, padding : padding + height, padding : padding + width]
+
+
+def weight_grad_reference(x, g, kernel, stride, padding):
+    g = g.astype(np.int64)
+    sums = [
+        np.tensordot(part, g, ([0, 1, 2], [0, 1, 2]))
+        for _, part in taps(x, kernel, stride, padding)
+    ]
+    return np.stack(sums).reshape(kernel, kernel, x.shape[3], g.shape[3])
+
+
+def operands(shape, a_max, b_max, extreme, dtype=np.int16):
+    """Codes of x and w: random within +-max, or all at the extremes that make the largest sums."""
+    n, height, width, channels, outputs, kernel, stride, padding = shape
+    rng = np.random.default_rng([n, height, channels, outputs, a_max])
+    x = rng.integers(-a_max, a_max, (n, height, width, channels), endpoint=True)
+    w = rng.integers(-b_max, b_max, (kernel, kernel, channels, outputs), endpoint=True)
+    if extreme:
+        x = np.full(x.shape, a_max)
+        w = np.full(w.shape, -b_max)
+    return x.astype(dtype), w.astype(dtype)
+
+
+def run_all(shape, x, w, g, path, spill, grad_spill):
+    """Raw sums (forward, input gradient, weight gradient) of one path."""
+    stride, padding = shape[6:]
+    forward, input_grad, weight_grad = (np.full(like.shape, -1, np.int64) for like in (g, x, w))
+    conv.conv_forward(
+        x, pack_forward_weights(w), stride, forward, padding=padding, spill_terms=spill, path=path
+    )
+    conv.conv_input_grad(
+        g, pack_input_grad_weights(w), stride, padding, input_grad, spill_terms=spill, path=path
+    )
+    conv.conv_weight_grad(x, g, stride, padding, weight_grad, spill_terms=grad_spill, path=path)
+    return forward, input_grad, weight_grad

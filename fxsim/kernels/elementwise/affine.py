@@ -292,12 +292,13 @@ class _ChannelSums:
                     total, builder.mul(operand, self._numbers(which, channel, word))
                 )
             sums.append(total)
+        sums = [vectors.Value(builder, total) for total in sums]
         if self.words == 1:
             return sums[0]
         low, high = sums
-        high = builder.add(high, builder.ashr(low, vectors.constant(self.vector, SPLIT)))
-        rest = builder.and_(low, vectors.constant(self.vector, 2**SPLIT - 1))
-        return builder.or_(high, self.finish.at_most_one(rest))
+        high = high + (low >> SPLIT)
+        rest = low & (2**SPLIT - 1)
+        return high | self.finish.at_most_one(rest)
 
 
 def _emit_finish_channels(context, builder, signature, args):

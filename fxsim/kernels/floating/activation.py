@@ -11,9 +11,30 @@ on its channels."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fxsim.kernels.jit import jit
+
+
+class Preactivation(NamedTuple):
+    """scale * operation + shift + branch, and the range that the activation clips it to."""
+
+    operation: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+    branch: np.ndarray
+    low: float
+    high: float
+
+
+class Pooling(NamedTuple):
+    """Windows of `size` x `size`; with `maximum`, the place of each one's greatest value."""
+
+    size: int
+    maximum: bool
+    winner: np.ndarray
 
 
 @jit
@@ -48,12 +69,14 @@ def _clip(value, low, high):
 
 
 @jit
-def activate(operation, scale, shift, branch, low, high, size, maximum, out, winner, first, last):
-    """out = the pre-activation clipped to [low, high], then pooled over `size` x `size` windows.
+def activate(preactivation, pooling, out, first, last):
+    """out = the `Preactivation` clipped to its range, then pooled over windows (`Pooling`).
 
     maximum: take each window's greatest value and set winner to its row-major place, the first on
     a tie; else take the mean, which for size 1 is the value itself.
     """
+    operation, scale, shift, branch, low, high = preactivation
+    size, maximum, winner = pooling
     for n in range(first, last):
         if maximum:
             _activate_maximum(operation, scale, shift, branch, low, high, size, n, out, winner)
@@ -115,14 +138,14 @@ def _passed(value, low, high, won, gradient):
 
 
 @jit
-def gradient_sums(
-    operation, scale, shift, branch, low, high, gradient, winner, size, maximum, sums, first, last
-):
+def gradient_sums(preactivation, pooling, gradient, sums, first, last):
     """sums[n, :, c] (float64) = sums of the pre-activation's gradient, and of it times the
     operation.
 
-    gradient: of the pooled output.  The other arguments are those of `activate`.
+    gradient: of the pooled output.
     """
+    operation, scale, shift, branch, low, high = preactivation
+    size, maximum, winner = pooling
     for n in range(first, last):
         sums[n] = 0
         for y in range(operation.shape[1]):
@@ -142,27 +165,14 @@ def gradient_sums(
 
 @jit
 def activate_backward(
-    operation,
-    scale,
-    shift,
-    branch,
-    low,
-    high,
-    gradient,
-    winner,
-    size,
-    maximum,
-    constant,
-    slope,
-    out,
-    branch_gradient,
-    first,
-    last,
+    preactivation, pooling, gradient, constant, slope, out, branch_gradient, first, last
 ):
     """out = scale * g + constant + slope * operation, g being the pre-activation's gradient.
 
     branch_gradient = g, unless it is the stand-in of a layer without branch.  See `gradient_sums`.
     """
+    operation, scale, shift, branch, low, high = preactivation
+    size, maximum, winner = pooling
     has_branch = branch_gradient.size == operation.size
     for n in range(first, last):
         for y in range(operation.shape[1]):

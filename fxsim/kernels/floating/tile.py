@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fxsim.kernels.jit import JIT_DISABLED, processor_features
+from fxsim.kernels.jit import EMULATED, JIT_DISABLED, processor_features
 
 ROWS = 12
 COLUMNS = 32
@@ -30,11 +30,14 @@ broadcast value."""
 
 
 def processor_has(path: str) -> bool:
-    """Whether this processor can run `path`, 'avx512' or 'avx2'.
+    """Whether this processor can run `path`, 'avx512' or 'avx2'; LLVM takes the vectors of an
+    emulated one apart.
 
     With NUMBA_DISABLE_JIT=1 none runs.
     """
-    return not JIT_DISABLED and processor_features().issuperset(_FEATURES[path])
+    if JIT_DISABLED:
+        return False
+    return path in EMULATED or processor_features().issuperset(_FEATURES[path])
 
 
 def best_path() -> str | None:

@@ -17,8 +17,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from fxsim.kernels import emulation
 from fxsim.kernels import llvm as vectors
-from fxsim.kernels.jit import JIT_DISABLED, jit, processor_features
+from fxsim.kernels.jit import EMULATED, JIT_DISABLED, jit, processor_features
 from fxsim.kernels.llvm import I8, I64
 from fxsim.kernels.products.tile import COLUMNS
 
@@ -28,12 +29,6 @@ STEP = 64
 SIDE = 16
 LEFT_SIGNED = 2
 RIGHT_SIGNED = 1
-_INSTRUCTIONS = {
-    0: "tdpbuud",
-    RIGHT_SIGNED: "tdpbusd",
-    LEFT_SIGNED: "tdpbsud",
-    LEFT_SIGNED | RIGHT_SIGNED: "tdpbssd",
-}
 _SUMS = (0, 1, 2, 3)
 _LEFT = (4, 5)
 _RIGHT = (6, 7)
@@ -46,10 +41,20 @@ _XTILE_DATA = 18
 
 @functools.lru_cache
 def processor_has_tiles() -> bool:
-    """Whether the processor has these registers, and the system lets this process use them."""
+    """Whether the processor has these registers, and the system lets this process use them; or
+    whether they are emulated.
+    """
+    return not JIT_DISABLED and (_system_gives_tiles() or "amx" in EMULATED)
+
+
+def _emulates_tiles() -> bool:
+    return "amx" in EMULATED and not _system_gives_tiles()
+
+
+@functools.lru_cache
+def _system_gives_tiles() -> bool:
     if (
-        JIT_DISABLED
-        or "amx-int8" not in processor_features()
+        "amx-int8" not in processor_features()
         or sys.platform != "linux"
         or platform.machine() != "x86_64"
     ):
@@ -72,11 +77,30 @@ CONFIGURATION = _configuration()
 
 
 def _call(builder, name: str, *arguments) -> None:
-    if processor_has_tiles():  # else never called, and the IR would not compile
-        kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-        builder.call(
-            cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), arguments
-        )
+    kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+    builder.call(
+        cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), arguments
+    )
+
+
+class _Tiles:
+    """Emits instructions on the registers, which their numbers name."""
+
+    def __init__(self, builder):
+        self._builder = builder
+
+    def zero(self, number: int) -> None:
+        _call(self._builder, "tilezero", I8(number))
+
+    def load(self, number: int, place, step) -> None:
+        _call(self._builder, "tileloadd64", I8(number), place, step)
+
+    def store(self, number: int, place, step) -> None:
+        _call(self._builder, "tilestored64", I8(number), place, step)
+
+    def multiply(self, total: int, left: int, right: int, left_signed: bool, right_signed: bool):
+        name = f"tdpb{'us'[left_signed]}{'us'[right_signed]}d"
+        _call(self._builder, name, I8(total), I8(left), I8(right))
 
 
 @intrinsic
@@ -85,9 +109,9 @@ def configure(typing_context, configuration):
 
     def emit(context, builder, signature, args):
         arguments = vectors.Arguments(context, builder, signature, args, "configuration")
-        _call(
-            builder, "ldtilecfg", builder.bitcast(arguments.data("configuration"), I8.as_pointer())
-        )
+        if processor_has_tiles() and not _emulates_tiles():
+            place = builder.bitcast(arguments.data("configuration"), I8.as_pointer())
+            _call(builder, "ldtilecfg", place)
         return context.get_dummy_value()
 
     return types.void(configuration), emit
@@ -98,7 +122,8 @@ def release(typing_context):
     """Give them up, so that the system need not save them."""
 
     def emit(context, builder, signature, args):
-        _call(builder, "tilerelease")
+        if processor_has_tiles() and not _emulates_tiles():
+            _call(builder, "tilerelease")
         return context.get_dummy_value()
 
     return types.void(), emit
@@ -108,7 +133,10 @@ _TILE = "left left_at left_step right right_at steps signs fresh sums sums_at su
 
 
 def _emit_tile(context, builder, signature, args):
+    if not processor_has_tiles():
+        return context.get_dummy_value()  # never called; the IR would not compile
     arguments = vectors.Arguments(context, builder, signature, args, _TILE)
+    tiles = (emulation.Tiles if _emulates_tiles() else _Tiles)(builder)
     left, right = (
         builder.bitcast(arguments.data(name), I8.as_pointer()) for name in ("left", "right")
     )
@@ -116,7 +144,7 @@ def _emit_tile(context, builder, signature, args):
     sums = builder.gep(arguments.data("sums"), [arguments.sums_at])
     lower = builder.mul(arguments.left_step, I64(SIDE))  # rows of the second register
 
-    def each_sum(name, half):
+    def each_sum(move, half):
         for number in _SUMS:
             row = number // 2 * SIDE
             column = number % 2 * SIDE
@@ -124,15 +152,13 @@ def _emit_tile(context, builder, signature, args):
             place = builder.gep(
                 sums, [builder.add(place, builder.mul(arguments.sums_step, I64(row)))]
             )
-            _call(
-                builder,
-                name,
-                I8(number),
+            move(
+                number,
                 builder.bitcast(place, I8.as_pointer()),
                 builder.mul(arguments.sums_step, I64(4)),
             )
 
-    def add_products(instruction, half):
+    def add_products(signs, half):
         with cgutils.for_range(builder, arguments.steps) as step:
             left_at = builder.gep(left, [builder.mul(step.index, I64(STEP))])
             right_at = builder.add(
@@ -142,19 +168,19 @@ def _emit_tile(context, builder, signature, args):
 
             def load_left(number):
                 place = builder.gep(left_at, [lower]) if number else left_at
-                _call(builder, "tileloadd64", I8(_LEFT[number]), place, arguments.left_step)
+                tiles.load(_LEFT[number], place, arguments.left_step)
 
             def load_right(number):
                 place = builder.gep(right_at, [I64(4 * SIDE * number)])
-                _call(builder, "tileloadd64", I8(_RIGHT[number]), place, I64(4 * COLUMNS))
+                tiles.load(_RIGHT[number], place, I64(4 * COLUMNS))
 
             def add(row, column):
-                _call(
-                    builder,
-                    instruction,
-                    I8(_SUMS[2 * row + column]),
-                    I8(_LEFT[row]),
-                    I8(_RIGHT[column]),
+                tiles.multiply(
+                    _SUMS[2 * row + column],
+                    _LEFT[row],
+                    _RIGHT[column],
+                    bool(signs & LEFT_SIGNED),
+                    bool(signs & RIGHT_SIGNED),
                 )
 
             load_left(0)
@@ -170,13 +196,13 @@ def _emit_tile(context, builder, signature, args):
         with builder.if_else(builder.icmp_signed("!=", arguments.fresh, I64(0))) as (fresh, others):
             with fresh:
                 for number in _SUMS:
-                    _call(builder, "tilezero", I8(number))
+                    tiles.zero(number)
             with others:
-                each_sum("tileloadd64", half.index)
-        for signs, instruction in _INSTRUCTIONS.items():
+                each_sum(tiles.load, half.index)
+        for signs in (0, RIGHT_SIGNED, LEFT_SIGNED, LEFT_SIGNED | RIGHT_SIGNED):
             with builder.if_then(builder.icmp_signed("==", arguments.signs, I64(signs))):
-                add_products(instruction, half.index)
-        each_sum("tilestored64", half.index)
+                add_products(signs, half.index)
+        each_sum(tiles.store, half.index)
     return context.get_dummy_value()
 
 

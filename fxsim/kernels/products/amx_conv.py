@@ -32,11 +32,17 @@ from fxsim.kernels.products.amx import (
     release,
 )
 from fxsim.kernels.products.conv import NO_MASK
-from fxsim.kernels.products.finish import finish_tile, largest_magnitude, padded_bias
+from fxsim.kernels.products.finish import (
+    Outputs,
+    finish_tile,
+    largest_magnitude,
+    outputs_of_job,
+    padded_bias,
+)
 from fxsim.kernels.products.matmul import JOBS, grain
 from fxsim.kernels.products.packing import blocks_of
 from fxsim.kernels.products.paths import BYTE_TERMS, INT32_MAX, Operand
-from fxsim.kernels.products.tile import COLUMNS
+from fxsim.kernels.products.tile import COLUMNS, Tile
 from fxsim.kernels.products.winograd import add_columns
 from fxsim.kernels.reductions import moments as channel_moments
 from fxsim.kernels.reductions import sum_of_jobs
@@ -285,10 +291,7 @@ def convolve(
         CONFIGURATION,
         bias.astype(element),
         whole,
-        out.reshape(-1),
-        mask.reshape(-1),
-        job_counts,
-        job_moments,
+        Outputs(out.reshape(-1), mask.reshape(-1), job_counts, job_moments),
     )
     if counts is not None:
         counts += job_counts.sum(axis=0)
@@ -442,21 +445,7 @@ def _sum_tile(panel, row, weights, block, tiling, sums, totals):
 
 
 @jit
-def _multiply(
-    start,
-    stop,
-    codes,
-    window,
-    weights,
-    tiling,
-    configuration,
-    bias,
-    epilogue,
-    out,
-    mask,
-    counts,
-    moments,
-):
+def _multiply(start, stop, codes, window, weights, tiling, configuration, bias, epilogue, outputs):
     """Each job: its tiles, with sums of the type of `bias`."""
     panel = scratch(tiling.left.count * tiling.part_bytes + STEP, np.uint8)
     sums = scratch(ROWS * COLUMNS, np.int32)
@@ -466,43 +455,20 @@ def _multiply(
         first, size, first_block, end = _job(job, tiling)
         _stage(codes, window, first, size, panel, tiling)
         places = (first + np.arange(size)) * tiling.columns + first_block * COLUMNS
+        own = outputs_of_job(outputs, job)
         for block in range(first_block, end):
             columns = min(COLUMNS, tiling.columns - block * COLUMNS)
             for row in range(0, size, ROWS):
                 _sum_tile(panel, row, weights, block, tiling, sums, totals)
-                finish_tile(
-                    totals,
-                    min(ROWS, size - row),
-                    columns,
-                    bias,
-                    block * COLUMNS,
-                    epilogue,
-                    out,
-                    mask,
-                    places,
-                    row,
-                    counts[job],
-                    moments[job],
-                )
+                tile = Tile(min(ROWS, size - row), columns, block * COLUMNS)
+                finish_tile(totals, tile, bias, epilogue, own, places, row)
             places += COLUMNS
     release()
 
 
 @jit
 def _multiply_raw(
-    start,
-    stop,
-    codes,
-    window,
-    weights,
-    tiling,
-    configuration,
-    bias,
-    epilogue,
-    out,
-    mask,
-    counts,
-    moments,
+    start, stop, codes, window, weights, tiling, configuration, bias, epilogue, outputs
 ):
     """Each job: its tiles, all of them whole and of single bytes, whose sums are the result."""
     panel = scratch(tiling.part_bytes + STEP, np.uint8)
@@ -523,7 +489,7 @@ def _multiply_raw(
                     tiling.steps,
                     0,
                     True,
-                    out,
+                    outputs.out,
                     at,
                     tiling.columns,
                 )

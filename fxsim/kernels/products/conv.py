@@ -10,12 +10,23 @@ threads."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
 from fxsim.kernels.epilogue import RAW, Epilogue
 from fxsim.kernels.jit import jit
 from fxsim.kernels.memory import scratch
-from fxsim.kernels.products.finish import finish_tile, largest_magnitude, padded_bias, store_sums
+from fxsim.kernels.products.finish import (
+    Outputs,
+    Room,
+    finish_tile,
+    largest_magnitude,
+    outputs_of_job,
+    padded_bias,
+    store_sums,
+)
 from fxsim.kernels.products.matmul import (
     PANEL_BYTES,
     Product,
@@ -26,12 +37,29 @@ from fxsim.kernels.products.matmul import (
 )
 from fxsim.kernels.products.packing import pair_images, place
 from fxsim.kernels.products.taps import forward_axis, geometry, input_grad_axis
-from fxsim.kernels.products.tile import COLUMNS, ROWS, TILE, register_tile, wide_tile, word_terms
+from fxsim.kernels.products.tile import (
+    COLUMNS,
+    ROWS,
+    TILE,
+    Halves,
+    Tile,
+    register_tile,
+    wide_tile,
+    word_terms,
+)
 from fxsim.kernels.reductions import moments as channel_moments
 from fxsim.kernels.reductions import sum_of_jobs
 from fxsim.kernels.threads import parallel_for
 
 NO_MASK = np.empty(0, np.uint8)
+
+
+class Taps(NamedTuple):
+    """Which inputs an output reads: `forward_axis` or `input_grad_axis`, stride and padding."""
+
+    axis: Callable
+    stride: int
+    padding: int
 
 
 def conv_forward(
@@ -53,7 +81,7 @@ def conv_forward(
         width = x.shape[2] + 2 * padding
         x = place(x, height, width, padding, padding)
         padding = 0
-    _convolve(forward_axis, x, packed, stride, padding, out, **options)
+    _convolve(Taps(forward_axis, stride, padding), x, packed, out, **options)
 
 
 def conv_input_grad(
@@ -63,15 +91,13 @@ def conv_input_grad(
 
     grad: (N, OH, OW, O) codes.  packed: `pack_input_grad_weights` of the (KH, KW, C, O) weights.
     """
-    _convolve(input_grad_axis, grad, packed, stride, padding, out, **options)
+    _convolve(Taps(input_grad_axis, stride, padding), grad, packed, out, **options)
 
 
 def _convolve(
-    axis,
+    reads,
     source,
     packed,
-    stride,
-    padding,
     out,
     *,
     spill_terms,
@@ -87,13 +113,13 @@ def _convolve(
     outputs = out.shape[3]
     group = group_tiles(out.size // outputs, blocks)
     tables = geometry(
-        axis,
+        reads.axis,
         images,
         source.shape[1:],
         out.shape[1:],
         tuple(taps),
-        stride,
-        padding,
+        reads.stride,
+        reads.padding,
         (words, terms),
         group,
     )
@@ -117,10 +143,8 @@ def _convolve(
         product,
         bias,
         epilogue.in_int32() if product.fits_int32 else epilogue,
-        out.reshape(images, -1),
-        mask.reshape(-1),
-        job_counts,
-        job_moments,
+        out.size // max(images, 1),
+        Outputs(out.reshape(-1), mask.reshape(-1), job_counts, job_moments),
     )
     if counts is not None:
         counts += job_counts.sum(axis=0)
@@ -217,19 +241,14 @@ def _convolve_jobs(
     product,
     bias,
     epilogue,
-    out,
-    mask,
-    counts,
-    moments,
+    out_image,
+    outputs,
 ):
     """Each job: a group of positions by one block of output channels."""
-    low = scratch(TILE, np.int32)
-    high = scratch(TILE, np.int32)
+    halves = Halves(scratch(TILE, np.int32), scratch(TILE, np.int32))
     total = scratch(TILE, np.int64)
-    codes = scratch(TILE, np.int64)
-    tile_mask = scratch(TILE, np.uint8)
+    room = Room(scratch(TILE, np.int64), scratch(TILE, np.uint8))
     flat_weights = weights.reshape(-1)
-    flat_out = out.reshape(-1)
     narrow_bias = bias.astype(np.int32)
     for job in range(start, stop):
         group, block = divmod(job, product.blocks)
@@ -239,31 +258,17 @@ def _convolve_jobs(
         columns = min(COLUMNS, product.columns - column)
         rows = np.empty(size + ROWS, np.int64)
         places = np.empty(size + ROWS, np.int64)
-        _fill_offsets(tables, group, source_image, out.shape[1], column, rows, places)
+        _fill_offsets(tables, group, source_image, out_image, column, rows, places)
         weights_at = block * weights.shape[1] + tables.weights_at[kind]
         loops = tables.loops[kind]
-        job_counts = counts[job]
-        job_moments = moments[job]
+        own = outputs_of_job(outputs, job)
         for at in range(0, size, ROWS):
-            valid = min(ROWS, size - at)
+            tile = Tile(min(ROWS, size - at), columns, column)
             if product.fits_int32:
                 register_tile(
-                    product.path, source, flat_weights, rows, at, 0, weights_at, loops, low
+                    product.path, source, flat_weights, rows, at, 0, weights_at, loops, halves.low
                 )
-                finish_tile(
-                    low,
-                    valid,
-                    columns,
-                    narrow_bias,
-                    column,
-                    epilogue,
-                    flat_out,
-                    mask,
-                    places,
-                    at,
-                    job_counts,
-                    job_moments,
-                )
+                finish_tile(halves.low, tile, narrow_bias, epilogue, own, places, at)
             else:
                 total[:] = 0
                 wide_tile(
@@ -276,26 +281,8 @@ def _convolve_jobs(
                     weights_at,
                     loops,
                     product.spill_words,
-                    valid,
-                    columns,
-                    low,
-                    high,
+                    tile,
+                    halves,
                     total,
                 )
-                store_sums(
-                    product.path,
-                    total,
-                    valid,
-                    columns,
-                    bias,
-                    column,
-                    epilogue,
-                    codes,
-                    tile_mask,
-                    flat_out,
-                    mask,
-                    places,
-                    at,
-                    job_counts,
-                    job_moments,
-                )
+                store_sums(product.path, total, tile, bias, epilogue, room, own, places, at)

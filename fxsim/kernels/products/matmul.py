@@ -13,7 +13,7 @@ import numpy as np
 from fxsim.kernels.epilogue import RAW, Epilogue
 from fxsim.kernels.jit import jit
 from fxsim.kernels.memory import scratch
-from fxsim.kernels.products.finish import finish_tile, store_sums
+from fxsim.kernels.products.finish import Outputs, Room, finish_tile, store_sums
 from fxsim.kernels.products.packing import blocks_of, pack_forward_weights
 from fxsim.kernels.products.tile import (
     COLUMNS,
@@ -21,6 +21,8 @@ from fxsim.kernels.products.tile import (
     PATHS,
     ROWS,
     TILE,
+    Halves,
+    Tile,
     register_tile,
     wide_tile,
     word_terms,
@@ -76,6 +78,16 @@ class Product(NamedTuple):
             blocks_of(columns, COLUMNS),
             fits,
         )
+
+
+class Reduction(NamedTuple):
+    """The table `loops` of `tile.py` for one chunk; the loop `chunk_loop` is `size` long and runs
+    in chunks of loops[chunk_loop, 0].
+    """
+
+    loops: np.ndarray
+    chunk_loop: int
+    size: int
 
 
 def gemm(
@@ -162,9 +174,7 @@ def multiply_chunks(
             left,
             right,
             rows,
-            size,
-            loops,
-            chunk_loop,
+            Reduction(loops, chunk_loop, size),
             group,
             product,
             whole,
@@ -244,25 +254,13 @@ def _multiply_at_once(start, stop, left, right, rows, loops, group, product, epi
         first, block, valid_rows, columns = _job_rows(job, rows.size, group, product)
         _offsets(rows, first, valid_rows, offsets)
         places = _places(first, group, product, block)
-        job_counts = counts[job]
+        outputs = Outputs(out, no_mask, counts[job], no_moments)
         for row in range(0, valid_rows, ROWS):
             register_tile(
                 product.path, left, flat_right, offsets, row, 0, block * right.shape[1], loops, low
             )
-            finish_tile(
-                low,
-                min(ROWS, valid_rows - row),
-                columns,
-                bias,
-                0,
-                epilogue,
-                out,
-                no_mask,
-                places,
-                row,
-                job_counts,
-                no_moments,
-            )
+            tile = Tile(min(ROWS, valid_rows - row), columns, 0)
+            finish_tile(low, tile, bias, epilogue, outputs, places, row)
 
 
 @jit
@@ -272,9 +270,7 @@ def _multiply_jobs(
     left,
     right,
     rows,
-    size,
-    loops,
-    chunk_loop,
+    reduction,
     group,
     product,
     epilogue,
@@ -285,14 +281,14 @@ def _multiply_jobs(
     """Each job: its tiles, chunk by chunk; or a part of the chunks, with sums for `partial`
     (jobs, parts, group, TILE).
     """
-    low = scratch(TILE, np.int32)
-    high = scratch(TILE, np.int32)
+    halves = Halves(scratch(TILE, np.int32), scratch(TILE, np.int32))
     own_sums = scratch(group * TILE, np.int64).reshape(group, TILE)
     offsets = np.empty(group * ROWS, np.int64)
     flat_right = right.reshape(-1)
     parts = partial.shape[1]
-    chunk, left_step, right_step = loops[chunk_loop]
-    loops = loops.copy()
+    size = reduction.size
+    chunk, left_step, right_step = reduction.loops[reduction.chunk_loop]
+    loops = reduction.loops.copy()
     for part_job in range(start, stop):
         job, part = divmod(part_job, parts)
         first, block, valid_rows, columns = _job_rows(job, rows.size, group, product)
@@ -301,7 +297,7 @@ def _multiply_jobs(
         sums[:] = 0
         last = size * (part + 1) // parts
         for at in range(size * part // parts, last, chunk):
-            loops[chunk_loop, 0] = min(chunk, last - at)
+            loops[reduction.chunk_loop, 0] = min(chunk, last - at)
             for row in range(0, valid_rows, ROWS):
                 wide_tile(
                     product.path,
@@ -313,10 +309,8 @@ def _multiply_jobs(
                     block * right.shape[1] + at * right_step,
                     loops,
                     product.spill_words,
-                    min(ROWS, valid_rows - row),
-                    columns,
-                    low,
-                    high,
+                    Tile(min(ROWS, valid_rows - row), columns, 0),
+                    halves,
                     sums[row // ROWS],
                 )
         if parts == 1:
@@ -340,27 +334,12 @@ def _add_parts(start, stop, partial, rows, product, epilogue, out, counts):
 
 @jit
 def _store_group(sums, first, block, valid_rows, columns, product, epilogue, out, counts):
-    codes = scratch(TILE, np.int64)
-    tile_mask = scratch(TILE, np.uint8)
+    room = Room(scratch(TILE, np.int64), scratch(TILE, np.uint8))
     bias = np.zeros(COLUMNS, np.int64)
-    no_mask = np.empty(0, np.uint8)
-    no_moments = np.empty(0, np.int64)
+    outputs = Outputs(out, np.empty(0, np.uint8), counts, np.empty(0, np.int64))
     places = _places(first, len(sums), product, block)
     for row in range(0, valid_rows, ROWS):
+        tile = Tile(min(ROWS, valid_rows - row), columns, 0)
         store_sums(
-            product.path,
-            sums[row // ROWS],
-            min(ROWS, valid_rows - row),
-            columns,
-            bias,
-            0,
-            epilogue,
-            codes,
-            tile_mask,
-            out,
-            no_mask,
-            places,
-            row,
-            counts,
-            no_moments,
+            product.path, sums[row // ROWS], tile, bias, epilogue, room, outputs, places, row
         )

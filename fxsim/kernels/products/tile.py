@@ -24,8 +24,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
+from fxsim.kernels import emulation
 from fxsim.kernels import llvm as vectors
-from fxsim.kernels.jit import JIT_DISABLED, OPTIONS, jit, processor_features
+from fxsim.kernels.jit import EMULATED, JIT_DISABLED, OPTIONS, jit, processor_features
 
 ROWS = 6
 COLUMNS = 64
@@ -35,6 +36,21 @@ CARRY_BITS = 16
 
 NEVER = 2**62
 """`spill_words` where int32 holds the whole sum."""
+
+
+class Tile(NamedTuple):
+    """The valid part of a tile, and the output that its first column is."""
+
+    rows: int
+    columns: int
+    first_output: int
+
+
+class Halves(NamedTuple):
+    """int32 words of the sums of a tile, low + (high << CARRY_BITS)."""
+
+    low: np.ndarray
+    high: np.ndarray
 
 
 class Plain(NamedTuple):
@@ -67,9 +83,15 @@ _I64 = ir.IntType(64)
 
 @functools.lru_cache
 def processor_has(path: str) -> bool:
-    """Whether this processor can run `path`; with NUMBA_DISABLE_JIT=1 only 'plain' runs."""
+    """Whether this processor can run `path`, or has it emulated; with NUMBA_DISABLE_JIT=1 only
+    'plain' runs.
+    """
     if path == "plain" or JIT_DISABLED:
         return path == "plain"
+    return path in EMULATED or _has_features(path)
+
+
+def _has_features(path: str) -> bool:
     return processor_features().issuperset(_FEATURES[path])
 
 
@@ -122,6 +144,8 @@ def _advance(builder, slot, step):
 
 def _vnni_step(builder, total, left, right, terms):
     """total + left . right per lane; vpdpbusd and vpdpwssd wrap, and no sum comes near."""
+    if not _has_features("vnni"):
+        return emulation.dot_words(builder, total, left, right, terms, terms == 2, True)
     operands = ir.VectorType(ir.IntType(32 // terms), 16 * terms)
     name = "llvm.x86.avx512." + {2: "vpdpwssd", 4: "vpdpbusd"}[terms] + ".512"
     kind = ir.FunctionType(total.type, [total.type, operands, operands])
@@ -320,19 +344,8 @@ def register_tile(typing_context, path, a, b, rows, first_row, a_origin, b_origi
 def _spilling_tile(
     typing_context, path, a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high
 ):
-    arguments = (
-        path,
-        a,
-        b,
-        rows,
-        types.int64,
-        types.int64,
-        types.int64,
-        loops,
-        low,
-        types.int64,
-        high,
-    )
+    origins = (types.int64,) * 3
+    arguments = (path, a, b, rows, *origins, loops, low, types.int64, high)
     return types.void(*arguments), functools.partial(_emit_tile, _TILE + " spill_words high")
 
 
@@ -404,62 +417,73 @@ def add_tile(typing_context, low, high, rows, columns, target, at, step):
     return types.void(low, high, *steps, target, *steps), _emit_add_tile
 
 
-def wide_tile(
-    path,
-    a,
-    b,
-    rows,
-    first_row,
-    a_origin,
-    b_origin,
-    loops,
-    spill_words,
-    valid_rows,
-    valid_columns,
-    low,
-    high,
-    total,
+MOST_WORDS = 2**16 - 1
+"""Words whose sums `low` and `high` hold.
+
+A word adds less than 2**31 to a sum, that is 2**15 to `high`.
+"""
+
+
+@jit
+def _tile_in_pieces(
+    path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, halves, total
 ):
-    """total (int64) += one tile by any path; low, high: room for it."""
-    plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, valid_rows, valid_columns, total)
+    """total (int64) += a tile of more words than MOST_WORDS, each inner loop in pieces."""
+    piece = np.array([[1, 0, 0], [1, 0, 0], [0, loops[2, 1], loops[2, 2]]])
+    for i in range(loops[0, 0]):
+        for j in range(loops[1, 0]):
+            left = a_origin + i * loops[0, 1] + j * loops[1, 1]
+            right = b_origin + i * loops[0, 2] + j * loops[1, 2]
+            for word in range(0, loops[2, 0], MOST_WORDS):
+                piece[2, 0] = min(MOST_WORDS, loops[2, 0] - word)
+                spilling_tile(
+                    path,
+                    a,
+                    b,
+                    rows,
+                    first_row,
+                    left + word * loops[2, 1],
+                    right + word * loops[2, 2],
+                    piece,
+                    halves.low,
+                    spill_words,
+                    halves.high,
+                )
+                add_tile(halves.low, halves.high, ROWS, COLUMNS, total, 0, COLUMNS)
+
+
+def wide_tile(
+    path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, tile, halves, total
+):
+    """total (int64) += one `Tile` by any path; halves: `Halves`, room for it."""
+    plain_tile(a, b, rows, first_row, a_origin, b_origin, loops, tile.rows, tile.columns, total)
 
 
 @overload(wide_tile, inline="always", jit_options=OPTIONS)
 def _wide_tile(
-    path,
-    a,
-    b,
-    rows,
-    first_row,
-    a_origin,
-    b_origin,
-    loops,
-    spill_words,
-    valid_rows,
-    valid_columns,
-    low,
-    high,
-    total,
+    path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, tile, halves, total
 ):
     def by_registers(
-        path,
-        a,
-        b,
-        rows,
-        first_row,
-        a_origin,
-        b_origin,
-        loops,
-        spill_words,
-        valid_rows,
-        valid_columns,
-        low,
-        high,
-        total,
+        path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, tile, halves, total
     ):
-        spilling_tile(
-            path, a, b, rows, first_row, a_origin, b_origin, loops, low, spill_words, high
-        )
-        add_tile(low, high, ROWS, COLUMNS, total, 0, COLUMNS)
+        if loops[0, 0] * loops[1, 0] * loops[2, 0] <= MOST_WORDS:
+            spilling_tile(
+                path,
+                a,
+                b,
+                rows,
+                first_row,
+                a_origin,
+                b_origin,
+                loops,
+                halves.low,
+                spill_words,
+                halves.high,
+            )
+            add_tile(halves.low, halves.high, ROWS, COLUMNS, total, 0, COLUMNS)
+        else:
+            _tile_in_pieces(
+                path, a, b, rows, first_row, a_origin, b_origin, loops, spill_words, halves, total
+            )
 
     return wide_tile if path.instance_class is Plain else by_registers

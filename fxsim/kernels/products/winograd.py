@@ -15,13 +15,14 @@ from fxsim.kernels.epilogue import RAW, Epilogue
 from fxsim.kernels.jit import jit
 from fxsim.kernels.memory import scratch
 from fxsim.kernels.products.conv import NO_MASK
-from fxsim.kernels.products.finish import largest_magnitude, padded_bias
+from fxsim.kernels.products.finish import Outputs, largest_magnitude, outputs_of_job, padded_bias
 from fxsim.kernels.products.matmul import grain
 from fxsim.kernels.products.packing import blocks_of, pack_forward_weights
 from fxsim.kernels.products.paths import INT32_MAX, Operand
-from fxsim.kernels.products.tile import COLUMNS, PATHS, ROWS, TILE, register_tile
+from fxsim.kernels.products.tile import COLUMNS, PATHS, ROWS, TILE, Tile, register_tile
 from fxsim.kernels.products.winograd_transforms import (
     CHANNEL_STEP,
+    Place,
     finish_large_patches,
     finish_patches,
     transform_input,
@@ -209,10 +210,8 @@ def conv_winograd(
         PATHS[path],
         bias,
         epilogue.in_int32(),
-        out,
-        mask.reshape(-1),
-        job_counts,
-        job_moments,
+        out.shape[1:],
+        Outputs(out.reshape(-1), mask.reshape(-1), job_counts, job_moments),
     )
     if counts is not None:
         counts += job_counts.sum(axis=0)
@@ -242,8 +241,7 @@ def next_corner(image, y, x, plane):
 
 @jit(inline="always")
 def locate_patch(codes, image, mates, y, x, size, first, channels, edge):
-    """(whether it is in place, offset, row step, column step, image step) of a patch, for the
-    transforms.
+    """The `Place` of a patch, for the transforms.
 
     The patch: `size` x `size` pixels from (y, x) on, `channels` from `first` on, of `mates` images
     from `image` on. Where it reaches beyond the images it is copied to `edge`, with zeros around.
@@ -262,7 +260,7 @@ def locate_patch(codes, image, mates, y, x, size, first, channels, edge):
         row = size * channels
         column = channels
         mate = size * size * channels
-    return inside, at, row, column, mate
+    return Place(inside, at, row, column, mate)
 
 
 @jit
@@ -280,51 +278,42 @@ def _copy_edge(codes, image, mates, y, x, size, first, channels, edge):
 
 @jit
 def _convolve_jobs(
-    start, stop, x, weights, plane, padding, path, bias, epilogue, out, mask, counts, moments
+    start, stop, x, weights, plane, padding, path, bias, epilogue, out_shape, outputs
 ):
     """Each job: the patches of PATCHES, by all blocks of output channels."""
+    height, width, depth = out_shape
     channels = x.shape[3]
     flat = x.reshape(-1)
     side = plane.size + 2
-    outputs = plane.size**2
+    pixels = plane.size**2
     positions = side * side
     edge = scratch(side * side * x.shape[3], x.dtype)
     step = PATCHES * channels + CHANNEL_STEP  # no power of two, for the sake of the cache
     codes = scratch(positions * step, x.dtype)
     rows = np.arange(PATCHES) * channels
-    places = scratch(PATCHES * outputs, np.int64)
+    places = scratch(PATCHES * pixels, np.int64)
     sums = scratch(positions * TILE, np.int32).reshape(positions, TILE)
-    flat_out = out.reshape(-1)
     loops = np.array([[1, 0, 0], [1, 0, 0], [channels // 2, 2, 2 * COLUMNS]])
     flat_weights = weights.reshape(-1)
     for job in range(start, stop):
         first = job * PATCHES
-        job_counts = counts[job]
-        job_moments = moments[job]
+        own = outputs_of_job(outputs, job)
         size = min(PATCHES, plane.images * plane.rows * plane.columns - first)
         image, y, left = patch_corner(first, plane)
         for patch in range(size):
-            inside, at, row, column, _ = locate_patch(
-                x, image, 1, y - padding, left - padding, side, 0, channels, edge
-            )
+            place = locate_patch(x, image, 1, y - padding, left - padding, side, 0, channels, edge)
             if plane.size == 2:
-                transform_input(
-                    flat, edge, inside, at, row, column, codes, patch * channels, step, channels
-                )
+                transform_input(flat, edge, place, codes, patch * channels, step, channels)
             else:
-                transform_large_input(
-                    flat, edge, inside, at, row, column, codes, patch * channels, step, channels
-                )
-            for k in range(outputs):
+                transform_large_input(flat, edge, place, codes, patch * channels, step, channels)
+            for k in range(pixels):
                 i = y + k // plane.size
                 j = left + k % plane.size
-                place = ((image * out.shape[1] + i) * out.shape[2] + j) * out.shape[3]
-                places[outputs * patch + k] = (
-                    place if i < out.shape[1] and j < out.shape[2] else -out.shape[3]
-                )
+                to = ((image * height + i) * width + j) * depth
+                places[pixels * patch + k] = to if i < height and j < width else -depth
             image, y, left = next_corner(image, y, left, plane)
         for block in range(len(weights)):
-            columns = min(COLUMNS, out.shape[3] - block * COLUMNS)
+            columns = min(COLUMNS, depth - block * COLUMNS)
             for patch in range(0, size, ROWS):
                 for position in range(positions):
                     register_tile(
@@ -338,35 +327,9 @@ def _convolve_jobs(
                         loops,
                         sums[position],
                     )
-                valid = min(ROWS, size - patch)
+                tile = Tile(min(ROWS, size - patch), columns, block * COLUMNS)
                 if plane.size == 2:
-                    finish_patches(
-                        sums,
-                        valid,
-                        columns,
-                        bias,
-                        block * COLUMNS,
-                        epilogue,
-                        flat_out,
-                        mask,
-                        places,
-                        patch,
-                        job_counts,
-                        job_moments,
-                    )
+                    finish_patches(sums, tile, bias, epilogue, own, places, patch)
                 else:
-                    finish_large_patches(
-                        sums,
-                        valid,
-                        columns,
-                        bias,
-                        block * COLUMNS,
-                        epilogue,
-                        flat_out,
-                        mask,
-                        places,
-                        patch,
-                        job_counts,
-                        job_moments,
-                    )
+                    finish_large_patches(sums, tile, bias, epilogue, own, places, patch)
             places += COLUMNS

@@ -29,6 +29,7 @@ sections 4.1 to 4.3."""
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -39,6 +40,7 @@ from fxsim.kernels import llvm as vectors
 from fxsim.kernels import memory
 from fxsim.kernels.epilogue import emit_kinds
 from fxsim.kernels.jit import jit
+from fxsim.kernels.llvm import Value
 from fxsim.kernels.products.finish import FinishTile
 from fxsim.kernels.products.tile import COLUMNS, TILE
 from fxsim.kernels.threads import GRAIN, parallel_for
@@ -52,84 +54,53 @@ _I64 = ir.IntType(64)
 _NOT_FURTHER = _I64(0)
 
 
-def _input(builder, d):
+def _input(d):
     """B^T d, of four or six."""
     if len(d) == 4:
-        return [
-            builder.sub(d[0], d[2]),
-            builder.add(d[1], d[2]),
-            builder.sub(d[2], d[1]),
-            builder.sub(d[1], d[3]),
-        ]
-    even = builder.sub(d[4], _times(builder, d[2], 4))
-    odd = builder.sub(d[3], _times(builder, d[1], 4))
-    far = builder.sub(d[4], d[2])
-    twice = _times(builder, builder.sub(d[3], d[1]), 2)
-    first = builder.add(_times(builder, builder.sub(d[0], d[2]), 4), far)
-    last = builder.sub(builder.sub(d[5], d[3]), _times(builder, twice, 2))
-    return [
-        first,
-        builder.add(even, odd),
-        builder.sub(even, odd),
-        builder.add(far, twice),
-        builder.sub(far, twice),
-        last,
-    ]
+        return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
+    even = d[4] - d[2] * 4
+    odd = d[3] - d[1] * 4
+    far = d[4] - d[2]
+    twice = (d[3] - d[1]) * 2
+    first = (d[0] - d[2]) * 4 + far
+    last = d[5] - d[3] - twice * 2
+    return [first, even + odd, even - odd, far + twice, far - twice, last]
 
 
-def _output(builder, m):
+def _output(m):
     """A^T m, of four; of six, 24, 12, 6 and 6 times as much."""
     if len(m) == 4:
-        return [
-            builder.add(builder.add(m[0], m[1]), m[2]),
-            builder.sub(builder.sub(m[1], m[2]), m[3]),
-        ]
-    s = builder.add(m[1], m[2])
-    d = builder.sub(m[1], m[2])
-    p = builder.add(m[3], m[4])
-    q = builder.sub(m[3], m[4])
-    first = builder.add(builder.sub(_times(builder, m[0], 6), _times(builder, s, 4)), p)
-    last = builder.add(builder.sub(_times(builder, q, 2), d), _times(builder, m[5], 6))
-    return [first, builder.sub(q, _times(builder, d, 2)), builder.sub(p, s), last]
+        return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
+    s = m[1] + m[2]
+    d = m[1] - m[2]
+    p = m[3] + m[4]
+    q = m[3] - m[4]
+    first = m[0] * 6 - s * 4 + p
+    last = q * 2 - d + m[5] * 6
+    return [first, q - d * 2, p - s, last]
 
 
-def _times(builder, value, factor: int):
-    return builder.mul(value, vectors.constant(value.type, factor))
-
-
-def _gradient(builder, y):
+def _gradient(y):
     """A y."""
-    return [y[0], builder.add(y[0], y[1]), builder.sub(y[0], y[1]), builder.neg(y[1])]
+    return [y[0], y[0] + y[1], y[0] - y[1], -y[1]]
 
 
-def _weights(builder, g):
+def _weights(g):
     """2 G g for a patch of 2 x 2."""
-    outer = builder.add(g[0], g[2])
-    return [
-        _times(builder, g[0], 2),
-        builder.add(outer, g[1]),
-        builder.sub(outer, g[1]),
-        _times(builder, g[2], 2),
-    ]
+    outer = g[0] + g[2]
+    return [g[0] * 2, outer + g[1], outer - g[1], g[2] * 2]
 
 
-def _weights_large(builder, g):
+def _weights_large(g):
     """G g without its denominators for a patch of 4 x 4."""
-    near = builder.add(g[0], g[2])
-    twice = _times(builder, g[1], 2)
-    far = builder.add(g[0], _times(builder, g[2], 4))
-    return [
-        g[0],
-        builder.add(near, g[1]),
-        builder.sub(near, g[1]),
-        builder.add(far, twice),
-        builder.sub(far, twice),
-        g[2],
-    ]
+    near = g[0] + g[2]
+    twice = g[1] * 2
+    far = g[0] + g[2] * 4
+    return [g[0], near + g[1], near - g[1], far + twice, far - twice, g[2]]
 
 
-def _small_result(builder, i, j, value):
-    return builder.ashr(value, vectors.constant(value.type, 2))
+def _small_result(i, j, value):
+    return value >> 2
 
 
 LARGE_SHIFTS = 3, 2, 1, 1
@@ -137,15 +108,14 @@ LARGE_SHIFTS = 3, 2, 1, 1
 INVERSE_OF_9 = pow(9, -1, 2**32)
 
 
-def _large_result(builder, i, j, value):
-    exact = builder.mul(value, vectors.constant(value.type, INVERSE_OF_9))
-    return builder.ashr(exact, vectors.constant(value.type, LARGE_SHIFTS[i] + LARGE_SHIFTS[j]))
+def _large_result(i, j, value):
+    return value * INVERSE_OF_9 >> LARGE_SHIFTS[i] + LARGE_SHIFTS[j]
 
 
-def _both(transform, builder, block):
+def _both(transform, block):
     """A transform along columns, then along rows."""
-    columns = [transform(builder, column) for column in zip(*block)]
-    return [transform(builder, row) for row in zip(*columns)]
+    columns = [transform(column) for column in zip(*block)]
+    return [transform(row) for row in zip(*columns)]
 
 
 HALVES = ((1, 2), (0, 3))
@@ -155,64 +125,73 @@ The first two need two rows of a patch's four.
 """
 
 
-def _input_half(builder, half, d):
+def _input_half(half, d):
     """The two rows of B^T d of a half."""
-    return [_input(builder, d)[row] for row in HALVES[half]]
+    return [_input(d)[row] for row in HALVES[half]]
 
 
-def _gradient_half(builder, half, y):
+def _gradient_half(half, y):
     """The two rows of A y of a half."""
-    return [_gradient(builder, y)[row] for row in HALVES[half]]
+    return [_gradient(y)[row] for row in HALVES[half]]
 
 
 PATCHES_AHEAD = 2
 
 
-class _Patch:
-    """Emits loads of runs of a patch and stores of what becomes of them.
+class Place(NamedTuple):
+    """Where a patch is: from source[at] on, or from edge[at] on where it is not `inside`.
 
-    Arguments of the intrinsic: runs start at source[at], or at edge[at] where not `inside`, `row`
-    and `column` apart."""
+    row, column: from one of its pixels to the next.  mate: how much further the same patch of the
+    next image is.
+    """
+
+    inside: bool
+    at: int
+    row: int
+    column: int
+    mate: int
+
+
+class _Patch:
+    """Emits loads of runs of a patch, whose `Place` is an argument of the intrinsic, and stores of
+    what becomes of them.
+    """
 
     def __init__(self, builder, arguments, lanes):
         self.builder = builder
         self.arguments = arguments
         self.vector = ir.VectorType(arguments.element("source"), lanes)
+        place = arguments.place
+        inside = place.integer("inside", ir.IntType(8))
         self.source = builder.select(
-            arguments.inside, *map(arguments.data, ("source", "edge"))
+            builder.icmp_signed("!=", inside, inside.type(0)),
+            *map(arguments.data, ("source", "edge")),
         )  # Numba would count references
+        self.at, self.row, self.column, self.mate = (
+            place.integer(name, _I64) for name in ("at", "row", "column", "mate")
+        )
 
     def _place(self, first, i, j, further):
         builder = self.builder
-        arguments = self.arguments
-        steps = builder.add(
-            builder.mul(_I64(i), arguments.row), builder.mul(_I64(j), arguments.column)
-        )
-        return builder.add(builder.add(builder.add(arguments.at, first), steps), further)
+        steps = builder.add(builder.mul(_I64(i), self.row), builder.mul(_I64(j), self.column))
+        return builder.add(builder.add(builder.add(self.at, first), steps), further)
 
     def load(self, first, i, j, further=_NOT_FURTHER):
-        return vectors.load(
-            self.builder, self.source, self._place(first, i, j, further), self.vector
-        )
+        place = self._place(first, i, j, further)
+        return Value(self.builder, vectors.load(self.builder, self.source, place, self.vector))
 
     def prefetch(self, first, size):
         """Ask for the columns that the patch PATCHES_AHEAD of this one does not share with the
         one before it.
         """
-        for further, i, j in itertools.product(
-            (_NOT_FURTHER, self.arguments.mate), range(size), range(2)
-        ):
+        for further, i, j in itertools.product((_NOT_FURTHER, self.mate), range(size), range(2)):
             vectors.prefetch(
                 self.builder, self.source, self._place(first, i, 2 * PATCHES_AHEAD + j, further)
             )
 
     def store(self, target, value, start, position, step):
-        vectors.store(
-            self.builder,
-            value,
-            target,
-            self.builder.add(start, self.builder.mul(_I64(position), step)),
-        )
+        place = self.builder.add(start, self.builder.mul(_I64(position), step))
+        vectors.store(self.builder, value.ir, target, place)
 
     def runs(self):
         return cgutils.for_range_slice(
@@ -225,30 +204,28 @@ CHANNEL_STEP = 32
 
 
 def _make_transform(transform, size):
-    """The intrinsic `run(source, edge, inside, at, row, column, target, to, step, length)` that
-    transforms int16 codes.
+    """The intrinsic `run(source, edge, place, target, to, step, length)` that transforms int16
+    codes.
 
-    The patch starts at source[at], or at edge[at] where not `inside`; it is `size` x `size` runs of
-    `length` codes, `row` and `column` apart.  Position p of the result goes to target[to + p *
-    step]."""
+    The patch at `place` is `size` x `size` runs of `length` codes.  Position p of the result goes
+    to target[to + p * step]."""
 
     def codegen(context, builder, signature, args):
-        names = "source edge inside at row column target to step length"
+        names = "source edge place target to step length"
         arguments = vectors.Arguments(context, builder, signature, args, names)
         patch = _Patch(builder, arguments, CHANNEL_STEP)
         target = arguments.data("target")
         with patch.runs() as (first, _):
             block = [[patch.load(first, i, j) for j in range(size)] for i in range(size)]
-            for position, value in enumerate(itertools.chain(*_both(transform, builder, block))):
+            for position, value in enumerate(itertools.chain(*_both(transform, block))):
                 patch.store(
                     target, value, builder.add(arguments.to, first), position, arguments.step
                 )
         return context.get_dummy_value()
 
     @intrinsic
-    def run(typing_context, source, edge, inside, at, row, column, target, to, step, length):
-        steps = (types.int64,) * 3
-        return types.void(source, edge, types.boolean, *steps, target, *steps), codegen
+    def run(typing_context, source, edge, place, target, to, step, length):
+        return types.void(source, edge, place, target, *(types.int64,) * 3), codegen
 
     return run
 
@@ -261,15 +238,19 @@ transform_large_taps = _make_transform(_weights_large, 3)
 """G g G^T without denominators."""
 
 
+def _interleaved(even, odd):
+    return Value(even.builder, vectors.interleaved(even.builder, even.ir, odd.ir))
+
+
 def _make_pair_transform(half_of, transform, size):
     """The intrinsic that makes one half of the positions of two patches, their terms side by side;
     see `_make_transform`.
 
-    mate: how much further in source the second patch is.  Codes are int16.
+    The second patch is the `mate` of the first.  Codes are int16.
     """
 
     def codegen(context, builder, signature, args):
-        names = "half source edge inside at row column mate target to step length"
+        names = "half source edge place target to step length"
         arguments = vectors.Arguments(context, builder, signature, args, names)
         patch = _Patch(builder, arguments, 16)
         target = arguments.data("target")
@@ -278,17 +259,15 @@ def _make_pair_transform(half_of, transform, size):
             with patch.runs() as (first, _):
                 rows = []
                 patch.prefetch(first, size)
-                for further in (_NOT_FURTHER, arguments.mate):
+                for further in (_NOT_FURTHER, patch.mate):
                     block = [
                         [patch.load(first, i, j, further) for j in range(size)] for i in range(size)
                     ]
-                    rows.append(
-                        list(zip(*(half_of(builder, half, column) for column in zip(*block))))
-                    )
+                    rows.append(list(zip(*(half_of(half, column) for column in zip(*block)))))
                 start = builder.add(arguments.to, builder.mul(first, _I64(2)))
                 for i, (even, odd) in enumerate(zip(*rows)):
-                    row = [vectors.interleaved(builder, *pair) for pair in zip(even, odd)]
-                    for j, value in enumerate(transform(builder, row)):
+                    row = [_interleaved(*pair) for pair in zip(even, odd)]
+                    for j, value in enumerate(transform(row)):
                         patch.store(target, value, start, 4 * i + j, arguments.step)
 
         with builder.if_else(builder.icmp_signed("==", arguments.half, _I64(0))) as (one, other):
@@ -299,13 +278,9 @@ def _make_pair_transform(half_of, transform, size):
         return context.get_dummy_value()
 
     @intrinsic
-    def run(
-        typing_context, half, source, edge, inside, at, row, column, mate, target, to, step, length
-    ):
+    def run(typing_context, half, source, edge, place, target, to, step, length):
         steps = (types.int64,) * 3
-        return types.void(
-            types.int64, source, edge, types.boolean, *steps, types.int64, target, *steps
-        ), codegen
+        return types.void(types.int64, source, edge, place, target, *steps), codegen
 
     return run
 
@@ -316,17 +291,15 @@ transform_gradient_pair = _make_pair_transform(_gradient_half, _gradient, 2)
 """Half of A y A^T."""
 
 
-_FINISH_PATCHES = (
-    "sums rows columns bias first_output epilogue out mask places first counts moments"
-)
+_FINISH_PATCHES = "sums tile bias epilogue outputs places first"
 
 
 def _make_finish_patches(size, result):
-    """The intrinsic that makes the outputs from the int32 sums (position, TILE) of `rows` patches,
-    and finishes them.
+    """The intrinsic that makes the outputs from the int32 sums (position, TILE) of tile.rows
+    patches, and finishes them.
 
-    places: where the outputs of each patch go, row after row, or -1 for those that are none;
-    `first` is the first patch.  The rest: as for `epilogue.finish_tile`.
+    places: where the outputs of each patch go, row after row, or below 0 for those that are none;
+    `first` is the first patch.  The rest: as for `finish.finish_tile`.
     """
     side = size + 2
 
@@ -337,65 +310,31 @@ def _make_finish_patches(size, result):
 
         def emit(kind):
             tile = FinishTile(builder, arguments, vectors.I32, kind)
-            with tile.each_column() as column, cgutils.for_range(builder, arguments.rows) as row:
+            with tile.each_column() as column, cgutils.for_range(builder, tile.rows) as row:
                 start = builder.add(builder.mul(row.index, _I64(COLUMNS)), column)
                 block = [
                     [
-                        vectors.load(
-                            builder,
-                            data,
-                            builder.add(start, _I64((side * i + j) * TILE)),
-                            tile.vector,
-                        )
+                        tile.load(data, builder.add(start, _I64((side * i + j) * TILE)))
                         for j in range(side)
                     ]
                     for i in range(side)
                 ]
                 where = builder.mul(builder.add(arguments.first, row.index), _I64(size * size))
-                outputs = _both(_output, builder, block)
+                outputs = _both(_output, block)
                 for i, j in np.ndindex(size, size):
                     place = builder.load(
                         builder.gep(places, [builder.add(where, _I64(size * i + j))])
                     )
                     with builder.if_then(builder.icmp_signed(">=", place, _I64(0)), likely=True):
-                        tile.finish(
-                            result(builder, i, j, outputs[i][j]), builder.add(place, column)
-                        )
+                        tile.finish(result(i, j, outputs[i][j]), builder.add(place, column))
             tile.add_counts()
 
         emit_kinds(builder, arguments, emit)
         return context.get_dummy_value()
 
     @intrinsic
-    def finish_patches(
-        typing_context,
-        sums,
-        rows,
-        columns,
-        bias,
-        first_output,
-        epilogue,
-        out,
-        mask,
-        places,
-        first,
-        counts,
-        moments,
-    ):
-        arguments = (
-            sums,
-            types.int64,
-            types.int64,
-            bias,
-            types.int64,
-            epilogue,
-            out,
-            mask,
-            places,
-            types.int64,
-            counts,
-            moments,
-        )
+    def finish_patches(typing_context, sums, tile, bias, epilogue, outputs, places, first):
+        arguments = (sums, tile, bias, epilogue, outputs, places, types.int64)
         return types.void(*arguments), codegen
 
     return finish_patches
@@ -429,14 +368,11 @@ def transform_weights(codes: np.ndarray, size: int) -> np.ndarray:
 def _transform_weights(start, stop, codes, transformed, length, size):
     first = start * CHANNEL_STEP
     own = (stop - start) * CHANNEL_STEP
+    taps = Place(True, first, 3 * length, length, 0)
     if size == 2:
-        transform_taps(
-            codes, codes, True, first, 3 * length, length, transformed, first, length, own
-        )
+        transform_taps(codes, codes, taps, transformed, first, length, own)
     else:
-        transform_large_taps(
-            codes, codes, True, first, 3 * length, length, transformed, first, length, own
-        )
+        transform_large_taps(codes, codes, taps, transformed, first, length, own)
 
 
 def transform_weight_grad(parts: np.ndarray) -> np.ndarray:

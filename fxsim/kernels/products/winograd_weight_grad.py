@@ -122,7 +122,7 @@ def _weight_grad_jobs(start, stop, x, grad, pairs, padding, path, spill, sums):
             count = start_word + (last - start_word) * (chunk + 1) // chunks - first
             pair, y, x_left = patch_corner(first, pairs)
             for word in range(count):
-                inside, at, row_step, column_step, mate = locate_patch(
+                place = locate_patch(
                     x,
                     PAIR * pair,
                     PAIR,
@@ -134,35 +134,13 @@ def _weight_grad_jobs(start, stop, x, grad, pairs, padding, path, spill, sums):
                     left_edge,
                 )
                 transform_input_pair(
-                    half,
-                    x_flat,
-                    left_edge,
-                    inside,
-                    at,
-                    row_step,
-                    column_step,
-                    mate,
-                    left,
-                    PAIR * channels * word,
-                    step,
-                    channels,
+                    half, x_flat, left_edge, place, left, PAIR * channels * word, step, channels
                 )
-                inside, at, row_step, column_step, mate = locate_patch(
+                place = locate_patch(
                     grad, PAIR * pair, PAIR, y, x_left, 2, output, outputs, right_edge
                 )
                 transform_gradient_pair(
-                    half,
-                    grad_flat,
-                    right_edge,
-                    inside,
-                    at,
-                    row_step,
-                    column_step,
-                    mate,
-                    right,
-                    PAIR * outputs * word,
-                    step,
-                    outputs,
+                    half, grad_flat, right_edge, place, right, PAIR * outputs * word, step, outputs
                 )
                 pair, y, x_left = next_corner(pair, y, x_left, pairs)
             loops = np.array([[1, 0, 0], [1, 0, 0], [count, PAIR * channels, PAIR * outputs]])

@@ -93,15 +93,7 @@ def activate(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
     tape.output = np.empty((len(tape.operation), *tape.shape.output), tape.operation.dtype)
     if _maximum(tape.layer):
         tape.winner = np.empty(tape.output.shape, np.min_scalar_type(tape.layer.pool.size**2 - 1))
-    _run(
-        kernels.activate,
-        tape.operation,
-        *_preactivation_terms(tape),
-        _pool_size(tape.layer),
-        _maximum(tape.layer),
-        tape.output,
-        _winner(tape),
-    )
+    _run(tape, kernels.activate, _preactivation(tape), _pooling(tape), tape.output)
     if tape.keep is not None:
         tape.output *= tape.keep
 
@@ -115,16 +107,9 @@ def activate_backward(
     Straight-through: the gradient passes where 0 < pre-activation < 2, both excluded.
     """
     gradient = np.ascontiguousarray(gradient if tape.keep is None else gradient * tape.keep)
-    arguments = (
-        tape.operation,
-        *_preactivation_terms(tape),
-        gradient,
-        _winner(tape),
-        _pool_size(tape.layer),
-        _maximum(tape.layer),
-    )
+    arguments = (_preactivation(tape), _pooling(tape), gradient)
     sums = np.empty((len(gradient), 2, tape.scale.size))
-    _run(kernels.gradient_sums, *arguments, sums)
+    _run(tape, kernels.gradient_sums, *arguments, sums)
     total, product_total = sums.sum(axis=0)
     constant = np.zeros_like(total)
     slope = np.zeros_like(total)
@@ -138,6 +123,7 @@ def activate_backward(
     operation = np.empty_like(tape.operation)
     branch = np.empty_like(tape.operation) if tape.branch is not None else _stand_in(tape, dtype)
     _run(
+        tape,
         kernels.activate_backward,
         *arguments,
         constant.astype(dtype),
@@ -158,7 +144,7 @@ def _set_norm(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
     mean = running_mean.astype(np.float64)
     variance = running_variance.astype(np.float64)
     if tape.training:
-        mean, variance = _batch_statistics(tape.operation)
+        mean, variance = _batch_statistics(tape)
         running_mean += 2.0**RUNNING_RATE_EXP * (mean - running_mean)
         running_variance += 2.0**RUNNING_RATE_EXP * (variance - running_variance)
     tape.mean = mean
@@ -169,10 +155,11 @@ def _set_norm(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
     tape.shift = (parameters["beta"] - mean * scale).astype(dtype)
 
 
-def _batch_statistics(operation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _batch_statistics(tape: LayerTape) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance `(O,)` over images and positions, float64."""
+    operation = tape.operation
     sums = np.empty((len(operation), 2, operation.shape[-1]))
-    _run(kernels.channel_sums, operation, sums)
+    _run(tape, kernels.channel_sums, operation, sums)
     mean, square = sums.sum(axis=0) / (operation.size // operation.shape[-1])
     return mean, np.maximum(square - mean**2, 0.0)
 
@@ -189,32 +176,31 @@ def _norm_backward(
     return -tape.scale * total / terms - slope * tape.mean, slope
 
 
-def _run(kernel, operation: np.ndarray, *arguments) -> None:
+def _run(tape: LayerTape, kernel, *arguments) -> None:
     """The kernel on all images.
 
     A visit of an element takes as long as some 16 multiply-adds of a product.
     """
-    run(kernel, (operation, *arguments), len(operation), 16 * operation.size)
+    run(kernel, arguments, len(tape.operation), 16 * tape.operation.size)
 
 
-def _preactivation_terms(tape: LayerTape) -> tuple:
-    """Scale, shift and branch of the pre-activation, and the range that the ReLU clips it to."""
+def _preactivation(tape: LayerTape) -> kernels.Preactivation:
     dtype = tape.operation.dtype
     low, high = tape.range if tape.layer.relu else (-np.inf, np.inf)
     branch = _stand_in(tape, dtype) if tape.branch is None else tape.branch
-    return tape.scale, tape.shift, branch, dtype.type(low), dtype.type(high)
+    return kernels.Preactivation(
+        tape.operation, tape.scale, tape.shift, branch, dtype.type(low), dtype.type(high)
+    )
+
+
+def _pooling(tape: LayerTape) -> kernels.Pooling:
+    pool = tape.layer.pool
+    winner = _stand_in(tape, np.dtype(np.uint8)) if tape.winner is None else tape.winner
+    return kernels.Pooling(pool.size if pool else 1, _maximum(tape.layer), winner)
 
 
 def _stand_in(tape: LayerTape, dtype: np.dtype) -> np.ndarray:
     return np.zeros((1, 1, 1, tape.scale.size), dtype)
-
-
-def _winner(tape: LayerTape) -> np.ndarray:
-    return _stand_in(tape, np.dtype(np.uint8)) if tape.winner is None else tape.winner
-
-
-def _pool_size(layer: Layer) -> int:
-    return layer.pool.size if layer.pool else 1
 
 
 def _maximum(layer: Layer) -> bool:
