@@ -121,7 +121,7 @@ def test_a_name_that_cannot_be_emulated_is_refused():
     ],
 )
 def test_emulated_paths_are_those_that_products_may_take(emulate, added):
-    program = "from fxsim.nn.fixed.products import forward_paths; print(*forward_paths())"
+    program = "from fxsim.ops.paths import forward_paths; print(*forward_paths())"
     features = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+sse4.2,+avx2"}
     run = subprocess.run(
         [sys.executable, "-c", program],
