@@ -143,7 +143,10 @@ def _linear(
             f"{name} must have shape ({x.shape[-1]}, O) for inputs {x.shape}, got {weight.shape}"
             f"{hint}"
         )
-    check_product(bias, outputs, accumulator)
+    check_bias(bias, outputs)
+    check_accumulator(
+        "linear" if name == "weight" else "matmul", accumulator, bias is not None, False
+    )
     geometry = Geometry(1, 1, inputs, outputs)
     product = forward(
         x.format,
@@ -161,15 +164,24 @@ def _linear(
     return Shaped(sums, (*x.shape[:-1], outputs))
 
 
-def check_product(bias: Tensor | None, outputs: int, accumulator: Accumulator | None) -> None:
-    """TypeError or InputError unless bias and accumulator fit a product with so many outputs."""
+def check_bias(bias: Tensor | None, outputs: int) -> None:
+    """TypeError or InputError unless there is no bias, or one of each output."""
     if bias is not None:
         hint = "; give each output a bias of its own"
         of_shape("bias", tensor_of("bias", bias), (outputs,), hint)
-    if accumulator is not None and not isinstance(accumulator, Accumulator):
+
+
+def check_accumulator(
+    operation: str, accumulator: Accumulator | None, has_bias: bool, has_channels: bool
+) -> None:
+    """TypeError or InputError unless the operation honours every field of the accumulator."""
+    if accumulator is None:
+        return
+    if not isinstance(accumulator, Accumulator):
         raise TypeError(
             f"accumulator must be a fxsim.Accumulator, got {type(accumulator).__name__}"
         )
+    accumulator.check_used(operation, has_bias=has_bias, has_channels=has_channels)
 
 
 class Shaped(Exact):
