@@ -1,5 +1,6 @@
 """For which processor kernels are compiled, and when they are compiled anew."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -51,7 +52,7 @@ def test_where_no_folder_can_be_written_every_process_compiles(tmp_path):
     own = {key: known for key, known in os.environ.items() if key != "NUMBA_CACHE_DIR"}
     own |= {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull, "PYTHONDONTWRITEBYTECODE": "1"}
     program = (
-        "import numpy as np; from fxsim.kernels.elementwise.relu_mask import channel_sums; from "
+        "import numpy as np; from fxsim.kernels.reductions import channel_sums; from "
         "fxsim.cli.parser import main; "
         "print(channel_sums(np.ones((2, 3), np.int16)).tolist()); main(['info'])"
     )
@@ -77,8 +78,7 @@ def test_processes_that_compile_at_once_do_not_mix_their_files(tmp_path):
     """
     copied_package(tmp_path)
     program = (
-        "import sys; import numpy as np; from fxsim.kernels.elementwise.relu_mask import "
-        "channel_sums; "
+        "import sys; import numpy as np; from fxsim.kernels.reductions import channel_sums; "
         "print([channel_sums(np.full((2, 3), 5, dtype)).tolist() for dtype in sys.argv[1:]])"
     )
     types = ["int8", "int16", "int32", "uint8"]
@@ -91,7 +91,7 @@ def test_processes_that_compile_at_once_do_not_mix_their_files(tmp_path):
     runs = [start(name) for name in types]
     assert [run.communicate(timeout=300)[0] for run in runs] == ["[[10, 10, 10]]\n"] * len(types)
     assert start(*types).communicate(timeout=300)[0] == f"{[[10] * 3] * len(types)}\n"
-    names = [path.name for path in tmp_path.rglob("gate._channel_sums*.nbc")]
+    names = [path.name for path in tmp_path.rglob("reductions._channel_sums*.nbc")]
     assert len(set(names)) == len(names) >= len(types)
 
 
@@ -99,15 +99,15 @@ def test_a_change_of_any_kernel_compiles_all_anew(tmp_path):
     """Not only of the file that the function is in: kernels call each other."""
     copied_package(tmp_path)
     program = (
-        "import numpy as np; from fxsim.kernels.elementwise.relu_mask import channel_sums; "
+        "import numpy as np; from fxsim.kernels.reductions import channel_sums; "
         "channel_sums(np.ones((2, 3), np.int16)); "
-        "from fxsim.kernels.elementwise.relu_mask import _channel_sums; "
+        "from fxsim.kernels.reductions import _channel_sums; "
         "print(sum(_channel_sums.stats.cache_hits.values()))"
     )
     hits = []
     for change in (False, False, True):
         if change:
-            other = tmp_path / "fxsim" / "kernels" / "softmax.py"
+            other = tmp_path / "fxsim" / "kernels" / "elementwise" / "softmax.py"
             other.write_text(other.read_text() + "\n")
         run = subprocess.run(
             [sys.executable, "-c", program],
@@ -118,3 +118,20 @@ def test_a_change_of_any_kernel_compiles_all_anew(tmp_path):
         )
         hits.append(run.stdout.strip())
     assert hits == ["0", "1", "0"], run.stderr
+
+
+def test_the_stamp_covers_the_kernels_of_every_folder(tmp_path):
+    copied_package(tmp_path)
+    folder = tmp_path / "fxsim" / "kernels"
+    spec = importlib.util.spec_from_file_location("copied_jit", folder / "jit.py")
+    copied = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copied)
+    files = sorted(folder.rglob("*.py"))
+    assert {path.parent.name for path in files} >= {"kernels", "elementwise", "products"}
+    stamps = [copied._source_stamp()]
+    for path in files:
+        path.write_text(path.read_text() + "\n")
+        copied._source_stamp.cache_clear()
+        assert copied._source_stamp() != stamps[-1], path
+        stamps.append(copied._source_stamp())
+    assert len(set(stamps)) == len(files) + 1

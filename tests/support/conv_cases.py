@@ -19,9 +19,8 @@ def unit(bits, signed=True):
     return Format(bits, bits - signed, signed)
 
 
-def products(layer, input_shape, x_format, w_format, g_format, path="auto"):
-    """The one layer's Products with a bias of step 1."""
-    bias = Format(16, 15)
+def products(layer, input_shape, x_format, w_format, g_format, path="auto", bias=Format(16, 15)):
+    """The one layer's Products; the format of its bias has step 1 unless given."""
     formats = LayerPrecision(
         weights=w_format,
         activations=x_format,
@@ -37,15 +36,15 @@ def products(layer, input_shape, x_format, w_format, g_format, path="auto"):
     return Products(layer, network.shape(layer.name), formats, g_format, path)
 
 
-def paths(*arguments, samples=1):
+def paths(*arguments, samples=1, **options):
     """(path, Products) of 'auto' and of every path that the widths and this processor allow.
 
     Always 'plain'.
     """
-    yield "auto", products(*arguments)
+    yield "auto", products(*arguments, **options)
     for path in available_paths():
         try:
-            run = products(*arguments, path)
+            run = products(*arguments, path, **options)
             run.weight_grad_plan(samples)
         except ValueError as error:
             assert path != "plain", error
