@@ -13,14 +13,17 @@ from fxsim.nn.fixed.products import Products, available_paths
 from fxsim.nn.precision import LayerPrecision, accumulator_format
 from fxsim.nn.spec import Conv, Network
 
+BIAS = Format(16, 15)
+"""A bias of step 1."""
+
 
 def unit(bits, signed=True):
     """The format of `bits` with step 1."""
     return Format(bits, bits - signed, signed)
 
 
-def products(layer, input_shape, x_format, w_format, g_format, path="auto", bias=Format(16, 15)):
-    """The one layer's Products; the format of its bias has step 1 unless given."""
+def products(layer, input_shape, x_format, w_format, g_format, path="auto", bias=BIAS):
+    """The one layer's Products."""
     formats = LayerPrecision(
         weights=w_format,
         activations=x_format,
