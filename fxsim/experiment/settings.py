@@ -195,8 +195,8 @@ class Settings:
             return networks.build(self.network, self.width)
         try:
             return spec.from_dict(self.layers)
-        except LAYERS_ERRORS as error:
-            raise InputError(f"[layers] does not describe a network: {error}") from None
+        except InputError as error:
+            raise InputError(f"[layers]: {error}") from None
 
     def check_given(self, given: dict, place: str | Path) -> None:
         """InputError where `given` settings are others than these, which are those of `place`."""
