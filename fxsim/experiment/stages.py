@@ -299,7 +299,7 @@ class Experiment:
         )
 
     def _measured(self, training: Training, learner: FixedLearner) -> dict:
-        if not training.measured:
+        if not training.measured or training.assignment is None:
             return {}
         return measured(
             self.setup.fixed_learner(training.assignment, training.design),

@@ -115,10 +115,11 @@ def _epoch(learner, dataset, schedule, batch, seed, report, augmentation, positi
         if report:
             report(epoch, position.step, steps, position.loss_sum / position.step)
     speed = steps * batch / (position.epoch_seconds + clock.lap())
-    tested = learner.evaluate(dataset.test_images, dataset.test_labels)
+    test_loss, test_error = learner.evaluate(dataset.test_images, dataset.test_labels)
+    train_loss = position.loss_sum / steps
     with _uninterrupted():
         position.add_epoch(
-            Epoch(epoch, rate.real, position.loss_sum / steps, *tested, speed), clock.lap()
+            Epoch(epoch, rate.real, train_loss, test_loss, test_error, speed), clock.lap()
         )
     keep(position)
 
