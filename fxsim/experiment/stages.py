@@ -41,7 +41,7 @@ from fxsim.nn.spec import Network, to_dict
 from fxsim.train import checkpoint, designs
 from fxsim.train.checkpoint import Cadence, Checkpoint
 from fxsim.train.learners import FixedLearner
-from fxsim.train.loop import Epoch, Position
+from fxsim.train.loop import Epoch, Position, train
 from fxsim.train.measured import measured
 
 SETTINGS_FILE = "experiment.json"
@@ -349,7 +349,7 @@ class Experiment:
             saved.keep(learner, position)
 
         try:
-            self.setup.train(learner, position, keep, self.observer.step)
+            train(learner, self.setup.plan, position, keep, self.observer.step)
         except KeyboardInterrupt:
             saved.write(learner, position)
             raise

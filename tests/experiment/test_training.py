@@ -22,6 +22,7 @@ from fxsim.experiment.training import TrainingSetup, training_images
 from fxsim.files import write_arrays
 from fxsim.golden.manifest import Manifest
 from fxsim.nn.precision import PrecisionAssignment
+from fxsim.train.loop import train
 
 ROOT = Path(fxsim.__file__).parent
 SMALL = ("--width", "0.25", "--perturb", "none")
@@ -210,9 +211,9 @@ def test_a_replay_goes_through_the_steps_of_the_training(run):
     seen = []
     step = learner.step
     learner.step = lambda *batch: seen.append(batch) or step(*batch)
-    setup.train(learner)
+    train(learner, setup.plan)
     assert len(seen) == steps == setup.step_count
-    for (pixels, labels, rate, number), each in zip(seen, setup.steps(), strict=True):
+    for (pixels, labels, rate, number), each in zip(seen, setup.plan.steps(), strict=True):
         assert np.array_equal(pixels, each.pixels)
         assert np.array_equal(labels, each.labels)
         assert (rate, number) == (each.rate, each.number)
