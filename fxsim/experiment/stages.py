@@ -140,14 +140,21 @@ class Experiment:
     def reopen(
         cls, folder: str | Path, observer: Observer | None = None, command: str = ""
     ) -> Experiment:
-        """The experiment whose float run was written into `folder`."""
+        """The experiment whose float run was written into `folder`.
+
+        Raises:
+            InputError: there is none, or the results in the folder are of other settings or images.
+        """
         path = Path(folder) / SETTINGS_FILE
         if not path.exists():
             raise InputError(
                 f"{folder} holds no float run (no {SETTINGS_FILE}); "
                 f"run `fxsim train --out {folder}` first"
             )
-        return cls(Settings.load(path), folder, observer, command)
+        experiment = cls(Settings.load(path), folder, observer, command)
+        if experiment.path(results.FILE).exists():
+            experiment.open_results()
+        return experiment
 
     def path(self, name: str) -> Path:
         return self.folder / name

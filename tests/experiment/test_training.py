@@ -140,7 +140,7 @@ def test_other_images_are_not_trained_on_in_the_folder(run, tmp_path, monkeypatc
     data = digits()
     other = dataclasses.replace(data, test_images=data.test_images[::-1].copy())
     monkeypatch.setattr(training, "load", lambda name, folder: other)
-    for arguments in (["run", "--resume"], ["train", "--perturb", "-1"]):
+    for arguments in (["run", "--resume"], ["train", "--perturb", "-1"], ["analyze"], ["assign"]):
         assert cli.main([*arguments, "--out", str(copy)]) == 2
         assert "results on other images (sha256: " in capsys.readouterr().err.splitlines()[-1]
 
@@ -259,6 +259,7 @@ def test_arrays_of_another_training_are_refused(name, run, tmp_path, capsys):
     copy = Path(shutil.copytree(folder, tmp_path / "run"))
     settings = Settings.load(copy / "experiment.json")
     dataclasses.replace(settings, seed=1).save(copy / "experiment.json")
+    (copy / "results.json").unlink()
     other = {"float.npz": "gradients.npz", "gradients.npz": "float.npz"}[name]
     experiment = Experiment.reopen(copy)
     experiment._write_arrays(other, Experiment.reopen(folder)._read_arrays(other))
