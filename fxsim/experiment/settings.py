@@ -263,7 +263,7 @@ _TYPES = {
     "tuple[int, ...] | None": tuple,
     "tuple[str, ...]": tuple,
 }
-_KINDS = {field.name: _TYPES[field.type] for field in dataclasses.fields(Settings)}
+_KINDS = {field.name: _TYPES[str(field.type)] for field in dataclasses.fields(Settings)}
 _NOUN = {
     int: "an integer",
     float: "a number",
