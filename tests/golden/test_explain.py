@@ -19,7 +19,7 @@ from fxsim.experiment.settings import Settings
 from fxsim.factors import LearningRate
 from fxsim.golden.capture import capture
 from fxsim.golden.explain.recipes import recipe_for
-from fxsim.golden.explain.search import _Comparison, explain
+from fxsim.golden.explain.search import Comparison, explain
 from fxsim.golden.explain.source import Source
 from fxsim.golden.export import Vectors, write_vectors
 from fxsim.golden.manifest import RANDOM_WORDS, Accumulator
@@ -154,7 +154,7 @@ def test_every_tensor_follows_from_the_others_by_the_manifest(vectors, name, mod
         golden = made.codes(entry.name)
         if recipe:
             computed.add(entry.tensor)
-            assert _Comparison(recipe, golden, golden).holds(recipe.default), entry.name
+            assert Comparison(recipe, golden, golden).holds(recipe.default), entry.name
     given = {"weights", "bias", "labels", "accumulators_before", "bias_accumulators_before"}
     tensors = {
         entry.tensor for entry in made.manifest.tensors if not entry.tensor.endswith(RANDOM_WORDS)
@@ -176,7 +176,7 @@ def test_every_tensor_of_any_network_follows_from_the_others(drawn, data):
         for entry in golden.manifest.tensors:
             recipe = recipe_for(source, entry)
             codes = golden.codes[entry.name]
-            assert not recipe or _Comparison(recipe, codes, codes).holds(recipe.default), entry.name
+            assert not recipe or Comparison(recipe, codes, codes).holds(recipe.default), entry.name
 
 
 @pytest.mark.parametrize("mode", NEAREST + OTHERS)
@@ -748,7 +748,7 @@ def test_sums_and_updates_are_covered_beside_batch_norm_residual_additions_and_d
         golden = branched.codes(entry.name)
         if recipe:
             computed.add(entry.name)
-            assert _Comparison(recipe, golden, golden).holds(recipe.default), entry.name
+            assert Comparison(recipe, golden, golden).holds(recipe.default), entry.name
     assert computed >= {
         f"{layer}.{tensor}"
         for layer in BRANCHED.names
