@@ -34,6 +34,17 @@ class Explanation:
     tried: int
     note: str = ""
 
+    def text(self, what: str) -> str:
+        """The explanation for people, of 'all codes of ...'."""
+        tried = f"of {self.tried} tried"
+        if not self.changes:
+            rest = f" ({self.note})" if self.note else "; more than one thing differs, or another"
+            return f"no single change of semantics {tried} gives these codes{rest}"
+        number = len(self.changes)
+        which = "this change" if number == 1 else f"any one of {number} changes"
+        lines = [f"{what} are explained by {which} of semantics ({tried}):"]
+        return "\n".join(lines + [f"  {change}" for change in self.changes])
+
     def __add__(self, other: Explanation) -> Explanation:
         changes = self.changes + other.changes
         return Explanation(changes, self.tried + other.tried, self.note or other.note)
