@@ -333,7 +333,7 @@ def requantize(
             f"tensor must be a fxsim.Tensor, got {type(tensor).__name__}; use fxsim.quantize"
         )
     chosen, seen = _chosen(quantizer, rounding, overflow, words)
-    codes = chosen.quantized(tensor._codes, tensor.format.step_exp)
+    codes = chosen.quantized(tensor.operand, tensor.format.step_exp)
     result = Tensor._of(codes, chosen.format)
     return (result, seen[0]) if counts else result
 

@@ -68,8 +68,6 @@ RENAMED = {"pictures": "images"}
 MAX_WIDTH = 64
 KIND = "fxsim settings"
 VERSION = 1
-LAYERS_ERRORS = (TypeError, AttributeError, KeyError, OverflowError, MemoryError)
-"""What values that no layer can have may raise."""
 
 
 @dataclass(frozen=True)

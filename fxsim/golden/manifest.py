@@ -36,7 +36,7 @@ RANDOM_WORDS = "_random_words"
 """Ends the name of the tensor of random words that rounded a tensor of the name before it."""
 
 ROLES = ("input", "result")
-ACCUMULATION = ("exact", "wrap", "saturate", "saturate_end", "model")
+ACCUMULATION = ("exact", "model")
 ENCODING = {
     "mem": "one code per line: two's complement of `bits` bits as ceil(bits/4) hexadecimal digits, "
     "most significant "
@@ -56,9 +56,8 @@ class Accumulator:
     """The accumulator of the sums that a tensor is made from.
 
     bits: its signed width at the products' step (the bias included, where there is one).  overflow:
-    'exact' (bits are enough), 'wrap', 'saturate' (after every addition), 'saturate_end' (once, at
-    the end), or 'model' where `model` says it all.  terms: additions.  order: of the terms, slowest
-    first; it matters where partial sums overflow."""
+    'exact' (bits are enough), or 'model' where `model` says it all.  terms: additions.  order: of
+    the terms, slowest first; it matters where partial sums overflow."""
 
     bits: int
     terms: int

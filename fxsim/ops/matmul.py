@@ -11,7 +11,7 @@ from fxsim.errors import InputError
 from fxsim.formats import Format
 from fxsim.ops.checks import of_shape, tensor_of
 from fxsim.ops.exact import Exact
-from fxsim.ops.products import Forward, Geometry
+from fxsim.ops.products import Forward, Geometry, ProductSum
 from fxsim.tensor import Tensor
 
 
@@ -184,24 +184,31 @@ def check_accumulator(
     accumulator.check_used(operation, has_bias=has_bias, has_channels=has_channels)
 
 
+def product_of(exact: Exact) -> ProductSum | None:
+    """The products and sums behind an exact result, None where it is no product."""
+    while isinstance(exact, Shaped):
+        exact = exact.whole
+    return exact if isinstance(exact, ProductSum) else None
+
+
 class Shaped(Exact):
     """An exact result in another shape, still rounded by the kernel that computes it."""
 
     def __init__(self, exact: Exact, shape: tuple[int, ...]):
-        self._exact = exact
+        self.whole = exact
         self.shape = shape
         self.format = exact.format
 
     @property
     def overflows(self):  # type: ignore[no-untyped-def, override]
-        return self._exact.overflows
+        return self.whole.overflows
 
     def sums(self) -> np.ndarray:
-        return self._exact.sums().reshape(self.shape)
+        return self.whole.sums().reshape(self.shape)
 
     def rounded(self, quantizer, relu):  # type: ignore[no-untyped-def]
-        codes, mask = self._exact.rounded(quantizer, relu)
+        codes, mask = self.whole.rounded(quantizer, relu)
         return codes.reshape(self.shape), None if mask is None else mask.reshape(self.shape)
 
     def reshape(self, *shape: int) -> Exact:
-        return Shaped(self._exact, shape)
+        return Shaped(self.whole, shape)
