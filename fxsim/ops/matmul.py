@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from fxsim.formats import Format
 from fxsim.ops.checks import of_shape, tensor_of
 from fxsim.ops.exact import Exact
 from fxsim.ops.products import Forward, Geometry, ProductSum
-from fxsim.tensor import Tensor
+from fxsim.tensor import Tensor, shape_after
 
 
 @lru_cache(maxsize=1024)
@@ -210,5 +211,5 @@ class Shaped(Exact):
         codes, mask = self.whole.rounded(quantizer, relu)
         return codes.reshape(self.shape), None if mask is None else mask.reshape(self.shape)
 
-    def reshape(self, *shape: int) -> Exact:
-        return Shaped(self.whole, shape)
+    def reshape(self, *shape: Any) -> Exact:
+        return Shaped(self.whole, shape_after(self.shape, shape))
