@@ -44,7 +44,7 @@ class Factor:
 
     _NOUN: ClassVar[str] = "factor"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         name = type(self).__name__
         if not 2 ** (MANTISSA_BITS - 1) <= self.mantissa < 2**MANTISSA_BITS:

@@ -32,7 +32,7 @@ class Format:
     range_exp: int
     signed: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "")
         most = 64 if self.signed else 63
         if not 1 <= self.bits <= most:

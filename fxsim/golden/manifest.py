@@ -65,7 +65,7 @@ class Accumulator:
     overflow: str = "exact"
     model: Model | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "accumulator")
         choice("accumulator overflow", self.overflow, ACCUMULATION)
         for name in ("bits", "terms"):
@@ -104,7 +104,7 @@ class File:
     name: str
     sha256: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "file")
         _check_plain("file name", self.name)
         if not _SHA256.fullmatch(self.sha256):
@@ -144,7 +144,7 @@ class Entry:
     counts: Counts | None = None
     files: Mapping[FileKind, File] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "tensor")
         _check_plain("tensor", self.name)
         choice("role", self.role, ROLES)
@@ -197,7 +197,7 @@ class Manifest:
     versions: Mapping[str, str | None]
     fingerprints: Mapping[Literal["before", "after"], str]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "manifest")
         for name, least in (("step", 0), ("seed", 0), ("batch", 1)):
             _at_least(f"manifest {name}", getattr(self, name), least)

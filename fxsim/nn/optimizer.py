@@ -42,7 +42,7 @@ class Optimizer:
     weight_decay: float = 0.0
     velocity_bits: int = 24
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "")
         if not 0 <= self.momentum <= MAX_MOMENTUM:
             raise InputError(f"momentum must be 0 to {MAX_MOMENTUM}, got {self.momentum}")

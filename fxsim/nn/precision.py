@@ -115,7 +115,7 @@ class Reason:
     statistic: Mapping[str, float]
     margin: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "reason")
 
 
@@ -139,7 +139,7 @@ class BatchNormPrecision:
     beta_accumulators: Format = Format(32, -15)
     preactivation_grads: Format | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "")
         _check_formats(
             self, [name for name in BATCH_NORM if getattr(self, name) is not None], ("variance",)
@@ -177,7 +177,7 @@ class LayerPrecision:
     branch: Format | None = None
     batch_norm: BatchNormPrecision | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "")
         _check_formats(
             self, (*TENSORS, *AUXILIARY, *(["branch"] if self.branch else [])), ("activations",)
@@ -261,7 +261,7 @@ class PrecisionAssignment:
     reasons: Mapping[tuple[str, str], Reason] = field(default_factory=dict)
     accumulator: Mapping[str, Accumulator] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "assignment")
         if not 1 <= self.logits.bits <= MAX_TENSOR_BITS:
             raise InputError(f"logits bits must be 1 to {MAX_TENSOR_BITS}, got {self.logits.bits}")

@@ -53,7 +53,7 @@ class Pool:
     kind: Literal["max", "average"]
     size: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "pool")
         _at_least("pool size", self.size, 1)
 
@@ -79,7 +79,7 @@ class Layer:
     input: str | None = None
     add: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, self._label)
         for what, name in (("name", self.name), ("input", self.input), ("add", self.add)):
             if name is not None and not _NAME.fullmatch(name):
@@ -109,7 +109,7 @@ class Conv(Layer):
     stride: int = 1
     padding: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("filters", "kernel", "stride"):
             _at_least(f"{self._label} {field}", getattr(self, field), 1)
@@ -122,7 +122,7 @@ class Dense(Layer):
 
     units: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         _at_least(f"{self._label} units", self.units, 1)
 
@@ -168,7 +168,7 @@ class Network:
     input_shape: Shape
     layers: tuple[Layer, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         label = f"network {shown(self.name)}:"
         check_fields(self, label)
         for axis, size in zip("HWC", self.input_shape):
