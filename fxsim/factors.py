@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from fxsim.errors import InputError
+import numpy as np
+
+from fxsim.errors import InputError, shown
 
 MANTISSA_BITS = 16
 
@@ -33,11 +35,11 @@ class Factor:
         for name in ("mantissa", "exponent"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an integer, got {value!r}")
+                raise TypeError(f"{name} must be an integer, got {shown(value)}")
         if not 2 ** (MANTISSA_BITS - 1) <= self.mantissa < 2**MANTISSA_BITS:
             raise InputError(
                 f"mantissa must be {2 ** (MANTISSA_BITS - 1)} to {2**MANTISSA_BITS - 1}, got "
-                f"{self.mantissa}; LearningRate.of gives the nearest to a number"
+                f"{shown(self.mantissa)}; LearningRate.of gives the nearest to a number"
             )
 
     @classmethod
@@ -75,6 +77,8 @@ class LearningRate(Factor):
     @classmethod
     def of(cls, value: float) -> LearningRate:
         """The nearest learning rate (ties up) to a real value above 0."""
-        if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
-            raise InputError(f"learning rate must be a finite number above 0, got {value!r}")
-        return cls.nearest(value)
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+            raise TypeError(f"learning rate must be a number, got {type(value).__name__}")
+        if not 0 < value < math.inf:
+            raise InputError(f"learning rate must be a finite number above 0, got {shown(value)}")
+        return cls.nearest(Fraction(value.item() if isinstance(value, np.generic) else value))

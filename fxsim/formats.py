@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fxsim.errors import InputError, choice
+from fxsim.errors import InputError, choice, shown
 from fxsim.kernels.rounding import OVERFLOWS, ROUNDINGS, code_range
 
 __all__ = ["Format", "ROUNDINGS", "OVERFLOWS", "MAX_TENSOR_BITS"]
@@ -35,17 +35,17 @@ class Format:
         object.__setattr__(self, "bits", _integer("bits", self.bits))
         object.__setattr__(self, "range_exp", _integer("range_exp", self.range_exp))
         if not isinstance(self.signed, (bool, np.bool_)):
-            raise TypeError(f"signed must be True or False, got {self.signed!r}")
+            raise TypeError(f"signed must be True or False, got {shown(self.signed)}")
         object.__setattr__(self, "signed", bool(self.signed))
         most = 64 if self.signed else 63
         if not 1 <= self.bits <= most:
             raise InputError(
                 f"bits must be 1 to {most} for {'a signed' if self.signed else 'an unsigned'} "
                 f"format "
-                f"(1 to {MAX_TENSOR_BITS} to quantize to), got {self.bits}"
+                f"(1 to {MAX_TENSOR_BITS} to quantize to), got {shown(self.bits)}"
             )
         if not -512 <= self.range_exp <= 512:
-            raise InputError(f"range_exp must be -512 to 512, got {self.range_exp}")
+            raise InputError(f"range_exp must be -512 to 512, got {shown(self.range_exp)}")
 
     @cached_property
     def step_exp(self) -> int:
@@ -121,7 +121,7 @@ class Format:
             if match:
                 return build(match, choice("convention", convention, Q_CONVENTIONS))
         raise InputError(
-            f"format {text!r} is in no known notation; write Q0.7 (ti), Q1.7 (arm), UQ1.7, "
+            f"format {shown(text)} is in no known notation; write Q0.7 (ti), Q1.7 (arm), UQ1.7, "
             "ap_fixed<8,1>, ap_ufixed<8,1>, (8, 7) or u(8, 7)"
         )
 
@@ -158,5 +158,5 @@ _NOTATIONS = (
 
 def _integer(name: str, value) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     return int(value)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 from fxsim.kernels.philox import fill_words
 
 
@@ -32,11 +32,11 @@ class Stream:
             ("name", self.name, str),
         ):
             if not isinstance(value, kind):
-                raise TypeError(f"{name} must be of type {kind.__name__}, got {value!r}")
+                raise TypeError(f"{name} must be of type {kind.__name__}, got {shown(value)}")
         if not 0 <= self.seed < 2**64:
-            raise InputError(f"seed must be 0 to 2**64 - 1, got {self.seed}")
+            raise InputError(f"seed must be 0 to 2**64 - 1, got {shown(self.seed)}")
         if not 0 <= self.step < 2**32:
-            raise InputError(f"step must be 0 to 2**32 - 1, got {self.step}")
+            raise InputError(f"step must be 0 to 2**32 - 1, got {shown(self.step)}")
 
     @property
     def name_id(self) -> int:

@@ -1,13 +1,18 @@
-"""Initial parameters, the same bits on every machine."""
+"""Initial parameters, the same bits on every machine; and what a caller's parameters must be."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from fxsim.arrays import real_array
+from fxsim.errors import InputError, choice
 from fxsim.nn.spec import Layer, LayerShape, Network
 from fxsim.rng import Stream
+from fxsim.tensor import Tensor
 
 WEIGHT_MAX = 1.0 - 2.0**-24
 """Weights and biases stay in [-1, WEIGHT_MAX], the largest float32 below 1."""
@@ -47,3 +52,62 @@ def _initial_layer(layer: Layer, shape: LayerShape, seed: int) -> dict[str, np.n
     return {
         "weight": np.clip(math.sqrt(6.0 / shape.dot_length) * uniform, -1.0, WEIGHT_MAX)
     } | parameters
+
+
+def checked_parameters(network: Network, parameters: Any) -> Parameters:
+    """Real parameters, layer -> name -> float64 array, all of them and no other.
+
+    Raises:
+        TypeError: for integers, which would be taken for real values, or anything that is no array.
+        InputError: for a name that is missing or unknown, another shape, NaN or infinity.
+    """
+    if not isinstance(parameters, Mapping):
+        raise TypeError(
+            f"parameters must be a dictionary of layers, got {type(parameters).__name__}"
+        )
+    for name in parameters:
+        choice("parameters: layer", name, network.names)
+    return {layer.name: _layer_parameters(network, layer, parameters) for layer in network.layers}
+
+
+def _layer_parameters(network: Network, layer: Any, parameters: Mapping) -> dict[str, np.ndarray]:
+    if layer.name not in parameters:
+        raise InputError(f"parameters of layer {layer.name!r} are missing")
+    given = parameters[layer.name]
+    shapes = parameter_shapes(layer, network.shape(layer.name))
+    if not isinstance(given, Mapping):
+        raise TypeError(f"parameters of layer {layer.name!r} must be a dictionary of arrays")
+    for name in given:
+        choice(f"layer {layer.name!r}: parameter", name, shapes)
+    for name in shapes:
+        if name not in given:
+            raise InputError(f"layer {layer.name!r}: parameter {name!r} is missing")
+    return {name: _parameter(layer.name, name, given[name], shapes[name]) for name in shapes}
+
+
+def _parameter(layer: str, name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    argument = f"layer {layer!r}: parameter {name!r}"
+    if isinstance(value, Tensor):
+        value = value.real
+    array = real_array(argument, value)
+    if array.dtype.kind in "iu":
+        raise TypeError(
+            f"{argument} must hold real values as floats, got dtype {array.dtype}; pass codes as a "
+            "fxsim.Tensor"
+        )
+    if name == "running_var" and array.size and array.min() < 0:
+        raise InputError(f"{argument} must be at least 0, got {array.min():g}")
+    if array.shape != shape:
+        raise InputError(
+            f"{argument} must have shape {shape}, got {array.shape}{_hint(array, shape)}"
+        )
+    return array
+
+
+def _hint(array: np.ndarray, shape: tuple[int, ...]) -> str:
+    """What to do about a layout of PyTorch's."""
+    if len(shape) == 4 and array.shape == (shape[3], shape[2], shape[0], shape[1]):
+        return "; this is PyTorch's layout (O, C, KH, KW), pass weight.transpose(2, 3, 1, 0)"
+    if len(shape) == 2 and array.shape == shape[::-1]:
+        return "; this is PyTorch's layout (O, I), pass weight.T (and mind the order of flattening)"
+    return ""

@@ -276,7 +276,7 @@ def test_inference_of_a_stochastic_network_is_that_of_a_fixed_one():
         for kind in (StochasticNetwork, FixedNetwork)
     )
     stochastic_step(stochastic, 0)
-    fixed.parameters = stochastic.parameters
+    fixed.load_state(stochastic.state())
     codes = (IMAGES[:, :1, :2].reshape(8, 1, 1, 4) * 63).astype(np.int16)
     np.testing.assert_array_equal(stochastic.logits(codes), fixed.logits(codes))
 

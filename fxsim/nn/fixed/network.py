@@ -24,13 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.nn.fixed.checks import check_supported
 from fxsim.nn.fixed.inputs import (
     checked_images,
-    checked_parameters,
     checked_rate,
     checked_state,
     checked_step,
@@ -38,6 +37,7 @@ from fxsim.nn.fixed.inputs import (
 from fxsim.nn.fixed.layer import FURTHER, FixedLayer, LayerGrads, LayerTape, Output
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Probe, Step, StepResult, lent
+from fxsim.nn.init import checked_parameters
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer, Velocity, velocity_tensor
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Layer, Network
@@ -238,7 +238,7 @@ class FixedNetwork:
         codes = checked_images(images, self.network, self.input_format)
         wanted = check_labels(labels, len(codes), self.network.classes)
         if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
-            raise InputError(f"batch must be an integer of at least 1, got {batch!r}")
+            raise InputError(f"batch must be an integer of at least 1, got {shown(batch)}")
         total = StepResult(len(codes))
         for start in range(0, len(codes), batch):
             part = slice(start, start + batch)

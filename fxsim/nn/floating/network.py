@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.arrays import real_array
+from fxsim.errors import InputError, shown
 from fxsim.nn.floating import products as products
 from fxsim.nn.floating.activation import (
     RELU_RANGE,
@@ -23,10 +25,12 @@ from fxsim.nn.floating.activation import (
     dropout_factor,
 )
 from fxsim.nn.floating.columns import columns
-from fxsim.nn.init import WEIGHT_MAX, Parameters, parameter_shapes
+from fxsim.nn.init import WEIGHT_MAX, Parameters, checked_parameters
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer
 from fxsim.nn.spec import AFFINE_RANGE_EXP, Network
 from fxsim.nn.state import Arrays, arrays_of, restore
+from fxsim.ops.checks import whole
+from fxsim.ops.loss import check_labels
 
 Probe = Callable[[str, str, np.ndarray], None]
 """Called with (tensor, layer name, array); the array is only lent."""
@@ -94,7 +98,8 @@ class FloatNetwork:
         if self.dtype not in (np.float32, np.float64):
             raise InputError(f"dtype must be float32 or float64, got {self.dtype}")
         self.parameters = {
-            layer.name: self._own_parameters(layer, parameters) for layer in network.layers
+            layer: {name: np.array(array, self.dtype) for name, array in own.items()}
+            for layer, own in checked_parameters(network, parameters).items()
         }
         self.optimizer = optimizer
         self.velocities: Parameters = {
@@ -102,17 +107,6 @@ class FloatNetwork:
             for layer, own in self.parameters.items()
             if optimizer
         }
-
-    def _own_parameters(self, layer, parameters: Parameters) -> dict[str, np.ndarray]:
-        given = parameters.get(layer.name, {})
-        shapes = parameter_shapes(layer, self.network.shape(layer.name))
-        for name, shape in shapes.items():
-            if name not in given or np.shape(given[name]) != shape:
-                raise InputError(
-                    f"layer {layer.name!r} needs parameter {name!r} of shape {shape}, "
-                    f"got {np.shape(given[name]) if name in given else 'none'}"
-                )
-        return {name: np.array(given[name], self.dtype) for name in shapes}
 
     def state(self) -> Arrays:
         """All that training changes: arrays by name, lent."""
@@ -258,10 +252,10 @@ class FloatNetwork:
         probe: Probe | None = None,
     ) -> tuple[float, Parameters]:
         """The mean cross-entropy over the batch in training mode, and its gradients."""
+        images = self._checked_images(images)
+        wanted = self._checked_labels(labels, len(images))
         tape = self.forward_tape(images, True, step=step, seed=seed, probe=probe)
-        loss, score_gradients = cross_entropy(
-            tape.scores, self._checked_labels(labels, len(tape.scores))
-        )
+        loss, score_gradients = cross_entropy(tape.scores, wanted)
         return loss, self.backward(tape, score_gradients, probe)
 
     def update(self, gradients: Parameters, learning_rate: float) -> None:
@@ -299,15 +293,18 @@ class FloatNetwork:
 
         The mean cross-entropy before the update.  Probes as in forward_tape and backward.
         """
+        rate = _checked_rate(learning_rate)
         loss, gradients = self.loss_and_gradients(images, labels, step=step, seed=seed, probe=probe)
-        self.update(gradients, learning_rate)
+        self.update(gradients, rate)
         return loss
 
     def evaluate(
         self, images: np.ndarray, labels: np.ndarray, batch: int = 256
     ) -> tuple[float, float]:
         """(mean cross-entropy, share of wrong decisions) in inference mode."""
+        images = self._checked_images(images)
         labels = self._checked_labels(labels, len(images))
+        batch = whole("batch", batch, 1)
         loss = 0.0
         wrong = 0
         for start in range(0, len(images), batch):
@@ -317,33 +314,29 @@ class FloatNetwork:
             wrong += int(np.count_nonzero(scores.argmax(axis=1) != wanted))
         return loss / len(labels), wrong / len(labels)
 
-    def _checked_images(self, images: np.ndarray) -> np.ndarray:
-        images = np.asarray(images)
-        if images.dtype.kind != "f":
+    def _checked_images(self, images: Any) -> np.ndarray:
+        array = real_array("images", images)
+        if array.dtype.kind != "f":
             raise TypeError(
-                f"images must be reals in [0, 1], got {images.dtype}; divide the pixels by their "
+                f"images must be reals in [0, 1], got {array.dtype}; divide the pixels by their "
                 f"maximum"
             )
-        if images.ndim != 4 or images.shape[1:] != self.network.input_shape or not len(images):
+        if array.ndim != 4 or array.shape[1:] != self.network.input_shape or not len(array):
             raise InputError(
-                f"images must be (N, *{self.network.input_shape}) with N >= 1, got {images.shape}"
+                f"images must be (N, *{self.network.input_shape}) with N >= 1, got {array.shape}"
             )
-        return np.ascontiguousarray(images, self.dtype)
+        return np.ascontiguousarray(array, self.dtype)
 
-    def _checked_labels(self, labels: np.ndarray, count: int) -> np.ndarray:
-        labels = np.asarray(labels)
-        if labels.dtype.kind not in "iu":
-            raise TypeError(f"labels must be integers, got {labels.dtype}")
-        if labels.shape != (count,):
-            raise InputError(
-                f"labels must be one for each of {count} images, got shape {labels.shape}"
-            )
-        if count and not 0 <= labels.min() <= labels.max() < self.network.classes:
-            raise InputError(
-                f"labels must be 0 to {self.network.classes - 1}, got {labels.min()} to "
-                f"{labels.max()}"
-            )
-        return labels.astype(np.int64)
+    def _checked_labels(self, labels: Any, count: int) -> np.ndarray:
+        return check_labels(labels, count, self.network.classes)
+
+
+def _checked_rate(rate: Any) -> float:
+    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)):
+        raise TypeError(f"learning rate must be a number, got {type(rate).__name__}")
+    if not 0 <= rate < np.inf:
+        raise InputError(f"learning rate must be a finite number of at least 0, got {shown(rate)}")
+    return float(rate)
 
 
 def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
