@@ -13,7 +13,7 @@ import numpy as np
 
 from fxsim import memfile
 from fxsim.arrays import check_finite, integer_array, real_array
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 from fxsim.files import write_atomically
 from fxsim.formats import Format
 from fxsim.kernels import rounding as kernel
@@ -243,7 +243,7 @@ def shape_after(before: tuple[int, ...], shape: tuple[Any, ...]) -> tuple[int, .
         sizes = tuple(shape[0])
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
-            raise TypeError(f"a shape must hold integers, got {size!r}")
+            raise TypeError(f"a shape must hold integers, got {shown(size)}")
     known = math.prod(size for size in sizes if size != -1)
     free = sizes.count(-1)
     size = math.prod(before)
@@ -259,7 +259,7 @@ def _checked_shape(shape: Any) -> tuple[int, ...]:
     sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 0:
-            raise InputError(f"shape must hold integers of at least 0, got {shape!r}")
+            raise InputError(f"shape must hold integers of at least 0, got {shown(shape)}")
     return tuple(int(size) for size in sizes)
 
 
