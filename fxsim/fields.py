@@ -24,7 +24,7 @@ Check = Callable[[str, Any], Any]
 T = TypeVar("T")
 
 
-class FrozenDict(dict):
+class FrozenDict(dict[Any, Any]):
     """A dict that nobody can change, and that has a hash where its values have one.
 
     Frozen dataclasses keep their mappings as such copies: what the caller does to his own dict
@@ -34,8 +34,8 @@ class FrozenDict(dict):
     def _refuse(self, *_arguments: object, **_names: object) -> typing.NoReturn:
         raise TypeError("this dict is part of a frozen object; make a new one with dict(...)")
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -43,7 +43,7 @@ class FrozenDict(dict):
     def __copy__(self) -> FrozenDict:
         return self
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return FrozenDict, (dict(self),)
 
 
@@ -71,14 +71,14 @@ def check_fields(instance: object, where: str | None = None) -> None:
 
 
 @cache
-def _annotations(cls: type) -> dict[str, Any]:
+def _annotations(cls: Any) -> dict[str, Any]:
     """Name -> resolved annotation of the fields of a dataclass."""
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 @cache
-def _checks(cls: type) -> tuple[tuple[str, Check], ...]:
+def _checks(cls: Any) -> tuple[tuple[str, Check], ...]:
     return tuple((name, _check_for(hint)) for name, hint in _annotations(cls).items())
 
 
@@ -162,11 +162,11 @@ def _instance(cls: type) -> Check:
     return check
 
 
-def _tuple(arguments: tuple) -> Check:
+def _tuple(arguments: tuple[Any, ...]) -> Check:
     any_length = len(arguments) == 2 and arguments[1] is Ellipsis
     checks = tuple(map(_check_for, arguments[:1] if any_length else arguments))
 
-    def check(argument: str, value: object) -> tuple:
+    def check(argument: str, value: object) -> tuple[Any, ...]:
         if not isinstance(value, (tuple, list)):
             raise TypeError(f"{argument} must be a tuple, got {shown(value)}")
         own = checks * len(value) if any_length else checks
