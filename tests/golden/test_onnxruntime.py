@@ -1,5 +1,8 @@
 """Forward product, input gradient and weight gradient against ONNX Runtime's ConvInteger and
 MatMulInteger.
+
+Right operands have 7 bits: where a processor has no VNNI, ONNX Runtime adds two products of bytes in
+an int16 that saturates, which 255 times 64 twice does not reach.
 """
 
 import numpy as np
@@ -80,20 +83,20 @@ def patches(source, kernel, stride, padding, positions):
 def test_all_three_products(kernel, stride, padding, extreme):
     random = np.random.default_rng(kernel)
     x = random.integers(0, 256, (3, 9, 7, 5)).astype(np.uint8)
-    w = random.integers(-128, 128, (kernel, kernel, 5, 6)).astype(np.int8)
+    w = random.integers(-64, 64, (kernel, kernel, 5, 6)).astype(np.int8)
     if extreme:
         x[:] = 255
-        w[:] = -128
+        w[:] = -64
     forward = convolved(x, w, strides=[stride, stride], pads=4 * [padding])
-    g = random.integers(-128, 128, forward.shape).astype(np.int8)
+    g = random.integers(-64, 64, forward.shape).astype(np.int8)
     if extreme:
-        g[:] = -128
+        g[:] = -64
     wanted = (
         forward,
         weight_grad(x, g, kernel, stride, padding),
         input_grad(g, w, x.shape, stride, padding),
     )
-    tensors = Tensor(x, unit(8, False)), Tensor(w, unit(8)), Tensor(g, unit(8))
+    tensors = Tensor(x, unit(8, False)), Tensor(w, unit(7)), Tensor(g, unit(7))
     for path, (one, back, weights) in by_every_path(
         lambda path: sums_of(*tensors, stride, padding, path)
     ):
