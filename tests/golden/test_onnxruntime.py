@@ -5,7 +5,7 @@ MatMulInteger.
 import numpy as np
 import pytest
 from support.bits import assert_same_codes
-from support.conv_cases import conv_layer, paths, unit
+from support.conv_cases import by_every_path, sums_of, tensors, unit
 
 onnxruntime = pytest.importorskip(
     "onnxruntime", reason="needs ONNX Runtime (pip install onnxruntime)"
@@ -88,20 +88,13 @@ def test_all_three_products(kernel, stride, padding, extreme):
         g[:] = -128
     wanted = (
         forward,
-        weight_grad(x, g, kernel, stride, padding),
         input_grad(g, w, x.shape, stride, padding),
+        weight_grad(x, g, kernel, stride, padding),
     )
-    x, w, g = (codes.astype(np.int16) for codes in (x, w, g))
-    for path, products in paths(
-        conv_layer(w, stride, padding), x.shape[1:], unit(8, False), unit(8), unit(8), samples=3
-    ):
-        got = (
-            products.forward_exact(x, w, np.zeros(6, np.int16)),
-            products.weight_grad_exact(x, g),
-            products.input_grad_exact(g, w, x.shape),
-        )
-        for name, one, other in zip(("forward", "weight gradient", "input gradient"), got, wanted):
-            assert_same_codes(one, other, what=f"{name}, {path}")
+    given = tensors((x, w, g), (unit(8, False), unit(8), unit(8)))
+    for path, got in by_every_path(lambda path: sums_of(*given, stride, padding, path)):
+        for name, one, other in zip(("forward", "input gradient", "weight gradient"), got, wanted):
+            assert_same_codes(one.codes, other, what=f"{name}, {path}")
 
 
 def weight_grad(x, g, kernel, stride, padding):
