@@ -26,7 +26,7 @@ class Stream:
     step: int
     name: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "")
         if not 0 <= self.seed < 2**64:
             raise InputError(f"seed must be 0 to 2**64 - 1, got {shown(self.seed)}")

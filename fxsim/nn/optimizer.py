@@ -42,7 +42,7 @@ class Optimizer:
     weight_decay: float = 0.0
     velocity_bits: int = 24
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "")
         if not 0 <= self.momentum <= MAX_MOMENTUM:
             raise InputError(f"momentum must be 0 to {MAX_MOMENTUM}, got {self.momentum}")
@@ -131,7 +131,8 @@ class Velocity:
             optimizer.decay(kind) * _step(parameter),
         )
         finest = max(*(step.denominator for step in steps), _step(format).denominator)
-        multipliers = tuple(int(step * finest) for step in steps)
+        kept, added, decayed = (int(step * finest) for step in steps)
+        multipliers = (kept, added, decayed)
         largest = sum(
             multiplier << own.bits - 1
             for multiplier, own in zip(multipliers, (format, grads, parameter))
