@@ -80,7 +80,7 @@ def float_step(network, batch):
     rng = np.random.default_rng(0)
     images = rng.random((batch, *network.input_shape), np.float32)
     labels = rng.integers(0, 10, batch)
-    return lambda: executor.train_step(images, labels, 0.01, step=0, seed=0)
+    return lambda: executor.train_step(images, labels, 0.01, step=0)
 
 
 def torch_step(network, batch, channels_last, quantizer=None):

@@ -32,7 +32,7 @@ def shown(value: object) -> str:
         >>> shown("relu6")
         "'relu6'"
         >>> shown(list(range(1000)))[-12:]
-        '18, 19, 2...'
+        '9, 20, 21...'
     """
     try:
         return cut(repr(value), SHOWN_LENGTH)

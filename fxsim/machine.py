@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 
 from fxsim import __version__
-from fxsim.kernels.jit import JIT_DISABLED, processor_features
+from fxsim.kernels.jit import EMULATED, JIT_DISABLED, processor_features
 from fxsim.kernels.rounding import round_shift
 from fxsim.kernels.threads import thread_count, use_threads
 from fxsim.ops.paths import forward_paths
@@ -43,11 +43,12 @@ def describe() -> dict:
     """
     paths = forward_paths()
     features = processor_features()
+    emulated = {"emulated": sorted(EMULATED)} if EMULATED else {}
     return {
         "processor": processor_name(),
         "cores": core_count(),
         "features": [name for name in FEATURES if name in features],
-        "kernels": {"available": list(paths), "chosen": paths[0]},
+        "kernels": {"available": list(paths), "chosen": paths[0]} | emulated,
         "threads": thread_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": versions(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,15 +124,28 @@ class Tensor:
         return values
 
     def equals(self, other: Tensor) -> bool:
-        """Same format, shape and codes."""
+        """Same format, shape and codes; False for what is no Tensor."""
+        if not isinstance(other, Tensor):
+            return False
         return self._format == other._format and np.array_equal(self._codes, other._codes)
 
-    def reshape(self, *shape: int) -> Tensor:
-        """The same codes in another shape, row-major."""
-        return Tensor._of(self._codes.reshape(*shape), self._format)
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same codes in another shape, row-major; one size may be -1.
+
+        Raises:
+            InputError: for a shape of another size.
+        """
+        return Tensor._of(self._codes.reshape(shape_after(self.shape, shape)), self._format)
 
     def transpose(self, *axes: int) -> Tensor:
-        """The same codes with the axes in another order, reversed by default."""
+        """The same codes with the axes in another order, reversed by default.
+
+        Raises:
+            InputError: for axes that are not all axes of the tensor, each once.
+        """
+        wanted = tuple(range(self.ndim))
+        if axes and tuple(sorted(axes)) != wanted:
+            raise InputError(f"axes {axes} are not the axes {wanted} in another order")
         return Tensor._of(np.asarray(self._codes.transpose(*axes), order="C"), self._format)
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -192,6 +206,8 @@ class Tensor:
                    [ 3, -4]], dtype=int8)
         """
         shape = _checked_shape(shape)
+        if not isinstance(format, Format):
+            raise TypeError(f"format must be a fxsim.Format, got {type(format).__name__}")
         data = _read(path)
         codes = memfile.from_hex(data, format, math.prod(shape), str(path))
         return cls(codes.reshape(shape), format)
@@ -204,11 +220,10 @@ class Tensor:
     @classmethod
     def from_npy(cls, path: str | Path, format: Format) -> Tensor:
         """Read integer codes from an .npy; the pickled kind is refused."""
+        data = io.BytesIO(_read(path))
         try:
-            codes = np.load(path, allow_pickle=False)
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-        except (ValueError, EOFError):
+            codes = np.lib.format.read_array(data, allow_pickle=False)
+        except Exception:  # NumPy raises whatever a header made it meet
             raise InputError(f"{path} is not an .npy of plain numbers") from None
         return cls(codes, format)
 
@@ -223,7 +238,26 @@ def operation(name: str) -> Callable[..., Exact]:
     return found
 
 
+def shape_after(before: tuple[int, ...], shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """The shape that `reshape(*shape)` gives: sizes, or one sequence of them, one perhaps -1."""
+    sizes = shape
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        sizes = tuple(shape[0])
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
+            raise TypeError(f"a shape must hold integers, got {size!r}")
+    known = math.prod(size for size in sizes if size != -1)
+    free = sizes.count(-1)
+    size = math.prod(before)
+    fits = known == size if not free else free == 1 and known > 0 and size % known == 0
+    if not fits or any(size < -1 for size in sizes):
+        raise InputError(f"cannot reshape a tensor of shape {before} to {sizes}")
+    return tuple(int(each) if each != -1 else size // known for each in sizes)
+
+
 def _checked_shape(shape: Any) -> tuple[int, ...]:
+    if not isinstance(shape, (int, np.integer, tuple, list)):
+        raise TypeError(f"shape must be a tuple of integers, got {type(shape).__name__}")
     sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 0:
@@ -335,7 +369,7 @@ def requantize(
             f"tensor must be a fxsim.Tensor, got {type(tensor).__name__}; use fxsim.quantize"
         )
     chosen, seen = _chosen(quantizer, rounding, overflow, words)
-    codes = chosen.quantized(tensor._codes, tensor.format.step_exp)
+    codes = chosen.quantized(tensor.operand, tensor.format.step_exp)
     result = Tensor._of(codes, chosen.format)
     return (result, seen[0]) if counts else result
 

@@ -61,7 +61,7 @@ def train(arguments: Namespace) -> None:
     experiment = _experiment(arguments, progress, fixed)
     _introduce(experiment)
     with progress.watching():
-        if fixed:
+        if assignment is not None:
             experiment.train_fixed(assignment, _design_name(arguments))
         else:
             experiment.train_float()
@@ -209,16 +209,17 @@ def _options(arguments: Namespace) -> dict:
 def _experiment(arguments: Namespace, progress: Progress, fixed: bool) -> Experiment:
     """For a fixed-point run the experiment in the folder, if there is one."""
     design = _design_name(arguments) if fixed else "FL"
-    if not fixed or arguments.resume or not (Path(arguments.out) / SETTINGS_FILE).exists():
+    path = Path(arguments.out) / SETTINGS_FILE
+    if not fixed or arguments.resume or not path.exists():
         return _open(arguments, _settings(arguments, design), progress)
     given = [arguments.experiment] if arguments.experiment is not None else []
     given = given or list(_options(arguments))
     if given:
         raise InputError(
-            f"a fixed-point run takes the settings of {Path(arguments.out) / SETTINGS_FILE}; "
+            f"a fixed-point run takes the settings of {path}; "
             f"leave out {', '.join(given)} or choose another --out"
         )
-    return _open(arguments, settings_in(arguments.out, design), progress)
+    return _open(arguments, Settings.load(path), progress)
 
 
 def _assignment(arguments: Namespace) -> PrecisionAssignment:

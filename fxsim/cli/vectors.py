@@ -114,15 +114,16 @@ examples:
 tried for the first tensor that differs, one change at a time; named is what gives all of its codes:
   quantization   every other rounding (a wrong tie), two roundings, a cut before the rounding;
                  every other overflow (wrap for saturate), a narrower range; 1 or 2 bits too many or too few dropped
-  accumulator    any narrower width that wraps, saturates after every addition or at the end; other orders of the
-                 additions, tiles, an adder tree
+  accumulator    any narrower width that wraps, saturates after every addition or at the end; the bias first; other
+                 orders of the additions, channels first or last, 2 to 32 lanes, tiles, an adder tree
   products       their last bits cut off before they are added
   operands       sign extension for zero extension and back; 1 or 2 first or last bits lost; no bias; kernels flipped,
                  weights transposed; weights or bias of the step before, or updated too early
   layer, loss    ends of the ReLU's mask, the winner of equal maxima, rounding of averages; no division by the batch
   update         rounding of the update and of the weight, overflow, a narrower accumulator;
                  the accumulator left out, the update left out or added
-  file           elements in the order of other axes
+  file           elements in the order of other axes (channels first or last), the last element first; the bytes or
+                 the bits of every code in the other order
 Where no single change does it, the report says so.
 Not tried is what passes a batch norm, a residual addition or dropout.
 

@@ -114,7 +114,7 @@ def _load_folder(name: str, folder: str | Path | None) -> Dataset:
         raise InputError(f"{folder}: holds no {name} files; wanted {layout.wanted}")
     sets = [read_part(layout, part) for part in parts]
     if parts[0].split == "train+test":
-        sets = split_last_fifth(*sets[0])
+        sets = list(split_last_fifth(*sets[0]))
     *train, test = sets
     images, labels = (np.concatenate(arrays) for arrays in zip(*train))
     return Dataset(name, images, labels, *test, classes=layout.classes)

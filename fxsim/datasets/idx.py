@@ -67,7 +67,7 @@ def _idx_shape(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
     return shape
 
 
-def _read_past(stream: BinaryIO, size: int) -> bytearray:
+def _read_past(stream: BinaryIO | gzip.GzipFile, size: int) -> bytearray:
     """All bytes up to the end, or some more than `size`.
 
     A false header or archive cannot fill the memory.

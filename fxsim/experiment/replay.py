@@ -43,12 +43,12 @@ def replay(
     if not 0 <= step < setup.step_count:
         raise InputError(
             f"step must be 0 to {setup.step_count - 1} ({setup.settings.epochs} epochs of "
-            f"{setup.steps_per_epoch} steps), got {step}"
+            f"{setup.plan.steps_per_epoch} steps), got {step}"
         )
     learner = setup.fixed_learner(assignment)
     network = learner.network
     earlier = None
-    for each in setup.steps():
+    for each in setup.plan.steps():
         batch = learner.images(each.pixels), each.labels, each.rate, each.number
         if each.number == step:
             break

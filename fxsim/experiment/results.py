@@ -19,6 +19,7 @@ import json
 import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fxsim import machine
 from fxsim.analysis.complexity import Complexity
@@ -154,7 +155,7 @@ class Results:
         self.folder = folder
         self.command = command
         settings = json.loads(json.dumps(settings))  # tuples to lists, as they come back
-        self.data = {
+        self.data: dict[str, Any] = {
             "kind": KIND,
             "version": VERSION,
             "settings": settings,
@@ -202,10 +203,25 @@ _ROW = (
 )
 _IMAGES = ("training", "test", "sha256")
 _EPOCH = tuple(field.name for field in dataclasses.fields(Epoch))
-_TEXTS = ("design", "command")
-_TABLES = ("machine", "costs", "counts", "stopped", "sums", "measured", "overflows")
-_NUMBERS = ("test_error", "test_loss", "train_loss", "seconds")
-_FINGERPRINTS = ("start_fingerprint", "fingerprint")
+_MISMATCH = ("target", "bound", "measured")
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "a table": dict,
+    "a list": list,
+    "a text": str,
+    "a number": (int, float),
+    "a table or null": (dict, type(None)),
+    "a text or null": (str, type(None)),
+}
+_KINDS = {"settings": "a table", "images": "a table", "designs": "a list"}
+_ROW_KINDS = {
+    **dict.fromkeys(("design", "command"), "a text"),
+    **dict.fromkeys(("machine", "costs", "counts", "stopped", "sums"), "a table"),
+    **dict.fromkeys(("measured", "overflows"), "a table"),
+    **dict.fromkeys(("test_error", "test_loss", "train_loss", "seconds"), "a number"),
+    **dict.fromkeys(("start_fingerprint", "fingerprint"), "a text or null"),
+    "assignment": "a table or null",
+    "epochs": "a list",
+}
 
 
 def read_results(folder: str | Path) -> dict:
@@ -217,48 +233,37 @@ def read_results(folder: str | Path) -> dict:
     """
     path = Path(folder) / FILE
     data = read_stage_file(path, KIND, VERSION, ("settings", "images", "designs"), ("mismatch",))
-    _check_kind(path, "settings", data["settings"], dict)
-    _check_kind(path, "images", data["images"], dict)
-    _check_kind(path, "designs", data["designs"], list)
+    _check_kinds(path, data, _KINDS)
     check_keys(f"{path}: key of images", data["images"], _IMAGES)
+    if "mismatch" in data:
+        _check_kinds(path, data, {"mismatch": "a table"})
+        check_keys(f"{path}: key of mismatch", data["mismatch"], _MISMATCH)
     for row in data["designs"]:
         _check_row(path, row)
     return data
 
 
-def _check_row(path: Path, row: dict) -> None:
+def _check_row(path: Path, row) -> None:
     """InputError unless a row of designs has the keys that `Outcome.to_dict` gives, with values of
     their types."""
-    _check_kind(path, "design", row, dict)
+    _check_kinds(path, {"design": row}, {"design": "a table"})
     check_keys(f"{path}: key of a design", row, _ROW)
-    kinds = {
-        **dict.fromkeys(_TEXTS, str),
-        **dict.fromkeys(_TABLES, dict),
-        **dict.fromkeys(_NUMBERS, (int, float)),
-        **dict.fromkeys(_FINGERPRINTS, (str, type(None))),
-        "assignment": (dict, type(None)),
-        "epochs": list,
-    }
-    for name, kind in kinds.items():
-        _check_kind(path, name, row[name], kind)
+    _check_kinds(path, row, _ROW_KINDS)
     for epoch in row["epochs"]:
-        _check_kind(path, "epochs", epoch, dict)
+        _check_kinds(path, {"epochs": epoch}, {"epochs": "a table"})
         check_keys(f"{path}: key of an epoch", epoch, _EPOCH)
-        for name in _EPOCH:
-            _check_kind(path, name, epoch[name], (int, float))
+        _check_kinds(path, epoch, dict.fromkeys(_EPOCH, "a number"))
 
 
-_NOUNS = {dict: "a table", list: "a list", str: "a text"}
-
-
-def _check_kind(path: Path, name: str, value, kind: type | tuple[type, ...]) -> None:
-    if isinstance(value, kind) and not isinstance(value, bool):
-        return
-    noun = _NOUNS.get(kind) or ("a number" if float in kind else f"{_NOUNS[kind[0]]} or null")
-    raise InputError(
-        f"{path}: {name} must be {noun}, got {reprlib.repr(value)}; the file was edited, run the "
-        f"experiment again in another folder"
-    )
+def _check_kinds(path: Path, row: dict, kinds: dict[str, str]) -> None:
+    """InputError unless each value of `row` is of the kind that `kinds` names."""
+    for name, kind in kinds.items():
+        value = row[name]
+        if isinstance(value, bool) or not isinstance(value, _TYPES[kind]):
+            raise InputError(
+                f"{path}: {name} must be {kind}, got {reprlib.repr(value)}; the file was edited, "
+                f"run the experiment again in another folder"
+            )
 
 
 def stored_settings(folder: str | Path) -> Settings:

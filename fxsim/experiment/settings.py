@@ -68,8 +68,6 @@ RENAMED = {"pictures": "images"}
 MAX_WIDTH = 64
 KIND = "fxsim settings"
 VERSION = 1
-LAYERS_ERRORS = (TypeError, AttributeError, KeyError, OverflowError, MemoryError)
-"""What values that no layer can have may raise."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +193,8 @@ class Settings:
             return networks.build(self.network, self.width)
         try:
             return spec.from_dict(self.layers)
-        except LAYERS_ERRORS as error:
-            raise InputError(f"[layers] does not describe a network: {error}") from None
+        except InputError as error:
+            raise InputError(f"[layers]: {error}") from None
 
     def check_given(self, given: dict, place: str | Path) -> None:
         """InputError where `given` settings are others than these, which are those of `place`."""
@@ -263,7 +261,7 @@ _TYPES = {
     "tuple[int, ...] | None": tuple,
     "tuple[str, ...]": tuple,
 }
-_KINDS = {field.name: _TYPES[field.type] for field in dataclasses.fields(Settings)}
+_KINDS = {field.name: _TYPES[str(field.type)] for field in dataclasses.fields(Settings)}
 _NOUN = {
     int: "an integer",
     float: "a number",

@@ -41,7 +41,7 @@ from fxsim.nn.spec import Network, to_dict
 from fxsim.train import checkpoint, designs
 from fxsim.train.checkpoint import Cadence, Checkpoint
 from fxsim.train.learners import FixedLearner
-from fxsim.train.loop import Epoch, Position
+from fxsim.train.loop import Epoch, Position, train
 from fxsim.train.measured import measured
 
 SETTINGS_FILE = "experiment.json"
@@ -140,14 +140,21 @@ class Experiment:
     def reopen(
         cls, folder: str | Path, observer: Observer | None = None, command: str = ""
     ) -> Experiment:
-        """The experiment whose float run was written into `folder`."""
+        """The experiment whose float run was written into `folder`.
+
+        Raises:
+            InputError: there is none, or the results in the folder are of other settings or images.
+        """
         path = Path(folder) / SETTINGS_FILE
         if not path.exists():
             raise InputError(
                 f"{folder} holds no float run (no {SETTINGS_FILE}); "
                 f"run `fxsim train --out {folder}` first"
             )
-        return cls(Settings.load(path), folder, observer, command)
+        experiment = cls(Settings.load(path), folder, observer, command)
+        if experiment.path(results.FILE).exists():
+            experiment.open_results()
+        return experiment
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -299,7 +306,7 @@ class Experiment:
         )
 
     def _measured(self, training: Training, learner: FixedLearner) -> dict:
-        if not training.measured:
+        if not training.measured or training.assignment is None:
             return {}
         return measured(
             self.setup.fixed_learner(training.assignment, training.design),
@@ -349,7 +356,7 @@ class Experiment:
             saved.keep(learner, position)
 
         try:
-            self.setup.train(learner, position, keep, self.observer.step)
+            train(learner, self.setup.plan, position, keep, self.observer.step)
         except KeyboardInterrupt:
             saved.write(learner, position)
             raise

@@ -100,7 +100,7 @@ def sensitivity(settings: Settings, designs: Iterable[dict]) -> list[dict]:
 def _feasible(experiment: Experiment, assignment: PrecisionAssignment | None) -> Iterator[Training]:
     """The planned trainings with their formats; a note for one that has none."""
     for name, design, bits, only in planned(experiment.settings):
-        if design not in FIXED:
+        if design not in FIXED or assignment is None:
             yield Training(name, design)
             continue
         try:
@@ -117,16 +117,18 @@ def _side_by_side(
     results = experiment.open_results()
     common = experiment.settings, experiment.folder, experiment.resume, experiment.cadence
     finished = [experiment.done(training) for training in trainings]
-    futures = [
-        None if done else executor.submit(train_aside, training, *common)
+    futures = {
+        training.name: executor.submit(train_aside, training, *common)
         for training, done in zip(trainings, finished)
-    ]
-    for training, done, future in zip(trainings, finished, futures):
-        if not done:
-            outcome = future.result()
-            experiment.observer.begin(training.name, experiment.settings)
-            experiment.finish(outcome, results)
-        yield done or outcome
+        if done is None
+    }
+    for training, done in zip(trainings, finished):
+        if done is not None:
+            yield done
+            continue
+        outcome = futures[training.name].result()
+        experiment.observer.begin(training.name, experiment.settings)
+        yield experiment.finish(outcome, results)
 
 
 def train_aside(
@@ -176,5 +178,7 @@ def _begin_worker(threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)

@@ -7,7 +7,6 @@ training.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +21,7 @@ from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Network
 from fxsim.train import checkpoint, designs
 from fxsim.train.learners import FixedLearner, FloatLearner, check_dataset
-from fxsim.train.loop import Epoch, Position, Step, check_batch, steps, train
+from fxsim.train.loop import TrainingPlan
 
 
 def training_images(settings: Settings) -> Dataset:
@@ -72,23 +71,32 @@ class TrainingSetup:
 
         Example:
             >>> setup = TrainingSetup.of(Settings.make(quick=True))
-            >>> setup.steps_per_epoch, setup.step_count
+            >>> setup.plan.steps_per_epoch, setup.step_count
             (16, 48)
         """
         network = settings.build_network()
         dataset = training_images(settings)
         check_dataset(dataset, network)
-        check_batch(dataset, settings.batch)
-        return cls(settings, network, dataset)
+        setup = cls(settings, network, dataset)
+        _ = setup.plan  # refuses a batch that is larger than the training set
+        return setup
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.dataset.train_labels) // self.settings.batch
+    @cached_property
+    def plan(self) -> TrainingPlan:
+        """The order of the images and the learning rates."""
+        settings = self.settings
+        return TrainingPlan(
+            self.dataset,
+            settings.schedule(),
+            settings.batch,
+            settings.seed,
+            settings.augmentation(),
+        )
 
     @property
     def step_count(self) -> int:
         """Steps of the whole training."""
-        return self.steps_per_epoch * self.settings.epochs
+        return self.plan.steps_per_epoch * self.settings.epochs
 
     @cached_property
     def images_sha256(self) -> str:
@@ -136,36 +144,4 @@ class TrainingSetup:
             self.settings.seed,
             assignment,
             self.settings.optimizer(),
-        )
-
-    def train(
-        self,
-        learner: FloatLearner | FixedLearner,
-        position: Position | None = None,
-        keep: Callable[[Position], None] | None = None,
-        report: Callable[[int, int, int, float], None] | None = None,
-    ) -> list[Epoch]:
-        """Train `learner` to the end; position, keep, report: as for train.loop.train."""
-        settings = self.settings
-        return train(
-            learner,
-            self.dataset,
-            settings.schedule(),
-            settings.batch,
-            settings.seed,
-            report,
-            settings.augmentation(),
-            position,
-            keep,
-        )
-
-    def steps(self) -> Iterator[Step]:
-        """What each step of the training is given, from the first step to the last."""
-        settings = self.settings
-        return steps(
-            self.dataset,
-            settings.schedule(),
-            settings.batch,
-            settings.seed,
-            settings.augmentation(),
         )

@@ -51,7 +51,7 @@ def updates(
     rounding: str,
     words: np.ndarray | None = None,
 ) -> np.ndarray:
-    """u = round(rate * grads) in accumulator steps (int64), as kernels/update.py defines it."""
+    """u = round(rate * grads) in accumulator steps (int64), as fxsim.ops.sgd_update defines it."""
     left, right = update_shifts(format, rate, accumulators)
     return rounded(grads.astype(np.int64) * rate.mantissa << left, right, rounding, words)
 

@@ -60,8 +60,9 @@ class Report:
             f"(number {first.position} of {self.all_tensors} in data-flow order; "
             f"{first.entry.format})",
             *first.difference.text(first.entry.format, first.entry.axes).splitlines(),
-            *self._explained(),
         ]
+        if self.explanation is not None:
+            lines += self.explanation.text("all codes of the tensor").splitlines()
         if others:
             lines.append(
                 f"{_count(len(others), 'more file')} of the {self.tensors} tensors compared "
@@ -72,25 +73,6 @@ class Report:
                 for other in others
             ]
         return "\n".join(lines)
-
-    def _explained(self) -> list[str]:
-        if self.explanation is None:
-            return []
-        changes = self.explanation.changes
-        note = self.explanation.note
-        tried = f"of {self.explanation.tried} tried"
-        if not changes:
-            rest = f" ({note})" if note else "; more than one thing differs, or another"
-            return [f"no single change of semantics {tried} gives these codes{rest}"]
-        which = (
-            "this change of semantics"
-            if len(changes) == 1
-            else f"any one of {len(changes)} changes of semantics"
-        )
-        return [
-            f"all codes of the tensor are explained by {which} ({tried}):",
-            *(f"  {text}" for text in changes),
-        ]
 
 
 def check(vectors: str | Path, dump: str | Path, tensors: Iterable[str] | None = None) -> Report:

@@ -14,6 +14,7 @@ import numpy as np
 
 from fxsim.errors import InputError, choice
 from fxsim.files import make_folder, write_atomically
+from fxsim.formats import Format
 from fxsim.golden.capture import GoldenStep
 from fxsim.golden.header import to_header
 from fxsim.golden.manifest import FILE, Entry, File, Manifest
@@ -114,15 +115,22 @@ def _decode_npy(data: bytes, entry: Entry, where: str) -> np.ndarray:
         raise InputError(f"{where} holds {codes.dtype}; dump integer codes, not real values")
     if codes.shape != entry.shape:
         raise InputError(f"{where} has shape {codes.shape}, the manifest says {entry.shape}")
-    if codes.size and not (
-        format.min_code <= int(codes.min()) and int(codes.max()) <= format.max_code
-    ):
+    if not _inside(codes, format):
+        hint = ""
+        if codes.dtype.itemsize > 1 and _inside(codes.byteswap(), format):
+            hint = "; with the bytes of every code in the other order (endianness) all are inside"
         raise InputError(
             f"{where} holds codes in [{codes.min()}, {codes.max()}], outside the {format.bits} "
-            f"bits of "
-            f"the format, [{format.min_code}, {format.max_code}]"
+            f"bits of the format, [{format.min_code}, {format.max_code}]{hint}"
         )
     return codes.astype(format.dtype)
+
+
+def _inside(codes: np.ndarray, format: Format) -> bool:
+    """Whether every code is one of the format."""
+    if not codes.size:
+        return True
+    return format.min_code <= int(codes.min()) and int(codes.max()) <= format.max_code
 
 
 class Vectors:

@@ -36,7 +36,7 @@ RANDOM_WORDS = "_random_words"
 """Ends the name of the tensor of random words that rounded a tensor of the name before it."""
 
 ROLES = ("input", "result")
-ACCUMULATION = ("exact", "wrap", "saturate", "saturate_end", "model")
+ACCUMULATION = ("exact", "model")
 ENCODING = {
     "mem": "one code per line: two's complement of `bits` bits as ceil(bits/4) hexadecimal digits, "
     "most significant "
@@ -56,9 +56,8 @@ class Accumulator:
     """The accumulator of the sums that a tensor is made from.
 
     bits: its signed width at the products' step (the bias included, where there is one).  overflow:
-    'exact' (bits are enough), 'wrap', 'saturate' (after every addition), 'saturate_end' (once, at
-    the end), or 'model' where `model` says it all.  terms: additions.  order: of the terms, slowest
-    first; it matters where partial sums overflow."""
+    'exact' (bits are enough), or 'model' where `model` says it all.  terms: additions.  order: of
+    the terms, slowest first; it matters where partial sums overflow."""
 
     bits: int
     terms: int
@@ -66,7 +65,7 @@ class Accumulator:
     overflow: str = "exact"
     model: Model | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "accumulator")
         choice("accumulator overflow", self.overflow, ACCUMULATION)
         for name in ("bits", "terms"):
@@ -105,7 +104,7 @@ class File:
     name: str
     sha256: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "file")
         _check_plain("file name", self.name)
         if not _SHA256.fullmatch(self.sha256):
@@ -145,7 +144,7 @@ class Entry:
     counts: Counts | None = None
     files: Mapping[FileKind, File] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "tensor")
         _check_plain("tensor", self.name)
         choice("role", self.role, ROLES)
@@ -198,7 +197,7 @@ class Manifest:
     versions: Mapping[str, str | None]
     fingerprints: Mapping[Literal["before", "after"], str]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "manifest")
         for name, least in (("step", 0), ("seed", 0), ("batch", 1)):
             _at_least(f"manifest {name}", getattr(self, name), least)

@@ -29,13 +29,13 @@ MAX_SUM_BITS = 62
 
 @dataclass(frozen=True)
 class Optimizer:
-    """mu, lambda and the width of velocities; 0 and 0 for plain SGD.
+    """mu, lambda and the width of velocities; 0 and 0 for plain SGD, which has no velocities.
 
     Both executors take the nearest mu and lambda that a 16-bit mantissa holds.
 
     Raises:
         TypeError: a field has a value of another type.
-        InputError: a value outside its range, or velocity_bits where there are no velocities.
+        InputError: a value outside its range.
     """
 
     momentum: float = 0.0
@@ -50,11 +50,6 @@ class Optimizer:
             raise InputError(f"weight_decay must be from 0 to below 1, got {self.weight_decay}")
         if not 2 <= self.velocity_bits <= 32:
             raise InputError(f"velocity_bits must be 2 to 32, got {shown(self.velocity_bits)}")
-        if not self and self.velocity_bits != type(self).velocity_bits:
-            raise InputError(
-                f"velocity_bits {self.velocity_bits}: there are no velocities without momentum or "
-                f"weight_decay; leave velocity_bits out"
-            )
 
     def __bool__(self) -> bool:
         return bool(self.momentum or self.weight_decay)

@@ -310,11 +310,12 @@ def from_dict(table: object) -> Network:
         10
     """
     keys = ("name", "input_shape", "layer")
-    table = check_keys("network", table, keys, keys[1:])
-    rows = table["layer"]
+    table = check_keys("network", table, keys)
+    rows = table.get("layer", [])
     if not isinstance(rows, (list, tuple)):
         raise InputError(f"network: layer must be a list of tables, got {shown(rows)}")
     layers = [_layer_from_dict(row, f"layer {index}") for index, row in enumerate(rows)]
+    check_keys("network", table, keys, keys[1:])
     return construct(
         Network, "network", table.get("name", "custom"), table["input_shape"], tuple(layers)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from fxsim.formats import Format
 from fxsim.kernels import memory
 from fxsim.kernels.elementwise import pool
 from fxsim.quantizer import Quantizer
-from fxsim.tensor import Tensor, operation
+from fxsim.tensor import Tensor, operation, shape_after
 
 MAX_SUM_BITS = 62
 """Widest exact sum: one more addition, or the carry of a rounding, still fits int64."""
@@ -130,9 +131,14 @@ class Exact(ABC):
     def __neg__(self) -> Exact:
         return operation("negative")(self)
 
-    def reshape(self, *shape: int) -> Exact:
-        """The same values in another shape, row-major."""
-        return Sums(self.sums().reshape(*shape), self.format, self.overflows)
+    def reshape(self, *shape: Any) -> Exact:
+        """The same values in another shape, row-major; one size may be -1.
+
+        Raises:
+            InputError: for a shape of another size.
+        """
+        whole = shape_after(self.shape, shape)
+        return Sums(self.sums().reshape(whole), self.format, self.overflows)
 
     def __repr__(self) -> str:
         return f"<exact result of shape {self.shape} in {self.format}>"

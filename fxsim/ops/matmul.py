@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from fxsim.errors import InputError
 from fxsim.formats import Format
 from fxsim.ops.checks import of_shape, tensor_of
 from fxsim.ops.exact import Exact
-from fxsim.ops.products import Forward, Geometry
-from fxsim.tensor import Tensor
+from fxsim.ops.products import Forward, Geometry, ProductSum
+from fxsim.tensor import Tensor, shape_after
 
 
 @lru_cache(maxsize=1024)
@@ -143,7 +144,10 @@ def _linear(
             f"{name} must have shape ({x.shape[-1]}, O) for inputs {x.shape}, got {weight.shape}"
             f"{hint}"
         )
-    check_product(bias, outputs, accumulator)
+    check_bias(bias, outputs)
+    check_accumulator(
+        "linear" if name == "weight" else "matmul", accumulator, bias is not None, False
+    )
     geometry = Geometry(1, 1, inputs, outputs)
     product = forward(
         x.format,
@@ -161,35 +165,51 @@ def _linear(
     return Shaped(sums, (*x.shape[:-1], outputs))
 
 
-def check_product(bias: Tensor | None, outputs: int, accumulator: Accumulator | None) -> None:
-    """TypeError or InputError unless bias and accumulator fit a product with so many outputs."""
+def check_bias(bias: Tensor | None, outputs: int) -> None:
+    """TypeError or InputError unless there is no bias, or one of each output."""
     if bias is not None:
         hint = "; give each output a bias of its own"
         of_shape("bias", tensor_of("bias", bias), (outputs,), hint)
-    if accumulator is not None and not isinstance(accumulator, Accumulator):
+
+
+def check_accumulator(
+    operation: str, accumulator: Accumulator | None, has_bias: bool, has_channels: bool
+) -> None:
+    """TypeError or InputError unless the operation honours every field of the accumulator."""
+    if accumulator is None:
+        return
+    if not isinstance(accumulator, Accumulator):
         raise TypeError(
             f"accumulator must be a fxsim.Accumulator, got {type(accumulator).__name__}"
         )
+    accumulator.check_used(operation, has_bias=has_bias, has_channels=has_channels)
+
+
+def product_of(exact: Exact) -> ProductSum | None:
+    """The products and sums behind an exact result, None where it is no product."""
+    while isinstance(exact, Shaped):
+        exact = exact.whole
+    return exact if isinstance(exact, ProductSum) else None
 
 
 class Shaped(Exact):
     """An exact result in another shape, still rounded by the kernel that computes it."""
 
     def __init__(self, exact: Exact, shape: tuple[int, ...]):
-        self._exact = exact
+        self.whole = exact
         self.shape = shape
         self.format = exact.format
 
     @property
     def overflows(self):  # type: ignore[no-untyped-def, override]
-        return self._exact.overflows
+        return self.whole.overflows
 
     def sums(self) -> np.ndarray:
-        return self._exact.sums().reshape(self.shape)
+        return self.whole.sums().reshape(self.shape)
 
     def rounded(self, quantizer, relu):  # type: ignore[no-untyped-def]
-        codes, mask = self._exact.rounded(quantizer, relu)
+        codes, mask = self.whole.rounded(quantizer, relu)
         return codes.reshape(self.shape), None if mask is None else mask.reshape(self.shape)
 
-    def reshape(self, *shape: int) -> Exact:
-        return Shaped(self._exact, shape)
+    def reshape(self, *shape: Any) -> Exact:
+        return Shaped(self.whole, shape_after(self.shape, shape))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +104,7 @@ class Product:
         geometry: the shapes.
         plan: instruction path, proof, terms of a sum and the accumulator that they need.
         accumulator: how the sums are held; None for exactly.  Its step is given as bits to drop.
+        product_exp: a product of two codes has the step 2**product_exp.
         step_exp: the sums have the step 2**step_exp.
         format: of the sums, a bias included.
     """
@@ -122,13 +123,17 @@ class Product:
         self.right = operand(right)
         self.geometry = geometry
         self.path = path
-        product_exp = left.step_exp + right.step_exp
-        self.accumulator = accumulator.resolved(product_exp) if accumulator else None
-        self.step_exp = product_exp + (self.accumulator.drop if self.accumulator else 0)
+        self.product_exp = left.step_exp + right.step_exp
+        self.accumulator = accumulator.resolved(self.product_exp) if accumulator else None
+        self.step_exp = self.product_exp + (self.accumulator.drop if self.accumulator else 0)
 
     @property
     def operands(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of the two operands, for one image."""
+        raise NotImplementedError
+
+    def __call__(self, *codes: Any, **named: Any) -> ProductSum:
+        """The sums of codes of storage types."""
         raise NotImplementedError
 
     def check_shapes(self, left: tuple[int, ...], right: tuple[int, ...]) -> None:
@@ -217,6 +222,25 @@ class ProductSum(Exact):
     def lowered(self) -> Lowered:
         """The same product as a matrix product with its terms in order."""
         raise NotImplementedError
+
+    @property
+    def operands(self) -> dict[str, np.ndarray]:
+        """The codes of the operands by their names, a bias only where there is one."""
+        raise NotImplementedError
+
+    @property
+    def operand_formats(self) -> dict[str, Operand | Format]:
+        """Name -> what has the bits and the sign of an operand."""
+        return dict(zip(self.operands, (self.product.left, self.product.right)))
+
+    @property
+    def bias(self) -> Bias:
+        """The bias; it holds no codes where there is none."""
+        return Bias()
+
+    def with_operands(self, codes: Mapping[str, np.ndarray]) -> ProductSum:
+        """The same product of other codes, by the names of the operands that change."""
+        return self.product(**(self.operands | dict(codes)))
 
     def held(self, plan: Plan, bias: Bias | None = None) -> np.ndarray:
         """The sums in the accumulator."""
@@ -347,6 +371,20 @@ class ForwardSum(ProductSum):
         if self.ample:
             return self._with_bias(self.exact_sums())
         return self.held(self.product.plan, self.product.bias_of(self._bias))
+
+    @property
+    def operands(self) -> dict[str, np.ndarray]:
+        codes = {"x": self._x, "weight": self._weight}
+        return codes if self._bias is None else codes | {"bias": self._bias}
+
+    @property
+    def operand_formats(self) -> dict[str, Operand | Format]:
+        formats = super().operand_formats
+        return formats if self._bias is None else formats | {"bias": present(self.product.bias)}
+
+    @property
+    def bias(self) -> Bias:
+        return self.product.bias_of(self._bias)
 
     def _with_bias(self, sums: np.ndarray) -> np.ndarray:
         sums <<= self.product._sum_shift
@@ -481,6 +519,10 @@ class InputGradSum(ProductSum):
             self._grad, self._weight, self.shape, geometry.stride, geometry.padding
         )
 
+    @property
+    def operands(self) -> dict[str, np.ndarray]:
+        return {"grad": self._grad, "weight": self._weight}
+
     def sums(self) -> np.ndarray:
         return self.exact_sums() if self.ample else self.held(self.product.plan)
 
@@ -582,6 +624,10 @@ class WeightGradSum(ProductSum):
             geometry.stride,
             geometry.padding,
         )
+
+    @property
+    def operands(self) -> dict[str, np.ndarray]:
+        return {"x": self._x, "grad": self._grad}
 
     def sums(self) -> np.ndarray:
         return self.exact_sums() if self.ample else self.held(self.product.plan_of(len(self._x)))

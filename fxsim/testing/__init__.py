@@ -1,11 +1,40 @@
-"""For tests of one's own hardware or kernels: a comparison bit by bit, and Hypothesis strategies.
+"""For tests of one's own hardware or kernels.
 
-`assert_bit_exact` needs nothing but NumPy, so that a cocotb scoreboard can call it; the strategies
-need Hypothesis."""
+A comparison bit by bit, the search for the change of semantics that explains a difference,
+Hypothesis strategies, and the two laws that every operation keeps.  `assert_bit_exact` and
+`explain` need no Hypothesis, so that a cocotb scoreboard can call them; the others do.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fxsim.testing.comparison import assert_bit_exact
+from fxsim.testing.explanation import explain
+
+if TYPE_CHECKING:
+    from fxsim.testing.operations import (
+        Convolution,
+        DotProduct,
+        MatMul,
+        accumulators,
+        check_adjointness,
+        check_rounding_law,
+        convolutions,
+        dot_products,
+        matmuls,
+        quantizers,
+    )
+    from fxsim.testing.strategies import (
+        assignments,
+        batches,
+        formats,
+        networks,
+        networks_with_assignments,
+        shapes,
+        tensors,
+    )
 
 _STRATEGIES = (
     "assignments",
@@ -16,22 +45,55 @@ _STRATEGIES = (
     "shapes",
     "tensors",
 )
+_OPERATIONS = (
+    "Convolution",
+    "DotProduct",
+    "MatMul",
+    "accumulators",
+    "check_adjointness",
+    "check_rounding_law",
+    "convolutions",
+    "dot_products",
+    "matmuls",
+    "quantizers",
+)
+_HOME = dict.fromkeys(_STRATEGIES, "strategies") | dict.fromkeys(_OPERATIONS, "operations")
 
-__all__ = ["assert_bit_exact", *_STRATEGIES]
+__all__ = [
+    "Convolution",
+    "DotProduct",
+    "MatMul",
+    "accumulators",
+    "assert_bit_exact",
+    "assignments",
+    "batches",
+    "check_adjointness",
+    "check_rounding_law",
+    "convolutions",
+    "dot_products",
+    "explain",
+    "formats",
+    "matmuls",
+    "networks",
+    "networks_with_assignments",
+    "quantizers",
+    "shapes",
+    "tensors",
+]
 
 
-def __getattr__(name: str):
-    if name not in _STRATEGIES:
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
         raise AttributeError(f"module 'fxsim.testing' has no attribute {name!r}")
     try:
-        from fxsim.testing import strategies
+        module = importlib.import_module(f"fxsim.testing.{_HOME[name]}")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"fxsim.testing.{name} needs Hypothesis; python -m pip install hypothesis",
             name=error.name,
         ) from None
-    return getattr(strategies, name)
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_STRATEGIES})
+    return sorted({*globals(), *_HOME})

@@ -2,20 +2,58 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from fxsim.golden.difference import Difference
 from fxsim.tensor import Tensor
 
+if TYPE_CHECKING:
+    from fxsim.formats import Format
+    from fxsim.ops.exact import Exact
+    from fxsim.quantizer import Quantizer
 
-def assert_bit_exact(got, wanted, what: str = "") -> None:
+
+def assert_bit_exact(
+    got: Any,
+    wanted: Any,
+    what: str = "",
+    explain: tuple[Exact | Tensor, Format | Quantizer] | None = None,
+) -> None:
     """AssertionError unless `got` and `wanted` are equal in format, shape and every code.
 
-    got, wanted: Tensors, or integers in nested lists or arrays (of any integer type).  Formats are
-    compared where both are Tensors.  what: name of the thing compared, for the message, which tells
-    the first difference with its index, in codes and, with a format, in real values; how many codes
-    differ; and by how much. Raises TypeError for anything that is no integer.
+    The message reports the first difference with its index, in codes and, with a format, in real
+    values; how many codes differ; and by how much.
+
+    Args:
+        got: a Tensor, or integers in nested lists or arrays (of any integer type).
+        wanted: likewise.  Formats are compared where both are Tensors.
+        what: name of the thing compared, for the message.
+        explain: (exact, quantizer) that `wanted` comes from: the message then also has the changes
+            of semantics that give `got` (see fxsim.testing.explain).
+
+    Raises:
+        AssertionError: where they differ.
+        TypeError: for anything that is no integer, or no such pair.
+
+    Example:
+        >>> from fxsim import Format, Tensor, ops
+        >>> from fxsim.testing import assert_bit_exact
+        >>> a = Tensor([100, -90, 81], Format(8, 0))
+        >>> total = ops.add(a, a)
+        >>> assert_bit_exact([100, -90, 81], total.to(Format(8, 1)))
+        >>> assert_bit_exact(
+        ...     [50, -45, 40], total.to(Format(8, 2)), "adder", explain=(total, Format(8, 2))
+        ... )
+        Traceback (most recent call last):
+        AssertionError: adder: first at index (2): got 40 (0x28, 1.25), wanted 41 (0x29, 1.28125)
+        1 of 3 codes differ (33.3 %); got - wanted in codes: -1 (1x)
+        all codes are explained by any one of 5 changes of semantics (of 30 tried):
+        ...
     """
+    exact, quantizer = _pair(explain)
     name = f"{what}: " if what else ""
     formats = [value.format for value in (got, wanted) if isinstance(value, Tensor)]
     got_codes = _codes("got", got)
@@ -28,10 +66,24 @@ def assert_bit_exact(got, wanted, what: str = "") -> None:
         )
     difference = Difference.between(got_codes, wanted_codes)
     if difference:
-        raise AssertionError(f"{name}{difference.text(formats[-1] if formats else None)}")
+        lines = [f"{name}{difference.text(formats[-1] if formats else None)}"]
+        if exact is not None:
+            # The search stands on all of fxsim.ops, which a comparison alone does not need.
+            explanation = importlib.import_module("fxsim.testing.explanation").explanation
+            lines.append(explanation(got, exact, quantizer).text("all codes"))
+        raise AssertionError("\n".join(lines))
 
 
-def _codes(argument: str, value) -> np.ndarray:
+def _pair(explain: Any) -> tuple[Any, Any]:
+    """(exact, quantizer), or (None, None)."""
+    if explain is None:
+        return None, None
+    if not isinstance(explain, tuple) or len(explain) != 2:
+        raise TypeError(f"explain must be a pair (exact, quantizer), got {explain!r}")
+    return explain
+
+
+def _codes(argument: str, value: Any) -> np.ndarray:
     codes = value.codes if isinstance(value, Tensor) else np.asarray(value)
     if codes.dtype == object and all(
         isinstance(code, (int, np.integer)) for code in codes.reshape(-1)

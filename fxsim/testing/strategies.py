@@ -19,6 +19,7 @@ from fxsim.nn.precision import (
 )
 from fxsim.nn.spec import Conv, Dense, Layer, Network, Pool
 from fxsim.tensor import Tensor
+from fxsim.testing.warming import warm_requantize
 
 
 def formats(
@@ -70,15 +71,37 @@ def codes(format: Format) -> st.SearchStrategy[int]:
     return st.sampled_from(edge_codes(format)) | st.integers(format.min_code, format.max_code)
 
 
-@st.composite
 def tensors(
-    draw,
     format: Format | st.SearchStrategy[Format] | None = None,
     shape: tuple[int, ...] | st.SearchStrategy[tuple[int, ...]] | None = None,
-) -> Tensor:
+) -> st.SearchStrategy[Tensor]:
     """Tensors of a format and shape, each given or drawn (from `formats()` and `shapes()` where
     left out).
+
+    The kernels of `fxsim.requantize` are compiled when the strategy is built.
+
+    Example:
+        >>> from hypothesis import given, settings
+        >>> from fxsim import Format, requantize
+        >>> from fxsim.testing import assert_bit_exact, tensors
+        >>> @settings(max_examples=20, database=None)
+        ... @given(tensors(Format(8, 0), (3,)))
+        ... def test_shift(wide):
+        ...     got = [int(code) >> 4 for code in wide.codes]
+        ...     assert_bit_exact(got, requantize(wide, Format(4, 0), "floor"))
+        >>> test_shift()
     """
+    warm_requantize(format if isinstance(format, Format) else None)
+    return drawn_tensors(format, shape)
+
+
+@st.composite
+def drawn_tensors(
+    draw,
+    format: Format | st.SearchStrategy[Format] | None,
+    shape: tuple[int, ...] | st.SearchStrategy[tuple[int, ...]] | None,
+) -> Tensor:
+    """As `tensors`, but nothing is compiled."""
     format = draw(format) if isinstance(format, st.SearchStrategy) else format or draw(formats())
     shape = (
         draw(shape)
@@ -188,7 +211,10 @@ def _layer_precisions(draw, max_bits: int) -> LayerPrecision:
 def networks_with_assignments(
     draw, max_bits: int = 10, modes: bool = True, **sizes
 ) -> tuple[Network, PrecisionAssignment]:
-    """(network, assignment) pairs; arguments as for `assignments` and `networks`."""
+    """(network, assignment) pairs; arguments as for `assignments` and `networks`.
+
+    A test that trains them compiles many kernels: give it `settings(deadline=None)`.
+    """
     network = draw(networks(**sizes))
     return network, draw(assignments(network, max_bits, modes))
 
@@ -203,7 +229,9 @@ def batches(
     """
     samples = draw(st.integers(1, max_samples))
     images = draw(
-        tensors(assignment.layers[network.names[0]].activations, (samples, *network.input_shape))
+        drawn_tensors(
+            assignment.layers[network.names[0]].activations, (samples, *network.input_shape)
+        )
     )
     labels = draw(
         numpy_strategies.arrays(np.int64, samples, elements=st.integers(0, network.classes - 1))

@@ -114,7 +114,7 @@ class Checkpoint:
         return self.path.replace(self.path.with_suffix(OLD)) if self.path.exists() else None
 
 
-def path_of(folder: Path, design: str) -> Path:
+def path_of(folder: str | Path, design: str) -> Path:
     """The checkpoint file of `design`.
 
     Characters that are not safe in a file name are escaped with %.

@@ -118,13 +118,17 @@ class FixedLearner:
             if name.partition(".")[0] not in ("counts", "stopped", "overflows")
         }
         self.network.load_state(own)
-        self.counts = {
-            tuple(name.split(".")): Counts(*array.tolist()) for name, array in counts.items()
-        }
+        self.counts = {_layer_and(name): Counts(*array.tolist()) for name, array in counts.items()}
         self.stopped = {layer: array.item() for layer, array in stopped.items()}
         self.overflows = {
-            tuple(name.split(".")): Overflows(*array.tolist()) for name, array in overflows.items()
+            _layer_and(name): Overflows(*array.tolist()) for name, array in overflows.items()
         }
+
+
+def _layer_and(name: str) -> tuple[str, str]:
+    """(layer, tensor or kind) of 'layer.tensor'."""
+    layer, _, other = name.rpartition(".")
+    return layer, other
 
 
 def _below(prefix: str, arrays: Arrays) -> Arrays:

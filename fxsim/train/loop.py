@@ -61,48 +61,102 @@ class Position:
         self.epoch_seconds = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What one training step is given: its number (from 0), its batch and its learning rate."""
+
+    number: int
+    pixels: np.ndarray
+    labels: np.ndarray
+    rate: LearningRate
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPlan:
+    """Which images a training sees, in which order, at which learning rates.
+
+    Args:
+        dataset: the images.
+        schedule: epochs and learning rates.
+        batch: images of a step; what is left of an epoch is dropped.
+        seed: key of the order of images, Stream(seed, epoch, 'order'), and of their augmentation.
+        augmentation: flips and crops of the training images.
+
+    Raises:
+        InputError: there are too few images for a step.
+    """
+
+    dataset: Dataset
+    schedule: Schedule
+    batch: int
+    seed: int
+    augmentation: Augmentation = NO_AUGMENTATION
+
+    def __post_init__(self):
+        size = len(self.dataset.train_labels)
+        if not 1 <= self.batch <= size:
+            raise InputError(
+                f"batch must be 1 to {size}, the number of training images, got {self.batch}"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.dataset.train_labels) // self.batch
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(pixels, labels) of the steps of an epoch, from step `start`."""
+        images = self.dataset.train_images
+        labels = self.dataset.train_labels
+        order = Stream(self.seed, epoch, "order").permutation(len(labels))
+        words = self.augmentation.words(self.seed, epoch, len(order))
+        for index in range(start, self.steps_per_epoch):
+            chosen = order[index * self.batch : (index + 1) * self.batch]
+            yield self.augmentation.apply(images[chosen], words[chosen]), labels[chosen]
+
+    def steps(self) -> Iterator[Step]:
+        """Every step of the training, in order."""
+        for epoch in range(self.schedule.epochs):
+            rate = self.schedule.rate(epoch)
+            first = epoch * self.steps_per_epoch
+            for number, (pixels, labels) in enumerate(self.batches(epoch), first):
+                yield Step(number, pixels, labels, rate)
+
+
 def train(
     learner,
-    dataset: Dataset,
-    schedule: Schedule,
-    batch: int,
-    seed: int,
-    report: Callable[[int, int, int, float], None] | None = None,
-    augmentation: Augmentation = NO_AUGMENTATION,
+    plan: TrainingPlan,
     position: Position | None = None,
     keep: Callable[[Position], None] | None = None,
+    report: Callable[[int, int, int, float], None] | None = None,
 ) -> list[Epoch]:
-    """Train for all epochs of the schedule; returns one Epoch for each.
+    """Train for all epochs of the plan.
 
-    learner: FloatLearner or FixedLearner.  batch: images of a step; what is left of an epoch is
-    dropped. seed: key of the order of images, Stream(seed, epoch, 'order'), and of their
-    augmentation. report(epoch, step, steps, mean loss so far) is called after every step. position:
-    where to go on, with a learner that was there; it moves along.  Learner and position belong
-    together whenever an interrupt ends the training, and whenever keep(position) is called, which
-    is before every report and after every epoch.
+    Args:
+        learner: FloatLearner or FixedLearner.
+        plan: images, order and learning rates.
+        position: where to go on, with a learner that was there; it moves along.  Learner and
+            position belong together whenever an interrupt ends the training, and whenever `keep`
+            is called.
+        keep: called with the position before every report and after every epoch.
+        report: called with epoch, step, steps and the mean loss so far, after every step.
+
+    Returns:
+        One Epoch for each.
     """
-    check_batch(dataset, batch)
     position = position or Position()
     keep = keep or (lambda position: None)
-    while len(position.epochs) < schedule.epochs:
-        _epoch(learner, dataset, schedule, batch, seed, report, augmentation, position, keep)
+    while len(position.epochs) < plan.schedule.epochs:
+        _epoch(learner, plan, position, keep, report)
     return position.epochs
 
 
-def check_batch(dataset: Dataset, batch: int) -> None:
-    """InputError unless there are images for a step."""
-    size = len(dataset.train_labels)
-    if not 1 <= batch <= size:
-        raise InputError(f"batch must be 1 to {size}, the number of training images, got {batch}")
-
-
-def _epoch(learner, dataset, schedule, batch, seed, report, augmentation, position, keep) -> None:
+def _epoch(learner, plan: TrainingPlan, position: Position, keep, report) -> None:
     """What is left of the epoch under way."""
     epoch = len(position.epochs)
-    steps = len(dataset.train_labels) // batch
+    steps = plan.steps_per_epoch
     clock = _Stopwatch()
-    rate = schedule.rate(epoch)
-    for pixels, labels in batches(dataset, batch, seed, augmentation, epoch, position.step):
+    rate = plan.schedule.rate(epoch)
+    for pixels, labels in plan.batches(epoch, position.step):
         with _uninterrupted():
             loss = learner.step(pixels, labels, rate, epoch * steps + position.step)
             if not math.isfinite(loss):
@@ -114,52 +168,14 @@ def _epoch(learner, dataset, schedule, batch, seed, report, augmentation, positi
         keep(position)
         if report:
             report(epoch, position.step, steps, position.loss_sum / position.step)
-    speed = steps * batch / (position.epoch_seconds + clock.lap())
-    tested = learner.evaluate(dataset.test_images, dataset.test_labels)
+    speed = steps * plan.batch / (position.epoch_seconds + clock.lap())
+    test_loss, test_error = learner.evaluate(plan.dataset.test_images, plan.dataset.test_labels)
+    train_loss = position.loss_sum / steps
     with _uninterrupted():
         position.add_epoch(
-            Epoch(epoch, rate.real, position.loss_sum / steps, *tested, speed), clock.lap()
+            Epoch(epoch, rate.real, train_loss, test_loss, test_error, speed), clock.lap()
         )
     keep(position)
-
-
-def batches(
-    dataset: Dataset, batch: int, seed: int, augmentation: Augmentation, epoch: int, start: int = 0
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(pixels, labels) of the steps of an epoch, from step `start`."""
-    order = Stream(seed, epoch, "order").permutation(len(dataset.train_labels))
-    words = augmentation.words(seed, epoch, len(order))
-    for index in range(start, len(order) // batch):
-        chosen = order[index * batch : (index + 1) * batch]
-        yield (
-            augmentation.apply(dataset.train_images[chosen], words[chosen]),
-            dataset.train_labels[chosen],
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """What one training step is given: its number (from 0), its batch and its learning rate."""
-
-    number: int
-    pixels: np.ndarray
-    labels: np.ndarray
-    rate: LearningRate
-
-
-def steps(
-    dataset: Dataset,
-    schedule: Schedule,
-    batch: int,
-    seed: int,
-    augmentation: Augmentation = NO_AUGMENTATION,
-) -> Iterator[Step]:
-    """Every step of the training that `train` does with these arguments, in order."""
-    per_epoch = len(dataset.train_labels) // batch
-    for epoch in range(schedule.epochs):
-        rate = schedule.rate(epoch)
-        for index, chosen in enumerate(batches(dataset, batch, seed, augmentation, epoch)):
-            yield Step(epoch * per_epoch + index, *chosen, rate)
 
 
 class _Stopwatch:

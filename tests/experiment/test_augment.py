@@ -9,7 +9,7 @@ from fxsim import InputError
 from fxsim.datasets import load
 from fxsim.factors import LearningRate
 from fxsim.train.augment import Augmentation
-from fxsim.train.loop import train
+from fxsim.train.loop import TrainingPlan, train
 from fxsim.train.schedule import Schedule
 
 
@@ -89,7 +89,7 @@ def test_the_loop_augments_training_images_only_and_in_the_same_order():
     shown = {}
     for augmentation in (Augmentation(), Augmentation(True, 2)):
         learner = Recorder()
-        train(learner, dataset, Schedule(1, 0.1), 32, 0, augmentation=augmentation)
+        train(learner, TrainingPlan(dataset, Schedule(1, 0.1), 32, 0, augmentation))
         shown[augmentation] = np.concatenate(learner.batches)
     plain, augmented = shown.values()
     assert plain.shape == augmented.shape

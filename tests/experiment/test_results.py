@@ -59,6 +59,8 @@ def test_what_is_written_is_read_back(folder):
         (lambda data: data["designs"][0].update(train_loss="1"), "train_loss must be a number"),
         (lambda data: data["designs"][0].update(seconds=True), "seconds must be a number"),
         (lambda data: data["designs"][0].update(epochs=[3]), "epochs must be a table"),
+        (lambda data: data.update(mismatch=3), "mismatch must be a table"),
+        (lambda data: data.update(mismatch={"bound": 1}), "'target' is missing"),
         (lambda data: data["designs"][0]["epochs"][0].pop("epoch"), "'epoch' is missing"),
         (lambda data: data["designs"][0]["epochs"][0].update(epoch=None), "epoch must be a number"),
     ],

@@ -18,7 +18,7 @@ from support.cli_cases import ENVIRONMENT
 from fxsim.analysis import criteria, fixed_run, mismatch
 from fxsim.cli import parser as cli
 from fxsim.errors import InputError
-from fxsim.experiment import study, training
+from fxsim.experiment import stages, study
 from fxsim.experiment.settings import Settings
 from fxsim.experiment.stages import Experiment, Observer
 from fxsim.factors import LearningRate
@@ -140,8 +140,8 @@ def test_what_is_finished_is_not_trained_again(folder, tmp_path, monkeypatch):
     (tmp_path / "results.json").write_text(json.dumps(results))
     trained = []
     monkeypatch.setattr(
-        "fxsim.experiment.training.train",
-        lambda learner, *rest, train=training.train: (
+        "fxsim.experiment.stages.train",
+        lambda learner, *rest, train=stages.train: (
             trained.append(type(learner.network).__name__) or train(learner, *rest)
         ),
     )

@@ -22,6 +22,7 @@ from fxsim.experiment.training import TrainingSetup, training_images
 from fxsim.files import write_arrays
 from fxsim.golden.manifest import Manifest
 from fxsim.nn.precision import PrecisionAssignment
+from fxsim.train.loop import train
 
 ROOT = Path(fxsim.__file__).parent
 SMALL = ("--width", "0.25", "--perturb", "none")
@@ -139,7 +140,7 @@ def test_other_images_are_not_trained_on_in_the_folder(run, tmp_path, monkeypatc
     data = digits()
     other = dataclasses.replace(data, test_images=data.test_images[::-1].copy())
     monkeypatch.setattr(training, "load", lambda name, folder: other)
-    for arguments in (["run", "--resume"], ["train", "--perturb", "-1"]):
+    for arguments in (["run", "--resume"], ["train", "--perturb", "-1"], ["analyze"], ["assign"]):
         assert cli.main([*arguments, "--out", str(copy)]) == 2
         assert "results on other images (sha256: " in capsys.readouterr().err.splitlines()[-1]
 
@@ -210,9 +211,9 @@ def test_a_replay_goes_through_the_steps_of_the_training(run):
     seen = []
     step = learner.step
     learner.step = lambda *batch: seen.append(batch) or step(*batch)
-    setup.train(learner)
+    train(learner, setup.plan)
     assert len(seen) == steps == setup.step_count
-    for (pixels, labels, rate, number), each in zip(seen, setup.steps(), strict=True):
+    for (pixels, labels, rate, number), each in zip(seen, setup.plan.steps(), strict=True):
         assert np.array_equal(pixels, each.pixels)
         assert np.array_equal(labels, each.labels)
         assert (rate, number) == (each.rate, each.number)
@@ -258,6 +259,7 @@ def test_arrays_of_another_training_are_refused(name, run, tmp_path, capsys):
     copy = Path(shutil.copytree(folder, tmp_path / "run"))
     settings = Settings.load(copy / "experiment.json")
     dataclasses.replace(settings, seed=1).save(copy / "experiment.json")
+    (copy / "results.json").unlink()
     other = {"float.npz": "gradients.npz", "gradients.npz": "float.npz"}[name]
     experiment = Experiment.reopen(copy)
     experiment._write_arrays(other, Experiment.reopen(folder)._read_arrays(other))

@@ -12,7 +12,7 @@ from support.golden_steps import NETWORKS, golden_step
 
 from fxsim.accumulator import Accumulator, parse_accumulators
 from fxsim.golden.explain.recipes import recipe_for
-from fxsim.golden.explain.search import _Comparison, explain
+from fxsim.golden.explain.search import Comparison, explain
 from fxsim.golden.explain.source import Source
 from fxsim.golden.export import Vectors, write_vectors
 from fxsim.golden.manifest import Manifest
@@ -59,7 +59,7 @@ def test_every_tensor_follows_from_the_others_by_the_manifest(vectors, network, 
         golden = made.codes(entry.name)
         if recipe:
             computed += 1
-            assert _Comparison(recipe, golden, golden).holds(recipe.default), entry.name
+            assert Comparison(recipe, golden, golden).holds(recipe.default), entry.name
     assert computed > 20
 
 

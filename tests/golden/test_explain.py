@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import pooling, products
+from oracle import accumulators, pooling, products
 from oracle import rounding as oracle
 from support.golden_steps import NETWORKS, golden_step, precision
 
@@ -20,10 +20,10 @@ from fxsim.experiment.training import TrainingSetup
 from fxsim.factors import LearningRate
 from fxsim.golden.capture import capture
 from fxsim.golden.explain.recipes import recipe_for
-from fxsim.golden.explain.search import _Comparison, explain
+from fxsim.golden.explain.search import Comparison, explain
 from fxsim.golden.explain.source import Source
 from fxsim.golden.export import Vectors, write_vectors
-from fxsim.golden.manifest import RANDOM_WORDS, Accumulator
+from fxsim.golden.manifest import RANDOM_WORDS
 from fxsim.kernels.elementwise import softmax
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
@@ -154,7 +154,7 @@ def test_every_tensor_follows_from_the_others_by_the_manifest(vectors, name, mod
         golden = made.codes(entry.name)
         if recipe:
             computed.add(entry.tensor)
-            assert _Comparison(recipe, golden, golden).holds(recipe.default), entry.name
+            assert Comparison(recipe, golden, golden).holds(recipe.default), entry.name
     given = {"weights", "bias", "labels", "accumulators_before", "bias_accumulators_before"}
     tensors = {
         entry.tensor for entry in made.manifest.tensors if not entry.tensor.endswith(RANDOM_WORDS)
@@ -176,7 +176,7 @@ def test_every_tensor_of_any_network_follows_from_the_others(drawn, data):
         for entry in golden.manifest.tensors:
             recipe = recipe_for(source, entry)
             codes = golden.codes[entry.name]
-            assert not recipe or _Comparison(recipe, codes, codes).holds(recipe.default), entry.name
+            assert not recipe or Comparison(recipe, codes, codes).holds(recipe.default), entry.name
 
 
 @pytest.mark.parametrize("mode", NEAREST + OTHERS)
@@ -287,17 +287,20 @@ def test_a_narrower_accumulator_that_saturates_at_the_end(vectors):
     }
 
 
+HELD = {"overflow": "saturate", "when": "each addition", "order": "sequential"}
+HELD |= {"rounding": "floor", "drop": 0, "tile": 0}
 ORDERS = {
-    "": lambda terms, bias, shape: [*terms, bias],
-    "; terms added in the order: bias first": lambda terms, bias, shape: [bias, *terms],
-    "; terms added in the order: descending": lambda terms, bias, shape: [*terms[::-1], bias],
-    "; terms added in the order: kernel row, kernel column, channel": lambda terms, bias, shape: [
-        *np.reshape(terms, shape).transpose(1, 2, 0).reshape(-1).tolist(),
-        bias,
-    ],
-    "; terms added in tiles of 4": lambda terms, bias, shape: [
-        sum([*terms, bias][at : at + 4]) for at in range(0, len(terms) + 1, 4)
-    ],
+    "": {},
+    "; terms added in the order: bias first": {"bias": "first"},
+    "; terms added in the order: descending": {"turn": lambda terms: terms[::-1]},
+    "; terms added in the order: kernel row, kernel column, channel": {
+        "turn": lambda terms: np.reshape(terms, (2, 3, 3)).transpose(1, 2, 0).reshape(-1).tolist()
+    },
+    "; terms added in an adder tree": {"order": "tree"},
+    "; terms added in tiles of 4": {"order": "tiles", "tile": 4},
+    "; terms added in 2 lanes": {"lanes": 2},
+    "; terms added in 4 lanes": {"lanes": 4},
+    "; terms added in 8 lanes": {"lanes": 8},
 }
 
 
@@ -305,48 +308,14 @@ ORDERS = {
 def test_a_narrower_accumulator_that_saturates_after_every_addition(vectors, order):
     made = vectors()
     bits = made.manifest.entry("c1.preactivations").accumulator.bits
+    model = HELD | {"bits": bits - 7} | ORDERS[order]
+    turn = model.pop("turn", list)
     planted = planted_preactivations(
-        made, lambda terms, bias: oracle_saturating(ORDERS[order](terms, bias, (2, 3, 3)), bits - 7)
+        made, lambda terms, bias: accumulators.accumulate(turn(terms), model, bias)[0]
     )
     assert changes(made, "c1.preactivations", planted) == {
         f"accumulator 7 bits narrower ({bits - 7} instead of {bits}), it saturates after every "
         f"addition{order}"
-    }
-
-
-def oracle_saturating(terms, bits):
-    return products.accumulate(terms, bits, "saturate")[0]
-
-
-def tree(terms, bits):
-    limit = 2 ** (bits - 1)
-    terms = [min(max(term, -limit), limit - 1) for term in terms]
-    while len(terms) > 1:
-        pairs = [terms[i : i + 2] for i in range(0, len(terms), 2)]
-        terms = [min(max(sum(pair), -limit), limit - 1) for pair in pairs]
-    return terms[0]
-
-
-def test_an_adder_tree_instead_of_a_sequential_accumulator(tmp_path):
-    """Vectors whose own accumulator saturates: another order is then a change of its own."""
-    golden = golden_step()
-    exact = Vectors(tmp_path / "exact")
-    write_vectors(golden, exact.folder, ("npy",))
-    entry = exact.manifest.entry("c1.preactivations")
-    bits = entry.accumulator.bits - 7
-    accumulator = Accumulator(bits, entry.accumulator.terms, entry.accumulator.order, "saturate")
-    object.__setattr__(golden.manifest.entry("c1.preactivations"), "accumulator", accumulator)
-    sums = planted_preactivations(
-        exact, lambda terms, bias: oracle_saturating([*terms, bias], bits)
-    )
-    golden.codes["c1.preactivations"] = np.reshape(sums, entry.shape)
-    saturating = Vectors(tmp_path / "saturating")
-    write_vectors(golden, saturating.folder, ("npy",))
-    planted = planted_preactivations(exact, lambda terms, bias: tree([*terms, bias], bits))
-    assert changes(saturating, "c1.preactivations", planted) == {"terms added in an adder tree"}
-    planted = planted_preactivations(exact, lambda terms, bias: sum(terms) + bias)
-    assert changes(saturating, "c1.preactivations", planted) == {
-        f"accumulator of {bits} bits: wide enough to be exact"
     }
 
 
@@ -503,8 +472,8 @@ def test_weights_read_the_wrong_way_backward(vectors, change):
 
 
 MASKS = {
-    "0 <= Z < 2": lambda z: 0 <= z < 2,
-    "0 < Z <= 2": lambda z: 0 < z <= 2,
+    "0 <= Z < ceiling": lambda z: 0 <= z < 2,
+    "0 < Z <= ceiling": lambda z: 0 < z <= 2,
     "0 < Z, no upper end": lambda z: z > 0,
     "none, every gradient passes": lambda z: True,
 }
@@ -537,7 +506,7 @@ def test_another_mask(boundary, mask):
     z = boundary.codes("c2.preactivations")
     opened = np.array([MASKS[mask](int(code) * step) for code in z.reshape(-1)]).reshape(z.shape)
     grads = boundary.codes("c2.activation_grads").reshape(z.shape) * opened
-    expected = {f"ReLU mask {mask} instead of 0 < Z < 2"}
+    expected = {f"ReLU mask {mask} instead of 0 < Z < ceiling"}
     assert changes(boundary, "c2.preactivation_grads", grads) == expected
 
 
@@ -605,6 +574,44 @@ def test_elements_in_another_order(vectors, order):
     planted = golden.transpose(["NHWC".index(axis) for axis in order.split(",")])
     assert changes(made, "c2.activations", planted.reshape(golden.shape)) == {
         f"elements in the order {order} instead of N,H,W,C"
+    }
+
+
+def test_elements_in_reversed_order(vectors):
+    made = vectors()
+    planted = made.codes("c2.activations").reshape(-1)[::-1]
+    assert changes(made, "c2.activations", planted) == {
+        "elements in reversed order, the last one first"
+    }
+
+
+def test_bytes_in_the_other_order(vectors):
+    """As a device of the other endianness writes the low 16 bits of its codes."""
+    made = vectors(weight_grads=(16, 0))
+    swapped = made.codes("c1.weight_grads").astype("<i2").byteswap()
+    assert changes(made, "c1.weight_grads", swapped) == {
+        "the 2 bytes of a code in the other order (endianness)"
+    }
+
+
+@pytest.mark.parametrize("bits", [9, 16])
+def test_bits_in_the_other_order(vectors, bits):
+    made = vectors(weight_grads=(bits, 0))
+    codes = made.codes("c1.weight_grads")
+    texts = [f"{int(code) % 2**bits:0{bits}b}"[::-1] for code in codes.reshape(-1)]
+    planted = [oracle.wrap(int(text, 2), bits, True) for text in texts]
+    assert changes(made, "c1.weight_grads", planted) == {
+        f"the {bits} bits of a code in the other order"
+    }
+
+
+@pytest.mark.parametrize("order", ["O,C,KH,KW", "C,O,KH,KW"])
+def test_weights_with_the_channels_first(vectors, order):
+    made = vectors()
+    golden = made.codes("c1.weight_grads")
+    planted = golden.transpose([["KH", "KW", "C", "O"].index(axis) for axis in order.split(",")])
+    assert changes(made, "c1.weight_grads", planted.reshape(golden.shape)) == {
+        f"elements in the order {order} instead of KH,KW,C,O"
     }
 
 
@@ -748,7 +755,7 @@ def test_sums_and_updates_are_covered_beside_batch_norm_residual_additions_and_d
         golden = branched.codes(entry.name)
         if recipe:
             computed.add(entry.name)
-            assert _Comparison(recipe, golden, golden).holds(recipe.default), entry.name
+            assert Comparison(recipe, golden, golden).holds(recipe.default), entry.name
     assert computed >= {
         f"{layer}.{tensor}"
         for layer in BRANCHED.names

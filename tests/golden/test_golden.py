@@ -36,7 +36,7 @@ from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_
 from fxsim.nn.spec import Network
 from fxsim.rng import Stream
 from fxsim.train.learners import FixedLearner
-from fxsim.train.loop import train
+from fxsim.train.loop import TrainingPlan, train
 
 
 def plain(value, bits):
@@ -326,15 +326,10 @@ def test_a_replayed_step_is_the_step_of_the_training_run(augmentation):
     assignment = digits_assignment(network)
     fixed = FixedNetwork(network, assignment, initial_parameters(network, 4), seed=4)
     fingerprints = [fixed.fingerprint()]
-    train(
-        FixedLearner(fixed, dataset.pixel_max),
-        dataset,
-        settings.schedule(),
-        settings.batch,
-        settings.seed,
-        lambda *_: fingerprints.append(fixed.fingerprint()),
-        settings.augmentation(),
-    )
+    learner = FixedLearner(fixed, dataset.pixel_max)
+    batch = settings.batch
+    plan = TrainingPlan(dataset, settings.schedule(), batch, 4, settings.augmentation())
+    train(learner, plan, report=lambda *_: fingerprints.append(fixed.fingerprint()))
     setup = TrainingSetup.of(settings)
     for step in (0, 1, len(fingerprints) - 2):
         golden = replay(setup, assignment, step)

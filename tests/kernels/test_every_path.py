@@ -89,6 +89,31 @@ def test_many_random_products(seed):
     check(tuple(FAMILIES), seed, count=1000, least=20)
 
 
+SUITES = [
+    "kernels/test_byte_products.py",
+    "kernels/test_winograd.py",
+    "kernels/test_matmul.py",
+    "ops/test_conv.py",
+    "ops/test_conv_paths.py",
+    "ops/test_epilogues_of_paths.py",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", SUITES)
+def test_suites_pass_where_vnni_and_amx_are_emulated(suite):
+    """No test in them is left out for want of an instruction."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", PROGRAM.parents[1] / suite],
+        env={**os.environ, "FXSIM_EMULATE": "vnni,amx", "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        timeout=3600,
+    )
+    last = run.stdout.splitlines()[-1]
+    assert run.returncode == 0 and "skipped" not in last, run.stdout[-2000:]
+
+
 def test_the_reference_rounds_as_the_twin():
     values = np.arange(-70, 71)
     for mode in MODES:

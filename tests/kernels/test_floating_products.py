@@ -4,6 +4,9 @@ Register tiles against im2col, on every processor path and any number of threads
 """
 
 import multiprocessing
+import os
+import subprocess
+import sys
 
 import numba
 import numpy as np
@@ -156,6 +159,20 @@ def test_avx2_and_avx512_tiles_give_the_same_bits(dtype):
         for i, j, k in steps
     )
     np.testing.assert_allclose(out[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not float_tile.processor_has("avx2"), reason="needs AVX2")
+def test_emulated_avx512_tiles_give_the_same_bits():
+    """The test above, in a process in which no processor lacks AVX-512."""
+    name = test_avx2_and_avx512_tiles_give_the_same_bits.__name__
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", name],
+        env={**os.environ, "FXSIM_EMULATE": "avx512", "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.stdout.splitlines()[-1].startswith("2 passed"), run.stdout
 
 
 def trained(steps=3) -> FloatNetwork:

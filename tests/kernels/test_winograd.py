@@ -13,11 +13,13 @@ from support.fingerprint_run import assignment
 
 from fxsim import ops
 from fxsim.factors import LearningRate
+from fxsim.formats import Format
 from fxsim.kernels.products import winograd
 from fxsim.kernels.products import winograd_weight_grad as winograd_grad
 from fxsim.kernels.products.paths import INT32_MAX, Operand
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
+from fxsim.nn.precision import LayerPrecision, PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 from fxsim.ops.conv import input_grad, weight_grad
 from fxsim.ops.matmul import forward
@@ -280,6 +282,48 @@ def test_training_steps_are_those_of_the_direct_kernel(used, rounding):
             used.clear()
     assert results["auto"] == results[PATHS[0]]
     assert used == []  # a forced path is the direct one
+
+
+BRANCH = Network(
+    "branch",
+    (4, 4, 32),
+    (
+        Conv(name="stem", filters=32, kernel=1),
+        Conv(name="read_by_add", input="stem", filters=32, padding=1),
+        Conv(name="sum", input="stem", filters=32, kernel=1, add="read_by_add"),
+        Dense(name="fc", units=3, relu=False),
+    ),
+)
+
+
+def test_a_relu_before_a_signed_branch_is_applied_and_counted(used):
+    """Its outputs have a signed format, for other branches do."""
+    row = LayerPrecision(
+        weights=Format(6, 0),
+        activations=Format(6, 1, False),
+        activation_grads=Format(12, -3),
+        weight_grads=Format(12, -1),
+        accumulators=Format(12, -6),
+        bias=Format(10, 0),
+        bias_accumulators=Format(12, -10),
+        branch=Format(8, 1),
+    )
+    formats = PrecisionAssignment(BRANCH.name, dict.fromkeys(BRANCH.names, row))
+    images = np.random.default_rng(0).integers(0, 64, (2, 4, 4, 32))
+    results = []
+    for kernel in ("auto", "plain"):
+        fixed = FixedNetwork(BRANCH, formats, initial_parameters(BRANCH, 1), kernel=kernel)
+        seen = {}
+
+        def keep(tensor, layer, value, seen=seen):
+            seen[layer, tensor] = value.codes.tolist()
+
+        step = fixed.train_step(images, np.array([0, 1]), LearningRate.of(0.1), 0, probe=keep)
+        results.append((seen, step.counts, step.loss, fixed.fingerprint()))
+        assert np.min(seen["read_by_add", "branch"]) == 0
+        if kernel == "auto":
+            assert 4 in used and "grad" in used
+    assert results[0] == results[1]
 
 
 def test_an_operand_that_is_no_multiple_of_32_channels_is_left_to_the_direct_kernel():

@@ -29,7 +29,7 @@ from fxsim.nn.spec import Conv, Dense, Network, Pool
 from fxsim.rng import Stream, tensor_stream
 from fxsim.tensor import Tensor
 from fxsim.train import designs
-from fxsim.train.loop import train
+from fxsim.train.loop import TrainingPlan, train
 from fxsim.train.schedule import Schedule
 
 SMALL = Network(
@@ -291,7 +291,7 @@ def test_every_design_trains_better_than_chance():
             if design in designs.FIXED
             else designs.float_learner(design, *common)
         )
-        epochs = train(learner, dataset, Schedule(2, 0.1), 32, 0)
+        epochs = train(learner, TrainingPlan(dataset, Schedule(2, 0.1), 32, 0))
         assert epochs[-1].train_loss < epochs[0].train_loss, design
         assert epochs[-1].train_loss < np.log(10), design
 

@@ -119,7 +119,6 @@ def test_a_reason_has_text_and_finite_numbers(arguments, error, message):
         ({"weight_decay": -1e-9}, InputError, "weight_decay must be from 0 to below 1"),
         ({"momentum": 0.9, "velocity_bits": 24.0}, TypeError, "velocity_bits must be an integer"),
         ({"momentum": 0.9, "velocity_bits": 33}, InputError, "velocity_bits must be 2 to 32"),
-        ({"velocity_bits": 16}, InputError, "no velocities without momentum or weight_decay"),
     ],
 )
 def test_an_optimizer_of_wrong_values(values, error, message):

@@ -304,7 +304,10 @@ RESIDUAL = Network(
 
 
 def precise_assignment(network):
+    """Formats of many bits; batch norm's and a branch's only where there is one."""
     weights = Format(16, 0)
+    read = {source for _, source in network.edges()}
+    added = {layer.add for layer in network.layers}
     layers = {
         name: LayerPrecision(
             weights=weights,
@@ -314,8 +317,8 @@ def precise_assignment(network):
             accumulators=accumulator_format(weights, -30),
             bias_grads=Format(24, 2),
             preactivations=Format(20, 3),
-            branch=Format(22, 3),
-            batch_norm=PRECISE,
+            branch=Format(22, 3) if name in added - read else None,
+            batch_norm=PRECISE if network.layer(name).batch_norm else None,
         )
         for name in network.names
     }
@@ -470,7 +473,7 @@ def test_a_batch_whose_sums_may_overflow_is_refused():
     )
     layers = {
         name: dataclasses.replace(
-            row, preactivations=Format(32, 3), batch_norm=BatchNormPrecision()
+            row, preactivations=Format(32, 3), batch_norm=row.batch_norm and BatchNormPrecision()
         )
         for name, row in precise_assignment(network).layers.items()
     }

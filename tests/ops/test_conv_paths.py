@@ -179,3 +179,47 @@ def test_plain_path_without_compilation_gives_the_same_sums():
         assert run.returncode == 0, run.stderr
         printed.append(run.stdout)
     assert printed[0] == printed[1] and len(printed[0].split()) == 3
+
+
+@pytest.mark.parametrize("path", AVAILABLE)
+def test_sums_of_more_words_than_two_words_of_int32_hold(path):
+    """The largest products of all; 2**17 of them pass 2**47."""
+    terms = 140_000
+    x = np.full((1, 1, 1, terms), 2**15 - 1, np.int16)
+    w = np.full((1, 1, terms, 1), -(2**15), np.int16)
+    out = np.empty((1, 1, 1, 1), np.int64)
+    spill = INT32_MAX // (2**15 * (2**15 - 1))
+    conv.conv_forward(x, pack_forward_weights(w), 1, out, spill_terms=spill, path=path)
+    assert out.item() == -terms * 2**15 * (2**15 - 1) < -(2**47)
+    conv.conv_forward(
+        x.reshape(1, 2, 7, -1),
+        pack_forward_weights(w.reshape(2, 7, -1, 1)),
+        1,
+        out,
+        spill_terms=spill,
+        path=path,
+    )
+    assert out.item() == -terms * 2**15 * (2**15 - 1)
+
+
+@pytest.mark.parametrize("path", AVAILABLE)
+@pytest.mark.parametrize("bound_exp", [30, 31, 32, 40, 62])
+def test_the_mask_of_the_greatest_int32(path, bound_exp):
+    x = np.full((1, 1, 1, 2), -128, np.int16)
+    w = np.full((1, 1, 2, 3), -128, np.int16)
+    value = 2**31 - np.array([1, 2, 2**30 + 1])
+    out = np.empty((1, 1, 1, 3), np.int64)
+    mask = np.empty((1, 1, 1, 3), np.uint8)
+    conv.conv_forward(
+        x,
+        pack_forward_weights(w),
+        1,
+        out,
+        spill_terms=INT32_MAX // 2**14,
+        path=path,
+        epilogue=Epilogue(relu_bound=2**bound_exp, floor=0),
+        bias=value - 2**15,
+        mask=mask,
+    )
+    assert out.reshape(-1).tolist() == value.tolist()
+    assert mask.reshape(-1).tolist() == (value < 2**bound_exp).tolist()

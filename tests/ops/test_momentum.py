@@ -324,7 +324,7 @@ def test_the_fingerprint_and_the_state_hold_velocities_where_there_are_any():
     [
         ({"momentum": 1.0}, "momentum must be 0 to 0.9999, got 1.0"),
         ({"momentum": -0.1}, "momentum must be 0 to"),
-        ({"momentum": float("nan")}, "momentum must be 0 to"),
+        ({"momentum": float("nan")}, "momentum must be a finite number, got nan"),
         ({"weight_decay": 1.0}, "weight_decay must be from 0 to below 1"),
         ({"weight_decay": -1e-9}, "weight_decay must be"),
         ({"velocity_bits": 33}, "velocity_bits must be 2 to 32, got 33"),

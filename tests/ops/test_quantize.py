@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from oracle import rounding as oracle
 from support.bits import assert_same_codes
 
-from fxsim import Counts, Format, Stream, Tensor, quantize, requantize
+from fxsim import Counts, Format, Quantizer, Stream, Tensor, quantize, requantize
 from fxsim.errors import InputError
 from fxsim.formats import OVERFLOWS
 
@@ -203,7 +203,7 @@ def test_a_fraction_counts_to_32_bits_whatever_the_source(rounding):
     wide = Tensor(np.array([1, 1, 1]), Format(42, 1))
     exact = [Fraction(1, 2**40)] * 3
     wanted, _ = oracle.quantize_all(exact, (6, 5, True), rounding, "saturate", words)
-    assert_same_codes(requantize(wide, Format(6, 5), rounding, stream=Words(words)).codes, wanted)
+    assert_same_codes(requantize(wide, Format(6, 5), rounding, words=Words(words)).codes, wanted)
 
 
 @pytest.mark.parametrize("value", [0.25, -0.3, 1.7, -2.9, 1 / 1024])
@@ -211,7 +211,7 @@ def test_stochastic_rounding_is_right_on_average(value):
     """Mean within 5 standard errors of the value; only the two neighbours occur."""
     count = 20_000
     codes = quantize(
-        np.full(count, value), Format(8, 7), "stochastic", stream=Stream(7, 0, "mean")
+        np.full(count, value), Format(8, 7), "stochastic", words=Stream(7, 0, "mean")
     ).codes
     fraction = value - math.floor(value)
     assert set(codes.tolist()) <= {math.floor(value), math.floor(value) + 1}
@@ -220,11 +220,11 @@ def test_stochastic_rounding_is_right_on_average(value):
 
 def test_stochastic_equal_goes_up_half_of_the_time():
     codes = quantize(
-        np.full(20_000, 0.01), Format(8, 7), "stochastic_equal", stream=Stream(7, 0, "half")
+        np.full(20_000, 0.01), Format(8, 7), "stochastic_equal", words=Stream(7, 0, "half")
     ).codes
     assert abs(codes.mean() - 0.5) < 5 * math.sqrt(0.25 / 20_000)
     exact = quantize(
-        np.full(100, 3.0), Format(8, 7), "stochastic_equal", stream=Stream(7, 0, "half")
+        np.full(100, 3.0), Format(8, 7), "stochastic_equal", words=Stream(7, 0, "half")
     ).codes
     assert set(exact.tolist()) == {3}
 
@@ -236,7 +236,7 @@ def test_stochastic_rounding_draws_the_word_of_the_position():
     wanted, _ = oracle.quantize_all(
         [Fraction(0.37)] * 35, (8, 7, True), "stochastic", "saturate", words
     )
-    got = quantize(values, Format(8, 7), "stochastic", stream=stream)
+    got = quantize(values, Format(8, 7), "stochastic", words=stream)
     assert_same_codes(got.codes.reshape(-1), wanted)
 
 
@@ -317,8 +317,9 @@ def test_default_is_nearest_with_ties_away_and_saturation():
 @pytest.mark.parametrize("rounding", (*oracle.DETERMINISTIC, *oracle.STOCHASTIC))
 @pytest.mark.parametrize("kind", [np.float64, np.int64])
 def test_empty_arrays_stay_empty(rounding, kind):
+    words = Stream(0, 0, "e") if rounding in oracle.STOCHASTIC else None
     tensor, counts = quantize(
-        np.empty((0, 3), kind), Format(8, 0), rounding, stream=Stream(0, 0, "e"), counts=True
+        np.empty((0, 3), kind), Format(8, 0), rounding, words=words, counts=True
     )
     assert tensor.shape == (0, 3)
     assert counts == Counts(0, 0, 0, 0)
@@ -403,14 +404,14 @@ def test_stochastic_rounding_needs_a_stream(rounding):
         lambda: requantize(Tensor([1], Format(8, 0)), Format(4, 0), rounding),
     ):
         with pytest.raises(
-            InputError, match=f"rounding '{rounding}' needs random words; pass stream=fxsim.Stream"
+            InputError, match=f"rounding '{rounding}' needs random words; pass words=fxsim.Stream"
         ):
             call()
 
 
-@pytest.mark.parametrize("values", [[1 + 2j], ["1"], [True], [None], [2**70]])
+@pytest.mark.parametrize("values", [[1 + 2j], ["1"], [True], [None], [1, None], [1, "2"]])
 def test_values_that_are_no_reals_are_a_type_error(values):
-    with pytest.raises(TypeError, match="values must be real numbers.*got dtype"):
+    with pytest.raises(TypeError, match="values must (be|hold) real numbers.* got "):
         quantize(values, Format(8, 0))
 
 
@@ -434,7 +435,7 @@ def test_a_float_wider_than_float64_is_never_narrowed_in_silence():
     ],
 )
 def test_a_format_must_be_a_format(call):
-    with pytest.raises(TypeError, match="format must be a fxsim.Format"):
+    with pytest.raises(TypeError, match=r"format must be a fxsim\.Format"):
         call()
 
 
@@ -445,9 +446,59 @@ def test_requantize_takes_tensors_only():
         requantize(np.array([1]), Format(8, 0))
 
 
-def test_integers_of_64_unsigned_bits_are_refused():
-    with pytest.raises(InputError, match=r"below 2\*\*63"):
-        quantize(np.array([2**63], np.uint64), Format(8, 0))
+@pytest.mark.parametrize("rounding", ["floor", "nearest_away", "jam"])
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+def test_integers_of_64_unsigned_bits_and_lists_of_any_size_are_exact(rounding, overflow):
+    """Of which float64 would lose the low bits."""
+    wide = np.array([2**63, 2**64 - 1, 2**53 + 1, 0], np.uint64)
+    for fmt in ((8, 7, True), (16, 60, False), (32, 64, True)):
+        check_quantize(wide, fmt, rounding, overflow)
+        for values in (
+            [2**53 + 1],
+            [2**53 + 1, 0.5],
+            [2**63 + 3, -1],
+            [-(2**200) + 7, 2**200 - 1, 3],
+            [[2**70, -0.5], [1e300, -(10**400)]],
+            [np.int64(2**62 + 1), np.float32(0.5), 1],
+        ):
+            exact = np.array(values, object)
+            wanted, counted = oracle.quantize_all(
+                [
+                    Fraction(value.item() if hasattr(value, "item") else value)
+                    for value in exact.flat
+                ],
+                fmt,
+                rounding,
+                overflow,
+            )
+            got, counts = quantize(values, Format(*fmt), rounding, overflow, counts=True)
+            assert_same_codes(got.codes.reshape(-1), wanted, exact.reshape(-1), f"{fmt}")
+            assert counts == Counts(exact.size, *counted)
+            assert got.shape == exact.shape
+
+
+@pytest.mark.parametrize(
+    "values, index", [([10**400, math.nan], "(1,)"), ([[1, 2.5], [math.inf, 3]], "(1, 0)")]
+)
+def test_nan_beside_integers_of_any_size_is_located(values, index):
+    with pytest.raises(InputError) as error:
+        quantize(values, Format(8, 0))
+    assert f"index {index}" in str(error.value)
+
+
+def test_a_quantizer_brings_its_own_modes():
+    seen = []
+    quantizer = Quantizer(Format(4, 3), "floor", "wrap", counted=seen.append)
+    tensor, counts = quantize([8.5, -0.5], quantizer, counts=True)
+    assert tensor.codes.tolist() == [-8, -1]
+    assert seen == [counts] == [Counts(2, 0, 1, 0)]
+    words = np.array([0, 2**32 - 1])
+    drawn = Quantizer(Format(4, 3), "stochastic", words=words)
+    assert quantize([0.5, 0.5], drawn).codes.tolist() == [0, 1]
+    assert requantize(Tensor([1, 1], Format(5, 3)), drawn).codes.tolist() == [0, 1]
+    for beside in ({"rounding": "ceil"}, {"overflow": "wrap"}, {"words": words}):
+        with pytest.raises(InputError, match="a Quantizer brings its own rounding, overflow and"):
+            quantize([0.5, 0.5], quantizer, **beside)
 
 
 @pytest.mark.parametrize("codes", [[-129], [128], [0, 300]])
@@ -457,7 +508,9 @@ def test_codes_outside_the_format_are_refused(codes):
 
 
 def test_float_codes_are_a_type_error():
-    with pytest.raises(TypeError, match="codes must be integers, got dtype float64"):
+    with pytest.raises(
+        TypeError, match="codes must hold integers, got dtype float64; use fxsim.quantize for real"
+    ):
         Tensor([1.0], Format(8, 0))
 
 

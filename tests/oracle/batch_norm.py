@@ -15,12 +15,12 @@ def statistics(values):
     return mean, sum((value - mean) ** 2 for value in values) / len(values)
 
 
-def inverse_root(variance):
-    """1 / sqrt(variance + EPSILON) to 16 bits.
+def inverse_root(variance, epsilon=EPSILON):
+    """1 / sqrt(variance + epsilon) to 16 bits.
 
     The multiple m 2**e, 2**15 <= m <= 2**16, whose half-way marks enclose it.
     """
-    square = 1 / (variance + EPSILON)
+    square = 1 / (variance + epsilon)
     unit = Fraction(1)
     while (2**16 * unit) ** 2 <= square:
         unit *= 2

@@ -8,6 +8,9 @@ from fxsim.formats import Format
 from fxsim.ops.paths import available_paths
 from fxsim.tensor import Tensor
 
+BIAS = Format(16, 15)
+"""A bias of step 1."""
+
 
 def unit(bits, signed=True):
     """The format of `bits` with step 1."""

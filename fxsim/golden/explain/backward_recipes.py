@@ -16,22 +16,16 @@ from fxsim.golden.explain.changes import (
     summing_changes,
     weight_changes,
 )
-from fxsim.golden.explain.dots import (
-    Dot,
-    Summing,
-    bias_grad_dot,
-    input_grad_dot,
-    rows_per_block,
-    weight_grad_dot,
-)
-from fxsim.golden.explain.parts import PreactivationGrads, requantized
-from fxsim.golden.explain.recipe import Recipe
+from fxsim.golden.explain.dots import Dot, Summing, rows_per_block
+from fxsim.golden.explain.parts import PreactivationGrads, geometry, model_of, requantized
+from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import WEIGHT_VIEWS, Semantics
 from fxsim.golden.explain.source import MissingVectors, Source
 from fxsim.golden.manifest import Entry
+from fxsim.ops.conv import input_grad, weight_grad
 
 
-class GradsAtPreactivations(Recipe):
+class GradsAtPreactivations(TensorRecipe):
     """G^A through pooling and mask."""
 
     def __init__(self, source: Source, entry: Entry):
@@ -51,89 +45,38 @@ class GradsAtPreactivations(Recipe):
         return self.rows_of(self.grads.codes(semantics), rows)
 
 
-class ParameterGrads(Recipe):
-    """Weight or bias gradient: a sum over samples and positions, one quantization."""
+class Sums(TensorRecipe):
+    """Sums of products with gradients at pre-activations, and one quantization.
 
-    def __init__(self, source: Source, entry: Entry):
+    A subclass tells which layer's products they are, and their operands.
+    """
+
+    def __init__(self, source: Source, entry: Entry, name: str, operands: tuple[str, ...]):
         super().__init__(source, entry)
-        self.grads = PreactivationGrads(source, entry.layer)
-        self.operands = (
-            ("activations", "preactivation_grads")
-            if entry.tensor == "weight_grads"
-            else ("preactivation_grads",)
-        )
-        self._dot = lru_cache(maxsize=2)(self._dot_of)
-        self.dot(self.default)
-
-    @property
-    def default(self) -> Semantics:
-        return Semantics(
-            self.entry.rounding, self.entry.overflow, summing=Summing.of(self.entry.accumulator)
-        )
-
-    @property
-    def rows_per_block(self) -> int:
-        return rows_per_block(self.dot(self.default))
-
-    def dot(self, semantics: Semantics) -> Dot:
-        return self._dot(
-            Semantics(
-                mask=semantics.mask,
-                last_maximum=semantics.last_maximum,
-                averaging=semantics.averaging,
-                misread=semantics.misread,
-            )
-        )
-
-    def _dot_of(self, key: Semantics) -> Dot:
-        inner = self.grads.codes_or_golden(key)
-        if len(self.operands) == 1:
-            return bias_grad_dot(inner)
-        return weight_grad_dot(
-            self.layer, self.source.operand(self.layer.name, "activations", key.misread), inner
-        )
-
-    def alternatives(self) -> Iterator[Alternative]:
-        yield from quantization_changes(self.default, self.entry.format)
-        yield from self.grads.changes(self.default)
-        formats = {
-            tensor: self.source.entry(self.layer.name, tensor).format for tensor in self.operands
+        self.name = name
+        self.grads = PreactivationGrads(source, name)
+        self.formats: dict[str, Format] = {
+            tensor: source.entry(name, tensor).format for tensor in operands
         }
-        yield from misread_changes(self.default, formats)
-        bits = sum(format.bits for format in formats.values())
-        yield from summing_changes(
-            self.default, self.entry.accumulator, self.dot(self.default), bits
-        )
-
-    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        step_exp = sum(
-            self.source.entry(self.layer.name, tensor).format.step_exp for tensor in self.operands
-        )
-        words = self.source.words(self.layer.name, self.entry.tensor)
-        return requantized(
-            self.dot(semantics).sums(rows, semantics.summing),
-            step_exp,
-            self.entry,
-            semantics,
-            None if words is None else self.rows_of(words, rows),
-        )
-
-
-class ActivationGrads(Recipe):
-    """G^A of a layer: the input gradient of the layer that reads it, one quantization."""
-
-    def __init__(self, source: Source, entry: Entry, reader: str):
-        super().__init__(source, entry)
-        self.reader = source.network.layer(reader)
-        self.grads = PreactivationGrads(source, reader)
-        self._dot = lru_cache(maxsize=2)(self._dot_of)
+        self._dot = lru_cache(maxsize=2)(self.dot_of)
         self.dot(self.default)
+
+    def dot_of(self, key: Semantics) -> Dot:
+        """The dot products of operands as `key` has them."""
+        raise NotImplementedError
+
+    def operand_changes(self) -> Iterator[Alternative]:
+        """Changes of operands beside the gradients and misread codes."""
+        return iter(())
+
+    @property
+    def columns(self) -> int:
+        return self.dot(self.default).right.shape[1]
 
     @property
     def default(self) -> Semantics:
-        return Semantics(
-            self.entry.rounding, self.entry.overflow, summing=Summing.of(self.entry.accumulator)
-        )
+        modes = self.entry.rounding, self.entry.overflow
+        return Semantics(*modes, summing=Summing(model_of(self.entry)))
 
     @property
     def rows_per_block(self) -> int:
@@ -151,48 +94,66 @@ class ActivationGrads(Recipe):
             )
         )
 
-    def _dot_of(self, key: Semantics) -> Dot:
-        weights = self.source.operand(self.reader.name, key.weights_from, key.misread)
-        grads = self.grads.codes_or_golden(key)
-        return input_grad_dot(
-            self.reader, grads, WEIGHT_VIEWS[key.weights](weights), self.entry.shape
-        )
-
-    def _reader_formats(self) -> dict[str, Format]:
-        return {
-            tensor: self.source.entry(self.reader.name, tensor).format
-            for tensor in ("preactivation_grads", "weights")
-        }
-
     def alternatives(self) -> Iterator[Alternative]:
         yield from quantization_changes(self.default, self.entry.format)
         yield from self.grads.changes(self.default)
-        yield from weight_changes(self.default, self.reader)
-        yield from stale_changes(self.default, self.source.tensors(self.reader.name), bias=False)
-        yield from misread_changes(self.default, self._reader_formats())
-        bits = sum(format.bits for format in self._reader_formats().values())
-        yield from summing_changes(
-            self.default, self.entry.accumulator, self.dot(self.default), bits
-        )
+        yield from self.operand_changes()
+        yield from misread_changes(self.default, self.formats)
+        product_bits = sum(format.bits for format in self.formats.values())
+        bits = self.entry.accumulator.bits
+        yield from summing_changes(self.default, self.dot(self.default), bits, product_bits)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        step_exp = sum(format.step_exp for format in self._reader_formats().values())
-        words = self.source.words(self.layer.name, "activation_grads")
-        return requantized(
-            self._sums(semantics, rows),
-            step_exp,
-            self.entry,
-            semantics,
-            None if words is None else self.rows_of(words, rows),
-        )
+        step_exp = sum(format.step_exp for format in self.formats.values())
+        model = self.default.summing.model
+        step_exp += model.drop if model else 0
+        sums = self.dot(semantics).sums(rows, semantics.summing)
+        words = self.words_of(self.layer.name, rows)
+        return requantized(sums, step_exp, self.entry.format, semantics, words)
 
-    def _sums(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        """Sums of the rows of the entry (N, H, W, C).
 
-        A Dense reader makes all of a sample at a time.
-        """
-        dot = self.dot(semantics)
-        merged = int(np.prod(self.entry.shape[:3])) // dot.rows
-        wide, inverse = np.unique(rows // merged, return_inverse=True)
-        sums = dot.sums(wide, semantics.summing).reshape(len(wide), merged, -1)
-        return sums[inverse.reshape(-1), rows % merged]
+class WeightGrads(Sums):
+    """The weight gradient: a sum over samples and positions."""
+
+    def __init__(self, source: Source, entry: Entry):
+        super().__init__(source, entry, entry.layer, ("activations", "preactivation_grads"))
+
+    def dot_of(self, key: Semantics) -> Dot:
+        shapes = geometry(self.source, self.name)
+        x = self.source.operand(self.name, "activations", key.misread)
+        formats = self.formats.values()
+        product = weight_grad(*formats, shapes, "auto", model_of(self.entry))
+        grads = self.grads.codes_or_golden(key)
+        return Dot.of(product(x.reshape(-1, *shapes.input), grads))
+
+
+class BiasGrads(Sums):
+    """The bias gradient: a sum over samples and positions of the gradients themselves."""
+
+    def __init__(self, source: Source, entry: Entry):
+        super().__init__(source, entry, entry.layer, ("preactivation_grads",))
+
+    def dot_of(self, key: Semantics) -> Dot:
+        return Dot.of_ones(self.grads.codes_or_golden(key))
+
+
+class ActivationGrads(Sums):
+    """G^A of a layer: the input gradient of the layer that reads it.
+
+    A row is a position, or all of a sample where the reader is a Dense layer.
+    """
+
+    def __init__(self, source: Source, entry: Entry, reader: str):
+        super().__init__(source, entry, reader, ("preactivation_grads", "weights"))
+
+    def dot_of(self, key: Semantics) -> Dot:
+        shapes = geometry(self.source, self.name)
+        weights = self.source.operand(self.name, key.weights_from, key.misread)
+        weights = WEIGHT_VIEWS[key.weights](weights.reshape(shapes.weight))
+        formats = self.formats.values()
+        product = input_grad(*formats, shapes, "auto", model_of(self.entry))
+        return Dot.of(product(self.grads.codes_or_golden(key), weights))
+
+    def operand_changes(self) -> Iterator[Alternative]:
+        yield from weight_changes(self.default, geometry(self.source, self.name).taps)
+        yield from stale_changes(self.default, self.source.tensors(self.name), bias=False)

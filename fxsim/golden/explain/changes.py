@@ -6,18 +6,25 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from fxsim.accumulator import ADDEND_ROUNDINGS, AXES, BIASES, MAX_BITS, MIN_BITS, WHEN
-from fxsim.accumulator import Accumulator as Model
+from fxsim.accumulator import (
+    ADDEND_ROUNDINGS,
+    AXES,
+    BIASES,
+    MAX_BITS,
+    MAX_DROP,
+    MIN_BITS,
+    WHEN,
+    Accumulator,
+)
 from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
-from fxsim.golden.explain.dots import KERNEL_FIRST, Dot
-from fxsim.golden.explain.semantics import AVERAGINGS, MASKS, WEIGHT_VIEWS, Misread, Semantics
-from fxsim.golden.manifest import Accumulator
-from fxsim.nn.spec import Dense, Layer
+from fxsim.golden.explain.dots import CHANNEL_LAST, Dot
+from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Misread, Semantics
+from fxsim.ops.paths import Operand
 
 FARTHEST_SHIFT = 2
 MOST_GUARD_BITS = 32
 TILES = (2, 4, 8, 16, 32)
-LANES = (1, *TILES)
+LANES = TILES
 
 
 @dataclass(frozen=True)
@@ -90,107 +97,109 @@ def rounding_changes(default: Semantics) -> Iterator[Alternative]:
 
 
 def summing_changes(
-    default: Semantics, accumulator: Accumulator, dot: Dot, product_bits: int
+    default: Semantics, dot: Dot, bits: int, product_bits: int
 ) -> Iterator[Alternative]:
-    """Products truncated.
+    """Products truncated; the accumulator narrower, overflowing otherwise, or fed in another order.
 
-    The accumulator narrower, overflowing otherwise, or fed in another order.
+    bits: of the accumulator of exact sums, at the step of the result.  product_bits: of a product.
     """
-    if accumulator.model:
-        yield from _model_changes(default, accumulator.model, dot)
+    if default.summing.model:
+        yield from _model_changes(default, default.summing.model, dot)
         return
     for drop in range(1, product_bits):
-        yield _sum_change(
-            default, f"products truncated by {_bits(drop)} before they are added", drop=drop
-        )
-    if accumulator.overflow == "exact":
-        yield from _narrower_changes(default, accumulator.bits, tuple(_OVERFLOW_TEXTS), dot)
-        return
-    for overflow, text in {"exact": "wide enough to be exact", **_OVERFLOW_TEXTS}.items():
-        if overflow != accumulator.overflow:
-            yield _sum_change(
-                default, f"accumulator of {_bits(accumulator.bits)}: {text}", overflow=overflow
-            )
-    yield from _narrower_changes(
-        default, accumulator.bits, (accumulator.overflow,), dot, orders=False
-    )
-    if accumulator.overflow == "saturate":
-        yield from _order_changes(default, dot)
+        bits_left = MAX_BITS - max(drop + dot.scale, 0)
+        if bits_left >= MIN_BITS:
+            model = Accumulator(bits_left, when="end", drop=drop)
+            text = f"products truncated by {_bits(drop)} before they are added"
+            yield _sum_change(default, text, model=model)
+    for held in range(bits - 1, MIN_BITS - 1, -1):
+        text = f"accumulator {_bits(bits - held)} narrower ({held} instead of {bits}), "
+        for how, (overflow, when) in _OVERFLOWS.items():
+            model = Accumulator(held, overflow, when)
+            yield _sum_change(default, text + how, model=model, fine=True)
+        yield from _order_changes(default, dot, Accumulator(held), text + _EACH)
 
 
-def _model_changes(default: Semantics, model: Model, dot: Dot) -> Iterator[Alternative]:
-    """One field of an accumulator that the manifest spells out, or the order of its terms."""
-    tiles = [{"order": "tiles", "tile": tile} for tile in TILES if tile < dot.products]
-    plain = [{"order": "sequential", "tile": 0}]
-    if model.bias == "after":
-        plain.append({"order": "tree", "tile": 0})
-    changes = [
-        *({"overflow": mode} for mode in OVERFLOWS),
-        *({"when": when} for when in WHEN),
-        *plain,
-        *tiles,
-        *({"bits": bits} for bits in range(MIN_BITS, model.bits)),
-        *(
-            {"rounding": mode}
-            for mode in ADDEND_ROUNDINGS
-            if model.drop or "jam" in (mode, model.rounding)
-        ),
-        *({"drop": model.drop + bits} for bits in range(1, FARTHEST_SHIFT + 1)),
-        {"bits": MAX_BITS - max(model.drop + dot.scale, 0)},
-        *({"lanes": lanes} for lanes in LANES if lanes <= dot.products),
-        *({"bias": place} for place in BIASES if dot.has_bias and model.order != "tree"),
-        *({"axes": axes} for axes in AXES if KERNEL_FIRST in dot.orders),
-    ]
-    for changed in dict.fromkeys(dataclasses.replace(model, **change) for change in changes):
-        if changed != model and _can_start(changed, dot):
-            yield _sum_change(
-                default, f"accumulator of {changed} instead of {model}", model=changed
-            )
-    for order, places in dot.orders.items():
-        bias_last = not dot.has_bias or places[-1] == dot.products
-        if order not in (default.summing.order, KERNEL_FIRST) and bias_last:
-            yield _sum_change(default, f"terms added in the order: {order}", order=order)
-
-
-def _can_start(model: Model, dot: Dot) -> bool:
-    """Whether an accumulator that starts from the bias, if it does, has the bias's step."""
-    return model.bias == "after" or not dot.has_bias or model.drop + dot.scale == 0
-
-
-_OVERFLOW_TEXTS = {
-    "wrap": "it wraps",
-    "saturate": "it saturates after every addition",
-    "saturate_end": "it saturates once, at the end",
+_EACH = "it saturates after every addition"
+_OVERFLOWS = {
+    "it wraps": ("wrap", "end"),
+    _EACH: ("saturate", "each addition"),
+    "it saturates once, at the end": ("saturate", "end"),
 }
 
 
-def _narrower_changes(
-    default: Semantics, bits: int, overflows: tuple[str, ...], dot: Dot, orders: bool = True
-):
-    for fewer in range(1, bits):
-        for overflow in overflows:
-            text = (
-                f"accumulator {_bits(fewer)} narrower ({bits - fewer} instead of {bits}), "
-                f"{_OVERFLOW_TEXTS[overflow]}"
-            )
-            changed = _sum_change(default, text, bits=bits - fewer, overflow=overflow)
-            yield changed
-            if overflow == "saturate" and orders:
-                yield from _order_changes(changed.semantics, dot, text + "; ")
-
-
-def _order_changes(base: Semantics, dot: Dot, text: str = "") -> Iterator[Alternative]:
-    """Other orders of additions, where the accumulator saturates after each."""
+def _order_changes(
+    default: Semantics, dot: Dot, model: Accumulator, text: str
+) -> Iterator[Alternative]:
+    """Orders of additions beside the stated one, for an accumulator that saturates after each."""
     for order in dot.orders:
-        if order != base.summing.order:
-            yield _sum_change(base, f"{text}terms added in the order: {order}", order=order, tile=1)
-    yield _sum_change(base, f"{text}terms added in an adder tree", tile=0)
+        if order != "stated":
+            ordered = f"{text}; terms added in the order: {order}"
+            yield _sum_change(default, ordered, model=model, order=order, fine=True)
+    others = {"terms added in an adder tree": {"order": "tree"}}
+    if dot.bias is not None:
+        others["terms added in the order: bias first"] = {"bias": "first"}
     for tile in TILES:
-        if tile < dot.right.shape[0]:
-            yield _sum_change(base, f"{text}terms added in tiles of {tile}", tile=tile)
+        if tile < dot.terms:
+            others[f"terms added in tiles of {tile}"] = {"order": "tiles", "tile": tile}
+    for lanes in LANES:
+        if lanes < dot.terms:
+            others[f"terms added in {lanes} lanes"] = {"lanes": lanes}
+    for how, fields in others.items():
+        changed = dataclasses.replace(model, **fields)
+        yield _sum_change(default, f"{text}; {how}", model=changed, fine=True)
 
 
-def misread_changes(default: Semantics, formats: Mapping[str, Format]) -> Iterator[Alternative]:
+def _model_changes(default: Semantics, model: Accumulator, dot: Dot) -> Iterator[Alternative]:
+    """One field of a stated accumulator, or the order of its terms."""
+    for fields in _model_fields(model, dot):
+        changed = dataclasses.replace(model, **fields)
+        if changed != model and _can_start(changed, dot):
+            text = f"accumulator of {changed} instead of {model}"
+            yield _sum_change(default, text, model=changed)
+    for order in dot.orders:
+        if order not in ("stated", CHANNEL_LAST):
+            yield _sum_change(default, f"terms added in the order: {order}", order=order)
+
+
+def _model_fields(model: Accumulator, dot: Dot) -> Iterator[dict]:
+    for mode in OVERFLOWS:
+        yield {"overflow": mode}
+    for when in WHEN:
+        yield {"when": when}
+    yield {"order": "sequential", "tile": 0}
+    if model.bias == "after":
+        yield {"order": "tree", "tile": 0}
+    for tile in TILES:
+        if tile < dot.terms:
+            yield {"order": "tiles", "tile": tile}
+    widest = MAX_BITS - max(model.drop + dot.scale, 0)
+    for bits in (*range(MIN_BITS, model.bits), max(widest, MIN_BITS)):
+        yield {"bits": bits}
+    for mode in ADDEND_ROUNDINGS:
+        if model.drop or "jam" in (mode, model.rounding):
+            yield {"rounding": mode}
+    for drop in range(model.drop + 1, min(model.drop + FARTHEST_SHIFT, MAX_DROP) + 1):
+        yield {"drop": drop}
+    for lanes in (1, *LANES):
+        if lanes <= dot.terms:
+            yield {"lanes": lanes}
+    if dot.bias is not None and model.order != "tree":
+        for place in BIASES:
+            yield {"bias": place}
+    if dot.turned == CHANNEL_LAST:
+        for axes in AXES:
+            yield {"axes": axes}
+
+
+def _can_start(model: Accumulator, dot: Dot) -> bool:
+    """Whether an accumulator that starts from the bias, if it does, has the bias's step."""
+    return model.bias == "after" or dot.bias is None or model.drop + dot.scale == 0
+
+
+def misread_changes(
+    default: Semantics, formats: Mapping[str, Format | Operand]
+) -> Iterator[Alternative]:
     """Operands (tensor -> format) with the wrong extension of their sign, or without their
     first or last bits.
     """
@@ -234,11 +243,11 @@ def stale_changes(
                 yield change(default, f"weights and bias {text}", **weights, **biases)
 
 
-def weight_changes(default: Semantics, layer: Layer) -> Iterator[Alternative]:
-    """Weights read in another arrangement."""
+def weight_changes(default: Semantics, taps: int) -> Iterator[Alternative]:
+    """Weights of a kernel of so many taps read in another arrangement."""
     spatial = ("kernel flipped in rows and columns", "kernel rows and columns swapped")
+    one_tap = taps == 1
     for view in WEIGHT_VIEWS:
-        one_tap = isinstance(layer, Dense) or layer.kernel == 1
         if view != default.weights and not (one_tap and view in spatial):
             yield change(default, view, weights=view)
 
@@ -250,7 +259,7 @@ def mask_changes(default: Semantics) -> Iterator[Alternative]:
 
 
 def averaging_changes(default: Semantics) -> Iterator[Alternative]:
-    for mode in AVERAGINGS:
+    for mode in ADDEND_ROUNDINGS:
         if mode != default.averaging:
             yield change(
                 default,

@@ -20,18 +20,17 @@ from fxsim.golden.explain.changes import (
 )
 from fxsim.golden.explain.dots import rows_per_block
 from fxsim.golden.explain.parts import Forward, Output
-from fxsim.golden.explain.recipe import Recipe
+from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import MASKS, Semantics
 from fxsim.golden.explain.source import Source
 from fxsim.golden.manifest import Entry
-from fxsim.nn.spec import RELU_RANGE_EXP
 from fxsim.ops.exact import Quotient
 from fxsim.ops.loss import softmax_cross_entropy_grad
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
 
 
-class Preactivations(Recipe):
+class Preactivations(TensorRecipe):
     """Z = conv(A, W) + b."""
 
     def __init__(self, source: Source, entry: Entry):
@@ -54,8 +53,8 @@ class Preactivations(Recipe):
         return self.forward.sums(semantics, rows)
 
 
-class ReluMask(Recipe):
-    """1 where the exact Z lies inside (0, 2)."""
+class ReluMask(TensorRecipe):
+    """1 where the exact Z lies inside (0, ceiling)."""
 
     def __init__(self, source: Source, entry: Entry):
         super().__init__(source, entry)
@@ -72,13 +71,11 @@ class ReluMask(Recipe):
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         z = self.forward.sums_or_golden(semantics, rows)
-        bound = 1 << (RELU_RANGE_EXP - self.forward.entry.format.step_exp)
-        return MASKS[semantics.mask](z, bound, self.output.before_pool(self.default, rows)).astype(
-            np.int64
-        )
+        codes = self.output.before_pool(self.default, rows)
+        return MASKS[semantics.mask](z, self.output.bound, codes).astype(np.int64)
 
 
-class LayerOutput(Recipe):
+class LayerOutput(TensorRecipe):
     """Activations or logits: ReLU, one quantization, pooling."""
 
     def __init__(self, source: Source, entry: Entry):
@@ -106,7 +103,7 @@ class LayerOutput(Recipe):
         return self.output.after_pool(semantics, rows)
 
 
-class LossGradient(Recipe):
+class LossGradient(TensorRecipe):
     """(p - onehot) / N at the logits."""
 
     def alternatives(self) -> Iterator[Alternative]:

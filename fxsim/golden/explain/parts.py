@@ -10,6 +10,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from fxsim.accumulator import Accumulator
+from fxsim.formats import Format
 from fxsim.golden.arithmetic import narrowed, quantized, rounded
 from fxsim.golden.explain.changes import (
     Alternative,
@@ -21,23 +23,35 @@ from fxsim.golden.explain.changes import (
     summing_changes,
     weight_changes,
 )
-from fxsim.golden.explain.dots import Dot, Summing, forward_dot
-from fxsim.golden.explain.semantics import AVERAGINGS, MASKS, WEIGHT_VIEWS, Semantics
+from fxsim.golden.explain.dots import Dot, Summing
+from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Semantics
 from fxsim.golden.explain.source import MissingVectors, Source, plain
 from fxsim.golden.manifest import Entry
-from fxsim.kernels.elementwise.pool import average_pool_gradient_bits
-from fxsim.nn.spec import RELU_RANGE_EXP, Pool
+from fxsim.nn.fixed.layer import geometry_of, relu_format
+from fxsim.nn.spec import Pool
+from fxsim.ops.exact import relu_bound
+from fxsim.ops.matmul import forward
+from fxsim.ops.pooling import (
+    average_grad_format,
+    avg_pool2d,
+    avg_pool2d_grad,
+    max_pool2d,
+    max_pool2d_grad,
+)
+from fxsim.ops.products import Geometry
+from fxsim.quantizer import Quantizer
+from fxsim.tensor import Tensor
 
 
 def requantized(
     values: np.ndarray,
     step_exp: int,
-    entry: Entry,
+    format: Format,
     semantics: Semantics,
     words: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Codes (int64) of integers with step 2**step_exp in the entry's format, under `semantics`."""
-    format = narrowed(entry.format, semantics.narrower)
+    """Codes (int64) of integers with step 2**step_exp in a format, under `semantics`."""
+    format = narrowed(format, semantics.narrower)
     guarded = format.step_exp - semantics.guard_bits - step_exp
     if semantics.guard_bits and guarded > 0:
         values = rounded(values, guarded, semantics.guard_rounding)
@@ -45,6 +59,16 @@ def requantized(
     return quantized(
         values, step_exp - semantics.shift, format, semantics.rounding, semantics.overflow, words
     )
+
+
+def geometry(source: Source, name: str) -> Geometry:
+    """The Geometry of a layer's products."""
+    return geometry_of(source.network.layer(name), source.network.shape(name))
+
+
+def model_of(entry: Entry) -> Accumulator | None:
+    """The accumulator of the sums behind a tensor; None for exact sums."""
+    return entry.accumulator.model if entry.accumulator else None
 
 
 class Forward:
@@ -70,9 +94,16 @@ class Forward:
         return self.source.has(self.layer.name, *self.operands)
 
     @property
+    def formats(self) -> dict[str, Format]:
+        """Operand -> its format."""
+        return {
+            tensor: self.source.entry(self.layer.name, tensor).format for tensor in self.operands
+        }
+
+    @property
     def summing(self) -> Summing:
         """The manifest's own."""
-        return Summing.of(self.entry.accumulator)
+        return Summing(model_of(self.entry))
 
     def dot(self, semantics: Semantics | None = None) -> Dot:
         """The sums, of operands as `semantics` (None: the manifest's) has them."""
@@ -80,38 +111,17 @@ class Forward:
 
     def _dot_of(self, key: Semantics) -> Dot:
         name = self.layer.name
-        activations, weights = (
-            self.source.operand(name, tensor, key.misread)
-            for tensor in ("activations", key.weights_from)
-        )
-        shift = (
-            sum(
-                self.source.entry(name, tensor).format.step_exp
-                for tensor in ("activations", "weights")
-            )
-            - self.entry.format.step_exp
-        )
-        return forward_dot(
-            self.layer,
-            activations,
-            WEIGHT_VIEWS[key.weights](weights),
-            self._bias(key),
-            self.rows_shape[1:],
-            shift,
-        )
-
-    def _bias(self, key: Semantics) -> np.ndarray | None:
-        """In steps of Z, int64; None where the layer has none."""
-        if not self.layer.bias:
-            return None
-        shift = (
-            self.source.entry(self.layer.name, "bias").format.step_exp - self.entry.format.step_exp
-        )
-        return (
-            self.source.operand(self.layer.name, key.bias_from, key.misread).astype(np.int64)
-            * key.bias
-            << shift
-        )
+        shapes = geometry(self.source, name)
+        x = self.source.operand(name, "activations", key.misread)
+        weights = self.source.operand(name, key.weights_from, key.misread)
+        bias = None
+        if self.layer.bias:
+            bias = self.source.operand(name, key.bias_from, key.misread) * np.int64(key.bias)
+        formats = tuple(self.formats.values())
+        bias_format = formats[2] if self.layer.bias else None
+        product = forward(*formats[:2], shapes, "auto", model_of(self.entry), bias_format)
+        weights = WEIGHT_VIEWS[key.weights](weights.reshape(shapes.weight))
+        return Dot.of(product(x.reshape(-1, *shapes.input), weights, bias))
 
     def sums(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         """(R, O) int64 under `semantics`, without a look at the golden Z."""
@@ -125,14 +135,13 @@ class Forward:
         if not self.has_operands:
             return
         name = self.layer.name
-        formats = {tensor: self.source.entry(name, tensor).format for tensor in self.operands}
         if self.layer.bias:
             yield change(default, "bias missing", bias=False)
-        yield from weight_changes(default, self.layer)
+        yield from weight_changes(default, geometry(self.source, name).taps)
         yield from stale_changes(default, self.source.tensors(name), bias=self.layer.bias)
-        yield from misread_changes(default, formats)
-        bits = formats["activations"].bits + formats["weights"].bits
-        yield from summing_changes(default, self.entry.accumulator, self.dot(), bits)
+        yield from misread_changes(default, self.formats)
+        bits = self.formats["activations"].bits + self.formats["weights"].bits
+        yield from summing_changes(default, self.dot(), self.entry.accumulator.bits, bits)
 
 
 def _of_operands(semantics: Semantics) -> Semantics:
@@ -161,6 +170,12 @@ class Output:
         self._words = None if words is None else words.reshape(-1, words.shape[-1])
 
     @property
+    def bound(self) -> int:
+        """The ReLU's ceiling in steps of Z."""
+        ceiling = relu_format(self.layer, self.entry.format)
+        return relu_bound(self.forward.entry.format.step_exp, ceiling)
+
+    @property
     def default(self) -> Semantics:
         return Semantics(self.entry.rounding, self.entry.overflow, summing=self.forward.summing)
 
@@ -170,7 +185,8 @@ class Output:
         if self.layer.relu:
             sums = np.maximum(sums, 0)
         words = None if self._words is None else self._words[rows]
-        return requantized(sums, self.forward.entry.format.step_exp, self.entry, semantics, words)
+        step_exp = self.forward.entry.format.step_exp
+        return requantized(sums, step_exp, self.entry.format, semantics, words)
 
     def after_pool(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         """(R, O) int64 codes of the given positions after pooling, if there is any."""
@@ -184,10 +200,14 @@ class Output:
             (n[:, None], y[:, None] * pool.size + down, x[:, None] * pool.size + across),
             (samples, height, width),
         )
-        windows = self.before_pool(semantics, inside.reshape(-1)).reshape(*inside.shape, -1)
+        codes = self.before_pool(semantics, inside.reshape(-1))
+        format = self.entry.format
+        windows = Tensor(codes.reshape(len(rows), pool.size, pool.size, -1), format)
         if pool.kind == "max":
-            return windows.max(axis=1)
-        return AVERAGINGS[semantics.averaging](windows.sum(axis=1), pool.size**2)
+            pooled, _ = max_pool2d(windows, pool.size)
+        else:
+            pooled = avg_pool2d(windows, pool.size).to(Quantizer(format, semantics.averaging))
+        return pooled.codes.reshape(len(rows), -1)
 
 
 class PreactivationGrads:
@@ -236,42 +256,36 @@ class PreactivationGrads:
 
     def _under(self, semantics: Semantics) -> np.ndarray:
         """(N, OH, OW, O) int64, of all positions, under `semantics`."""
-        grads = self.source.codes(self.layer.name, "activation_grads").astype(np.int64)
+        name = self.layer.name
+        grads = self.source.codes(name, "activation_grads")
         if self.pool:
-            grads = self._through_pool(grads, semantics)
+            grads = self._through_pool(
+                Tensor(grads, self.source.entry(name, "activation_grads").format), semantics
+            )
+        grads = grads.reshape(self.shape).astype(np.int64)
         if not self.layer.relu:
-            return grads.reshape(self.shape)
-        forward = self._output.forward
-        bound = 1 << (RELU_RANGE_EXP - forward.entry.format.step_exp)
-        mask = MASKS[semantics.mask](forward.golden.reshape(self.shape), bound, self._codes)
-        return grads.reshape(self.shape) * mask
+            return grads
+        z = self._output.forward.golden.reshape(self.shape)
+        return grads * MASKS[semantics.mask](z, self._output.bound, self._codes)
 
-    def _through_pool(self, grads: np.ndarray, semantics: Semantics) -> np.ndarray:
+    def _through_pool(self, grads: Tensor, semantics: Semantics) -> np.ndarray:
         size = self.pool.size
-        rows, columns = grads.shape[1:3]
-        if self.pool.kind == "max":
-            cut = self._codes[:, : rows * size, : columns * size]
-            windows = cut.reshape(len(cut), rows, size, columns, size, -1).transpose(
-                0, 1, 3, 5, 2, 4
-            )
-            windows = windows.reshape(*windows.shape[:4], size * size)
-            last = semantics.last_maximum
-            winner = (
-                size * size - 1 - windows[..., ::-1].argmax(axis=-1)
-                if last
-                else windows.argmax(axis=-1)
-            )
-            spread = (np.arange(size * size) == winner[..., None]) * grads[..., None]
-        else:
-            finer = average_pool_gradient_bits(size)
-            share = AVERAGINGS[semantics.averaging](grads << finer, size * size)
-            spread = np.repeat(share[..., None], size * size, axis=-1)
-        spread = spread.reshape(*grads.shape, size, size).transpose(0, 1, 4, 2, 5, 3)
-        out = np.zeros(self.shape, np.int64)
-        out[:, : rows * size, : columns * size] = spread.reshape(
-            len(grads), rows * size, columns * size, -1
-        )
-        return out
+        if self.pool.kind == "average":
+            format = average_grad_format(grads.format, size)
+            spread = avg_pool2d_grad(grads, size, self.shape)
+            return spread.to(Quantizer(format, semantics.averaging)).codes
+        winner = self._winner(size, semantics.last_maximum)
+        return max_pool2d_grad(grads, winner, size, self.shape).codes
+
+    def _winner(self, size: int, last: bool) -> Tensor:
+        """The place of the first or the last maximum of each window."""
+        _, height, width, _ = self.shape
+        whole = self._codes[:, : height // size * size, : width // size * size]
+        if not last:
+            return max_pool2d(Tensor(whole, self._output.entry.format), size)[1]
+        turned = Tensor(whole[:, ::-1, ::-1], self._output.entry.format)
+        winner = max_pool2d(turned, size)[1]
+        return Tensor(size * size - 1 - winner.codes[:, ::-1, ::-1], winner.format)
 
     def changes(self, default: Semantics) -> Iterator[Alternative]:
         if not self.computable:

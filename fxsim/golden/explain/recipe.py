@@ -1,7 +1,8 @@
-"""How a tensor of a step follows from others: the face that the search for explanations sees."""
+"""How a tensor follows from others: the face that the search for explanations sees."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,11 +13,42 @@ from fxsim.golden.explain.source import Source
 from fxsim.golden.manifest import Entry
 
 
-class Recipe:
-    """One tensor, seen as rows: its row-major array with the last axis kept.
+class Recipe(ABC):
+    """One tensor, seen as rows of `columns` codes: its row-major array.
 
-    Subclasses compute any rows under any Semantics from golden vectors, and list single changes
-    worth trying."""
+    Subclasses compute any rows under any Semantics, and list single changes worth trying.
+    """
+
+    @property
+    @abstractmethod
+    def columns(self) -> int:
+        """Codes of a row."""
+
+    @property
+    @abstractmethod
+    def default(self) -> Semantics:
+        """The stated semantics."""
+
+    @property
+    def rows_per_block(self) -> int:
+        """Rows to compute at a time."""
+        return 2**16
+
+    @abstractmethod
+    def alternatives(self) -> Iterator[Alternative]:
+        """Single changes of the stated semantics."""
+
+    @abstractmethod
+    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        """(R, columns) integer codes of the given rows."""
+
+    def rows_of(self, array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The given rows of an array with as many codes as the tensor."""
+        return array.reshape(-1, self.columns)[rows]
+
+
+class TensorRecipe(Recipe):
+    """A tensor of a training step, computed from golden vectors."""
 
     def __init__(self, source: Source, entry: Entry):
         self.source = source
@@ -24,24 +56,18 @@ class Recipe:
         self.layer = source.network.layer(entry.layer)
 
     @property
-    def default(self) -> Semantics:
-        return Semantics(self.entry.rounding, self.entry.overflow)
+    def columns(self) -> int:
+        return self.entry.shape[-1]
 
     @property
-    def rows_per_block(self) -> int:
-        """Rows to compute at a time."""
-        return 2**16
-
-    def alternatives(self) -> Iterator[Alternative]:
-        raise NotImplementedError
-
-    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        """(R, last axis) int64 codes of the given rows."""
-        raise NotImplementedError
+    def default(self) -> Semantics:
+        return Semantics(self.entry.rounding, self.entry.overflow)
 
     def operand(self, tensor: str) -> np.ndarray:
         """int64 codes of another tensor of this layer."""
         return self.source.codes(self.layer.name, tensor).astype(np.int64)
 
-    def rows_of(self, array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return array.reshape(-1, array.shape[-1])[rows]
+    def words_of(self, layer: str, rows: np.ndarray) -> np.ndarray | None:
+        """The random words of the given rows, None where nothing is rounded stochastically."""
+        words = self.source.words(layer, self.entry.tensor)
+        return None if words is None else self.rows_of(words, rows)

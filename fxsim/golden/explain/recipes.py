@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fxsim.golden.explain.backward_recipes import (
     ActivationGrads,
+    BiasGrads,
     GradsAtPreactivations,
-    ParameterGrads,
+    WeightGrads,
 )
 from fxsim.golden.explain.forward_recipes import LayerOutput, LossGradient, Preactivations, ReluMask
-from fxsim.golden.explain.recipe import Recipe
+from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.source import Source, plain
 from fxsim.golden.explain.update_recipes import Updated, UpdateItself
 from fxsim.golden.manifest import Entry
@@ -19,8 +20,8 @@ RECIPES = {
     "activations": LayerOutput,
     "logits": LayerOutput,
     "preactivation_grads": GradsAtPreactivations,
-    "weight_grads": ParameterGrads,
-    "bias_grads": ParameterGrads,
+    "weight_grads": WeightGrads,
+    "bias_grads": BiasGrads,
     "updates": UpdateItself,
     "bias_updates": UpdateItself,
     "updated_weights": Updated,
@@ -30,7 +31,7 @@ RECIPES = {
 }
 
 
-def recipe_for(source: Source, entry: Entry) -> Recipe | None:
+def recipe_for(source: Source, entry: Entry) -> TensorRecipe | None:
     """The recipe of a tensor; None for an input of the step, and for what recipes do not cover:
     what passes a layer's batch norm, residual addition or dropout, and sums over several branches.
 

@@ -1,15 +1,17 @@
-"""Which single change of semantics turns the golden codes of a tensor into the codes of a dump,
-bit for bit.
+"""Which single change of semantics turns the right codes of a tensor into those of a device, bit
+for bit.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from fxsim.formats import Format
+from fxsim.golden.explain.arrangements import arrangements
 from fxsim.golden.explain.dots import blocks
 from fxsim.golden.explain.recipe import Recipe
 from fxsim.golden.explain.recipes import recipe_for
@@ -32,6 +34,21 @@ class Explanation:
     tried: int
     note: str = ""
 
+    def text(self, what: str) -> str:
+        """The explanation for people, of 'all codes of ...'."""
+        tried = f"of {self.tried} tried"
+        if not self.changes:
+            rest = f" ({self.note})" if self.note else "; more than one thing differs, or another"
+            return f"no single change of semantics {tried} gives these codes{rest}"
+        number = len(self.changes)
+        which = "this change" if number == 1 else f"any one of {number} changes"
+        lines = [f"{what} are explained by {which} of semantics ({tried}):"]
+        return "\n".join(lines + [f"  {change}" for change in self.changes])
+
+    def __add__(self, other: Explanation) -> Explanation:
+        changes = self.changes + other.changes
+        return Explanation(changes, self.tried + other.tried, self.note or other.note)
+
 
 def explain(vectors: Vectors, entry: Entry, dumped: np.ndarray) -> Explanation:
     """Search the single changes of semantics that explain a dump (codes of entry.shape) which
@@ -41,45 +58,47 @@ def explain(vectors: Vectors, entry: Entry, dumped: np.ndarray) -> Explanation:
     change is named only if it gives every code of the dump.
     """
     golden = vectors.codes(entry.name)
-    orders = list(_element_orders(entry, golden))
-    changes = [text for text, codes in orders if np.array_equal(codes, dumped.reshape(-1))][:1]
+    found = rearranged(golden, dumped, entry.format, entry.axes.split(","))
     try:
         recipe = recipe_for(Source(vectors), entry)
     except MissingVectors as missing:
-        return Explanation(tuple(changes), len(orders), f"for more, export {missing} too")
+        return found + Explanation((), 0, f"for more, export {missing} too")
     if recipe is None:
-        note = (
-            "it is an input of the step"
-            if entry.role == "input"
-            else "fxsim varies nothing else about this tensor"
+        given = entry.role == "input"
+        note = "it is an input of the step"
+        return found + Explanation(
+            (), 0, note if given else "fxsim varies nothing else about this tensor"
         )
-        return Explanation(tuple(changes), len(orders), note)
-    if not _Comparison(recipe, golden, golden).holds(recipe.default):
+    return found + changed(recipe, golden, dumped)
+
+
+def rearranged(
+    right: np.ndarray, got: np.ndarray, format: Format, axes: Sequence[str]
+) -> Explanation:
+    """The orders of elements, bytes and bits of the right codes that give those of a device."""
+    tried = list(arrangements(right, format, axes))
+    flat = got.reshape(-1)
+    return Explanation(
+        tuple(text for text, codes in tried if np.array_equal(codes, flat)), len(tried)
+    )
+
+
+def changed(recipe: Recipe, right: np.ndarray, got: np.ndarray) -> Explanation:
+    """The changes of a recipe that give the codes of a device."""
+    if not Comparison(recipe, right, right).holds(recipe.default):
         return Explanation(
-            tuple(changes),
-            len(orders),
+            (),
+            0,
             "the vectors do not follow from each other by the manifest's "
             "semantics, so that no change of it was tried",
         )
-    comparison = _Comparison(recipe, dumped, golden)
+    comparison = Comparison(recipe, got, right)
     alternatives = list(recipe.alternatives())
-    changes += [each.text for each in alternatives if comparison.holds(each.semantics)]
-    return Explanation(tuple(changes), len(orders) + len(alternatives))
+    texts = tuple(each.text for each in alternatives if comparison.holds(each.semantics))
+    return Explanation(texts, len(alternatives))
 
 
-def _element_orders(entry: Entry, golden: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """The golden codes written in another order of axes, flat."""
-    axes = entry.axes.split(",")
-    for order in itertools.permutations(range(golden.ndim)):
-        if order != tuple(range(golden.ndim)):
-            names = ",".join(axes[axis] for axis in order)
-            yield (
-                f"elements in the order {names} instead of {entry.axes}",
-                golden.transpose(order).reshape(-1),
-            )
-
-
-class _Comparison:
+class Comparison:
     """Whether a recipe gives the codes of a tensor.
 
     First in a few rows, where codes differ, then in all.
@@ -87,13 +106,14 @@ class _Comparison:
 
     def __init__(self, recipe: Recipe, wanted: np.ndarray, golden: np.ndarray):
         self.recipe = recipe
-        self.wanted = wanted.reshape(-1, wanted.shape[-1])
+        self.wanted = wanted.reshape(-1, recipe.columns)
         different = np.flatnonzero((self.wanted != golden.reshape(self.wanted.shape)).any(axis=1))
         few = _spread(different, 2) if different.size else np.arange(min(2, len(self.wanted)))
         rows = [_spread(different, PROBED_ROWS), _spread(np.arange(len(self.wanted)), SECOND_LOOK)]
         self.probes = [few, np.unique(np.concatenate(rows))]
 
     def holds(self, semantics: Semantics) -> bool:
+        """Whether every code is what `semantics` gives."""
         size = self.recipe.rows_per_block
         everything = blocks(np.arange(len(self.wanted)), size)
         return all(

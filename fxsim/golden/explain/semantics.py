@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fxsim.formats import Format
+from fxsim.golden.arithmetic import bounded
 from fxsim.golden.explain.dots import Summing
-from fxsim.kernels.rounding import wrap_code
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,13 @@ class Misread:
     dropped: int = 0
 
     def of(self, codes: np.ndarray) -> np.ndarray:
-        return wrap_code(
-            codes.astype(np.int64) >> self.dropped << self.dropped, self.bits, int(self.signed)
-        )
+        kept = codes.astype(np.int64) >> self.dropped << self.dropped
+        return bounded(kept, Format(self.bits, self.bits, self.signed), "wrap")
 
 
 @dataclass(frozen=True)
 class Semantics:
-    """Every choice that `recipes.py` knows how to make; the manifest's own is the default of its
-    recipe.
+    """Every choice that recipes know how to make; the stated one is the default of a recipe.
 
     rounding, overflow: of the quantization.  narrower: bits by which its range is smaller.  shift:
     bits by which too many (or, negative, too few) are dropped.  guard_bits, guard_rounding: a
@@ -56,7 +55,7 @@ class Semantics:
     weights_from: str = "weights"
     bias_from: str = "bias"
     bias: bool = True
-    mask: str = "0 < Z < 2"
+    mask: str = "0 < Z < ceiling"
     last_maximum: bool = False
     averaging: str = "nearest_away"
     divide: bool = True
@@ -86,26 +85,15 @@ WEIGHT_VIEWS = {
 }
 
 MASKS = {
-    "0 < Z < 2": lambda z, bound, codes: (z > 0) & (z < bound),
-    "0 <= Z < 2": lambda z, bound, codes: (z >= 0) & (z < bound),
-    "0 < Z <= 2": lambda z, bound, codes: (z > 0) & (z <= bound),
-    "0 <= Z <= 2": lambda z, bound, codes: (z >= 0) & (z <= bound),
+    "0 < Z < ceiling": lambda z, bound, codes: (z > 0) & (z < bound),
+    "0 <= Z < ceiling": lambda z, bound, codes: (z >= 0) & (z < bound),
+    "0 < Z <= ceiling": lambda z, bound, codes: (z > 0) & (z <= bound),
+    "0 <= Z <= ceiling": lambda z, bound, codes: (z >= 0) & (z <= bound),
     "0 < Z, no upper end": lambda z, bound, codes: z > 0,
-    "Z < 2, no lower end": lambda z, bound, codes: z < bound,
+    "Z < ceiling, no lower end": lambda z, bound, codes: z < bound,
     "none, every gradient passes": lambda z, bound, codes: np.ones(z.shape, bool),
-    "0 < quantized activation, Z < 2": lambda z, bound, codes: (codes > 0) & (z < bound),
+    "0 < quantized activation, Z < ceiling": lambda z, bound, codes: (codes > 0) & (z < bound),
 }
-"""Where a gradient passes the clipped ReLU, of pre-activations z, 2 in their steps, and the
-quantized codes.
+"""Where a gradient passes the ReLU: of what the ReLU reads, its ceiling in the steps of that (see
+fxsim.ops.exact.relu_bound), and the quantized codes.
 """
-
-
-AVERAGINGS = {
-    "nearest_away": lambda total, count: (
-        np.sign(total) * ((2 * np.abs(total) + count) // (2 * count))
-    ),
-    "nearest_up": lambda total, count: (2 * total + count) // (2 * count),
-    "floor": lambda total, count: total // count,
-    "zero": lambda total, count: np.sign(total) * (np.abs(total) // count),
-}
-"""Roundings of the division that averages `count` codes."""

@@ -1,4 +1,4 @@
-"""The update of parameters and their accumulators, from the definition in kernels/update.py."""
+"""The update of parameters and their accumulators, from the definition in fxsim/ops/update.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fxsim.golden.explain.changes import (
     range_changes,
     rounding_changes,
 )
-from fxsim.golden.explain.recipe import Recipe
+from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import Semantics
 from fxsim.golden.explain.source import Source
 from fxsim.golden.manifest import Entry
@@ -24,7 +24,7 @@ OF_WEIGHTS = ("weights", "accumulators", "updates", "weight_grads", "velocities"
 OF_BIAS = ("bias", "bias_accumulators", "bias_updates", "bias_grads", "bias_velocities")
 
 
-class Update(Recipe):
+class Update(TensorRecipe):
     """u = round(learning rate * gradient), and what it makes of the parameter and the
     accumulator.
     """

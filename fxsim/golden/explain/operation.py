@@ -1,0 +1,137 @@
+"""One operation of fxsim.ops and its quantization, under any semantics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+
+from fxsim.formats import STOCHASTIC
+from fxsim.golden.explain.changes import (
+    Alternative,
+    change,
+    misread_changes,
+    quantization_changes,
+    summing_changes,
+    weight_changes,
+)
+from fxsim.golden.explain.dots import Dot, Summing, rows_per_block
+from fxsim.golden.explain.parts import requantized
+from fxsim.golden.explain.recipe import Recipe
+from fxsim.golden.explain.search import Explanation, changed, rearranged
+from fxsim.golden.explain.semantics import WEIGHT_VIEWS, Semantics
+from fxsim.ops.exact import Exact
+from fxsim.ops.matmul import product_of
+from fxsim.ops.products import ProductSum
+from fxsim.quantizer import Quantizer, words_at
+
+AXES = {"forward": "N,H,W,C", "input_grad": "N,H,W,C", "weight_grad": "KH,KW,C,O"}
+
+
+def explain_operation(exact: Exact, quantizer: Quantizer, got: np.ndarray) -> Explanation:
+    """The single changes that give the codes `got` instead of those of `exact.to(quantizer)`.
+
+    got: integers of exact's shape, which differ.
+    """
+    product = product_of(exact)
+    recipe = Rounded(exact, quantizer) if product is None else Product(exact, product, quantizer)
+    rows = np.arange(recipe.values.shape[0])
+    right = recipe.compute(recipe.default, rows).reshape(exact.shape)
+    found = rearranged(right, got, quantizer.format, _axes(exact, product))
+    return found + changed(recipe, right, got)
+
+
+def _axes(exact: Exact, product: ProductSum | None) -> list[str]:
+    if product is not None and len(exact.shape) == 4:
+        return AXES[product.product.kind].split(",")
+    return [f"axis {number}" for number in range(len(exact.shape))]
+
+
+class Rounded(Recipe):
+    """An exact result, quantized."""
+
+    def __init__(self, exact: Exact, quantizer: Quantizer):
+        self.step_exp = exact.format.step_exp
+        self.quantizer = quantizer
+        shape = exact.shape[-1:] or (1,)
+        self.values = exact.sums().reshape(-1, *shape)
+        self.words: np.ndarray | None = None
+        if quantizer.words is not None:
+            self.words = words_at(quantizer.words, exact.shape).reshape(self.values.shape)
+
+    @property
+    def columns(self) -> int:
+        return self.values.shape[1]
+
+    @property
+    def default(self) -> Semantics:
+        return Semantics(self.quantizer.rounding, self.quantizer.overflow)
+
+    def alternatives(self) -> Iterator[Alternative]:
+        return quantization_changes(self.default, self.quantizer.format)
+
+    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        words = self.words[rows] if semantics.rounding in STOCHASTIC else None
+        sums = self.sums(semantics, rows)
+        return requantized(sums, self.step_exp, self.quantizer.format, semantics, words)
+
+    def sums(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        """(R, columns) int64 before the quantization."""
+        return self.values[rows]
+
+
+class Product(Rounded):
+    """The sums of a product, quantized."""
+
+    def __init__(self, exact: Exact, product: ProductSum, quantizer: Quantizer):
+        super().__init__(exact, quantizer)
+        self.values = self.values.reshape(-1, product.shape[-1])
+        if self.words is not None:
+            self.words = self.words.reshape(self.values.shape)
+        self.product = product
+        self.dot = lru_cache(maxsize=2)(self._dot_of)
+
+    @property
+    def default(self) -> Semantics:
+        modes = self.quantizer.rounding, self.quantizer.overflow
+        return Semantics(*modes, summing=Summing(self.product.product.accumulator))
+
+    @property
+    def rows_per_block(self) -> int:
+        return rows_per_block(self.dot(Semantics()))
+
+    def alternatives(self) -> Iterator[Alternative]:
+        yield from super().alternatives()
+        formats = self.product.operand_formats
+        if "bias" in formats:
+            yield change(self.default, "bias missing", bias=False)
+        if "weight" in formats:
+            yield from weight_changes(self.default, self.product.product.geometry.taps)
+        yield from misread_changes(self.default, formats)
+        product_bits = self.product.product.left.bits + self.product.product.right.bits
+        dot = self.dot(Semantics())
+        yield from summing_changes(self.default, dot, self.product.format.bits, product_bits)
+
+    def sums(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        operands = _of_operands(semantics)
+        if operands == Semantics() and semantics.summing == self.default.summing:
+            return self.values[rows]
+        return self.dot(operands).sums(rows, semantics.summing)
+
+    def _dot_of(self, key: Semantics) -> Dot:
+        """Dot products of operands as `key` has them."""
+        codes = dict(self.product.operands)
+        misread = key.misread
+        if misread is not None:
+            codes[misread.tensor] = misread.of(codes[misread.tensor])
+        if not key.bias:
+            codes["bias"] = np.zeros_like(codes["bias"])
+        if "weight" in codes:
+            codes["weight"] = WEIGHT_VIEWS[key.weights](codes["weight"])
+        return Dot.of(self.product.with_operands(codes))
+
+
+def _of_operands(semantics: Semantics) -> Semantics:
+    """The part of `semantics` that decides what is multiplied."""
+    return Semantics(misread=semantics.misread, weights=semantics.weights, bias=semantics.bias)
