@@ -1,11 +1,32 @@
 """Bit-accurate simulation of neural-network training in fixed point: the public names.
 
 Each is imported when it is first used: Numba alone takes half a second, which `import fxsim` does
-not pay."""
+not pay.  Type checkers read the imports below instead.
+"""
 
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fxsim import ops
+    from fxsim.accumulator import Accumulator
+    from fxsim.analysis.complexity import assignment_complexity, design_complexity
+    from fxsim.analysis.statistics import Statistics
+    from fxsim.datasets import Dataset
+    from fxsim.errors import InputError
+    from fxsim.experiment.settings import Settings
+    from fxsim.experiment.stages import Experiment
+    from fxsim.factors import LearningRate
+    from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
+    from fxsim.nn.fixed.network import FixedNetwork
+    from fxsim.nn.floating.network import FloatNetwork
+    from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, Reason
+    from fxsim.nn.spec import Conv, Dense, Network, Pool
+    from fxsim.quantizer import Counts, Quantizer
+    from fxsim.rng import Stream
+    from fxsim.tensor import Tensor, quantize, requantize
 
 __version__ = "0.1.0"
 
@@ -32,18 +53,50 @@ _MODULES = ("ops",)
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = ["__version__", *_MODULES, *_HOME]
+__all__ = [
+    "Accumulator",
+    "Conv",
+    "Counts",
+    "Dataset",
+    "Dense",
+    "Experiment",
+    "FixedNetwork",
+    "FloatNetwork",
+    "Format",
+    "InputError",
+    "LayerPrecision",
+    "LearningRate",
+    "Network",
+    "OVERFLOWS",
+    "Pool",
+    "PrecisionAssignment",
+    "Quantizer",
+    "ROUNDINGS",
+    "Reason",
+    "Settings",
+    "Statistics",
+    "Stream",
+    "Tensor",
+    "__version__",
+    "assignment_complexity",
+    "design_complexity",
+    "ops",
+    "quantize",
+    "requantize",
+]
 
 
-def __getattr__(name: str):
-    if name in _MODULES:
-        return importlib.import_module(f"fxsim.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module 'fxsim' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker would take every name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"fxsim.{name}")
+        if name not in _HOME:
+            raise AttributeError(f"module 'fxsim' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *__all__})

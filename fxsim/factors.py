@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 from fxsim.errors import InputError, shown
 from fxsim.fields import check_fields, number
+
+Self = TypeVar("Self", bound="Factor")
 
 MANTISSA_BITS = 16
 MIN_EXPONENT = -1100
@@ -59,7 +61,7 @@ class Factor:
             )
 
     @classmethod
-    def nearest(cls, value: float | Fraction) -> Factor:
+    def nearest(cls: type[Self], value: float | Fraction) -> Self:
         """The nearest factor (ties up) to a real value above 0, exactly."""
         if not isinstance(value, Fraction):
             value = number(cls._NOUN, value)

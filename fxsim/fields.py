@@ -63,7 +63,8 @@ def check_fields(instance: object, where: str | None = None) -> None:
     """
     prefix = type(instance).__name__ if where is None else where
     values = instance.__dict__
-    for name, check in _checks(type(instance)):
+    cls: Any = type(instance)  # Any, since mypy takes no type[object] for a Hashable
+    for name, check in _checks(cls):
         value = values[name]
         checked = check(f"{prefix} {name}" if prefix else name, value)
         if checked is not value:
@@ -128,7 +129,7 @@ def _check_for(hint: Any) -> Check:
     origin = typing.get_origin(hint)
     arguments = typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        return _optional(_check_for(_inner(hint)))
+        return _union(hint)
     if origin is Literal:
         return lambda argument, value: choice(argument, value, arguments)
     if origin is tuple:
@@ -137,7 +138,7 @@ def _check_for(hint: Any) -> Check:
         return _mapping(*map(_check_for, arguments))
     if isinstance(hint, type) and hint is not Any:
         return _instance(hint)
-    raise NotImplementedError(f"fields of type {hint} have no check; add one to fxsim/fields.py")
+    raise _without_check(hint)
 
 
 def _inner(hint: Any) -> Any:
@@ -146,18 +147,29 @@ def _inner(hint: Any) -> Any:
     return inner
 
 
-def _optional(check: Check) -> Check:
+def _union(hint: Any) -> Check:
+    """The check of `T | None`, or of a union of classes that have no check of their own."""
+    members = typing.get_args(hint)
+    inner = [each for each in members if each is not type(None)]
+    if len(inner) > 1 and not all(isinstance(each, type) and each not in _SIMPLE for each in inner):
+        raise _without_check(hint)
+    check = _check_for(inner[0]) if len(inner) == 1 else _instance(*inner)
+    if len(inner) == len(members):
+        return check
     return lambda argument, value: None if value is None else check(argument, value)
 
 
-def _instance(cls: type) -> Check:
+def _without_check(hint: Any) -> NotImplementedError:
+    return NotImplementedError(f"fields of type {hint} have no check; add one to fxsim/fields.py")
+
+
+def _instance(*classes: type) -> Check:
+    names = " or ".join(f"{cls.__module__.partition('.')[0]}.{cls.__name__}" for cls in classes)
+
     def check(argument: str, value: object) -> object:
-        if isinstance(value, cls):
+        if isinstance(value, classes):
             return value
-        raise TypeError(
-            f"{argument} must be a {cls.__module__.partition('.')[0]}.{cls.__name__}, "
-            f"got {shown(value)}"
-        )
+        raise TypeError(f"{argument} must be a {names}, got {shown(value)}")
 
     return check
 
@@ -237,15 +249,16 @@ def read_fields(cls: type[T], table: object, where: str, derived: Iterable[str] 
     Raises:
         InputError: for all that is wrong: the table's type, its keys, their values.
     """
-    hints = _annotations(cls)
+    described: Any = cls  # Any, since mypy takes no type[T] for a Hashable
+    hints = _annotations(described)
     derived = tuple(derived)
     needed = [
         field.name
-        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        for field in dataclasses.fields(described)
         if field.default is field.default_factory is dataclasses.MISSING
     ]
     table = check_keys(where, table, (*hints, *derived), needed)
-    checks = dict(_checks(cls))
+    checks = dict(_checks(described))
     values = {}
     for key in table:
         if key in hints:

@@ -9,14 +9,14 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
 from fxsim.errors import InputError, shown
 
 
-def write_atomically(path: str | Path, write: Callable) -> None:
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Call `write(binary_file)` on a temporary file beside `path`, flush it to disk, then
     rename it.
     """
@@ -50,7 +50,8 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """An .npz of plain arrays."""
-    write_atomically(path, lambda file: np.savez(file, **arrays))
+    named: dict[str, Any] = dict(arrays)
+    write_atomically(path, lambda file: np.savez(file, **named))
 
 
 def read_json(path: str | Path) -> Any:

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -124,7 +125,7 @@ class Format:
             "ap_fixed<8,1>, ap_ufixed<8,1>, (8, 7) or u(8, 7)"
         )
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` reads it back.
 
         `step_exp` and `q` only repeat what the other keys say.
@@ -165,7 +166,7 @@ class Format:
         )
 
 
-def _from_q(match: re.Match, convention: str) -> Format:
+def _from_q(match: re.Match[str], convention: str) -> Format:
     unsigned, integer, fraction, named = match.groups()
     signed = not unsigned
     sign_counted = signed and (named or convention) == "arm"
@@ -173,12 +174,12 @@ def _from_q(match: re.Match, convention: str) -> Format:
     return Format(range_exp + int(fraction) + signed, range_exp, signed)
 
 
-def _from_ap_fixed(match: re.Match, _convention: str) -> Format:
+def _from_ap_fixed(match: re.Match[str], _convention: str) -> Format:
     unsigned, width, integer = match.groups()
     return Format(int(width), int(integer) - (not unsigned), not unsigned)
 
 
-def _from_wl_fl(match: re.Match, _convention: str) -> Format:
+def _from_wl_fl(match: re.Match[str], _convention: str) -> Format:
     unsigned, width, fraction = match.groups()
     return Format(int(width), int(width) - int(fraction) - (not unsigned), not unsigned)
 

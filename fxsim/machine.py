@@ -90,7 +90,8 @@ def kernel_cache() -> dict:
     Folder None where it keeps none.
     """
     folder = None if JIT_DISABLED else round_shift.stats.cache_path
-    return {"folder": folder, "writable": bool(folder) and _writable(Path(folder))}
+    writable = folder is not None and _writable(Path(folder))
+    return {"folder": folder, "writable": writable}
 
 
 def _writable(folder: Path) -> bool:

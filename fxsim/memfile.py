@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, present
 from fxsim.formats import Format
 
 _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -48,7 +48,7 @@ def from_hex(data: bytes, format: Format, count: int, where: str) -> np.ndarray:
     if lines is None:
         lines = _lines(re.sub(rb"//[^\n]*\n", b"", data), digits, count)
     if lines is None:
-        lines = _lines(_regular(data, digits, count, where), digits, count)
+        lines = present(_lines(_regular(data, digits, count, where), digits, count))
     nibbles = _VALUES[lines[:, :digits]]
     _check_digits(nibbles, lines, where)
     words = np.zeros(count, np.uint64)
@@ -77,7 +77,7 @@ def _regular(data: bytes, digits: int, count: int, where: str) -> bytes:
 
     InputError where they cannot be told.
     """
-    words = []
+    words: list[bytes] = []
     for match in _TOKEN.finditer(data):
         token = match[0]
         if token.startswith((b"//", b"/*")):
@@ -134,13 +134,15 @@ def _codes(words: np.ndarray, format: Format, where: str) -> np.ndarray:
                 f"number {outside[0]}: {word:x}; write two's complement of exactly {format.bits} "
                 f"bits"
             )
-    unused = np.uint64(64 - format.bits)
     if format.signed:
-        return ((words << unused).view(np.int64) >> np.int64(unused)).astype(format.dtype)
+        unused = 64 - format.bits
+        left: np.ndarray = (words << np.uint64(unused)).view(np.int64)
+        right: np.ndarray = left >> np.int64(unused)
+        return right.astype(format.dtype)
     return words.astype(format.dtype)
 
 
-def _line(data: bytes, match: re.Match) -> int:
+def _line(data: bytes, match: re.Match[bytes]) -> int:
     return data.count(b"\n", 0, match.start()) + 1
 
 

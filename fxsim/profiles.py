@@ -47,7 +47,7 @@ class Profile:
     checked: str
     note: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         choice("kind", self.kind, KINDS)
         if self.mode is not None:
             choice("mode", self.mode, ROUNDINGS if self.kind == "rounding" else OVERFLOWS)

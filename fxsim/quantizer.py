@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from fxsim.arrays import check_range, integer_array
-from fxsim.errors import InputError, choice, present
+from fxsim.errors import InputError, choice
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.kernels import rounding as kernel
 from fxsim.kernels.epilogue import Epilogue
@@ -129,10 +129,7 @@ class Quantizer:
     def _check_words(self) -> None:
         if self.words is None:
             if self.stochastic:
-                raise InputError(
-                    f"rounding {self.rounding!r} needs random words; "
-                    "pass words=fxsim.Stream(seed, step, name), an array or a function"
-                )
+                raise _missing_words(self.rounding)
             return
         if not self.stochastic:
             raise InputError(
@@ -247,13 +244,22 @@ def shifted(
     """Integers / 2**shift (int64), rounded to integers, 0 <= shift <= 62, without any range."""
     bases = np.empty(0, np.int64)
     if rounding in STOCHASTIC:
-        drawn = words_at(present(words), values.shape)
+        if words is None:
+            raise _missing_words(rounding)
+        drawn = words_at(words, values.shape)
         bases = kernel.stochastic_base(drawn, rounding, shift).reshape(-1)
     out = np.empty(values.shape, np.int64)
     everything = Range(-(2**62), 2**62, kernel.SATURATE, 63, 1)
     flat = np.ascontiguousarray(values).reshape(-1)
     kernel.requantize_array(flat, bases, Rounding.of(rounding, shift), everything, out.reshape(-1))
     return out
+
+
+def _missing_words(rounding: str) -> InputError:
+    return InputError(
+        f"rounding {rounding!r} needs random words; "
+        "pass words=fxsim.Stream(seed, step, name), an array or a function"
+    )
 
 
 def check_words(words: Words) -> None:

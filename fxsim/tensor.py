@@ -96,7 +96,7 @@ class Tensor:
         """
         if self._codes.dtype != self._format.dtype:
             self._codes = np.asarray(self._codes, self._format.dtype, order="C")
-        view = self._codes.view()
+        view: np.ndarray = self._codes.view()
         view.setflags(write=False)
         return view
 
@@ -120,7 +120,8 @@ class Tensor:
     @property
     def real(self) -> np.ndarray:
         """float64 values; exact for formats of up to 53 bits."""
-        return np.ldexp(self._codes.astype(np.float64), self._format.step_exp)
+        values: np.ndarray = np.ldexp(self._codes.astype(np.float64), self._format.step_exp)
+        return values
 
     def equals(self, other: Tensor) -> bool:
         """Same format, shape and codes; False for what is no Tensor."""
@@ -231,9 +232,10 @@ class Tensor:
         return f"Tensor({body}, {self._format})"
 
 
-def operation(name: str) -> Callable[..., Any]:
+def operation(name: str) -> Callable[..., Exact]:
     """The operation of that name; fxsim.ops stands above tensors and is loaded at its first use."""
-    return getattr(importlib.import_module("fxsim.ops"), name)
+    found: Callable[..., Exact] = getattr(importlib.import_module("fxsim.ops"), name)
+    return found
 
 
 def shape_after(before: tuple[int, ...], shape: tuple[Any, ...]) -> tuple[int, ...]:
@@ -446,7 +448,8 @@ def _bounded(codes: np.ndarray, outside: np.ndarray, bounds: Range) -> np.ndarra
         return np.asarray(kernel.wrap_code(codes, bounds.bits, bounds.signed), np.int64)
     if bounds.rule == kernel.TO_ZERO:
         return np.where(outside, 0, codes)
-    return np.clip(codes, bounds.low, bounds.high)
+    clipped: np.ndarray = np.clip(codes, bounds.low, bounds.high)
+    return clipped
 
 
 def _split(values: np.ndarray, format: Format, overflow: str) -> tuple[np.ndarray, np.ndarray]:

@@ -78,11 +78,10 @@ def assign(
     where the bits would be too many.
     """
     statistics.check_network(network)
+    asked = target if min_bits is None else None
     if min_bits is None:
         min_bits = criteria.smallest_min_bits(feedforward_gains(network, statistics), target)
-    else:
-        target = None
-    assigned = _feedforward(network, statistics, min_bits, target, input_bits)
+    assigned = _feedforward(network, statistics, min_bits, asked, input_bits)
     last = len(network.layers) - 1
     for row, layer in enumerate(network.layers):
         formats = assigned[layer.name]
@@ -240,8 +239,8 @@ def _shared(activations: Assigned, readers: int) -> Assigned:
 def _weight_grads(statistics: Statistics, row: int, clip_factor: float) -> Assigned:
     sigma_max = statistics.weight_grads_sigma_max[row]
     sigma_min = statistics.weight_grads_sigma_min[row]
-    range_exp = criteria.clipping_range_exp(sigma_max, clip_factor)
-    bits = criteria.gradient_bits(range_exp, criteria.bias_step_exp(sigma_min))
+    range_exp = int(criteria.clipping_range_exp(sigma_max, clip_factor))
+    bits = int(criteria.gradient_bits(range_exp, criteria.bias_step_exp(sigma_min)))
     _check_bits(
         statistics.layers[row],
         "weight_grads",
@@ -263,11 +262,11 @@ def _activation_grads(
     sigma_max = statistics.activation_grads_sigma_max[row]
     lambda_max = statistics.lambda_max[row]
     counts = statistics.weight_grads_count[row], statistics.activation_grads_count[row]
-    range_exp = criteria.clipping_range_exp(sigma_max, clip_factor)
+    range_exp = int(criteria.clipping_range_exp(sigma_max, clip_factor))
     step_exp = criteria.reflected_noise_step_exp(
         weight_grad_step, lambda_max, *counts, fourth_root=fourth_root
     )
-    bits = criteria.gradient_bits(range_exp, step_exp)
+    bits = int(criteria.gradient_bits(range_exp, step_exp))
     _check_bits(
         statistics.layers[row],
         "activation_grads",
@@ -299,7 +298,7 @@ def _accumulators(
     statistics: Statistics, row: int, weight_grad_step: float, weights: Format
 ) -> Assigned:
     step_asked = statistics.gamma_min * weight_grad_step
-    step_exp = criteria.accumulator_step_exp(statistics.gamma_min, weight_grad_step)
+    step_exp = int(criteria.accumulator_step_exp(statistics.gamma_min, weight_grad_step))
     _check_bits(
         statistics.layers[row],
         "accumulators",
@@ -318,7 +317,7 @@ def _accumulators(
 
 def _clipped(tensor: str, bits: int, factor: float, statistics: Statistics, row: int) -> Assigned:
     sigma_max = float(getattr(statistics, f"{tensor}_sigma_max")[row])
-    format = Format(bits, criteria.clipping_range_exp(sigma_max, factor))
+    format = Format(bits, int(criteria.clipping_range_exp(sigma_max, factor)))
     return format, Reason("GC", {"sigma_max": sigma_max}, format.range / (factor * sigma_max))
 
 
@@ -344,7 +343,7 @@ def _batch_norm(
 
 
 def _over_abs_max(abs_max: float, headroom: int = ABS_MAX_HEADROOM) -> Assigned:
-    format = Format(AUXILIARY_BITS, criteria.clipping_range_exp(abs_max, headroom))
+    format = Format(AUXILIARY_BITS, int(criteria.clipping_range_exp(abs_max, headroom)))
     return format, Reason(
         "range", {"abs_max": float(abs_max)}, format.range / (headroom * float(abs_max))
     )

@@ -57,7 +57,7 @@ def smallest_min_bits(gains: ArrayLike, target: float = 0.01) -> int:
     target = float(_positive("target", target, "the paper takes 0.01"))
     bound = mismatch_bound(gains, equal_quantization_noise(gains, 1))
     # One more bit everywhere divides the bound by 4.
-    return 1 + max(0, _least_exponent(np.sqrt(bound / target)))
+    return 1 + max(0, int(_least_exponent(np.sqrt(bound / target))))
 
 
 def clipping_range_exp(sigma_max: ArrayLike, factor: ArrayLike) -> int | np.ndarray:

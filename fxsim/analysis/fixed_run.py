@@ -166,7 +166,7 @@ def histograms(
     accumulators the updates, rate * G^W.  Plain data: 'zeros', and 'counts' of the magnitudes in
     [2**e, 2**(e+1)) from e = 'least'."""
     view = FloatNetwork(network.network, real_parameters(network), np.float64)
-    rows = {}
+    rows: dict[str, dict[str, dict]] = {}
 
     def see(tensor: str, layer: str, array: np.ndarray) -> None:
         if tensor in ("activations", *GRADIENTS):

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, svds
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, present
 from fxsim.nn.floating import products as products
 from fxsim.nn.floating.network import FloatNetwork, Tape
 
@@ -80,8 +80,8 @@ def square_jacobian(network: FloatNetwork, tape: Tape, name: str) -> LinearOpera
     It maps `(K, O)` flat, the shape of G^W, to one entry for each element of G^A or, without
     average pooling, for each position before pooling: with max pooling an element of G^A reaches
     one position."""
-    average = tape.layers[name].layer.pool and tape.layers[name].layer.pool.kind == "average"
-    return (_averaged if average else _routed)(network, tape, name)
+    pool = tape.layers[name].layer.pool
+    return (_averaged if pool and pool.kind == "average" else _routed)(network, tape, name)
 
 
 def _routed(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
@@ -112,7 +112,7 @@ def _averaged(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
     Rows (sum of f[p] * C[p, :] over the window of q)^2.
     """
     entry = tape.layers[name]
-    size = entry.layer.pool.size
+    size = present(entry.layer.pool).size
     outputs = entry.shape.pre[2]
     factors = _windows(_position_factors(network, tape, name), entry.shape.pre, size)
     columns = _windows(tape.columns(name), entry.shape.pre, size)

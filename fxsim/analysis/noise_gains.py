@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, present
 from fxsim.nn.floating.network import FloatNetwork, Tape
 
 
@@ -68,13 +68,13 @@ def _add_squared_norms(
     network: FloatNetwork, tape: Tape, seeds: np.ndarray, weights: dict, activations: dict
 ) -> None:
     sources = {layer.name: source for layer, source in network.network.edges()}
-    image_gradient = 0.0
+    image_gradient: np.ndarray | float = 0.0
     for local in network.walk_back(tape, seeds, images=True):
         weights[local.name] += _weight_gradient_norms(tape.columns(local.name), local.operation)
         activations[local.name] += _squared_norm(local.output)
         if sources[local.name] is None:
-            image_gradient = image_gradient + local.input
-    activations[None] += _squared_norm(image_gradient)
+            image_gradient = image_gradient + present(local.input)
+    activations[None] += _squared_norm(np.asarray(image_gradient))
 
 
 def _weight_gradient_norms(columns: np.ndarray, gradients: np.ndarray) -> float:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from fxsim.nn.spec import Network
 
 SIGMA_RATE = 0.1
 """Rate of the moving average of a gradient's variance."""
+
+_ZEROS: Any = None
+"""Stands for an entry of zeros, that of a network without batch norm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +61,15 @@ class Statistics:
     logits_max: float
     gamma_min: float
     batch_size: int
-    gamma_grads_sigma_max: np.ndarray = None
-    gamma_grads_sigma_min: np.ndarray = None
-    beta_grads_sigma_max: np.ndarray = None
-    beta_grads_sigma_min: np.ndarray = None
-    preactivation_grads_sigma_max: np.ndarray = None
-    preactivation_grads_sigma_min: np.ndarray = None
-    variances_max: np.ndarray = None
+    gamma_grads_sigma_max: np.ndarray = _ZEROS
+    gamma_grads_sigma_min: np.ndarray = _ZEROS
+    beta_grads_sigma_max: np.ndarray = _ZEROS
+    beta_grads_sigma_min: np.ndarray = _ZEROS
+    preactivation_grads_sigma_max: np.ndarray = _ZEROS
+    preactivation_grads_sigma_min: np.ndarray = _ZEROS
+    variances_max: np.ndarray = _ZEROS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "network", str(self.network))
         object.__setattr__(self, "layers", tuple(map(str, self.layers)))
         for name in PER_LAYER:
@@ -117,7 +121,8 @@ class Statistics:
                     f"{missing[0]} is missing; make the file anew with `fxsim analyze`"
                 )
             layers = tuple(np.atleast_1d(arrays["layers"]))
-            statistics = cls(**{field: arrays.get(field) for field in FIELDS} | {"layers": layers})
+            entries: dict[str, Any] = {field: arrays.get(field) for field in FIELDS}
+            statistics = cls(**entries | {"layers": layers})
             if network is not None:
                 statistics.check_network(network)
         except InputError as error:
@@ -214,12 +219,13 @@ class GradientStatistics:
                 f"layer {layer!r}: {tensor} are not finite, the run diverges; lower the learning "
                 f"rate"
             )
-        place = self.TENSORS.index(tensor), self.network.names.index(layer)
-        average, largest, smallest = self.state[(slice(None), *place)]
+        row = self.TENSORS.index(tensor)
+        column = self.network.names.index(layer)
+        average, largest, smallest = self.state[:, row, column]
         if math.isnan(average):
             average = largest = smallest = variance
         average += SIGMA_RATE * (variance - average)
-        self.state[(slice(None), *place)] = average, max(largest, average), min(smallest, average)
+        self.state[:, row, column] = average, max(largest, average), min(smallest, average)
 
     def sigmas(self) -> dict[str, np.ndarray]:
         """`<tensor>_sigma_max` and `<tensor>_sigma_min`, one entry per layer, by the names of

@@ -31,7 +31,7 @@ class Dataset:
     classes: int
     pixel_max: int = 255
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 1 <= self.classes <= 256:
             raise InputError(f"dataset {self.name!r}: classes must be 1 to 256, got {self.classes}")
         if not 1 <= self.pixel_max <= 255:

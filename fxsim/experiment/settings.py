@@ -135,7 +135,7 @@ class Settings:
     quick: bool = False
     layers: dict | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is not None or field.default is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fxsim.errors import InputError, choice
-from fxsim.nn.spec import Conv, Dense, Layer, Network, Pool
+from fxsim.nn.spec import Conv, Dense, Network, Pool
 
 
 def digits_convnet(width: float = 1.0) -> Network:
@@ -51,7 +51,7 @@ def svhn_convnet(width: float = 1.0) -> Network:
 
 
 def _paper_convnet(name: str, width: float) -> Network:
-    layers: list[Layer] = []
+    layers: list[Conv | Dense] = []
     for stage, filters in enumerate((64, 128, 256)):
         pool = Pool("max", 2) if stage < 2 else None
         filters = _scaled(filters, width)
@@ -83,7 +83,7 @@ def _paper_resnet(name: str, width: float, classes: int) -> Network:
         return Conv(name=name, filters=filters, padding=1, batch_norm=True, **fields)
 
     stem = _scaled(128, width)
-    layers: list[Layer] = [conv("stem", stem)]
+    layers: list[Conv | Dense] = [conv("stem", stem)]
     for stage, filters in enumerate((128, 256, 512), start=1):
         filters = _scaled(filters, width)
         for block in range(1, 4):

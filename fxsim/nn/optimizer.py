@@ -126,7 +126,8 @@ class Velocity:
             optimizer.decay(kind) * _step(parameter),
         )
         finest = max(*(step.denominator for step in steps), _step(format).denominator)
-        multipliers = tuple(int(step * finest) for step in steps)
+        kept, added, decayed = (int(step * finest) for step in steps)
+        multipliers = (kept, added, decayed)
         largest = sum(
             multiplier << own.bits - 1
             for multiplier, own in zip(multipliers, (format, grads, parameter))

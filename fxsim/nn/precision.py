@@ -17,6 +17,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fxsim.accumulator import KINDS, Accumulator, parse_accumulators
 from fxsim.accumulator import check_keys as check_accumulator_keys
@@ -201,7 +202,7 @@ class LayerPrecision:
         return cls(**others, batch_norm=BatchNormPrecision(**norm) if norm else None)
 
 
-def _check_formats(precision, names, unsigned) -> None:
+def _check_formats(precision: object, names: Iterable[str], unsigned: tuple[str, ...]) -> None:
     for name in names:
         format = getattr(precision, name)
         if not 1 <= format.bits <= MAX_TENSOR_BITS:
@@ -362,7 +363,7 @@ class PrecisionAssignment:
             )
         return dataclasses.replace(self, layers=layers, reasons={})
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` reads it back."""
         rows = {}
         for name, layer in self.layers.items():
@@ -403,7 +404,7 @@ class PrecisionAssignment:
         needed = ("kind", "version", "network", "layers", "logits")
         data = check_keys(where, data, (*needed, "rounding", "overflow", "accumulator"), needed)
         layers = {}
-        reasons = {}
+        reasons: dict[tuple[str, str], Reason] = {}
         for name, row in check_table("layers", data["layers"]).items():
             layers[name], own = _read_layer(f"layer {shown(name)}", row)
             reasons |= {(name, tensor): reason for tensor, reason in own.items()}
@@ -480,7 +481,9 @@ def _check_present(layer: Layer, precision: LayerPrecision, is_branch: bool) -> 
         )
 
 
-def _check_shared_input(assignment, network, source) -> None:
+def _check_shared_input(
+    assignment: PrecisionAssignment, network: Network, source: str | None
+) -> None:
     formats = {
         assignment.layers[layer.name].activations
         for layer, reads in network.edges()
@@ -493,7 +496,9 @@ def _check_shared_input(assignment, network, source) -> None:
         )
 
 
-def _perturb_layer(name, layer: LayerPrecision, bits: int, tensors) -> LayerPrecision:
+def _perturb_layer(
+    name: str, layer: LayerPrecision, bits: int, tensors: tuple[str, ...]
+) -> LayerPrecision:
     changed = {
         tensor: _perturbed(name, tensor, getattr(layer, tensor), bits)
         for tensor in tensors
@@ -511,8 +516,9 @@ def _perturb_layer(name, layer: LayerPrecision, bits: int, tensors) -> LayerPrec
     norm = layer.batch_norm
     if "activation_grads" in changed and norm and norm.preactivation_grads:
         grads = _perturbed(name, "preactivation_grads", norm.preactivation_grads, bits)
-        changed["batch_norm"] = dataclasses.replace(norm, preactivation_grads=grads)
-    return dataclasses.replace(layer, **changed)
+        norm = dataclasses.replace(norm, preactivation_grads=grads)
+    formats: dict[str, Any] = dict(changed)
+    return dataclasses.replace(layer, **formats, batch_norm=norm)
 
 
 def _perturbed(layer: str, tensor: str, format: Format, bits: int) -> Format:

@@ -21,7 +21,8 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 from fxsim.errors import InputError, choice, listed, shown
 from fxsim.fields import check_fields, check_keys, check_table, construct, read_fields
@@ -166,7 +167,7 @@ class Network:
 
     name: str
     input_shape: Shape
-    layers: tuple[Layer, ...]
+    layers: tuple[Conv | Dense, ...]
 
     def __post_init__(self) -> None:
         label = f"network {shown(self.name)}:"
@@ -175,16 +176,12 @@ class Network:
             _at_least(f"{label} {axis} of input_shape (H, W, C)", size, 1)
         if not self.layers:
             raise InputError(f"{label} layers must be at least one")
-        for layer in self.layers:
-            if not isinstance(layer, (Conv, Dense)):
-                raise TypeError(f"{label} layers must be Conv or Dense, got {shown(layer)}")
         last = self.layers[-1]
         if last.relu or last.batch_norm or last.pool or last.dropout or last.add:
             raise InputError(
                 f"{label} the last layer {shown(last.name)} gives the class scores; set relu=False "
                 "and leave batch_norm, pool, dropout and add out"
             )
-        object.__setattr__(self, "_shapes", self._infer_shapes())
         height, width, _ = self.shape(last.name).output
         if (height, width) != (1, 1):
             raise InputError(
@@ -193,7 +190,8 @@ class Network:
                 f"of its input"
             )
 
-    def _infer_shapes(self) -> dict[str, LayerShape]:
+    @cached_property
+    def _shapes(self) -> dict[str, LayerShape]:
         shapes: dict[str, LayerShape] = {}
         for layer, source in self.edges():
             if layer.name in shapes:
@@ -216,7 +214,7 @@ class Network:
             shapes[layer.name] = shape
         return shapes
 
-    def edges(self) -> Iterator[tuple[Layer, str | None]]:
+    def edges(self) -> Iterator[tuple[Conv | Dense, str | None]]:
         """Each layer with the name of the layer it reads (None: the network's input)."""
         previous = None
         for layer in self.layers:
@@ -234,7 +232,7 @@ class Network:
     def classes(self) -> int:
         return self.shape(self.layers[-1].name).output[-1]
 
-    def layer(self, name: str) -> Layer:
+    def layer(self, name: str) -> Conv | Dense:
         return self.layers[self.names.index(choice("layer", name, self.names))]
 
     def source(self, name: str) -> str | None:
@@ -243,11 +241,11 @@ class Network:
         return sources[choice("layer", name, sources)]
 
 
-def _layer_shape(layer: Layer, input_shape: Shape) -> LayerShape:
+def _layer_shape(layer: Conv | Dense, input_shape: Shape) -> LayerShape:
     height, width, channels = input_shape
     if isinstance(layer, Dense):
         inputs = math.prod(input_shape)
-        weight = (inputs, layer.units)
+        weight: tuple[int, ...] = (inputs, layer.units)
         pre = (1, 1, layer.units)
         dot_length = inputs
     else:
@@ -283,11 +281,11 @@ def _at_least(argument: str, value: int, least: int) -> None:
         )
 
 
-def to_dict(network: Network) -> dict:
+def to_dict(network: Network) -> dict[str, Any]:
     """The network as plain data, the same shape as the TOML form; `from_dict` reads it back."""
     rows = []
     for layer in network.layers:
-        row = {"type": type(layer).__name__.lower()}
+        row: dict[str, Any] = {"type": type(layer).__name__.lower()}
         for field in dataclasses.fields(layer):
             value = getattr(layer, field.name)
             if value != field.default:
@@ -323,10 +321,10 @@ def from_dict(table: object) -> Network:
     )
 
 
-_LAYERS = {"conv": Conv, "dense": Dense}
+_LAYERS: dict[str, type[Conv] | type[Dense]] = {"conv": Conv, "dense": Dense}
 
 
-def _layer_from_dict(row: object, where: str) -> Layer:
+def _layer_from_dict(row: object, where: str) -> Conv | Dense:
     """The layer of one table; `where` names it until its own name is read."""
     row = dict(check_table(where, row))
     if isinstance(row.get("name"), str):

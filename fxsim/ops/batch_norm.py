@@ -319,7 +319,8 @@ class InverseRoot:
         """Codes of the inverse roots (O,) for codes (O,) of variances."""
         if self._value_bits <= kernel.MAX_VALUE_BITS:
             values = (codes << self._left) + self._epsilon
-            return kernel.inverse_roots(values, MANTISSA_BITS, self._places)
+            roots: np.ndarray = kernel.inverse_roots(values, MANTISSA_BITS, self._places)
+            return roots
         return integers([self._root_of(int(code)) for code in codes])
 
     def _root_of(self, code: int) -> int:
@@ -340,7 +341,8 @@ def _root_places(bits: int) -> int:
 
 def bounded(codes: np.ndarray, format: Format) -> np.ndarray:
     """Codes saturated to the format, int64."""
-    return np.minimum(np.maximum(codes, format.min_code), format.max_code).astype(np.int64)
+    saturated: np.ndarray = np.minimum(np.maximum(codes, format.min_code), format.max_code)
+    return saturated.astype(np.int64)
 
 
 def _saturated(codes: np.ndarray, exact: np.ndarray, quantizer: Quantizer) -> np.ndarray:

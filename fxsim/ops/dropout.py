@@ -31,7 +31,8 @@ MAX_RATE = 0.9999
 def kept(rate: float, words: np.ndarray) -> np.ndarray:
     """True where a word is at least round(rate * 2**32), at most 2**32 - 1."""
     threshold = min(round(Fraction(rate) * 2**32), 2**32 - 1)
-    return words >= np.uint32(threshold)
+    stays: np.ndarray = words >= np.uint32(threshold)
+    return stays
 
 
 @lru_cache(maxsize=256)
@@ -137,7 +138,8 @@ class Scaled(Exact):
         self.shape = x.shape
 
     def sums(self) -> np.ndarray:
-        return self._codes.astype(np.int64) * self._factor.mantissa * self._stays
+        scaled: np.ndarray = self._codes.astype(np.int64) * self._factor.mantissa * self._stays
+        return scaled
 
     def rounded(self, quantizer: Quantizer, relu: bool) -> tuple[np.ndarray, np.ndarray | None]:
         shift = quantizer.format.step_exp - self.format.step_exp

@@ -6,6 +6,8 @@ Arrays of Python integers have dtype object; results are the same in either.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from fxsim.kernels.reductions import extremes
@@ -14,7 +16,7 @@ ROOM = 62
 """Bits of the magnitudes that int64 takes, with one to spare for an addition."""
 
 
-def integers(values) -> np.ndarray:
+def integers(values: np.ndarray | Iterable[int]) -> np.ndarray:
     """An array of Python integers, which do not overflow."""
     return np.array(values, object)
 
@@ -24,21 +26,22 @@ def largest(values: np.ndarray) -> int:
     if not values.size:
         return 0
     if values.dtype == object:
-        return max(map(abs, values))
+        return int(max(map(abs, values)))
     low, high = extremes(values)
     return max(int(high), -int(low))
 
 
-def bits(values) -> int:
+def bits(values: np.ndarray | int) -> int:
     """Of the greatest magnitude of an array or number."""
     return (abs(values) if isinstance(values, int) else largest(values)).bit_length()
 
 
-def times(values: np.ndarray, factors) -> np.ndarray:
+def times(values: np.ndarray, factors: np.ndarray | int) -> np.ndarray:
     """values * factors, which are an array or a Python integer."""
     if bits(values) + bits(factors) > ROOM:
         return integers(values) * (factors if isinstance(factors, int) else integers(factors))
-    return _in_int64(values) * factors
+    product: np.ndarray = _in_int64(values) * factors
+    return product
 
 
 def divided(numerators: np.ndarray, denominator: int, exp: int = 0) -> np.ndarray:
@@ -46,7 +49,8 @@ def divided(numerators: np.ndarray, denominator: int, exp: int = 0) -> np.ndarra
     denominator <<= max(-exp, 0)
     fit = max(bits(numerators) + max(exp, 0), denominator.bit_length()) < ROOM - 1
     numerators = _in_int64(numerators) if fit else integers(numerators)
-    magnitudes = (2 * (abs(numerators) << max(exp, 0)) + denominator) // (2 * denominator)
+    doubled: np.ndarray = 2 * (np.abs(numerators) << max(exp, 0))
+    magnitudes = (doubled + denominator) // (2 * denominator)
     return np.where(numerators < 0, -magnitudes, magnitudes)
 
 

@@ -152,7 +152,12 @@ class Product:
         return Format(bits, self.step_exp + bits - 1)
 
     def _by_parts(
-        self, run: Callable[..., None], plan: Plan, operands: Any, out: np.ndarray, options: dict
+        self,
+        run: Callable[..., None],
+        plan: Plan,
+        operands: Any,
+        out: np.ndarray,
+        options: dict[str, Any],
     ) -> None:
         """run(left codes, right codes, out, ...) by the plan's path.
 
@@ -523,7 +528,7 @@ class InputGradSum(ProductSum):
 
     def rounded(self, quantizer: Quantizer, relu: bool) -> tuple[np.ndarray, np.ndarray | None]:
         found = quantizer.at(self.format.step_exp).epilogue
-        fits = self.ample and not self.product.plan.split and math.prod(self.shape)
+        fits = self.ample and not self.product.plan.split and math.prod(self.shape) > 0
         if relu or found is None or not fits:
             return super().rounded(quantizer, relu)
         return _fused(self, quantizer, found), None
@@ -675,7 +680,7 @@ def _by_winograd(
     operands: tuple[np.ndarray, np.ndarray],
     padding: int,
     out: np.ndarray,
-    options: dict,
+    options: dict[str, Any],
     rotate: bool = False,
 ) -> bool:
     """Convolve by Winograd's algorithm if that pays, an input gradient with rotated weights.

@@ -76,8 +76,10 @@ class Combination(Exact):
 
     def sums(self) -> np.ndarray:
         form = self._form
-        sums = form.first.astype(np.int64) * self._x + form.constant.astype(np.int64)
-        return sums if self._y is None else sums + form.second.astype(np.int64) * self._y
+        sums: np.ndarray = form.first.astype(np.int64) * self._x + form.constant.astype(np.int64)
+        if self._y is not None:
+            sums = sums + form.second.astype(np.int64) * self._y
+        return sums
 
     def rounded(self, quantizer: Quantizer, relu: bool) -> tuple[np.ndarray, np.ndarray | None]:
         if quantizer.at(self._form.step_exp).epilogue is None or not self._x.size:

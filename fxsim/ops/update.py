@@ -14,7 +14,7 @@ from fxsim.kernels.rounding import MAX_SHIFT, Rounding
 from fxsim.ops.checks import of_shape, tensor_of
 from fxsim.ops.exact import Exact
 from fxsim.ops.summation import ChannelSum
-from fxsim.quantizer import Quantizer, Words
+from fxsim.quantizer import Counts, Quantizer, Words
 from fxsim.tensor import Tensor
 
 UPDATE_BITS = 62
@@ -158,7 +158,7 @@ def difference(value: Tensor, grad: Tensor, rate: LearningRate) -> Exact:
 def _update_alone(
     value: Tensor, grad: Tensor, rate: LearningRate, quantizer: Quantizer
 ) -> tuple[Parameter, UpdateTally]:
-    seen = []
+    seen: list[Counts] = []
     counted = Quantizer(
         value.format, quantizer.rounding, words=quantizer.words, counted=seen.append
     )

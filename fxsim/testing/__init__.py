@@ -82,17 +82,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'fxsim.testing' has no attribute {name!r}")
-    try:
-        module = importlib.import_module(f"fxsim.testing.{_HOME[name]}")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"fxsim.testing.{name} needs Hypothesis; python -m pip install hypothesis",
-            name=error.name,
-        ) from None
-    return getattr(module, name)
+if not TYPE_CHECKING:  # a type checker would take every name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module 'fxsim.testing' has no attribute {name!r}")
+        try:
+            module = importlib.import_module(f"fxsim.testing.{_HOME[name]}")
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"fxsim.testing.{name} needs Hypothesis; python -m pip install hypothesis",
+                name=error.name,
+            ) from None
+        return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -31,7 +31,7 @@ class Augmentation:
     flip: bool = False
     crop: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.crop <= 64:
             raise InputError(f"crop must be 0 to 64 pixels, got {self.crop}")
 

@@ -45,7 +45,7 @@ class Cadence:
     minutes: float = 2.0
     steps: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (math.isfinite(self.minutes) and self.minutes >= 0):
             raise InputError(f"checkpoint minutes must be a number from 0, got {self.minutes}")
         if self.steps is not None and self.steps < 1:

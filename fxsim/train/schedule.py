@@ -20,7 +20,7 @@ class Schedule:
     learning_rate: float
     drops: tuple[int, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.epochs < 1:
             raise InputError(f"epochs must be at least 1, got {self.epochs}")
         LearningRate.of(self.learning_rate)

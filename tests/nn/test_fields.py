@@ -37,6 +37,7 @@ class Outer:
     text: str = ""
     kind: Literal["a", "b"] = "a"
     maybe: int | None = None
+    either: Inner | Fraction | None = None
     inner: Inner | None = None
     pair: tuple[int, float] = (1, 2.0)
     many: tuple[Inner, ...] = ()
@@ -61,6 +62,9 @@ GOOD = [
     ("kind", "b", "b"),
     ("maybe", None, None),
     ("maybe", np.int64(3), 3),
+    ("either", None, None),
+    ("either", Inner(1), Inner(1)),
+    ("either", Fraction(1, 2), Fraction(1, 2)),
     ("inner", None, None),
     ("inner", Inner(1), Inner(1)),
     ("pair", [1, 2], (1, 2.0)),
@@ -90,6 +94,7 @@ BAD = [
     ("text", b"x", TypeError, "text must be a text, got b'x'"),
     ("kind", "c", InputError, "kind 'c' is unknown; choose from a, b"),
     ("maybe", "x", TypeError, "maybe must be an integer, got 'x'"),
+    ("either", 3, TypeError, "either must be a .*Inner or fractions.Fraction, got 3"),
     ("inner", 3, TypeError, "inner must be a .*Inner, got 3"),
     ("pair", (1,), InputError, r"pair must have 2 elements, got \(1,\)"),
     ("pair", "12", TypeError, "pair must be a tuple, got '12'"),
@@ -107,16 +112,11 @@ def test_another_value_is_refused(name, value, error, message):
         Outer(**{"whole": 1, name: value})
 
 
-def test_an_annotation_without_a_check_is_an_error_of_the_class():
-    @dataclass(frozen=True)
-    class Unchecked:
-        value: Any
-
-        def __post_init__(self):
-            check_fields(self)
-
+@pytest.mark.parametrize("hint", [Any, int | str, Inner | int, Inner | list[int]])
+def test_an_annotation_without_a_check_is_an_error_of_the_class(hint):
+    unchecked = dataclasses.make_dataclass("Unchecked", [("value", hint)], frozen=True)
     with pytest.raises(NotImplementedError, match="have no check"):
-        Unchecked(1)
+        check_fields(unchecked(1))
 
 
 TABLE = {

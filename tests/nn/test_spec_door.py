@@ -47,7 +47,7 @@ def table(**layer):
         (lambda: Network("n", "abc", (SCORES,)), "input_shape must be a tuple, got 'abc'"),
         (lambda: Network("n", (1, 1, 1.0), (SCORES,)), "must be an integer, got 1.0"),
         (lambda: Network("n", (1, 1, 1), SCORES), "layers must be a tuple"),
-        (lambda: Network("n", (1, 1, 1), ("scores",)), "must be a fxsim.Layer, got 'scores'"),
+        (lambda: Network("n", (1, 1, 1), ("scores",)), "must be a fxsim.Conv or fxsim.Dense, got"),
     ],
 )
 def test_another_type_is_a_type_error(build, message):

@@ -42,7 +42,7 @@ from fxsim.ops.pooling import (
 from fxsim.ops.products import Forward, Geometry, InputGrad, WeightGrad
 from fxsim.ops.relu import gated
 from fxsim.ops.summation import addition
-from fxsim.quantizer import Quantizer
+from fxsim.quantizer import Counts, Quantizer
 from fxsim.tensor import Tensor
 
 FURTHER = ("bias", "gamma", "beta")
@@ -287,7 +287,7 @@ class FixedLayer:
         tape.kept = stays.view(np.uint8)
         scaled = Scaled(lent(codes, self.output.format), tape.kept, rate)
 
-        def count(counts):  # type: ignore[no-untyped-def]
+        def count(counts: Counts) -> None:
             step.result.counts[self.name, "dropout"] = counts
 
         out, _ = scaled.rounded(Quantizer(self.output.format, counted=count), relu=False)

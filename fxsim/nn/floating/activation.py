@@ -7,16 +7,19 @@ the mean squared deviation both in the batch and in the running statistics.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from fxsim.errors import present
 from fxsim.kernels.floating import activation as kernels
 from fxsim.nn.floating.threads import run
 from fxsim.nn.spec import (
     BATCH_NORM_EPSILON_EXP,
     RELU_RANGE_EXP,
     RUNNING_RATE_EXP,
+    Conv,
+    Dense,
     Layer,
     LayerShape,
 )
@@ -33,21 +36,22 @@ class LayerTape:
     input: A_l `(N, H, W, C)`.  operation: the weighted operation `(N, H, W, O)` before bias or
     batch norm. branch: the output `(N, H, W, O)` that joins before the ReLU, None without one.
     output: A_{l+1}. scale, shift `(O,)`: the pre-activation is scale * operation + shift + branch.
+    `activate` fills these three in.
     mean, inverse `(O,)` float64: batch norm's mean and 1 / sqrt(variance + epsilon). winner: the
     row-major place of each max pooling window's first maximum.
     keep: dropout's factor for each output, 0 or 1 / (1 - rate); None where nothing is dropped.
     range: what the activation function clips to, if the layer has one.
     """
 
-    layer: Layer
+    layer: Conv | Dense
     shape: LayerShape
     training: bool
     input: np.ndarray
     operation: np.ndarray
     branch: np.ndarray | None = None
-    output: np.ndarray | None = None
-    scale: np.ndarray | None = None
-    shift: np.ndarray | None = None
+    output: np.ndarray = field(init=False)
+    scale: np.ndarray = field(init=False)
+    shift: np.ndarray = field(init=False)
     mean: np.ndarray | None = None
     inverse: np.ndarray | None = None
     winner: np.ndarray | None = None
@@ -91,8 +95,9 @@ def activate(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
         tape.scale = np.ones_like(parameters["bias"])
         tape.shift = parameters["bias"].copy()
     tape.output = np.empty((len(tape.operation), *tape.shape.output), tape.operation.dtype)
-    if _maximum(tape.layer):
-        tape.winner = np.empty(tape.output.shape, np.min_scalar_type(tape.layer.pool.size**2 - 1))
+    pool = tape.layer.pool
+    if pool and pool.kind == "max":
+        tape.winner = np.empty(tape.output.shape, np.min_scalar_type(pool.size**2 - 1))
     _run(tape, kernels.activate, _preactivation(tape), _pooling(tape), tape.output)
     if tape.keep is not None:
         tape.output *= tape.keep
@@ -115,7 +120,7 @@ def activate_backward(
     slope = np.zeros_like(total)
     parameter_gradients = {"bias": total}
     if tape.layer.batch_norm:
-        gamma_total = tape.inverse * (product_total - tape.mean * total)
+        gamma_total = present(tape.inverse) * (product_total - present(tape.mean) * total)
         parameter_gradients = {"gamma": gamma_total, "beta": total}
         if tape.training:
             constant, slope = _norm_backward(tape, total, gamma_total)
@@ -172,8 +177,8 @@ def _norm_backward(
     With M terms per channel and x = (z - mean) * inverse it is scale * (g - sum(g) / M - x * sum(g
     * x) / M)."""
     terms = tape.operation.size // tape.scale.size
-    slope = -tape.scale * tape.inverse * gamma_total / terms
-    return -tape.scale * total / terms - slope * tape.mean, slope
+    slope = -tape.scale * present(tape.inverse) * gamma_total / terms
+    return -tape.scale * total / terms - slope * present(tape.mean), slope
 
 
 def _run(tape: LayerTape, kernel, *arguments) -> None:
@@ -196,12 +201,9 @@ def _preactivation(tape: LayerTape) -> kernels.Preactivation:
 def _pooling(tape: LayerTape) -> kernels.Pooling:
     pool = tape.layer.pool
     winner = _stand_in(tape, np.dtype(np.uint8)) if tape.winner is None else tape.winner
-    return kernels.Pooling(pool.size if pool else 1, _maximum(tape.layer), winner)
+    maximum = pool is not None and pool.kind == "max"
+    return kernels.Pooling(pool.size if pool else 1, maximum, winner)
 
 
 def _stand_in(tape: LayerTape, dtype: np.dtype) -> np.ndarray:
     return np.zeros((1, 1, 1, tape.scale.size), dtype)
-
-
-def _maximum(layer: Layer) -> bool:
-    return layer.pool is not None and layer.pool.kind == "max"

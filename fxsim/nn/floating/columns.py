@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from fxsim.nn.spec import Conv, Dense, Layer
+from fxsim.nn.spec import Conv, Dense, Shape
 
 
-def columns(activations: np.ndarray, layer: Layer) -> np.ndarray:
+def columns(activations: np.ndarray, layer: Conv | Dense) -> np.ndarray:
     """im2col: activations `(N, H, W, C)` -> `(N, P, K)`, zeros where the kernel covers padding."""
     count = len(activations)
     if isinstance(layer, Dense):
@@ -24,12 +24,14 @@ def columns(activations: np.ndarray, layer: Layer) -> np.ndarray:
     return windows.reshape(count, windows.shape[1] * windows.shape[2], -1)
 
 
-def product(activations: np.ndarray, weight: np.ndarray, layer: Layer) -> np.ndarray:
+def product(activations: np.ndarray, weight: np.ndarray, layer: Conv | Dense) -> np.ndarray:
     """The weighted operation without bias, `(N, P, O)`."""
     return columns(activations, layer) @ _matrix(weight)
 
 
-def weight_gradient(activations: np.ndarray, gradient: np.ndarray, layer: Layer) -> np.ndarray:
+def weight_gradient(
+    activations: np.ndarray, gradient: np.ndarray, layer: Conv | Dense
+) -> np.ndarray:
     """The gradient `(K, O)` of the weights, summed over the batch, from that of the operation
     `(N, P, O)`.
     """
@@ -37,7 +39,7 @@ def weight_gradient(activations: np.ndarray, gradient: np.ndarray, layer: Layer)
 
 
 def input_gradient(
-    gradient: np.ndarray, weight: np.ndarray, input_shape: tuple, layer: Layer
+    gradient: np.ndarray, weight: np.ndarray, input_shape: Shape, layer: Conv | Dense
 ) -> np.ndarray:
     """The gradient `(N, H, W, C)` of the layer's input from that of the operation `(N, P, O)`."""
     spread = gradient @ _matrix(weight).T
@@ -46,7 +48,7 @@ def input_gradient(
     return _col2im(spread, input_shape, layer)
 
 
-def _col2im(spread: np.ndarray, input_shape: tuple, layer: Conv) -> np.ndarray:
+def _col2im(spread: np.ndarray, input_shape: Shape, layer: Conv) -> np.ndarray:
     """Adds columns `(N, P, K)` back into the positions that they were read from."""
     height, width, channels = input_shape
     padding = layer.padding

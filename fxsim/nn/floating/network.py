@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fxsim.arrays import real_array
-from fxsim.errors import InputError, shown
+from fxsim.errors import InputError, present, shown
 from fxsim.factors import LearningRate
 from fxsim.nn.floating import products as products
 from fxsim.nn.floating.activation import (
@@ -210,7 +210,7 @@ class FloatNetwork:
         images: also the input gradients of layers that read the images.
         """
         last = self.network.layers[-1].name
-        waiting = {
+        waiting: dict[str, np.ndarray] = {
             last: np.asarray(logits_grads, self.dtype).reshape(tape.layers[last].output.shape)
         }
         for layer, source in reversed(list(self.network.edges())):
@@ -227,9 +227,8 @@ class FloatNetwork:
             yield LayerGradients(layer.name, output, local.operation, below, local.parameters)
             for reader_of, share in ((source, below), (layer.add, local.branch)):
                 if reader_of is not None:
-                    waiting[reader_of] = (
-                        waiting[reader_of] + share if reader_of in waiting else share
-                    )
+                    own = present(share)
+                    waiting[reader_of] = waiting[reader_of] + own if reader_of in waiting else own
 
     def activation_gradients(
         self, tape: Tape, name: str, output_gradient: np.ndarray

@@ -11,7 +11,7 @@ from fxsim.kernels.floating import products as kernels
 from fxsim.kernels.floating.tile import COLUMNS, best_path
 from fxsim.nn.floating import columns as plain
 from fxsim.nn.floating.threads import run
-from fxsim.nn.spec import Conv, Layer, LayerShape
+from fxsim.nn.spec import Conv, Dense, LayerShape
 
 PATH = best_path()
 """'avx512', 'avx2', or None for im2col and NumPy's matrix product.
@@ -27,7 +27,7 @@ Enough to fill tiles, few enough that they stay in the cache.
 
 
 def product(
-    activations: np.ndarray, weight: np.ndarray, layer: Layer, shape: LayerShape
+    activations: np.ndarray, weight: np.ndarray, layer: Conv | Dense, shape: LayerShape
 ) -> np.ndarray:
     """The weighted operation without bias: activations `(N, H, W, C)` -> `(N, P, O)`."""
     if PATH is None:
@@ -42,7 +42,7 @@ def product(
 
 
 def input_gradient(
-    gradient: np.ndarray, weight: np.ndarray, layer: Layer, shape: LayerShape
+    gradient: np.ndarray, weight: np.ndarray, layer: Conv | Dense, shape: LayerShape
 ) -> np.ndarray:
     """The gradient `(N, H, W, C)` of the layer's input from that of the operation `(N, P, O)`."""
     if PATH is None:
@@ -57,7 +57,7 @@ def input_gradient(
 
 
 def weight_gradient(
-    activations: np.ndarray, gradient: np.ndarray, layer: Layer, shape: LayerShape
+    activations: np.ndarray, gradient: np.ndarray, layer: Conv | Dense, shape: LayerShape
 ) -> np.ndarray:
     """The gradient of the weights, summed over the batch, from that of the operation `(N, P,
     O)`.
@@ -85,7 +85,7 @@ def weight_gradient(
     return out.reshape(shape.weight)
 
 
-def _geometry(layer: Layer, shape: LayerShape) -> kernels.Geometry:
+def _geometry(layer: Conv | Dense, shape: LayerShape) -> kernels.Geometry:
     rows, columns, filters = shape.pre
     if isinstance(layer, Conv):
         return kernels.Geometry(
