@@ -18,16 +18,25 @@ def tree_of(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+def typings_own(tree):
+    """Names that a file has from `typing`, whose `overload` compiles nothing."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "typing":
+            yield from (alias.name for alias in node.names)
+
+
 def compiled(path):
     """Names of the functions of a file that a decorator or a call hands to the compiler."""
-    for node in ast.walk(tree_of(path)):
+    tree = tree_of(path)
+    compilers = COMPILERS - set(typings_own(tree))
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             for decorator in node.decorator_list:
                 own = decorator.func if isinstance(decorator, ast.Call) else decorator
                 name = own.attr if isinstance(own, ast.Attribute) else getattr(own, "id", None)
-                if name in COMPILERS:
+                if name in compilers:
                     yield node.name
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", None) in COMPILERS:
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", None) in compilers:
             yield f"line {node.lineno}"
 
 
