@@ -94,7 +94,7 @@ class Tensor:
         without a word.  Write `x @ w`, or convert the codes to Python integers or int64 first.
         """
         if self._codes.dtype != self._format.dtype:
-            self._codes = np.ascontiguousarray(self._codes, self._format.dtype)
+            self._codes = np.asarray(self._codes, self._format.dtype, order="C")
         view = self._codes.view()
         view.setflags(write=False)
         return view
@@ -102,7 +102,7 @@ class Tensor:
     @property
     def operand(self) -> np.ndarray:
         """The codes as kernels take them: C-contiguous, of format.storage, not to be written."""
-        return np.ascontiguousarray(self._codes, self._format.storage)
+        return np.asarray(self._codes, self._format.storage, order="C")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -127,14 +127,14 @@ class Tensor:
 
     def reshape(self, *shape: int) -> Tensor:
         """The same codes in another shape, row-major."""
-        return Tensor._of(self._codes.reshape(*shape), self._format)
+        return Tensor._of(self._codes.reshape(*shape or ((),)), self._format)
 
     def transpose(self, *axes: int) -> Tensor:
         """The same codes with the axes in another order, reversed by default."""
-        return Tensor._of(np.ascontiguousarray(self._codes.transpose(*axes)), self._format)
+        return Tensor._of(np.asarray(self._codes.transpose(*axes), order="C"), self._format)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return Tensor._of(np.ascontiguousarray(self._codes[index]), self._format)
+        return Tensor._of(np.asarray(self._codes[index], order="C"), self._format)
 
     def __len__(self) -> int:
         return len(self._codes)
@@ -197,7 +197,7 @@ class Tensor:
 
     def to_npy(self, path: str | Path) -> None:
         """Write the codes as an .npy of format.dtype, little-endian; the format is not in it."""
-        codes = np.ascontiguousarray(self.codes, self._format.dtype.newbyteorder("<"))
+        codes = np.asarray(self.codes, self._format.dtype.newbyteorder("<"), order="C")
         write_atomically(path, lambda file: np.lib.format.write_array(file, codes, (1, 0)))
 
     @classmethod
