@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 
 
 def integer_array(argument: str, values: Any, way_out: str = "") -> np.ndarray:
@@ -113,7 +113,7 @@ def _narrow(argument: str, array: np.ndarray) -> np.ndarray:
     greatest = max(array.reshape(-1))
     if least < -(2**63) or greatest >= 2**64 or (least < 0 and greatest >= 2**63):
         raise InputError(
-            f"{argument} must fit 64-bit integers, got [{least}, {greatest}]; "
+            f"{argument} must fit 64-bit integers, got [{shown(least)}, {shown(greatest)}]; "
             "divide by a power of two first"
         )
     return array.astype(np.uint64 if greatest >= 2**63 else np.int64)

@@ -72,14 +72,14 @@ def check_fields(instance: object, where: str | None = None) -> None:
 
 
 @cache
-def _annotations(cls: type) -> dict[str, Any]:
+def _annotations(cls: Any) -> dict[str, Any]:
     """Name -> resolved annotation of the fields of a dataclass."""
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 @cache
-def _checks(cls: type) -> tuple[tuple[str, Check], ...]:
+def _checks(cls: Any) -> tuple[tuple[str, Check], ...]:
     return tuple((name, _check_for(hint)) for name, hint in _annotations(cls).items())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
@@ -153,6 +153,16 @@ class Quantizer:
     def stochastic(self) -> bool:
         return self.rounding in STOCHASTIC
 
+    def laid_flat(self, shape: tuple[int, ...]) -> Quantizer:
+        """The same for a tensor of `shape` that a kernel sees in another shape.
+
+        Raises:
+            InputError: for an array of words that does not fit `shape`.
+        """
+        if not isinstance(self.words, np.ndarray):
+            return self
+        return replace(self, words=words_at(self.words, shape).reshape(-1))
+
     def at(self, step_exp: int) -> Requantization:
         """What kernels need for integers with step 2**step_exp."""
         return requantization(step_exp, self.format, self.rounding, self.overflow)
@@ -188,21 +198,15 @@ class Quantizer:
         return out
 
     def quotients(self, numerators: np.ndarray, step_exp: int, divisor: int) -> np.ndarray:
-        """Codes of the exact quotients numerators * 2**step_exp / divisor, counted.
-
-        Raises:
-            InputError: where the division needs more than 62 bits.
-        """
+        """Codes of the exact quotients numerators * 2**step_exp / divisor, counted."""
         left = step_exp - self.format.step_exp + kernel.QUOTIENT_GUARD_BITS
         divisor <<= max(-left, 0)
         left = max(left, 0)
         flat = np.ascontiguousarray(numerators).reshape(-1)
         largest = max(int(flat.max(initial=0)), -int(flat.min(initial=0)))
-        if (largest << left).bit_length() > 62 or divisor.bit_length() > 62:
-            raise InputError(
-                f"a quotient with step 2^{step_exp} cannot be brought to {self.format} within 62 "
-                "bits; choose a format whose step is nearer"
-            )
+        if max((largest << left).bit_length(), divisor.bit_length()) > kernel.MAX_SHIFT:
+            guarded = _guarded_quotients(numerators, left, divisor)
+            return self.quantized(guarded, self.format.step_exp - kernel.QUOTIENT_GUARD_BITS)
         rounding = Rounding.of(self.rounding, kernel.QUOTIENT_GUARD_BITS)
         out = np.empty(numerators.shape, self.format.storage)
         tally = kernel.requantize_quotients(
@@ -215,6 +219,23 @@ class Quantizer:
         )
         self.tell(out.size, tally)
         return out
+
+
+def _guarded_quotients(numerators: np.ndarray, left: int, divisor: int) -> np.ndarray:
+    """int64 floors of (numerators << left) / divisor, the last bit sticky, in Python's integers.
+
+    A floor beyond 2**60 becomes one beyond every format of 32 bits, with the same low bits.
+    """
+    low_bits = (1 << (MAX_TENSOR_BITS + kernel.QUOTIENT_GUARD_BITS)) - 1
+    far = 1 << 60
+    floors = []
+    for numerator in numerators.reshape(-1).tolist():
+        floor, rest = divmod(numerator << left, divisor)
+        floor |= rest != 0
+        if abs(floor) >= far:
+            floor = (far if floor > 0 else -far) + (floor & low_bits)
+        floors.append(floor)
+    return np.array(floors, np.int64).reshape(numerators.shape)
 
 
 def shifted(

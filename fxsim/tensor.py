@@ -13,8 +13,8 @@ import numpy as np
 
 from fxsim import memfile
 from fxsim.arrays import check_finite, integer_array, real_array
-from fxsim.errors import InputError
-from fxsim.files import write_atomically
+from fxsim.errors import InputError, shown
+from fxsim.files import write_atomically, write_bytes
 from fxsim.formats import Format
 from fxsim.kernels import rounding as kernel
 from fxsim.kernels.rounding import Range, Rounding
@@ -184,7 +184,7 @@ class Tensor:
         The digits of a line are ceil(bits / 4), the most significant first.
         """
         text = memfile.to_hex(self.codes, self._format.bits)
-        write_atomically(path, lambda file: file.write(text))
+        write_bytes(path, text)
 
     @classmethod
     def from_mem(cls, path: str | Path, format: Format, shape: tuple[int, ...]) -> Tensor:
@@ -245,7 +245,7 @@ def shape_after(before: tuple[int, ...], shape: tuple[Any, ...]) -> tuple[int, .
         sizes = tuple(shape[0])
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
-            raise TypeError(f"a shape must hold integers, got {size!r}")
+            raise TypeError(f"a shape must hold integers, got {shown(size)}")
     known = math.prod(size for size in sizes if size != -1)
     free = sizes.count(-1)
     size = math.prod(before)
@@ -261,7 +261,7 @@ def _checked_shape(shape: Any) -> tuple[int, ...]:
     sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 0:
-            raise InputError(f"shape must hold integers of at least 0, got {shape!r}")
+            raise InputError(f"shape must hold integers of at least 0, got {shown(shape)}")
     return tuple(int(size) for size in sizes)
 
 

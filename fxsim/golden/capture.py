@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fxsim.errors import choice
+from fxsim.errors import choice, present
 from fxsim.factors import LearningRate
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden import arithmetic
@@ -217,7 +217,7 @@ class _Recorder:
         self, wanted: set[tuple[str, str]] | None
     ) -> tuple[tuple[Entry, ...], dict[str, np.ndarray]]:
         """Entries and codes of what is wanted (None: of all), in data-flow order."""
-        describe = Description(self.network, len(self.labels), self.result.counts).entry
+        describe = Description(self.network, len(self.labels), present(self.result).counts).entry
         kept = [row for row in self.kept if wanted is None or wanted & {(row[0], ""), row[:2]}]
         entries = tuple(describe(*row) for row in kept)
         return entries, {entry.name: value.codes for entry, (_, _, value) in zip(entries, kept)}

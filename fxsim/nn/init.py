@@ -1,4 +1,4 @@
-"""Initial parameters, the same bits on every machine."""
+"""Initial parameters, the same bits on every machine; and what a caller's parameters must be."""
 
 from __future__ import annotations
 
@@ -102,6 +102,8 @@ def _parameter(layer: str, name: str, value: Any, shape: tuple[int, ...]) -> np.
             f"{argument} must hold real values as floats, got dtype {array.dtype}; pass codes as a "
             "fxsim.Tensor"
         )
+    if name == "running_var" and array.size and array.min() < 0:
+        raise InputError(f"{argument} must be at least 0, got {array.min():g}")
     if array.shape != shape:
         raise InputError(
             f"{argument} must have shape {shape}, got {array.shape}{_hint(array, shape)}"

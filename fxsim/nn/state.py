@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from fxsim.arrays import check_finite
 from fxsim.errors import InputError
 
 Arrays = dict[str, np.ndarray]
@@ -37,13 +38,20 @@ def restore(own: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> N
 
     Raises InputError, before anything is copied, where a name is missing or unknown, or a shape or
     dtype differs."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"a state must be a dictionary of arrays, got {type(given).__name__}")
     for name in (*own, *given):
         if name not in given or name not in own:
             raise InputError(f"array {name!r} is {'missing' if name in own else 'unknown'}")
+        if not isinstance(given[name], np.ndarray) or isinstance(given[name], np.ma.MaskedArray):
+            raise TypeError(
+                f"array {name!r} must be a plain NumPy array, got {type(given[name]).__name__}"
+            )
         if (given[name].shape, given[name].dtype) != (own[name].shape, own[name].dtype):
             raise InputError(
                 f"array {name!r} must be {own[name].dtype} of shape {own[name].shape}, "
                 f"got {given[name].dtype} of shape {given[name].shape}"
             )
+        check_finite(f"array {name!r}", given[name])
     for name, array in own.items():
         array[...] = given[name]

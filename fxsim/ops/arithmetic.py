@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 from fxsim.formats import Format
 from fxsim.kernels.reductions import channel_sums
 from fxsim.ops.exact import Exact, Sums, holding
@@ -139,13 +139,13 @@ def _broadcast_shape(x: np.ndarray, y: np.ndarray) -> tuple[int, ...]:
 def _axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(ndim))
-    given = (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
+    given = axis if isinstance(axis, (tuple, list)) else (axis,)
     for each in given:
         if isinstance(each, bool) or not isinstance(each, (int, np.integer)):
-            raise TypeError(f"axis must hold integers, got {axis!r}")
+            raise TypeError(f"axis must be an integer or a tuple of them, got {shown(axis)}")
         if not -ndim <= each < ndim:
-            raise InputError(f"axis {each} is none of a tensor with {ndim} axes")
+            raise InputError(f"axis {shown(each)} is none of a tensor with {ndim} axes")
     axes = tuple(sorted(int(each) % ndim for each in given))
     if len(set(axes)) != len(axes):
-        raise InputError(f"axis {axis!r} names an axis twice")
+        raise InputError(f"axis {shown(axis)} names an axis twice")
     return axes

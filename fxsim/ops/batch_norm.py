@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fxsim.errors import InputError, present
+from fxsim.errors import InputError, present, shown
 from fxsim.factors import MANTISSA_BITS, Factor, OddFactor
 from fxsim.formats import Format
 from fxsim.kernels.elementwise import roots as kernel
@@ -361,7 +361,7 @@ def _holding(code: int, step_exp: int) -> Format:
 
 def _constant(name: str, value: Any) -> Factor:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise InputError(f"{name} must be a number above 0, at most 1, got {value!r}")
+        raise InputError(f"{name} must be a number above 0, at most 1, got {shown(value)}")
     return Factor.nearest(value)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 from fxsim.formats import MAX_TENSOR_BITS
 from fxsim.tensor import Tensor
 
@@ -40,10 +40,10 @@ def of_shape(name: str, value: Tensor, shape: tuple[int, ...], hint: str = "") -
 def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
     """`value` as an int of at least `least` and at most `most`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     if value < least or (most is not None and value > most):
         bound = f"at least {least}" if most is None else f"{least} to {most}"
-        raise InputError(f"{name} must be {bound}, got {value}")
+        raise InputError(f"{name} must be {bound}, got {shown(value)}")
     return int(value)
 
 
@@ -54,5 +54,5 @@ def shape_of(name: str, value: Any, axes: str) -> tuple[int, ...]:
     except TypeError:
         sizes = ()
     if len(sizes) != axes.count(",") + 1:
-        raise InputError(f"{name} must be a shape ({axes}), got {value!r}")
+        raise InputError(f"{name} must be a shape ({axes}), got {shown(value)}")
     return tuple(whole(f"{name}: a size", size, 1) for size in sizes)

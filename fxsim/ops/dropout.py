@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 from fxsim.factors import MANTISSA_BITS, Factor
 from fxsim.formats import Format
 from fxsim.kernels import memory
@@ -123,7 +123,7 @@ def before_dropout(grads: np.ndarray, stays: np.ndarray, rate: float, format: Fo
 
 def _check_rate(rate: float) -> None:
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= MAX_RATE:
-        raise InputError(f"rate must be 0 to {MAX_RATE}, got {rate!r}")
+        raise InputError(f"rate must be 0 to {MAX_RATE}, got {shown(rate)}")
 
 
 class Scaled(Exact):
@@ -150,8 +150,8 @@ class Scaled(Exact):
         out = memory.empty(self.shape, quantizer.format.storage)
         stays = self._stays.view(np.bool_)
         clipped = scale_kept(self._codes, stays, self._factor.mantissa, shift, bounds, out)
-        quantizer.tell(out.size, np.array([*clipped, self._flushed(out)]))
+        below, above = clipped
+        zeros = np.count_nonzero((out == 0) & (self._codes != 0) & (self._stays != 0))
+        saturated = below * (bounds[0] == 0) + above * (bounds[1] == 0)
+        quantizer.tell(out.size, np.array([below, above, zeros - saturated]))
         return out, None
-
-    def _flushed(self, out: np.ndarray) -> int:
-        return int(np.count_nonzero((out == 0) & (self._codes != 0) & (self._stays != 0)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fxsim.accumulator import Overflows
-from fxsim.errors import InputError, present
+from fxsim.errors import InputError, present, shown
 from fxsim.formats import Format
 from fxsim.kernels import memory
 from fxsim.kernels.elementwise import pool
@@ -230,11 +230,11 @@ def check_windows(shape: Sequence[int], size: int, most: int = MAX_POOL_SIZE) ->
     if len(shape) != 4:
         raise InputError(f"pooling takes images (N, H, W, C), got shape {tuple(shape)}")
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
-        raise TypeError(f"size must be an integer, got {size!r}")
+        raise TypeError(f"size must be an integer, got {shown(size)}")
     if not 1 <= size <= min(most, shape[1], shape[2]):
         raise InputError(
             f"size must be 1 to {min(most, shape[1], shape[2])} for images of {shape[1]}x{shape[2]}, "
-            f"got {size}"
+            f"got {shown(size)}"
         )
 
 

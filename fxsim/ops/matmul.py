@@ -208,7 +208,7 @@ class Shaped(Exact):
         return self.whole.sums().reshape(self.shape)
 
     def rounded(self, quantizer, relu):  # type: ignore[no-untyped-def]
-        codes, mask = self.whole.rounded(quantizer, relu)
+        codes, mask = self.whole.rounded(quantizer.laid_flat(self.shape), relu)
         return codes.reshape(self.shape), None if mask is None else mask.reshape(self.shape)
 
     def reshape(self, *shape: Any) -> Exact:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 from fxsim.formats import Format
 from fxsim.kernels.products import paths
 from fxsim.kernels.products.amx import processor_has_tiles
@@ -71,7 +71,7 @@ def plan(x: Format, weight: Format, terms: int, path: str = "auto") -> Plan:
         if not isinstance(value, Format):
             raise TypeError(f"{name} must be a fxsim.Format, got {type(value).__name__}")
     if isinstance(terms, bool) or not isinstance(terms, int):
-        raise TypeError(f"terms must be an integer, got {terms!r}")
+        raise TypeError(f"terms must be an integer, got {shown(terms)}")
     return choose(operand(x), operand(weight), terms, forward_paths(), path)
 
 

@@ -69,11 +69,11 @@ def warm_products(x: Format | None = None, weight: Format | None = None) -> None
     for x_format, weight_format in PAIRS:
         left = lent((3, 5), x or x_format)
         right = lent((5, 2), weight or weight_format)
-        _warm_exact(lambda: ops.matmul(left, right))
+        _warm_exact(ops.matmul(left, right))
         bias = lent((2,), right.format)
         for text in ACCUMULATORS:
             accumulator = Accumulator.parse(text)
-            _warm_exact(lambda: ops.linear(left, right, bias, accumulator=accumulator))
+            _warm_exact(ops.linear(left, right, bias, accumulator=accumulator))
 
 
 @cache
@@ -84,13 +84,13 @@ def warm_convolutions(x: Format | None = None, weight: Format | None = None) -> 
         image = lent((1, 4, 4, 2), x or x_format)
         kernel = lent((3, 3, 2, 3), weight or weight_format)
         grad = lent((1, 2, 2, 3), kernel.format)
-        _warm_exact(lambda: ops.conv2d(image, kernel, lent((3,), kernel.format)))
-        _warm_exact(lambda: ops.conv2d_input_grad(grad, kernel, image.shape))
-        _warm_exact(lambda: ops.conv2d_weight_grad(image, grad, kernel.shape))
+        _warm_exact(ops.conv2d(image, kernel, lent((3,), kernel.format)))
+        _warm_exact(ops.conv2d_input_grad(grad, kernel, image.shape))
+        _warm_exact(ops.conv2d_weight_grad(image, grad, kernel.shape))
         accumulator = Accumulator(6, axes="channel_last")
-        _warm_exact(lambda: ops.conv2d(image, kernel, accumulator=accumulator))
+        _warm_exact(ops.conv2d(image, kernel, accumulator=accumulator))
         strided = lent((1, 1, 1, 3), kernel.format)
-        _warm_exact(lambda: ops.conv2d_input_grad(strided, kernel, image.shape, stride=2))
+        _warm_exact(ops.conv2d_input_grad(strided, kernel, image.shape, stride=2))
 
 
 def lent(shape: tuple[int, ...], format: Format) -> Tensor:
@@ -98,8 +98,7 @@ def lent(shape: tuple[int, ...], format: Format) -> Tensor:
     return Tensor._of(np.full(shape, format.max_code, format.storage), format)
 
 
-def _warm_exact(operation) -> None:  # type: ignore[no-untyped-def]
-    exact: Exact = operation()
+def _warm_exact(exact: Exact) -> None:
     exact.tensor()
     exact.relu(TARGETS[0])
     for quantizer in TARGETS:

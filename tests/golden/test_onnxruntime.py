@@ -1,11 +1,16 @@
 """Forward product, input gradient and weight gradient against ONNX Runtime's ConvInteger and
 MatMulInteger.
+
+Right operands have 7 bits: where a processor has no VNNI, ONNX Runtime adds two products of bytes in
+an int16 that saturates, which 255 times 64 twice does not reach.
 """
 
 import numpy as np
 import pytest
 from support.bits import assert_same_codes
-from support.conv_cases import conv_layer, paths, unit
+from support.conv_cases import by_every_path, sums_of, unit
+
+from fxsim.tensor import Tensor
 
 onnxruntime = pytest.importorskip(
     "onnxruntime", reason="needs ONNX Runtime (pip install onnxruntime)"
@@ -78,30 +83,26 @@ def patches(source, kernel, stride, padding, positions):
 def test_all_three_products(kernel, stride, padding, extreme):
     random = np.random.default_rng(kernel)
     x = random.integers(0, 256, (3, 9, 7, 5)).astype(np.uint8)
-    w = random.integers(-128, 128, (kernel, kernel, 5, 6)).astype(np.int8)
+    w = random.integers(-64, 64, (kernel, kernel, 5, 6)).astype(np.int8)
     if extreme:
         x[:] = 255
-        w[:] = -128
+        w[:] = -64
     forward = convolved(x, w, strides=[stride, stride], pads=4 * [padding])
-    g = random.integers(-128, 128, forward.shape).astype(np.int8)
+    g = random.integers(-64, 64, forward.shape).astype(np.int8)
     if extreme:
-        g[:] = -128
+        g[:] = -64
     wanted = (
         forward,
         weight_grad(x, g, kernel, stride, padding),
         input_grad(g, w, x.shape, stride, padding),
     )
-    x, w, g = (codes.astype(np.int16) for codes in (x, w, g))
-    for path, products in paths(
-        conv_layer(w, stride, padding), x.shape[1:], unit(8, False), unit(8), unit(8), samples=3
+    tensors = Tensor(x, unit(8, False)), Tensor(w, unit(7)), Tensor(g, unit(7))
+    for path, (one, back, weights) in by_every_path(
+        lambda path: sums_of(*tensors, stride, padding, path)
     ):
-        got = (
-            products.forward_exact(x, w, np.zeros(6, np.int16)),
-            products.weight_grad_exact(x, g),
-            products.input_grad_exact(g, w, x.shape),
-        )
-        for name, one, other in zip(("forward", "weight gradient", "input gradient"), got, wanted):
-            assert_same_codes(one, other, what=f"{name}, {path}")
+        got = (one, weights, back)
+        for name, mine, other in zip(("forward", "weight gradient", "input gradient"), got, wanted):
+            assert_same_codes(mine.codes, other, what=f"{name}, {path}")
 
 
 def weight_grad(x, g, kernel, stride, padding):

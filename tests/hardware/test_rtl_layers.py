@@ -5,7 +5,6 @@ Planted bugs do not.
 
 import sys
 
-import numpy as np
 import pytest
 from rtl import simulate
 from rtl.harness import ICARUS, VERILATOR, read_codes
@@ -23,13 +22,14 @@ from fxsim import (
     Network,
     Pool,
     PrecisionAssignment,
+    Tensor,
+    ops,
 )
 from fxsim.cli import parser as cli
 from fxsim.datasets import digits
 from fxsim.datasets.pixels import pixel_codes
 from fxsim.golden import check as golden
 from fxsim.golden.capture import capture
-from fxsim.golden.explain.dots import Summing, input_grad_dot, weight_grad_dot
 from fxsim.golden.export import Vectors, decode, write_vectors
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.precision import accumulator_format
@@ -221,14 +221,20 @@ def tight_bits(vectors, tensor):
     if tensor == "conv2.preactivations":
         sums = vectors.codes(tensor)
     else:
-        dot = (
-            weight_grad_dot(layer, codes["activations"], codes["preactivation_grads"])
-            if "conv2" in tensor
-            else input_grad_dot(
-                layer, codes["preactivation_grads"], codes["weights"], codes["activations"].shape
-            )
+        operands = {
+            name: Tensor(value, vectors.manifest.entry(f"{layer.name}.{name}").format)
+            for name, value in codes.items()
+        }
+        x, grad, weight = (
+            operands[name] for name in ("activations", "preactivation_grads", "weights")
         )
-        sums = dot.sums(np.arange(dot.rows), Summing())
+        geometry = {"stride": layer.stride, "padding": layer.padding}
+        exact = (
+            ops.conv2d_weight_grad(x, grad, weight.shape, **geometry)
+            if "conv2" in tensor
+            else ops.conv2d_input_grad(grad, weight, x.shape, **geometry)
+        )
+        sums = exact.tensor().codes
     needed = max(int(sums.max()).bit_length(), (-1 - int(sums.min())).bit_length()) + 1
     return vectors.manifest.entry(tensor).accumulator.bits, needed
 

@@ -67,7 +67,7 @@ def test_a_range_and_a_number_are_codes():
         [1, 2.5],
         iter([1]),
     ],
-    ids=repr,
+    ids=lambda codes: type(codes).__name__,
 )
 def test_what_are_no_codes_is_refused(codes):
     with pytest.raises(TypeError, match="^codes must|^a Tensor is no NumPy array") as error:

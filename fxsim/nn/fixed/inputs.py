@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fxsim.arrays import check_range, integer_array
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.nn.spec import Network
@@ -49,9 +49,11 @@ def checked_rate(rate: Any) -> LearningRate:
 def checked_step(step: Any) -> int:
     """The number of a training step, part of the key of its random words."""
     if isinstance(step, bool) or not isinstance(step, (int, np.integer)):
-        raise TypeError(f"step must be an integer, the number of the training step, got {step!r}")
+        raise TypeError(
+            f"step must be an integer, the number of the training step, got {shown(step)}"
+        )
     if not 0 <= step < 2**32:
-        raise InputError(f"step must be 0 to 2**32 - 1, got {step}")
+        raise InputError(f"step must be 0 to 2**32 - 1, got {shown(step)}")
     return int(step)
 
 
@@ -71,8 +73,10 @@ def checked_state(
             raise InputError(f"array {name!r} is {'missing' if name in own else 'unknown'}")
     for name, (array, format) in own.items():
         other = given[name]
-        if not isinstance(other, np.ndarray):
-            raise TypeError(f"array {name!r} must be a NumPy array, got {type(other).__name__}")
+        if not isinstance(other, np.ndarray) or isinstance(other, np.ma.MaskedArray):
+            raise TypeError(
+                f"array {name!r} must be a plain NumPy array, got {type(other).__name__}"
+            )
         if (other.shape, other.dtype) != (array.shape, array.dtype):
             raise InputError(
                 f"array {name!r} must be {array.dtype} of shape {array.shape}, "

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from fxsim.errors import InputError, present
+from fxsim.errors import InputError, present, shown
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.nn.fixed.checks import check_optimizer, check_supported
@@ -237,7 +237,7 @@ class FixedNetwork:
         codes = checked_images(images, self.network, self.input_format)
         wanted = check_labels(labels, len(codes), self.network.classes)
         if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
-            raise InputError(f"batch must be an integer of at least 1, got {batch!r}")
+            raise InputError(f"batch must be an integer of at least 1, got {shown(batch)}")
         total = StepResult(len(codes))
         for start in range(0, len(codes), batch):
             part = slice(start, start + batch)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fxsim.arrays import real_array
-from fxsim.errors import InputError, present
+from fxsim.errors import InputError, present, shown
 from fxsim.factors import LearningRate
 from fxsim.nn.floating import products as products
 from fxsim.nn.floating.activation import (
@@ -30,6 +30,7 @@ from fxsim.nn.init import WEIGHT_MAX, Parameters, checked_parameters
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer
 from fxsim.nn.spec import AFFINE_RANGE_EXP, Layer, Network
 from fxsim.nn.state import Arrays, arrays_of, restore
+from fxsim.ops.checks import whole
 from fxsim.ops.loss import check_labels
 
 Probe = Callable[[str, str, np.ndarray], None]
@@ -282,8 +283,9 @@ class FloatNetwork:
     def _result_and_grads(
         self, images: np.ndarray, labels: np.ndarray, step: int | None, probe: Probe | None
     ) -> tuple[StepResult, Parameters]:
+        images = self._checked_images(images)
+        wanted = check_labels(labels, len(images), self.network.classes)
         tape = self.forward_tape(images, True, step=step, probe=probe)
-        wanted = check_labels(labels, len(tape.logits), self.network.classes)
         loss, logits_grads = cross_entropy(tape.logits, wanted)
         result = StepResult(len(wanted), loss, _wrong(tape.logits, wanted))
         return result, self.backward(tape, logits_grads, probe)
@@ -322,13 +324,16 @@ class FloatNetwork:
         step: number of the step, part of the key of dropout's random words.  Probes as in
         forward_tape and backward.
         """
+        rate = _checked_rate(learning_rate)
         result, grads = self._result_and_grads(images, labels, step, probe)
-        self.update(grads, _real(learning_rate))
+        self.update(grads, rate)
         return result
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray, batch: int = 256) -> StepResult:
         """Mean cross-entropy and wrong decisions in inference mode."""
+        images = self._checked_images(images)
         wanted = check_labels(labels, len(images), self.network.classes)
+        batch = whole("batch", batch, 1)
         loss = 0.0
         wrong = 0
         for start in range(0, len(images), batch):
@@ -355,12 +360,18 @@ class FloatNetwork:
         return np.ascontiguousarray(array, self.dtype)
 
 
+def _checked_rate(rate: Any) -> float:
+    if isinstance(rate, LearningRate):
+        return rate.real
+    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)):
+        raise TypeError(f"learning rate must be a number, got {type(rate).__name__}")
+    if not 0 <= rate < np.inf:
+        raise InputError(f"learning rate must be a finite number of at least 0, got {shown(rate)}")
+    return float(rate)
+
+
 def _wrong(logits: np.ndarray, labels: np.ndarray) -> int:
     return int(np.count_nonzero(logits.argmax(axis=1) != labels))
-
-
-def _real(rate: LearningRate | float) -> float:
-    return rate.real if isinstance(rate, LearningRate) else float(rate)
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
