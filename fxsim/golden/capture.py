@@ -58,7 +58,8 @@ def capture(
     images, labels, learning_rate, step: as for FixedNetwork.train_step.  layers: names of the
     layers to keep, each with its input, its output and the gradients of both; None for all.
     earlier: parameter_codes as of the step before, kept so that a device which computes with stale
-    parameters is found out."""
+    parameters is found out.
+    """
     before = network.fingerprint()
     recorder = _Recorder(network, np.asarray(labels), learning_rate, step, earlier or {})
     recorder.result = network.train_step(images, labels, learning_rate, step, recorder.see)

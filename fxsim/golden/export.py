@@ -143,6 +143,7 @@ class Vectors:
 
     @cached_property
     def manifest(self) -> Manifest:
+        """The manifest of the folder, read once."""
         return Manifest.load(self.folder)
 
     def __contains__(self, name: str) -> bool:
@@ -170,6 +171,7 @@ class Vectors:
 
 
 def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; InputError where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -86,11 +86,13 @@ def guard_changes(default: Semantics) -> Iterator[Alternative]:
 def range_changes(
     default: Semantics, format: Format, overflow: str, field: str = "narrower"
 ) -> Iterator[Alternative]:
+    """Ranges of fewer bits at the same step; `field` is the one of Semantics that says so."""
     for bits in range(1, format.bits):
         yield change(default, f"range {_bits(bits)} narrower, {overflow}", **{field: bits})
 
 
 def rounding_changes(default: Semantics) -> Iterator[Alternative]:
+    """Other roundings; stochastic ones only where there are random words."""
     for mode in ROUNDINGS:
         known = (
             mode not in STOCHASTIC or default.rounding in STOCHASTIC
@@ -256,12 +258,14 @@ def weight_changes(default: Semantics, taps: int) -> Iterator[Alternative]:
 
 
 def mask_changes(default: Semantics) -> Iterator[Alternative]:
+    """Other bounds of the ReLU's mask."""
     for mask in MASKS:
         if mask != default.mask:
             yield change(default, f"ReLU mask {mask} instead of {default.mask}", mask=mask)
 
 
 def averaging_changes(default: Semantics) -> Iterator[Alternative]:
+    """Other roundings of average pooling."""
     for mode in ADDEND_ROUNDINGS:
         if mode != default.averaging:
             yield change(
