@@ -176,7 +176,7 @@ def test_every_drawn_network_trains(drawn, data):
     images, labels = data.draw(testing.batches(network, assignment))
     assert images.shape[1:] == network.input_shape
     fixed = FixedNetwork(network, assignment, initial_parameters(network, 0))
-    fixed.train_step(images, labels, LearningRate.of(0.25))
+    fixed.train_step(images, labels, LearningRate.of(0.25), 0)
 
 
 @pytest.mark.parametrize(

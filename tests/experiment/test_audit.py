@@ -33,7 +33,7 @@ def test_a_fixed_point_step_makes_no_float_array():
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("no float array")
     fixed, images, labels = small_step()  # compiled, where the audit ran in plain Python
-    fixed.train_step(images, labels, LearningRate.of(0.1))
+    fixed.train_step(images, labels, LearningRate.of(0.1), 0)
     assert run.stdout.split()[-1] == fixed.fingerprint()
 
 

@@ -602,7 +602,7 @@ def test_a_convnet_step_at_batch_4_takes_seconds(tmp_path):
     random = np.random.default_rng(0)
     images = random.integers(0, 64, (4, 32, 32, 3))
     labels = random.integers(0, 10, 4)
-    fixed.train_step(images, labels, LearningRate.of(0.1))
+    fixed.train_step(images, labels, LearningRate.of(0.1), 0)
     start = time.perf_counter()
     write_vectors(capture(fixed, images, labels, LearningRate.of(0.1), 1), tmp_path / "vectors")
     exported = time.perf_counter()

@@ -8,9 +8,7 @@ an int16 that saturates, which 255 times 64 twice does not reach.
 import numpy as np
 import pytest
 from support.bits import assert_same_codes
-from support.conv_cases import by_every_path, sums_of, unit
-
-from fxsim.tensor import Tensor
+from support.conv_cases import by_every_path, sums_of, tensors, unit
 
 onnxruntime = pytest.importorskip(
     "onnxruntime", reason="needs ONNX Runtime (pip install onnxruntime)"
@@ -93,16 +91,13 @@ def test_all_three_products(kernel, stride, padding, extreme):
         g[:] = -64
     wanted = (
         forward,
-        weight_grad(x, g, kernel, stride, padding),
         input_grad(g, w, x.shape, stride, padding),
+        weight_grad(x, g, kernel, stride, padding),
     )
-    tensors = Tensor(x, unit(8, False)), Tensor(w, unit(7)), Tensor(g, unit(7))
-    for path, (one, back, weights) in by_every_path(
-        lambda path: sums_of(*tensors, stride, padding, path)
-    ):
-        got = (one, weights, back)
-        for name, mine, other in zip(("forward", "weight gradient", "input gradient"), got, wanted):
-            assert_same_codes(mine.codes, other, what=f"{name}, {path}")
+    given = tensors((x, w, g), (unit(8, False), unit(7), unit(7)))
+    for path, got in by_every_path(lambda path: sums_of(*given, stride, padding, path)):
+        for name, one, other in zip(("forward", "input gradient", "weight gradient"), got, wanted):
+            assert_same_codes(one.codes, other, what=f"{name}, {path}")
 
 
 def weight_grad(x, g, kernel, stride, padding):

@@ -92,7 +92,7 @@ def step(request, tmp_path_factory):
     random = np.random.default_rng(2)
     images = random.integers(0, 16, (3, *NETWORK.input_shape))
     labels = random.integers(0, 3, 3)
-    result = copy.deepcopy(network).train_step(images, labels, LearningRate.of(0.25))
+    result = copy.deepcopy(network).train_step(images, labels, LearningRate.of(0.25), 0)
     folder = tmp_path_factory.mktemp("vectors")
     write_vectors(capture(network, images, labels, LearningRate.of(0.25), 0), folder, ["mem"])
     return result, Vectors(folder)
