@@ -312,7 +312,8 @@ def parse_accumulators(texts: Iterable[str]) -> dict[str, Accumulator]:
     three kinds.
 
     Keys are those of PrecisionAssignment.accumulator; a later text replaces what an earlier one
-    said."""
+    said.
+    """
     models: dict[str, Accumulator] = {}
     for text in texts:
         key, equals, model = text.rpartition("=")

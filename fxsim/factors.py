@@ -86,10 +86,12 @@ class Factor:
 
     @property
     def exact(self) -> Fraction:
+        """The exact value."""
         return self.mantissa * Fraction(2) ** self.exponent
 
     @property
     def real(self) -> float:
+        """The value as a float: exact within the range of floats."""
         return math.ldexp(self.mantissa, self.exponent)
 
 

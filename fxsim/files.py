@@ -44,8 +44,14 @@ def remove_leftovers(folder: str | Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """A file of these bytes."""
+    write_atomically(path, lambda file: file.write(data))
+
+
 def write_text(path: str | Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))
+    """A file of this text in UTF-8."""
+    write_bytes(path, text.encode())
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -52,18 +52,22 @@ class Format:
 
     @property
     def step(self) -> float:
+        """The real value of code 1."""
         return math.ldexp(1.0, self.step_exp)
 
     @property
     def range(self) -> float:
+        """r: real values lie in [-r, r) (signed) or [0, r) (unsigned)."""
         return math.ldexp(1.0, self.range_exp)
 
     @cached_property
     def min_code(self) -> int:
+        """The least code."""
         return code_range(self.bits, self.signed, "saturate")[0]
 
     @cached_property
     def max_code(self) -> int:
+        """The greatest code."""
         return code_range(self.bits, self.signed, "saturate")[1]
 
     @property
@@ -113,7 +117,8 @@ class Format:
         """The format that `q`, `ap_fixed` or `wl_fl` wrote.
 
         A Q text without a named convention is read in `convention`.  Raises InputError for any
-        other text, TypeError for what is no text."""
+        other text, TypeError for what is no text.
+        """
         if not isinstance(text, str):
             raise TypeError(f"format must be a text, got {shown(text)}")
         for pattern, build in _NOTATIONS:

@@ -42,7 +42,8 @@ def from_hex(data: bytes, format: Format, count: int, where: str) -> np.ndarray:
 
     Takes what $writememh writes: comments, `@address` where it is the next one, upper-case digits.
     where: the file's name for messages.  Raises InputError for fewer or more codes than `count`,
-    digits that are none (x, z), a width other than the format's, or bits set beyond it."""
+    digits that are none (x, z), a width other than the format's, or bits set beyond it.
+    """
     digits = digits_of(format.bits)
     lines = _lines(data, digits, count)
     if lines is None:

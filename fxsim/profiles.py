@@ -3,7 +3,8 @@ modes.
 
 A mode of another tool is listed with the fxsim mode that gives the same code for every value, or
 with None and the reason where there is none.  `fxsim profiles` prints them as tables
-(report/profiles.py)."""
+(report/profiles.py).
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Profile:
 
     kind: 'rounding' or 'overflow'.  mode: the fxsim mode that equals it, None where no mode does.
     note: conditions, or why there is none.  source: where the meaning is stated.  checked: what the
-    tests compare with."""
+    tests compare with.
+    """
 
     system: str
     name: str

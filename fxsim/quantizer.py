@@ -39,6 +39,7 @@ class Counts:
 
     @property
     def clipped(self) -> int:
+        """Elements below or above the range."""
         return self.below + self.above
 
     def __add__(self, other: Counts) -> Counts:
@@ -151,6 +152,7 @@ class Quantizer:
 
     @property
     def stochastic(self) -> bool:
+        """Whether the rounding needs random words."""
         return self.rounding in STOCHASTIC
 
     def laid_flat(self, shape: tuple[int, ...]) -> Quantizer:

@@ -35,6 +35,7 @@ class Stream:
 
     @property
     def name_id(self) -> int:
+        """The number that stands for the name in the generator's counter."""
         return int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "little")
 
     def words(self, shape: int | tuple[int, ...], start: int = 0) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from fxsim import memfile
 from fxsim.arrays import check_finite, integer_array, real_array
 from fxsim.errors import InputError, shown
-from fxsim.files import write_atomically
+from fxsim.files import write_atomically, write_bytes
 from fxsim.formats import Format
 from fxsim.kernels import rounding as kernel
 from fxsim.kernels.rounding import Range, Rounding
@@ -85,6 +85,7 @@ class Tensor:
 
     @property
     def format(self) -> Format:
+        """The format of the codes."""
         return self._format
 
     @property
@@ -107,14 +108,17 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the array of codes."""
         return self._codes.shape
 
     @property
     def ndim(self) -> int:
+        """The number of axes."""
         return self._codes.ndim
 
     @property
     def size(self) -> int:
+        """The number of codes."""
         return self._codes.size
 
     @property
@@ -184,11 +188,11 @@ class Tensor:
         The digits of a line are ceil(bits / 4), the most significant first.
         """
         text = memfile.to_hex(self.codes, self._format.bits)
-        write_atomically(path, lambda file: file.write(text))
+        write_bytes(path, text)
 
     @classmethod
     def from_mem(cls, path: str | Path, format: Format, shape: tuple[int, ...]) -> Tensor:
-        """Read the codes of a memory file that $writememh or `to_mem` wrote.
+        r"""Read the codes of a memory file that $writememh or `to_mem` wrote.
 
         Raises:
             InputError: for a file that cannot be read, a digit that is none (x, z), more or fewer
@@ -200,7 +204,7 @@ class Tensor:
             >>> path = pathlib.Path(tempfile.mkdtemp(), "weights.mem")
             >>> Tensor([[1, -2], [3, -4]], Format(6, 0)).to_mem(path)
             >>> path.read_text()
-            '01\\n3e\\n03\\n3c\\n'
+            '01\n3e\n03\n3c\n'
             >>> Tensor.from_mem(path, Format(6, 0), (2, 2)).codes
             array([[ 1, -2],
                    [ 3, -4]], dtype=int8)

@@ -63,6 +63,7 @@ class Complexity:
 
     @property
     def total(self) -> Cost:
+        """The sum over the layers."""
         rows = [dataclasses.astuple(cost) for cost in self.layers.values()]
         return Cost(*map(sum, zip(*rows)))
 

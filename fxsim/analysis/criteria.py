@@ -30,7 +30,8 @@ def equal_quantization_noise(gains: ArrayLike, min_bits: int) -> np.ndarray:
     B_T = round(log2 sqrt(E_T / E_min)) + B_min, for the noise gains E_T of all weights and
     activations of a network; E_min is the least of them, and its tensor gets `min_bits`.  The bits
     are those of steps 2**-(B_T - 1).  Halves round up (the paper leaves ties open).  Sakr and
-    Shanbhag, section 3."""
+    Shanbhag, section 3.
+    """
     gains = _positive("gains", gains, "measure them on more samples")
     if min_bits < 1:
         raise InputError(f"min_bits must be at least 1, got {min_bits}")
@@ -94,7 +95,8 @@ def reflected_noise_step_exp(
     the counts are the elements of the two, the batch included.  Re-derived from the norms of the
     two noise vectors, |S (D_A^2/12) 1| <= lambda_max (D_A^2/12) sqrt|G^A| < (D_W^2/12) sqrt|G^W|.
     The published code has no fourth root: `fourth_root=False` drops it.  Sakr and Shanbhag (ICLR
-    2019), section 3."""
+    2019), section 3.
+    """
     step = _positive("weight_grad_step", weight_grad_step, "give the step, not its exponent")
     step = step / np.sqrt(_positive("lambda_max", lambda_max, _DEAD_TENSOR))
     weight_grad_count = _positive(
@@ -140,7 +142,8 @@ def relative_quantization_bias(values: ArrayLike, step: float) -> float:
 
     How far the first non-zero level is from the mean of what it stands for.  The paper (section 2)
     takes one side of a symmetric distribution; here both sides count.  0 where no element lies
-    there."""
+    there.
+    """
     magnitudes = np.abs(_elements(values))
     step = float(_positive("step", step, "give the step, not its exponent"))
     near = magnitudes[(magnitudes > step / 2) & (magnitudes < 1.5 * step)]

@@ -122,7 +122,8 @@ def reflected_noise(network: FixedNetwork, images: np.ndarray) -> Iterator[Findi
 
     The root mean square over the elements of G^W, on a batch of images `(N, H, W, C)` in [0, 1],
     through the square-Jacobian of the float network with the same parameters
-    (fxsim/analysis/jacobian.py)."""
+    (fxsim/analysis/jacobian.py).
+    """
     view = FloatNetwork(network.network, real_parameters(network), np.float64)
     tape = view.forward_tape(images)
     for name in network.network.names:
@@ -164,7 +165,8 @@ def histograms(
     The weights are the running ones, W with its accumulator.  Of activations and gradients the
     values are those of one step of a float network with the same parameters, not quantized; for the
     accumulators the updates, rate * G^W.  Plain data: 'zeros', and 'counts' of the magnitudes in
-    [2**e, 2**(e+1)) from e = 'least'."""
+    [2**e, 2**(e+1)) from e = 'least'.
+    """
     view = FloatNetwork(network.network, real_parameters(network), np.float64)
     rows: dict[str, dict[str, dict]] = {}
 

@@ -79,7 +79,8 @@ def square_jacobian(network: FloatNetwork, tape: Tape, name: str) -> LinearOpera
 
     It maps `(K, O)` flat, the shape of G^W, to one entry for each element of G^A or, without
     average pooling, for each position before pooling: with max pooling an element of G^A reaches
-    one position."""
+    one position.
+    """
     pool = tape.layers[name].layer.pool
     return (_averaged if pool and pool.kind == "average" else _routed)(network, tape, name)
 

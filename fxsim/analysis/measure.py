@@ -26,7 +26,8 @@ def measure(
     gradients: what was observed while it was trained.  images: `(N, H, W, C)`, the sample for noise
     gains and largest magnitudes, taken `batch` at a time.  training_batch: images of one training
     batch, for lambda_max; its length is the batch size.  gamma_min: the smallest learning rate of
-    the schedule."""
+    the schedule.
+    """
     shapes = [network.network.shape(name) for name in network.network.names]
     weights_gain, activations_gain = noise_gains(network, images, batch)
     preactivations_max, variances_max, logits_max = largest_magnitudes(
@@ -58,7 +59,8 @@ def largest_magnitudes(
     variance of a channel over a batch, 0 without batch norm; the largest score.
 
     In inference mode; where there is batch norm also in training mode, whose statistics may be
-    others."""
+    others.
+    """
     layers, variances = np.zeros((2, len(network.network.names)))
     scores = 0.0
     for tape in _tapes(network, images, training_batch, batch):

@@ -30,6 +30,7 @@ def mismatch(
 
 
 def float_decisions(network: FloatNetwork, pixels: np.ndarray, pixel_max: int) -> np.ndarray:
+    """The class (N,) that the float network gives each image."""
     return _decisions(lambda part: network.logits(part / network.dtype.type(pixel_max)), pixels)
 
 
@@ -40,6 +41,7 @@ def fixed_decisions(
     pixels: np.ndarray,
     pixel_max: int,
 ) -> np.ndarray:
+    """The class (N,) that the network in fixed point gives each image."""
     fixed = FixedNetwork(network, assignment, parameters)
     codes = pixel_codes(pixel_max, fixed.input_format)
     return _decisions(lambda part: fixed.logits(codes[part]), pixels)

@@ -2,7 +2,8 @@
 
 Source: C. Sakr, Y. Kim and N. Shanbhag, "Analytical Guarantees on Numerical Precision of Deep
 Neural Networks", ICML 2017, with the factor 1/24 inside the gain as in Sakr and Shanbhag (ICLR
-2019), section 3."""
+2019), section 3.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 Every reader returns a `Dataset` of uint8 pixels `(N, H, W, C)` and uint8 labels `(N,)`.  It checks
 sizes and labels before it hands anything out and unpickles nothing; what is wrong with a file is
 reported in one InputError that names it.  Where a set comes without a test set, its last fifth (rounded
-up) is one."""
+up) is one.
+"""
 
 from fxsim.datasets.check import FileCheck, describe
 from fxsim.datasets.dataset import Dataset

@@ -21,7 +21,8 @@ class FileCheck:
 
     split: 'train', 'test', 'train+test' for a pair that is to be split; '' where that is not clear.
     shape: (H, W, C).  pixels: the least and the greatest.  classes: 'train' and 'test' -> images
-    of each class."""
+    of each class.
+    """
 
     dataset: str
     split: str

@@ -21,7 +21,8 @@ class Dataset:
     train_images, test_images: `(N, H, W, C)` uint8 pixels in 0..pixel_max, where pixel_max stands
     for 1.0. train_labels, test_labels: `(N,)` uint8 in 0..classes-1.
     Raises TypeError where an array is not uint8, InputError where shapes, labels or pixels do not
-    fit."""
+    fit.
+    """
 
     name: str
     train_images: np.ndarray = field(repr=False)

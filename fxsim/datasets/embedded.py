@@ -15,7 +15,8 @@ def digits() -> Dataset:
     classes.
 
     Rows 0..1436 of the file train, rows 1437..1796 (the last fifth, 360 images) test.  Source: E.
-    Alpaydin and C. Kaynak, UCI Machine Learning Repository, CC BY 4.0; see data/README.md."""
+    Alpaydin and C. Kaynak, UCI Machine Learning Repository, CC BY 4.0; see data/README.md.
+    """
     resource = importlib.resources.files("fxsim") / "data" / "digits.csv.gz"
     with resource.open("rb") as packed, gzip.open(packed, "rt") as lines:
         rows = np.loadtxt(lines, delimiter=",", dtype=np.uint8)

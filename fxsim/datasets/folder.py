@@ -61,7 +61,8 @@ def load(name: str, folder: str | Path | None = None) -> Dataset:
     """The data set of that name; all but the embedded digits are read from `folder`.
 
     Raises InputError where the name is unknown, the folder is missing, or a file is missing or
-    wrong."""
+    wrong.
+    """
     if choice("dataset", name, NAMES) != "digits":
         return _load_folder(name, folder)
     if folder is not None:
@@ -77,7 +78,8 @@ def mnist(folder: str | Path) -> Dataset:
 
     Takes the train- and t10k- pairs under their usual names (`-idx3-ubyte` or `.idx3-ubyte`).
     Where the folder has only one pair of images and labels, under any prefix, the last fifth of it
-    (rounded up) is the test set."""
+    (rounded up) is the test set.
+    """
     return _load_folder("mnist", folder)
 
 

@@ -24,7 +24,8 @@ def read_idx(path: str | Path, dimensions: int) -> np.ndarray:
     dimensions.
 
     Raises InputError on a wrong magic number, an empty shape, too few or too many bytes, damaged
-    gzip. Source: Y. LeCun, C. Cortes and C. Burges, the MNIST database, "File formats"."""
+    gzip. Source: Y. LeCun, C. Cortes and C. Burges, the MNIST database, "File formats".
+    """
     path = Path(path)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:

@@ -26,7 +26,8 @@ class Layout:
     one.
 
     wanted: names of its files.  published: images to train and to test in the set as its authors
-    give it."""
+    give it.
+    """
 
     classes: int
     wanted: str

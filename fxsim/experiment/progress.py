@@ -127,9 +127,11 @@ class Progress(Observer):
         self._compilations = _Compilations(self)
 
     def note(self, text: str) -> None:
+        """Print one line of text."""
         self._print(text)
 
     def begin(self, design: str, settings: Settings) -> None:
+        """A training of `design` begins."""
         self.started += 1
         self.design = f"{design} ({self.started}/{self.designs})" if self.designs > 1 else design
         self.epochs = settings.epochs
@@ -138,6 +140,7 @@ class Progress(Observer):
         self._error = ""
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """One step of it is done."""
         self._compilations.raise_if_interrupted()
         self._text = f"epoch {epoch + 1}/{self.epochs}  loss {loss:.4f}"
         if self._bar is None:
@@ -145,12 +148,14 @@ class Progress(Observer):
         self._bar.show((epoch * steps + step) * self.batch, self._text + self._error)
 
     def epoch(self, epoch: Epoch) -> None:
+        """One epoch of it is done."""
         self._error = f"  test error {epoch.test_error:.2%}"
         if not self.terminal:
             speed = f"  {epoch.images_per_second:,.0f} images/s"
             self._print(f"{self.design}  {self._text}{self._error}{speed}")
 
     def end(self, outcome: Outcome) -> None:
+        """It is done."""
         last = outcome.epochs[-1]
         self._print(
             f"{self.design}  test error {last.test_error:.2%}, training loss "
@@ -184,7 +189,8 @@ class Progress(Observer):
 
         LLVM calls back into Python, where an exception is dropped or leaves half-made objects
         behind: an interrupt that is lost so (kernels loaded from the cache are not announced) comes
-        again at the next training step."""
+        again at the next training step.
+        """
         compilations = self._compilations
         handler = signal.getsignal(signal.SIGINT)
         if handler is signal.default_int_handler:  # else somebody else's, or ignored

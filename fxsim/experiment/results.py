@@ -149,7 +149,8 @@ class Results:
 
     data: what results.json holds; designs that it holds already are kept.  images: what
     TrainingSetup.describe_images gives.  command: the command line, recorded with each design.
-    Raises InputError where the folder has results of other settings or on other images."""
+    Raises InputError where the folder has results of other settings or on other images.
+    """
 
     def __init__(self, folder: Path, settings: dict, images: dict, command: str = ""):
         self.folder = folder
@@ -245,7 +246,8 @@ def read_results(folder: str | Path) -> dict:
 
 def _check_row(path: Path, row) -> None:
     """InputError unless a row of designs has the keys that `Outcome.to_dict` gives, with values of
-    their types."""
+    their types.
+    """
     _check_kinds(path, {"design": row}, {"design": "a table"})
     check_keys(f"{path}: key of a design", row, _ROW)
     _check_kinds(path, row, _ROW_KINDS)

@@ -176,6 +176,7 @@ class Settings:
         return cls(**DEFAULTS.get(network, {}) | quick | given | {"network": network})
 
     def schedule(self) -> Schedule:
+        """The learning rates of the epochs."""
         drops = self.drops
         if drops is None:
             drop = self.epochs * 3 // 4
@@ -183,12 +184,15 @@ class Settings:
         return Schedule(self.epochs, self.learning_rate, drops)
 
     def augmentation(self) -> Augmentation:
+        """What is done to the training images."""
         return Augmentation(self.flip, self.crop)
 
     def optimizer(self) -> Optimizer:
+        """Momentum and weight decay."""
         return Optimizer(self.momentum, self.weight_decay)
 
     def build_network(self) -> Network:
+        """The network that is trained."""
         if self.layers is None:
             return networks.build(self.network, self.width)
         try:

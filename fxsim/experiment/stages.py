@@ -89,7 +89,8 @@ class Training:
     of the tensors.
 
     measured: whether the criteria are measured on it, too (train/measured.py), for a training in
-    fixed point."""
+    fixed point.
+    """
 
     name: str
     design: str
@@ -129,6 +130,7 @@ class Experiment:
 
     @property
     def network(self) -> Network:
+        """The network that is trained."""
         return self.setup.network
 
     @property
@@ -157,6 +159,7 @@ class Experiment:
         return experiment
 
     def path(self, name: str) -> Path:
+        """The path of a file of the run."""
         return self.folder / name
 
     def train_float(self) -> Outcome:
@@ -247,7 +250,8 @@ class Experiment:
         network and its parameters in fixed point decide differently; plain data.
 
         The training images are those that the bound's noise gains were taken over; there are as
-        many test images."""
+        many test images.
+        """
         network = FloatNetwork(self.network, self.float_parameters(), np.float64)
         bound = assignment_rules.assignment_mismatch_bound(
             self.network, Statistics.load(self.path("statistics.npz"), self.network), assignment
@@ -419,7 +423,8 @@ def settings_in(folder: str | Path, design: str = "FL") -> Settings | None:
     """The settings of what is in `folder`, finished or not; None where nothing is.
 
     Those of a float run under way come before those of an earlier one, and these before those of
-    `design`."""
+    `design`.
+    """
     own = checkpoint.path_of(folder, design)
     written = Path(folder) / SETTINGS_FILE
     if own.exists() and (design == "FL" or not written.exists()):
@@ -455,6 +460,7 @@ def _flat(parameters: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]
 
 
 def nested(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """{'layer.name': array} as layer -> name -> array."""
     nested: dict[str, dict[str, np.ndarray]] = {}
     for key, array in arrays.items():
         layer, _, name = key.rpartition(".")

@@ -1,5 +1,6 @@
 """All that an experiment's settings ask for: the float run, its statistics, C_o, then each design
-and perturbation, one after another or side by side."""
+and perturbation, one after another or side by side.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def run(experiment: Experiment, executor: Executor | None = None) -> list[Outcom
     executor: any of concurrent.futures, whose workers reach the same folder and data set; the
     trainings after FL are independent of each other and run there side by side.  Results are those
     of one after another, bit by bit, and in the same order.  A perturbation that leaves a tensor
-    without bits, or gives it too many, is left out with a note."""
+    without bits, or gives it too many, is left out with a note.
+    """
     settings = experiment.settings
     outcomes = [experiment.train_float()] if _float_run(settings) else []
     assignment = experiment.assigned() if _in_fixed_point(settings) else None
@@ -80,7 +82,8 @@ def planned(settings: Settings) -> list[tuple[str, str, int, str | None]]:
 def sensitivity(settings: Settings, designs: Iterable[dict]) -> list[dict]:
     """'class' ('all' for all tensors), 'bits', 'train_loss' and 'test_error' of every perturbation
     among the designs of results.json, class after class, and of C_o (0 bits in 'all'); none where
-    nothing was perturbed."""
+    nothing was perturbed.
+    """
     found = {row["design"]: row for row in designs}
     rows = [
         {
@@ -135,7 +138,8 @@ def train_aside(
     training: Training, settings: Settings, folder: Path, resume: bool, cadence: Cadence
 ) -> Outcome:
     """One training in a worker of an executor: a checkpoint is all that it leaves in the folder,
-    progress goes to standard error by whole lines."""
+    progress goes to standard error by whole lines.
+    """
     progress = Progress(sys.stderr, terminal=False)
     experiment = Experiment(
         settings, folder, progress, resume=resume, cadence=cadence, curves=False

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fxsim.errors import choice
+from fxsim.errors import choice, present
 from fxsim.factors import LearningRate
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden import arithmetic
@@ -58,7 +58,8 @@ def capture(
     images, labels, learning_rate, step: as for FixedNetwork.train_step.  layers: names of the
     layers to keep, each with its input, its output and the gradients of both; None for all.
     earlier: parameter_codes as of the step before, kept so that a device which computes with stale
-    parameters is found out."""
+    parameters is found out.
+    """
     before = network.fingerprint()
     recorder = _Recorder(network, np.asarray(labels), learning_rate, step, earlier or {})
     recorder.result = network.train_step(images, labels, learning_rate, step, recorder.see)
@@ -217,7 +218,7 @@ class _Recorder:
         self, wanted: set[tuple[str, str]] | None
     ) -> tuple[tuple[Entry, ...], dict[str, np.ndarray]]:
         """Entries and codes of what is wanted (None: of all), in data-flow order."""
-        describe = Description(self.network, len(self.labels), self.result.counts).entry
+        describe = Description(self.network, len(self.labels), present(self.result).counts).entry
         kept = [row for row in self.kept if wanted is None or wanted & {(row[0], ""), row[:2]}]
         entries = tuple(describe(*row) for row in kept)
         return entries, {entry.name: value.codes for entry, (_, _, value) in zip(entries, kept)}

@@ -45,6 +45,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
+        """Whether every code is the golden one."""
         return not self.mismatches
 
     def text(self) -> str:
@@ -81,7 +82,8 @@ def check(vectors: str | Path, dump: str | Path, tensors: Iterable[str] | None =
     dump: a folder with files named as the vectors are (layer.tensor.mem, .hex or .npy), or one file
     of one tensor. tensors: names 'layer.tensor' or patterns ('conv1.*'); None for every result, and
     those inputs that were dumped. Raises InputError for a file that is missing, too short, too long
-    or malformed, and for damaged vectors."""
+    or malformed, and for damaged vectors.
+    """
     source = Vectors(vectors)
     dump = Path(dump)
     chosen = _chosen(source, dump, tensors)

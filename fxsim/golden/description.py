@@ -86,7 +86,8 @@ class Description:
     def entry(self, layer: str, tensor: str, value: Tensor) -> Entry:
         """The manifest's entry of a tensor, without files."""
         given = tensor in GIVEN or tensor.endswith(RANDOM_WORDS) or self._is_input(layer, tensor)
-        counts = None if given else self.counts.get((layer, COUNTED_AS.get(tensor, tensor)))
+        counted = None if given else COUNTED_AS.get(tensor, tensor)
+        counts = None if counted is None else self.counts.get((layer, counted))
         rounding, overflow = self._modes(layer, tensor)
         return Entry(
             layer,

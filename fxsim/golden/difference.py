@@ -17,7 +17,8 @@ class Difference:
     """The first of `count` differences among `size` codes, in row-major order.
 
     index, got, wanted: of the first.  steps: (got - wanted in codes, how often), the most frequent
-    first."""
+    first.
+    """
 
     index: tuple[int, ...]
     got: int

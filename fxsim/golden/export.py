@@ -9,19 +9,20 @@ import io
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fxsim.errors import InputError, choice
-from fxsim.files import make_folder, write_atomically
+from fxsim.files import make_folder, write_bytes
 from fxsim.formats import Format
 from fxsim.golden.capture import GoldenStep
 from fxsim.golden.header import to_header
-from fxsim.golden.manifest import FILE, Entry, File, Manifest
+from fxsim.golden.manifest import FILE, Entry, File, FileKind, Manifest
 from fxsim.memfile import from_hex, to_hex
 
 SUFFIXES = {"mem": ".mem", "hex": ".hex", "npy": ".npy", "c": ".h"}
-READABLE = ("npy", "mem", "hex")
+READABLE: tuple[FileKind, ...] = ("npy", "mem", "hex")
 """Kinds of files that codes are read from, the fastest first."""
 DEFAULT_KINDS = ("mem", "npy", "c")
 
@@ -69,11 +70,11 @@ def _emptied(folder: Path) -> Path:
 
 
 def _write_entry(entry: Entry, codes: np.ndarray, folder: Path, kinds: Iterable[str]) -> Entry:
-    files = {}
+    files: dict[Any, File] = {}
     for kind in kinds:
         data = encode(kind, entry.name, codes, entry)
         name = entry.name + SUFFIXES[kind]
-        write_atomically(folder / name, lambda file, data=data: file.write(data))
+        write_bytes(folder / name, data)
         files[kind] = File(name, hashlib.sha256(data).hexdigest())
     return dataclasses.replace(entry, files=files)
 
@@ -142,6 +143,7 @@ class Vectors:
 
     @cached_property
     def manifest(self) -> Manifest:
+        """The manifest of the folder, read once."""
         return Manifest.load(self.folder)
 
     def __contains__(self, name: str) -> bool:
@@ -169,6 +171,7 @@ class Vectors:
 
 
 def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; InputError where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

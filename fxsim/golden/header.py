@@ -13,7 +13,8 @@ def to_header(name: str, codes: np.ndarray, format: Format) -> bytes:
     """A C99 header: a row-major array of codes, macros for its size, dimensions, width and step.
 
     name: 'layer.tensor'; identifiers are `fxsim_layer_tensor`, macros FXSIM_LAYER_TENSOR_BITS and
-    so on."""
+    so on.
+    """
     identifier = "fxsim_" + name.replace(".", "_")
     macro = identifier.upper()
     dimensions = "".join(

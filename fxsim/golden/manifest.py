@@ -57,7 +57,8 @@ class Accumulator:
 
     bits: its signed width at the products' step (the bias included, where there is one).  overflow:
     'exact' (bits are enough), or 'model' where `model` says it all.  terms: additions.  order: of
-    the terms, slowest first; it matters where partial sums overflow."""
+    the terms, slowest first; it matters where partial sums overflow.
+    """
 
     bits: int
     terms: int
@@ -76,6 +77,7 @@ class Accumulator:
             )
 
     def to_dict(self) -> dict:
+        """Plain data for JSON; `from_dict` reads it back."""
         row = {name: getattr(self, name) for name in ("bits", "terms", "order", "overflow")}
         return (
             {**row, "model": {**self.model.to_dict(), "text": str(self.model)}}
@@ -162,9 +164,11 @@ class Entry:
 
     @property
     def name(self) -> str:
+        """'layer.tensor'."""
         return f"{self.layer}.{self.tensor}"
 
     def to_dict(self) -> dict:
+        """Plain data for JSON; `from_dict` reads it back."""
         accumulator = self.accumulator and self.accumulator.to_dict()
         return {
             **dataclasses.asdict(self),
@@ -212,9 +216,11 @@ class Manifest:
         return {entry.name: entry for entry in self.tensors}
 
     def entry(self, name: str) -> Entry:
+        """The entry of a tensor; InputError where there is none."""
         return self.entries[choice("tensor", name, self.entries)]
 
     def to_dict(self) -> dict:
+        """Plain data for JSON; `from_dict` reads it back."""
         rate = {**dataclasses.asdict(self.learning_rate), "real": self.learning_rate.real}
         return {
             "kind": KIND,
@@ -266,10 +272,12 @@ class Manifest:
         return read_fields(cls, {**table, "learning_rate": rate}, "manifest")
 
     def save(self, folder: str | Path) -> None:
+        """Write the manifest into a folder."""
         write_text(Path(folder) / FILE, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
+        """The manifest of a folder; InputError tells what is wrong."""
         path = Path(folder) / FILE
         if not path.exists():
             raise InputError(

@@ -1,0 +1,1 @@
+"""Networks as data, their formats, and the executors in fixed and floating point."""

@@ -56,6 +56,7 @@ class Optimizer:
 
     @property
     def mu(self) -> Fraction:
+        """The momentum, with a mantissa of 16 bits."""
         return _factor(self.momentum)
 
     def decay(self, kind: str) -> Fraction:
@@ -99,7 +100,8 @@ class Velocity:
     """Velocities `codes` in `format`.
 
     multipliers: of velocity, gradient and parameter codes in their exact sum, whose step is
-    2**step_exp."""
+    2**step_exp.
+    """
 
     codes: np.ndarray
     format: Format

@@ -110,7 +110,8 @@ class Reason:
 
     statistic: name -> value, all that the criterion used.  margin: by what factor the format is
     finer (a step) or wider (a range) than asked, at least 1; 1 to 2 comes from rounding to powers
-    of two."""
+    of two.
+    """
 
     criterion: str
     statistic: Mapping[str, float]
@@ -280,9 +281,11 @@ class PrecisionAssignment:
         check_accumulator_keys(self.accumulator, self.layers)
 
     def rounding_of(self, tensor: str) -> str:
+        """The rounding of a tensor, by default nearest_away."""
         return self.rounding.get(tensor, "nearest_away")
 
     def overflow_of(self, tensor: str) -> str:
+        """The overflow of a tensor, by default saturate."""
         return self.overflow.get(tensor, "saturate")
 
     def accumulators_of(self, layer: str) -> dict[str, Accumulator]:
@@ -348,7 +351,8 @@ class PrecisionAssignment:
         only: a key of PERTURBATION_CLASSES.  Ranges stay, steps move; W^acc's range stays half of
         W's step, and where only weights are perturbed it keeps its step, so that its bits follow.
         W^acc keeps at least 1 bit, for C_o gives it no more in many a layer; InputError where no
-        other tensor can change either."""
+        other tensor can change either.
+        """
         bits = integer("bits", bits)
         if only is not None:
             choice("only", only, PERTURBATION_CLASSES)
@@ -422,10 +426,12 @@ class PrecisionAssignment:
         )
 
     def save(self, path: str | Path) -> None:
+        """Write the assignment as JSON."""
         write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> PrecisionAssignment:
+        """Read what `save` wrote; InputError names the file and what is wrong."""
         try:
             return cls.from_dict(read_json(path))
         except InputError as error:

@@ -98,6 +98,7 @@ class Layer:
 
     @property
     def bias(self) -> bool:
+        """Whether the layer has a bias: it has none with batch norm."""
         return not self.batch_norm
 
 
@@ -144,6 +145,7 @@ class LayerShape:
 
     @property
     def weights(self) -> int:
+        """The number of weights."""
         return math.prod(self.weight)
 
     @property
@@ -222,17 +224,21 @@ class Network:
             previous = layer.name
 
     def shape(self, name: str) -> LayerShape:
+        """The shapes of a layer; InputError where there is no such layer."""
         return self._shapes[choice("layer", name, self._shapes)]
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the layers."""
         return tuple(layer.name for layer in self.layers)
 
     @property
     def classes(self) -> int:
+        """The number of classes."""
         return self.shape(self.layers[-1].name).output[-1]
 
     def layer(self, name: str) -> Conv | Dense:
+        """The layer of that name; InputError where there is none."""
         return self.layers[self.names.index(choice("layer", name, self.names))]
 
     def source(self, name: str) -> str | None:

@@ -37,7 +37,8 @@ def restore(own: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> N
     """Copy the `given` arrays into the `own` ones of the same names.
 
     Raises InputError, before anything is copied, where a name is missing or unknown, or a shape or
-    dtype differs."""
+    dtype differs.
+    """
     if not isinstance(given, Mapping):
         raise TypeError(f"a state must be a dictionary of arrays, got {type(given).__name__}")
     for name in (*own, *given):

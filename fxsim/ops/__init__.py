@@ -15,7 +15,7 @@ for every q; and on exact codes <conv2d(x, w), g> == <x, conv2d_input_grad(g, w)
 <w, conv2d_weight_grad(x, g)>.
 """
 
-from fxsim.ops.arithmetic import add, multiply, negative, subtract, sum
+from fxsim.ops.arithmetic import add, multiply, negative, subtract, sum  # noqa: A004 - as in NumPy
 from fxsim.ops.batch_norm import (
     batch_norm,
     batch_norm_grad,

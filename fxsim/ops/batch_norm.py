@@ -111,7 +111,7 @@ class BatchNorm:
 
     def __init__(
         self,
-        input: Format,  # noqa: A002 - the field's name
+        input: Format,
         formats: BatchNormFormats,
         branch: Format | None = None,
         epsilon: float = EPSILON,

@@ -138,10 +138,12 @@ class Scaled(Exact):
         self.shape = x.shape
 
     def sums(self) -> np.ndarray:
+        """The int64 codes: those that stay, times the mantissa of the scale."""
         scaled: np.ndarray = self._codes.astype(np.int64) * self._factor.mantissa * self._stays
         return scaled
 
     def rounded(self, quantizer: Quantizer, relu: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """(codes, mask or None); see Exact.rounded."""
         shift = quantizer.format.step_exp - self.format.step_exp
         modes = (quantizer.rounding, quantizer.overflow)
         if relu or modes != ("nearest_away", "saturate") or not 1 <= shift <= MAX_SHIFT:

@@ -154,6 +154,7 @@ class Sums(Exact):
         self.overflows = overflows
 
     def sums(self) -> np.ndarray:
+        """The int64 codes in `format`, lent."""
         return self._sums
 
 
@@ -172,6 +173,7 @@ class Quotient:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the result."""
         return self.numerators.shape
 
     def to(self, quantizer: Format | Quantizer) -> Tensor:

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from fxsim.accumulator import Accumulator
+from fxsim.accumulator import Accumulator, Overflows
 from fxsim.errors import InputError
 from fxsim.formats import Format
 from fxsim.ops.checks import of_shape, tensor_of
 from fxsim.ops.exact import Exact
 from fxsim.ops.products import Forward, Geometry, ProductSum
+from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor, shape_after
 
 
@@ -201,15 +202,19 @@ class Shaped(Exact):
         self.format = exact.format
 
     @property
-    def overflows(self):  # type: ignore[no-untyped-def, override]
+    def overflows(self) -> Overflows | None:  # type: ignore[override]  # read-only here
+        """What the accumulator met, once the result is computed."""
         return self.whole.overflows
 
     def sums(self) -> np.ndarray:
+        """The int64 codes in `format`; see Exact.sums."""
         return self.whole.sums().reshape(self.shape)
 
-    def rounded(self, quantizer, relu):  # type: ignore[no-untyped-def]
+    def rounded(self, quantizer: Quantizer, relu: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """(codes, mask or None); see Exact.rounded."""
         codes, mask = self.whole.rounded(quantizer.laid_flat(self.shape), relu)
         return codes.reshape(self.shape), None if mask is None else mask.reshape(self.shape)
 
     def reshape(self, *shape: Any) -> Exact:
+        """The same values in another shape, row-major."""
         return Shaped(self.whole, shape_after(self.shape, shape))

@@ -44,6 +44,7 @@ def available_paths() -> tuple[str, ...]:
 
 
 def operand(format: Format) -> Operand:
+    """What has the bits and the sign of a format."""
     return Operand(format.bits, format.signed)
 
 

@@ -71,10 +71,12 @@ class Combination(Exact):
         self.shape = x.shape
 
     @property
-    def format(self) -> Format:  # type: ignore[override]
+    def format(self) -> Format:  # type: ignore[override]  # read-only here
+        """The format that holds every sum."""
         return self._form.format
 
     def sums(self) -> np.ndarray:
+        """The int64 codes in `format`."""
         form = self._form
         sums: np.ndarray = form.first.astype(np.int64) * self._x + form.constant.astype(np.int64)
         if self._y is not None:
@@ -82,6 +84,7 @@ class Combination(Exact):
         return sums
 
     def rounded(self, quantizer: Quantizer, relu: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """(codes, mask or None); see Exact.rounded."""
         if quantizer.at(self._form.step_exp).epilogue is None or not self._x.size:
             return super().rounded(quantizer, relu)
         dtype = quantizer.format.storage
@@ -93,6 +96,7 @@ class Combination(Exact):
         return out, mask
 
     def rounded_and_pooled(self, quantizer: Quantizer, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """(codes, winner); see Exact.rounded_and_pooled."""
         if quantizer.at(self._form.step_exp).epilogue is None or not self._x.size:
             return super().rounded_and_pooled(quantizer, size)
         images, height, width, channels = self.shape

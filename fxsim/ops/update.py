@@ -188,7 +188,7 @@ def update_in_place(
     accumulators: np.ndarray,
     grad: Tensor,
     rate: LearningRate,
-    format: Format,  # noqa: A002 - the field's name
+    format: Format,
     quantizer: Quantizer,
 ) -> UpdateTally:
     """One SGD step on arrays of storage types.

@@ -26,7 +26,8 @@ def report_markdown(data: dict, sensitivity: Sequence[dict], plots: Sequence[str
     """The report on the plain data of results.json.
 
     sensitivity: rows of study.sensitivity.  plots: names of image files beside it, of which the
-    PNG ones are shown."""
+    PNG ones are shown.
+    """
     designs = data["designs"]
     settings = data["settings"]
     chosen = next((row for row in designs if row["measured"]), None)

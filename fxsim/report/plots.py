@@ -76,7 +76,8 @@ def curves_figure(designs: Sequence[dict]):
     """A matplotlib Figure: training loss and test error of each design along the epochs.
 
     Designs with one class of tensors perturbed are left out: they are what sensitivity_figure is
-    for."""
+    for.
+    """
     designs = [
         row for row in designs if not row["design"].endswith(tuple(PERTURBATION_CLASSES))
     ] or designs
@@ -146,6 +147,7 @@ def bits_figure(assignment: PrecisionAssignment):
 
 
 def symbol(tensor: str) -> str:
+    """A tensor's symbol in the method, for matplotlib."""
     return f"${SYMBOLS[tensor].replace('acc', '{acc}')}$"
 
 
@@ -158,7 +160,8 @@ def sensitivity_figure(rows: Sequence[dict]):
     tensors.
 
     rows: plain data with 'class', 'bits', 'train_loss' and 'test_error'; all classes share the row
-    of 0 bits."""
+    of 0 bits.
+    """
     figure = _figure(9, 3.6)
     axes = figure.subplots(1, 2)
     classes = dict.fromkeys(row["class"] for row in rows if row["bits"])

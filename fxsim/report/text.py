@@ -137,7 +137,8 @@ def _unit(value: int) -> tuple[float, str]:
 
 def remarks(designs: Sequence[dict]) -> list[str]:
     """One line for each tensor that clipped or flushed, and each product that overflowed, more than
-    is usual, with the designs in which it did."""
+    is usual, with the designs in which it did.
+    """
     found: dict[tuple[str, str], list[str]] = {}
     for row in designs:
         for tensor, counts in row["counts"].items():

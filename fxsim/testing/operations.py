@@ -72,7 +72,7 @@ class Convolution:
     accumulator: Accumulator | None = None
 
     @property
-    def _geometry(self) -> dict[str, int]:
+    def _geometry(self) -> dict[str, Any]:
         return {"stride": self.stride, "padding": self.padding}
 
     def exact(self) -> Exact:
@@ -106,7 +106,7 @@ def quantizers(format: Formats = None, stochastic: bool = True) -> st.SearchStra
 
 
 @st.composite
-def _quantizers(draw, format: Formats, stochastic: bool) -> Quantizer:
+def _quantizers(draw: st.DrawFn, format: Formats, stochastic: bool) -> Quantizer:
     chosen = draw(_strategy(format, formats()))
     modes = [mode for mode in ROUNDINGS if stochastic or mode not in STOCHASTIC]
     rounding = draw(st.sampled_from(modes))
@@ -118,7 +118,7 @@ def _quantizers(draw, format: Formats, stochastic: bool) -> Quantizer:
 
 @st.composite
 def accumulators(
-    draw, max_bits: int = 20, bias: bool = False, channels: bool = False
+    draw: st.DrawFn, max_bits: int = 20, bias: bool = False, channels: bool = False
 ) -> Accumulator:
     """Accumulators of 2 to `max_bits` bits in every overflow, order, rounding and number of lanes.
 
@@ -175,7 +175,7 @@ def dot_products(
 
 @st.composite
 def _dot_products(
-    draw, a: Formats, b: Formats, accumulator: Accumulators, max_terms: int
+    draw: st.DrawFn, a: Formats, b: Formats, accumulator: Accumulators, max_terms: int
 ) -> DotProduct:
     terms = draw(st.integers(1, max_terms))
     left = draw(_operands(a, (terms,)))
@@ -197,7 +197,9 @@ def matmuls(
 
 
 @st.composite
-def _matmuls(draw, a: Formats, b: Formats, accumulator: Accumulators, max_side: int) -> MatMul:
+def _matmuls(
+    draw: st.DrawFn, a: Formats, b: Formats, accumulator: Accumulators, max_side: int
+) -> MatMul:
     sides = st.integers(1, max_side)
     rows = draw(sides)
     terms = draw(sides)
@@ -234,7 +236,7 @@ def convolutions(
 
 @st.composite
 def _convolutions(
-    draw, x: Formats, weight: Formats, accumulator: Accumulators, max_side: int
+    draw: st.DrawFn, x: Formats, weight: Formats, accumulator: Accumulators, max_side: int
 ) -> Convolution:
     channels = st.integers(1, 3)
     depth = draw(channels)
@@ -353,12 +355,17 @@ def _operands(draw, format: Formats, shape: tuple[int, ...]) -> Tensor:
 
 
 def _drawn_accumulator(draw: Any, accumulator: Accumulators) -> Accumulator | None:
-    return draw(_strategy(accumulator, st.none()))
+    drawn: Accumulator | None = draw(_strategy(accumulator, st.none()))
+    return drawn
 
 
 @st.composite
 def _biases(
-    draw, x: Tensor, weight: Tensor, accumulator: Accumulator | None, shape: tuple[int, ...]
+    draw: st.DrawFn,
+    x: Tensor,
+    weight: Tensor,
+    accumulator: Accumulator | None,
+    shape: tuple[int, ...],
 ) -> Tensor | None:
     """None, or a bias whose step is near that of the sums, and no finer where it comes first."""
     first = accumulator is not None and accumulator.bias == "first"
@@ -369,4 +376,5 @@ def _biases(
         step_exp = accumulator.resolved(step_exp).drop + step_exp
     step_exp += draw(st.integers(0 if first else -4, 4))
     bits = draw(st.integers(2, 8))
-    return draw(_operands(Format(bits, step_exp + bits - 1), shape))
+    bias: Tensor = draw(_operands(Format(bits, step_exp + bits - 1), shape))
+    return bias

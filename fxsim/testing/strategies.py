@@ -17,7 +17,7 @@ from fxsim.nn.precision import (
     accumulator_format,
     quantized_tensors,
 )
-from fxsim.nn.spec import Conv, Dense, Layer, Network, Pool
+from fxsim.nn.spec import Conv, Dense, Network, Pool
 from fxsim.tensor import Tensor
 from fxsim.testing.warming import warm_requantize
 
@@ -97,7 +97,7 @@ def tensors(
 
 @st.composite
 def drawn_tensors(
-    draw,
+    draw: st.DrawFn,
     format: Format | st.SearchStrategy[Format] | None,
     shape: tuple[int, ...] | st.SearchStrategy[tuple[int, ...]] | None,
 ) -> Tensor:
@@ -116,7 +116,11 @@ def drawn_tensors(
 
 @st.composite
 def networks(
-    draw, max_layers: int = 3, max_side: int = 7, max_channels: int = 4, max_classes: int = 5
+    draw: st.DrawFn,
+    max_layers: int = 3,
+    max_side: int = 7,
+    max_channels: int = 4,
+    max_classes: int = 5,
 ) -> Network:
     """Chains of up to `max_layers` layers: convolutions, fully connected layers, pooling, with and
     without ReLU.
@@ -126,7 +130,7 @@ def networks(
     sides = st.integers(1, max_side)
     shape = input_shape = draw(sides), draw(sides), draw(st.integers(1, max_channels))
     scores = Dense(name="scores", units=draw(st.integers(2, max_classes)), relu=False)
-    layers: list[Layer] = []
+    layers: list[Conv | Dense] = []
     for index in range(draw(st.integers(0, max_layers - 1))):
         layer = draw(
             _convs(f"layer{index}", shape, max_channels) | _denses(f"layer{index}", max_channels)
@@ -141,7 +145,7 @@ def _denses(name: str, max_units: int) -> st.SearchStrategy[Dense]:
 
 
 @st.composite
-def _convs(draw, name: str, shape: tuple[int, int, int], max_filters: int) -> Conv:
+def _convs(draw: st.DrawFn, name: str, shape: tuple[int, int, int], max_filters: int) -> Conv:
     """Convolutions that fit an input of this shape, some with pooling."""
     padding = draw(st.integers(0, 2))
     kernel = draw(
@@ -167,7 +171,7 @@ _DETERMINISTIC = tuple(mode for mode in ROUNDINGS if mode not in STOCHASTIC)
 
 @st.composite
 def assignments(
-    draw, network: Network, max_bits: int = 10, modes: bool = True
+    draw: st.DrawFn, network: Network, max_bits: int = 10, modes: bool = True
 ) -> PrecisionAssignment:
     """Assignments for `network` with tensors of up to `max_bits` bits.
 
@@ -188,8 +192,8 @@ def assignments(
 
 
 @st.composite
-def _layer_precisions(draw, max_bits: int) -> LayerPrecision:
-    def bits(least):
+def _layer_precisions(draw: st.DrawFn, max_bits: int) -> LayerPrecision:
+    def bits(least: int) -> int:
         return draw(st.integers(least, max_bits))
 
     weights = Format(bits(2), 0)
@@ -209,7 +213,7 @@ def _layer_precisions(draw, max_bits: int) -> LayerPrecision:
 
 @st.composite
 def networks_with_assignments(
-    draw, max_bits: int = 10, modes: bool = True, **sizes
+    draw: st.DrawFn, /, max_bits: int = 10, modes: bool = True, **sizes: int
 ) -> tuple[Network, PrecisionAssignment]:
     """(network, assignment) pairs; arguments as for `assignments` and `networks`.
 
@@ -221,7 +225,7 @@ def networks_with_assignments(
 
 @st.composite
 def batches(
-    draw, network: Network, assignment: PrecisionAssignment, max_samples: int = 4
+    draw: st.DrawFn, network: Network, assignment: PrecisionAssignment, max_samples: int = 4
 ) -> tuple[np.ndarray, np.ndarray]:
     """(images, labels) for FixedNetwork.train_step.
 

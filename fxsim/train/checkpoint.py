@@ -8,7 +8,8 @@ whole or not at all.
     sha256       32 bytes (uint8), the digest of all other arrays
 
 The identity is plain data that tells one training from another; where it differs, a checkpoint is
-refused."""
+refused.
+"""
 
 from __future__ import annotations
 
@@ -94,6 +95,7 @@ class Checkpoint:
             self.write(learner, position)
 
     def write(self, learner, position: Position) -> None:
+        """Write the file now."""
         text = {
             "kind": KIND,
             "version": VERSION,

@@ -7,7 +7,8 @@
     TG  ternary weight gradients                    nn/terngrad.py
 
 Source: Sakr and Shanbhag, "Per-Tensor Fixed-Point Quantization of the Back-Propagation Algorithm"
-(ICLR 2019), section 4."""
+(ICLR 2019), section 4.
+"""
 
 from __future__ import annotations
 

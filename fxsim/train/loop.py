@@ -38,7 +38,8 @@ class Epoch:
 class Position:
     """How far a training has come: its finished epochs, and of the epoch under way the steps done
     and the sum of their losses.  seconds: spent on training in all; epoch_seconds: on the steps of
-    the epoch under way."""
+    the epoch under way.
+    """
 
     epochs: list[Epoch] = field(default_factory=list)
     step: int = 0
@@ -47,6 +48,7 @@ class Position:
     epoch_seconds: float = 0.0
 
     def add_step(self, loss: float, seconds: float) -> None:
+        """Count a step, its loss and its time."""
         self.step += 1
         self.loss_sum += loss
         self.seconds += seconds
@@ -101,6 +103,7 @@ class TrainingPlan:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Steps of an epoch: whole batches."""
         return len(self.dataset.train_labels) // self.batch
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -28,7 +28,8 @@ def measured(
     criteria: a Finding for each tensor, with the moment that it is of, 'training', 'start' or
     'end'. histograms: moment -> layer -> tensor -> magnitudes by powers of two
     (fixed_run.histograms). Recorded steps are taken on the first images of the training set,
-    batch after batch."""
+    batch after batch.
+    """
     findings = _rows(
         "training",
         [*fixed_run.gradient_clipping(end.counts), *fixed_run.accumulator_stopping(end.counts)],

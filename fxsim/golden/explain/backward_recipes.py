@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from fxsim.errors import present
 from fxsim.formats import Format
 from fxsim.golden.explain.changes import (
     Alternative,
@@ -100,7 +101,7 @@ class Sums(TensorRecipe):
         yield from self.operand_changes()
         yield from misread_changes(self.default, self.formats)
         product_bits = sum(format.bits for format in self.formats.values())
-        bits = self.entry.accumulator.bits
+        bits = present(self.entry.accumulator).bits
         yield from summing_changes(self.default, self.dot(self.default), bits, product_bits)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fxsim.accumulator import (
     ADDEND_ROUNDINGS,
@@ -16,6 +17,7 @@ from fxsim.accumulator import (
     WHEN,
     Accumulator,
 )
+from fxsim.errors import present
 from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.golden.explain.dots import CHANNEL_LAST, Dot
 from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Misread, Semantics
@@ -61,33 +63,36 @@ def quantization_changes(default: Semantics, format: Format) -> Iterator[Alterna
 
 def guard_changes(default: Semantics) -> Iterator[Alternative]:
     """A rounding, or a cut, some bits below the step, before the rounding to it."""
-    if default.rounding in STOCHASTIC:
+    mode = present(default.rounding)
+    if mode in STOCHASTIC:
         return
     for bits in range(1, MOST_GUARD_BITS + 1):
-        if default.rounding != "floor":
+        if mode != "floor":
             yield change(
                 default,
-                f"all but {_bits(bits)} below the step cut off before rounding {default.rounding}",
+                f"all but {_bits(bits)} below the step cut off before rounding {mode}",
                 guard_bits=bits,
                 guard_rounding="floor",
             )
-        if default.rounding.startswith("nearest"):
+        if mode.startswith("nearest"):
             yield change(
                 default,
-                f"rounded twice, {default.rounding}: first to {_bits(bits)} below the step",
+                f"rounded twice, {mode}: first to {_bits(bits)} below the step",
                 guard_bits=bits,
-                guard_rounding=default.rounding,
+                guard_rounding=mode,
             )
 
 
 def range_changes(
     default: Semantics, format: Format, overflow: str, field: str = "narrower"
 ) -> Iterator[Alternative]:
+    """Ranges of fewer bits at the same step; `field` is the one of Semantics that says so."""
     for bits in range(1, format.bits):
         yield change(default, f"range {_bits(bits)} narrower, {overflow}", **{field: bits})
 
 
 def rounding_changes(default: Semantics) -> Iterator[Alternative]:
+    """Other roundings; stochastic ones only where there are random words."""
     for mode in ROUNDINGS:
         known = (
             mode not in STOCHASTIC or default.rounding in STOCHASTIC
@@ -136,7 +141,7 @@ def _order_changes(
         if order != "stated":
             ordered = f"{text}; terms added in the order: {order}"
             yield _sum_change(default, ordered, model=model, order=order, fine=True)
-    others = {"terms added in an adder tree": {"order": "tree"}}
+    others: dict[str, dict[str, Any]] = {"terms added in an adder tree": {"order": "tree"}}
     if dot.bias is not None:
         others["terms added in the order: bias first"] = {"bias": "first"}
     for tile in TILES:
@@ -253,12 +258,14 @@ def weight_changes(default: Semantics, taps: int) -> Iterator[Alternative]:
 
 
 def mask_changes(default: Semantics) -> Iterator[Alternative]:
+    """Other bounds of the ReLU's mask."""
     for mask in MASKS:
         if mask != default.mask:
             yield change(default, f"ReLU mask {mask} instead of {default.mask}", mask=mask)
 
 
 def averaging_changes(default: Semantics) -> Iterator[Alternative]:
+    """Other roundings of average pooling."""
     for mode in ADDEND_ROUNDINGS:
         if mode != default.averaging:
             yield change(

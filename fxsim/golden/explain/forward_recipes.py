@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fxsim.errors import present
 from fxsim.formats import STOCHASTIC
 from fxsim.golden.arithmetic import narrowed
 from fxsim.golden.explain.changes import (
@@ -81,7 +82,7 @@ class LayerOutput(TensorRecipe):
     def __init__(self, source: Source, entry: Entry):
         super().__init__(source, entry)
         producer = entry.layer if entry.tensor == "logits" else source.network.source(entry.layer)
-        self.output = Output(source, producer)
+        self.output = Output(source, present(producer))
 
     @property
     def default(self) -> Semantics:
@@ -121,8 +122,10 @@ class LossGradient(TensorRecipe):
         divisor = error.divisor if semantics.divide else 1
         words = None
         if semantics.rounding in STOCHASTIC:
-            words = self.source.words(self.layer.name, self.entry.tensor).reshape(codes.shape)
+            drawn = present(self.source.words(self.layer.name, self.entry.tensor))
+            words = drawn.reshape(codes.shape)
         format = narrowed(self.entry.format, semantics.narrower)
-        quantizer = Quantizer(format, semantics.rounding, semantics.overflow, words)
+        modes = (present(semantics.rounding), present(semantics.overflow))
+        quantizer = Quantizer(format, *modes, words)
         out = Quotient(error.numerators, error.step_exp, divisor).to(quantizer).codes
         return out[rows]

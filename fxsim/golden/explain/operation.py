@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from fxsim.errors import present
 from fxsim.formats import STOCHASTIC
 from fxsim.golden.explain.changes import (
     Alternative,
@@ -74,7 +75,7 @@ class Rounded(Recipe):
         return quantization_changes(self.default, self.quantizer.format)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        words = self.words[rows] if semantics.rounding in STOCHASTIC else None
+        words = present(self.words)[rows] if semantics.rounding in STOCHASTIC else None
         sums = self.sums(semantics, rows)
         return requantized(sums, self.step_exp, self.quantizer.format, semantics, words)
 

@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from fxsim.accumulator import Accumulator
+from fxsim.errors import present
 from fxsim.formats import Format
 from fxsim.golden.arithmetic import narrowed, quantized, rounded
 from fxsim.golden.explain.changes import (
@@ -57,7 +58,12 @@ def requantized(
         values = rounded(values, guarded, semantics.guard_rounding)
         step_exp = step_exp + guarded
     return quantized(
-        values, step_exp - semantics.shift, format, semantics.rounding, semantics.overflow, words
+        values,
+        step_exp - semantics.shift,
+        format,
+        present(semantics.rounding),
+        present(semantics.overflow),
+        words,
     )
 
 
@@ -141,7 +147,7 @@ class Forward:
         yield from stale_changes(default, self.source.tensors(name), bias=self.layer.bias)
         yield from misread_changes(default, self.formats)
         bits = self.formats["activations"].bits + self.formats["weights"].bits
-        yield from summing_changes(default, self.dot(), self.entry.accumulator.bits, bits)
+        yield from summing_changes(default, self.dot(), present(self.entry.accumulator).bits, bits)
 
 
 def _of_operands(semantics: Semantics) -> Semantics:
@@ -241,7 +247,8 @@ class PreactivationGrads:
     def _codes(self) -> np.ndarray:
         """Activations before pooling, of every position."""
         rows = np.arange(int(np.prod(self.shape[:3])))
-        return self._output.before_pool(self._output.default, rows).reshape(self.shape)
+        output = present(self._output)
+        return output.before_pool(output.default, rows).reshape(self.shape)
 
     def codes_or_golden(self, semantics: Semantics) -> np.ndarray:
         plain = Semantics()
@@ -265,12 +272,14 @@ class PreactivationGrads:
         grads = grads.reshape(self.shape).astype(np.int64)
         if not self.layer.relu:
             return grads
-        z = self._output.forward.golden.reshape(self.shape)
-        return grads * MASKS[semantics.mask](z, self._output.bound, self._codes)
+        output = present(self._output)
+        z = output.forward.golden.reshape(self.shape)
+        return grads * MASKS[semantics.mask](z, output.bound, self._codes)
 
     def _through_pool(self, grads: Tensor, semantics: Semantics) -> np.ndarray:
-        size = self.pool.size
-        if self.pool.kind == "average":
+        pool = present(self.pool)
+        size = pool.size
+        if pool.kind == "average":
             format = average_grad_format(grads.format, size)
             spread = avg_pool2d_grad(grads, size, self.shape)
             return spread.to(Quantizer(format, semantics.averaging)).codes
@@ -280,10 +289,11 @@ class PreactivationGrads:
     def _winner(self, size: int, last: bool) -> Tensor:
         """The place of the first or the last maximum of each window."""
         _, height, width, _ = self.shape
+        format = present(self._output).entry.format
         whole = self._codes[:, : height // size * size, : width // size * size]
         if not last:
-            return max_pool2d(Tensor(whole, self._output.entry.format), size)[1]
-        turned = Tensor(whole[:, ::-1, ::-1], self._output.entry.format)
+            return max_pool2d(Tensor(whole, format), size)[1]
+        turned = Tensor(whole[:, ::-1, ::-1], format)
         winner = max_pool2d(turned, size)[1]
         return Tensor(size * size - 1 - winner.codes[:, ::-1, ::-1], winner.format)
 

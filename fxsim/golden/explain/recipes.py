@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fxsim.golden.explain.backward_recipes import (
     ActivationGrads,
     BiasGrads,
@@ -14,7 +16,7 @@ from fxsim.golden.explain.source import Source, plain
 from fxsim.golden.explain.update_recipes import Updated, UpdateItself
 from fxsim.golden.manifest import Entry
 
-RECIPES = {
+RECIPES: dict[str, Callable[[Source, Entry], TensorRecipe]] = {
     "preactivations": Preactivations,
     "relu_mask": ReluMask,
     "activations": LayerOutput,

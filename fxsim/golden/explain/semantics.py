@@ -41,7 +41,8 @@ class Semantics:
 
     In an update, rounding, overflow and narrower are the parameter's; update_rounding is that of u;
     the accumulator has accumulator_overflow, accumulator_narrower, and start: whether what it held
-    counts; subtracted: how often u is."""
+    counts; subtracted: how often u is.
+    """
 
     rounding: str | None = None
     overflow: str | None = None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fxsim.errors import present
 from fxsim.formats import OVERFLOWS
 from fxsim.golden.arithmetic import bounded, narrowed, rounded, updates
 from fxsim.golden.explain.changes import (
@@ -44,7 +45,7 @@ class Update(TensorRecipe):
 
     @property
     def _update_rounding(self) -> str:
-        return self.source.entry(self.layer.name, self.update).rounding
+        return present(self.source.entry(self.layer.name, self.update).rounding)
 
     def operand_rows(self, tensor: str, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         codes = self.source.operand(self.layer.name, tensor, semantics.misread)
@@ -72,7 +73,7 @@ class UpdateItself(Update):
         yield from misread_changes(self.default, {self.gradient: self.formats[self.gradient]})
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        return self.updates(semantics.rounding, semantics, rows)
+        return self.updates(present(semantics.rounding), semantics, rows)
 
 
 class Updated(Update):
@@ -122,11 +123,13 @@ class Updated(Update):
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         below = self.formats[self.accumulator].bits
-        update = self.updates(semantics.update_rounding, semantics, rows) * semantics.subtracted
+        update = self.updates(present(semantics.update_rounding), semantics, rows)
         held = self.operand_rows(f"{self.accumulator}_before", semantics, rows) * semantics.start
-        total = (self.operand_rows(self.parameter, semantics, rows) << below) + held - update
+        total = (self.operand_rows(self.parameter, semantics, rows) << below) + held
+        total = total - update * semantics.subtracted
         format = narrowed(self.formats[self.parameter], semantics.narrower)
-        codes = bounded(rounded(total, below, semantics.rounding), format, semantics.overflow)
+        codes = rounded(total, below, present(semantics.rounding))
+        codes = bounded(codes, format, present(semantics.overflow))
         if self.entry.tensor != self.accumulator:
             return codes
         format = narrowed(self.formats[self.accumulator], semantics.accumulator_narrower)

@@ -15,7 +15,7 @@ from fxsim.nn.spec import Network
 from fxsim.tensor import Tensor
 
 
-def checked_images(images: Any, network: Network, format: Format) -> Tensor:  # noqa: A002
+def checked_images(images: Any, network: Network, format: Format) -> Tensor:
     """Image codes (N, H, W, C) in `format`.
 
     Raises:

@@ -39,7 +39,7 @@ from fxsim.ops.pooling import (
     before_average_pool,
     before_max_pool,
 )
-from fxsim.ops.products import Forward, Geometry, InputGrad, WeightGrad
+from fxsim.ops.products import Forward, ForwardSum, Geometry, InputGrad, WeightGrad
 from fxsim.ops.relu import gated
 from fxsim.ops.summation import addition
 from fxsim.quantizer import Counts, Quantizer
@@ -213,7 +213,7 @@ class FixedLayer:
 
     def _relu_input(
         self,
-        exact: Exact,
+        exact: ForwardSum,
         tape: LayerTape,
         branch: Tensor | None,
         parameters: Mapping[str, TrainedParameter],
@@ -229,11 +229,11 @@ class FixedLayer:
         tape.normalized = self._normalized(exact, running, step)
         return self.norm.affine(gamma, beta).of(tape.normalized.codes, other)
 
-    def _normalized(self, exact: Exact, running: Running | None, step: Step) -> Normalized:
+    def _normalized(self, exact: ForwardSum, running: Running | None, step: Step) -> Normalized:
         norm = present(self.norm)
         moments = np.empty((2, exact.shape[-1]), np.int64) if step.training else None
         quantizer = step.quantizer(self.name, "preactivations", norm.input)
-        codes, _ = exact.rounded_with_moments(quantizer, False, moments)  # type: ignore[attr-defined]
+        codes, _ = exact.rounded_with_moments(quantizer, False, moments)
         formats = norm.formats
 
         def quantizers(tensor: str) -> Quantizer:

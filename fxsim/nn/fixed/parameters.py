@@ -40,10 +40,12 @@ class TrainedParameter:
 
     @property
     def codes(self) -> np.ndarray:
+        """The codes, as a read-only view."""
         return _read_only(self._codes)
 
     @property
     def accumulators(self) -> np.ndarray:
+        """The accumulators' codes, as a read-only view."""
         return _read_only(self._accumulators)
 
     @property

@@ -70,6 +70,7 @@ class Step:
         return self.probe is None
 
     def see(self, tensor: str, layer: str, value: Tensor) -> None:
+        """Show a tensor to the probe, if there is one."""
         if self.probe:
             self.probe(tensor, layer, value)
 
@@ -77,7 +78,7 @@ class Step:
         self,
         layer: str,
         tensor: str,
-        format: Format,  # noqa: A002 - the field's name
+        format: Format,
     ) -> Quantizer:
         """The Quantizer of a tensor of a layer: its modes, its random words, its counts."""
         rounding = self.assignment.rounding_of(tensor)
@@ -92,7 +93,7 @@ class Step:
         self,
         layer: str,
         tensor: str,
-        format: Format,  # noqa: A002 - the field's name
+        format: Format,
     ) -> Quantizer:
         """The Quantizer of a tensor that always saturates and is counted by its maker."""
         rounding = self.assignment.rounding_of(tensor)
@@ -120,6 +121,6 @@ class Step:
             self.result.overflows[layer, kind] = before + exact.overflows
 
 
-def lent(codes: np.ndarray, format: Format) -> Tensor:  # noqa: A002 - the field's name
+def lent(codes: np.ndarray, format: Format) -> Tensor:
     """A Tensor of codes that the executor holds."""
     return Tensor._of(codes, format)

@@ -69,7 +69,8 @@ class LayerTape:
 class ActivationGradients:
     """operation: gradient `(N, P, O)` of the weighted operation.  branch: of the residual branch
     `(N, H, W, O)`, None without one.  parameters: of bias, or of gamma and beta, summed over the
-    batch."""
+    batch.
+    """
 
     operation: np.ndarray
     branch: np.ndarray | None
@@ -175,7 +176,8 @@ def _norm_backward(
     """(constant, slope) of the gradient of z, scale * g + constant + slope * z.
 
     With M terms per channel and x = (z - mean) * inverse it is scale * (g - sum(g) / M - x * sum(g
-    * x) / M)."""
+    * x) / M).
+    """
     terms = tape.operation.size // tape.scale.size
     slope = -tape.scale * present(tape.inverse) * gamma_total / terms
     return -tape.scale * total / terms - slope * present(tape.mean), slope

@@ -3,7 +3,8 @@ it.
 
 Source: M. Courbariaux et al., "Binarized Neural Networks" (arXiv 1602.02830): sign in the forward
 pass, straight-through in the backward pass, real-valued weights that are updated and clipped to
-[-1, 1) in float."""
+[-1, 1) in float.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +24,13 @@ class BinarizedNetwork(FloatNetwork):
     The gradient with respect to a sign is taken as that with respect to the number, an activation's
     where the pre-activation lies within (-1, 1).  The sign of 0 is 1.  The network's input stays
     real, and dropped activations are 0. The sign is taken after pooling: of the greatest
-    pre-activation, or of the mean over those clipped to [-1, 1]."""
+    pre-activation, or of the mean over those clipped to [-1, 1].
+    """
 
     activation_range = (-1.0, 1.0)
 
     def weight(self, name: str) -> np.ndarray:
+        """The weights as products read them: the sign times a constant of the layer."""
         magnitude = self.network.shape(name).dot_length ** -0.5
         return np.copysign(self.dtype.type(magnitude), self.parameters[name]["weight"] + 0)
 

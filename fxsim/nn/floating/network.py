@@ -3,7 +3,8 @@
 It is the baseline (FL) of every experiment, and what noise gains, gradient statistics and
 square-Jacobians are measured on.  The straight-through clipped ReLU and the clipping of weights are
 those of C. Sakr and N. Shanbhag, "Per-Tensor Fixed-Point Quantization of the Back-Propagation
-Algorithm" (ICLR 2019)."""
+Algorithm" (ICLR 2019).
+"""
 
 from __future__ import annotations
 
@@ -235,7 +236,8 @@ class FloatNetwork:
     ) -> ActivationGradients:
         """The map from the gradient of a layer's output to that of its weighted operation: dropout,
         pooling, ReLU mask and batch norm.  It is linear, and with a tape of training=False no
-        sample meets another."""
+        sample meets another.
+        """
         return activate_backward(tape.layers[name], self.parameters[name], output_gradient)
 
     def weight_gradient(self, tape: Tape, name: str, operation_gradient: np.ndarray) -> np.ndarray:
@@ -253,7 +255,8 @@ class FloatNetwork:
 
         probe: called with 'activation_grads' (G^A_{l+1}), 'weight_grads', 'bias_grads',
         'gamma_grads', 'beta_grads', and where there is batch norm 'preactivation_grads', the
-        gradient at what it normalizes."""
+        gradient at what it normalizes.
+        """
         gradients: Parameters = {}
         for local in self.walk_back(tape, logits_grads):
             own = {
