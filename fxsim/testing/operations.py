@@ -347,7 +347,7 @@ def _strategy(value: Any, default: st.SearchStrategy) -> st.SearchStrategy:
 
 
 @st.composite
-def _operands(draw, format: Formats, shape: tuple[int, ...]) -> Tensor:
+def _operands(draw: st.DrawFn, format: Formats, shape: tuple[int, ...]) -> Tensor:
     """Tensors in the integer type that kernels take, so that no other is compiled."""
     chosen = _strategy(format, formats(min_bits=2, max_bits=8))
     tensor = draw(drawn_tensors(chosen, shape))
