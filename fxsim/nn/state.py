@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from fxsim.arrays import check_finite
 from fxsim.errors import InputError
 
 Arrays = dict[str, np.ndarray]
@@ -53,6 +52,5 @@ def restore(own: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> N
                 f"array {name!r} must be {own[name].dtype} of shape {own[name].shape}, "
                 f"got {given[name].dtype} of shape {given[name].shape}"
             )
-        check_finite(f"array {name!r}", given[name])
     for name, array in own.items():
         array[...] = given[name]
