@@ -230,7 +230,8 @@ def accumulate(
     overflows = np.zeros(shape, np.int64)
     bounds = _bounds(model)
     if start is not None:
-        add_sums(sums, np.array(np.broadcast_to(start, shape), np.int64), bounds, overflows)
+        wide = np.array(np.broadcast_to(start, shape), np.int64, order="C")
+        add_sums(sums, wide, bounds, overflows)
     lanes = 1 if model.at_end else min(model.lanes, len(right))
     for lane in range(lanes):
         own_left = np.ascontiguousarray(left[:, lane::lanes])

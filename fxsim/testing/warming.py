@@ -46,8 +46,11 @@ ACCUMULATORS = (
     "6, wrap, bias first",
     "40, tiles of 2, floor 1",
     "6, saturate at the end, floor 1",
+    "17, 3 lanes",
+    "18, 3 lanes",
+    "25, 3 lanes",
 )
-"""Of each kernel that an accumulator has."""
+"""Of each kernel that an accumulator has; the last three overflow only where lanes are added."""
 
 
 @cache
@@ -92,6 +95,10 @@ def warm_convolutions(x: Format | None = None, weight: Format | None = None) -> 
             grad = lent((1, side, side, 3), kernel.format)
             _warm(ops.conv2d_input_grad, grad, kernel, image.shape, stride=stride)
             _warm(ops.conv2d_weight_grad, image, grad, kernel.shape, stride=stride)
+        # Turned round, a kernel with one channel and one output is contiguous, unlike others.
+        single = lent((2, 2, 1, 1), kernel.format)
+        grad = lent((1, 1, 1, 1), kernel.format)
+        _warm(ops.conv2d_input_grad, grad, single, (1, 2, 2, 1))
 
 
 def lent(shape: tuple[int, ...], format: Format) -> Tensor:

@@ -53,7 +53,12 @@ def test_the_scoreboard_passes(tmp_path, unit, test, parameters):
     assert results(unit, test, parameters, tmp_path, 0) == (1, 0)
 
 
-@pytest.mark.parametrize("case, bug", [(0, 1), (1, 2)])
-def test_the_scoreboard_catches_a_planted_bug(tmp_path, case, bug):
-    assert results(*CASES[case], tmp_path, bug) == (1, 1)
+def test_the_scoreboard_catches_a_planted_bug(tmp_path):
+    assert results(*CASES[0], tmp_path, 1) == (1, 1)
     assert "wanted" in (tmp_path / "test.log").read_text()
+
+
+def test_the_scoreboard_explains_a_planted_bug(tmp_path):
+    """An accumulator that wraps where it should saturate."""
+    assert results(*CASES[1], tmp_path, 2) == (1, 1)
+    assert "accumulator of 10 bits, wrap each addition" in (tmp_path / "test.log").read_text()
