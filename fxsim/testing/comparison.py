@@ -41,17 +41,15 @@ def assert_bit_exact(
     Example:
         >>> from fxsim import Format, Tensor, ops
         >>> from fxsim.testing import assert_bit_exact
-        >>> a = Tensor([100, -90, 81], Format(8, 0))
-        >>> total = ops.add(a, a)
-        >>> assert_bit_exact([100, -90, 81], total.to(Format(8, 1)))
-        >>> assert_bit_exact(
-        ...     [50, -45, 40], total.to(Format(8, 2)), "adder", explain=(total, Format(8, 2))
-        ... )
+        >>> a = Tensor([81, -81, 83], Format(8, 0))
+        >>> total, narrow = ops.add(a, a), Format(8, 3)
+        >>> assert_bit_exact([20, -20, 21], total.to(narrow))
+        >>> assert_bit_exact([20, -21, 20], total.to(narrow), "adder", explain=(total, narrow))
         Traceback (most recent call last):
-        AssertionError: adder: first at index (2): got 40 (0x28, 1.25), wanted 41 (0x29, 1.28125)
-        1 of 3 codes differ (33.3 %); got - wanted in codes: -1 (1x)
-        all codes are explained by any one of 5 changes of semantics (of 30 tried):
-        ...
+        AssertionError: adder: first at index (1): got -21 (0xeb, -1.3125), wanted -20 (0xec, -1.25)
+        2 of 3 codes differ (66.7 %); got - wanted in codes: -1 (2x)
+        all codes are explained by this change of semantics (of 90 tried):
+          rounding floor instead of nearest_away
     """
     exact, quantizer = _pair(explain)
     name = f"{what}: " if what else ""

@@ -47,7 +47,7 @@ def explain(got: Any, exact: Exact | Tensor, quantizer: Format | Quantizer) -> l
         >>> device = ops.matmul(a, b, accumulator=Accumulator(14)).to(Format(8, 1))
         >>> for change in explain(device, ops.matmul(a, b), Format(8, 1)):
         ...     print(change)
-        accumulator 4 bits narrower (14 instead of 18), it saturates after every addition
+        accumulator 3 bits narrower (14 instead of 17), it saturates after every addition
     """
     return list(explanation(got, exact, quantizer).changes)
 

@@ -346,10 +346,12 @@ def _strategy(value: Any, default: st.SearchStrategy) -> st.SearchStrategy:
     return value if isinstance(value, st.SearchStrategy) else st.just(value)
 
 
-def _operands(format: Formats, shape: tuple[int, ...]) -> st.SearchStrategy[Tensor]:
+@st.composite
+def _operands(draw: st.DrawFn, format: Formats, shape: tuple[int, ...]) -> Tensor:
     """Tensors in the integer type that kernels take, so that no other is compiled."""
-    drawn = drawn_tensors(_strategy(format, formats(min_bits=2, max_bits=8)), shape)
-    return drawn.map(lambda tensor: Tensor._of(tensor.operand.copy(), tensor.format))
+    chosen = _strategy(format, formats(min_bits=2, max_bits=8))
+    tensor = draw(drawn_tensors(chosen, shape))
+    return Tensor._of(tensor.operand.copy(), tensor.format)
 
 
 def _drawn_accumulator(draw: Any, accumulator: Accumulators) -> Accumulator | None:

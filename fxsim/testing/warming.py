@@ -6,7 +6,9 @@ gives an example 200 ms.  Each function does its work once in a process.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -69,28 +71,27 @@ def warm_products(x: Format | None = None, weight: Format | None = None) -> None
     for x_format, weight_format in PAIRS:
         left = lent((3, 5), x or x_format)
         right = lent((5, 2), weight or weight_format)
-        _warm_exact(ops.matmul(left, right))
         bias = lent((2,), right.format)
+        _warm(ops.matmul, left, right)
         for text in ACCUMULATORS:
-            accumulator = Accumulator.parse(text)
-            _warm_exact(ops.linear(left, right, bias, accumulator=accumulator))
+            _warm(ops.linear, left, right, bias, accumulator=Accumulator.parse(text))
 
 
 @cache
 def warm_convolutions(x: Format | None = None, weight: Format | None = None) -> None:
     """Compile what convolutions and their gradients need, as `warm_products`."""
     warm_products(x, weight)
+    channel_last = Accumulator(6, axes="channel_last")
     for x_format, weight_format in PAIRS:
         image = lent((1, 4, 4, 2), x or x_format)
         kernel = lent((3, 3, 2, 3), weight or weight_format)
-        grad = lent((1, 2, 2, 3), kernel.format)
-        _warm_exact(ops.conv2d(image, kernel, lent((3,), kernel.format)))
-        _warm_exact(ops.conv2d_input_grad(grad, kernel, image.shape))
-        _warm_exact(ops.conv2d_weight_grad(image, grad, kernel.shape))
-        accumulator = Accumulator(6, axes="channel_last")
-        _warm_exact(ops.conv2d(image, kernel, accumulator=accumulator))
-        strided = lent((1, 1, 1, 3), kernel.format)
-        _warm_exact(ops.conv2d_input_grad(strided, kernel, image.shape, stride=2))
+        bias = lent((3,), kernel.format)
+        _warm(ops.conv2d, image, kernel, bias)
+        _warm(ops.conv2d, image, kernel, accumulator=channel_last)
+        for stride, side in ((1, 2), (2, 1)):
+            grad = lent((1, side, side, 3), kernel.format)
+            _warm(ops.conv2d_input_grad, grad, kernel, image.shape, stride=stride)
+            _warm(ops.conv2d_weight_grad, image, grad, kernel.shape, stride=stride)
 
 
 def lent(shape: tuple[int, ...], format: Format) -> Tensor:
@@ -98,10 +99,9 @@ def lent(shape: tuple[int, ...], format: Format) -> Tensor:
     return Tensor._of(np.full(shape, format.max_code, format.storage), format)
 
 
-def _warm_exact(exact: Exact) -> None:
-    exact.tensor()
+def _warm(operation: Callable[..., Exact], *operands: Any, **options: Any) -> None:
+    exact = operation(*operands, **options)
     exact.relu(TARGETS[0])
     for quantizer in TARGETS:
         exact.to(quantizer)
-    requantize(exact.tensor(), TARGETS[0])
-    requantize(exact.tensor(), TARGETS[2])
+        requantize(exact.tensor(), quantizer)

@@ -23,18 +23,30 @@ ONNX Runtime multiplies unsigned by signed bytes.
 
 
 def run(operator, left, right, zero, **attributes):
-    """int32 result of an operator on (uint8 - zero) and int8 arrays."""
+    """int32 result of an operator on (uint8 - zero) and int8 arrays.
+
+    A matrix product takes int8 as uint8 with a zero point: without VNNI, ONNX Runtime's product of
+    uint8 by int8 saturates pairs of products to int16.
+    """
     helper = onnx.helper
     types = onnx.TensorProto
+    inputs = ["left", "right", "zero"]
+    zeros = [helper.make_tensor("zero", types.UINT8, [], [zero])]
+    right_type = types.INT8
+    if operator == "MatMulInteger":
+        inputs.append("right_zero")
+        zeros.append(helper.make_tensor("right_zero", types.UINT8, [], [ZERO]))
+        right = (right.astype(np.int16) + ZERO).astype(np.uint8)
+        right_type = types.UINT8
     graph = helper.make_graph(
-        [helper.make_node(operator, ["left", "right", "zero"], ["out"], **attributes)],
+        [helper.make_node(operator, inputs, ["out"], **attributes)],
         "products",
         [
             helper.make_tensor_value_info("left", types.UINT8, left.shape),
-            helper.make_tensor_value_info("right", types.INT8, right.shape),
+            helper.make_tensor_value_info("right", right_type, right.shape),
         ],
         [helper.make_tensor_value_info("out", types.INT32, None)],
-        [helper.make_tensor("zero", types.UINT8, [], [zero])],
+        zeros,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     session = onnxruntime.InferenceSession(

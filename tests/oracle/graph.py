@@ -48,8 +48,8 @@ def relu_input(layer, x, w, stride, padding, own, parameters, branch, run):
     """
     name = layer["name"]
     norm = layer["batch_norm"]
-    addend = step(own["preactivations" if norm else "bias"])
-    bias = [0] * len(w[0][0][0]) if norm else parameters["bias"]
+    addend = None if norm else step(own["bias"])
+    bias = None if norm else parameters["bias"]
     z, unit = preactivations(
         layer,
         x,

@@ -96,12 +96,14 @@ def accumulated(layer, kind, product, run, sums_exact, sums_in):
 
 
 def preactivations(layer, x, w, stride, padding, bias, product, bias_step, run):
-    """(nested codes of Z, its step), the bias included."""
+    """(nested codes of Z, its step), the bias included; bias and its step may be None."""
 
     def exact():
         return products.conv_forward(x, w, stride, padding)
 
     def steps(total_step):
+        if bias_step is None:
+            return total_step, (0, 0)
         finest = min(total_step, bias_step)
         return finest, (exponent(total_step / finest), exponent(bias_step / finest))
 
@@ -111,7 +113,7 @@ def preactivations(layer, x, w, stride, padding, bias, product, bias_step, run):
 
     sums, total_step = accumulated(layer, "forward", product, run, exact, in_accumulator)
     finest, (left, bias_left) = steps(total_step)
-    if "forward" not in layer.get("accumulators", {}):
+    if bias is not None and "forward" not in layer.get("accumulators", {}):
         sums = [
             [
                 [

@@ -192,7 +192,7 @@ def _model_fields(model: Accumulator, dot: Dot) -> Iterator[dict]:
     if dot.bias is not None and model.order != "tree":
         for place in BIASES:
             yield {"bias": place}
-    if dot.turned == CHANNEL_LAST:
+    if CHANNEL_LAST in dot.orders:
         for axes in AXES:
             yield {"axes": axes}
 

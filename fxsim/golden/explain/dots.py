@@ -74,10 +74,14 @@ class Dot:
 
     @cached_property
     def orders(self) -> dict[str, np.ndarray]:
-        """Name -> permutation of the terms."""
+        """Name -> permutation of the terms; one that changes nothing is left out."""
         stated = np.arange(self.terms)
         turned = stated.reshape(self.windows.shape[3:]).transpose(1, 2, 0).reshape(-1)
-        return {"stated": stated, self.turned: turned, "descending": stated[::-1]}
+        others = {self.turned: turned, "descending": stated[::-1]}
+        changed = {
+            name: order for name, order in others.items() if not np.array_equal(order, stated)
+        }
+        return {"stated": stated, **changed}
 
     def left(self, rows: np.ndarray) -> np.ndarray:
         """(R, K) int64 of row numbers (R,)."""
@@ -105,7 +109,7 @@ class Dot:
     def _order(self, how: Summing) -> np.ndarray:
         """Where the model's channels come last, orders are of terms that do."""
         order = self.orders[how.order]
-        if how.model and how.model.axes == "channel_last" and self.turned == CHANNEL_LAST:
+        if how.model and how.model.axes == "channel_last" and CHANNEL_LAST in self.orders:
             return self.orders[CHANNEL_LAST][order]
         return order
 
