@@ -106,7 +106,7 @@ def first(**values):
             "accumulator overflow 'wrap' is unknown",
         ),
         (
-            lambda data: data["tensors"][0]["accumulator"].update(overflow="model"),
+            lambda data: data["tensors"][0]["accumulator"].update(overflow="exact"),
             "accumulator with overflow 'model' needs a model",
         ),
         (lambda data: data["tensors"][1]["counts"].update(below="0"), "below must be an integer"),
