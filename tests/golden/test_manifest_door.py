@@ -103,6 +103,10 @@ def first(**values):
         ),
         (
             lambda data: data["tensors"][0]["accumulator"].update(overflow="wrap"),
+            "accumulator overflow 'wrap' is unknown",
+        ),
+        (
+            lambda data: data["tensors"][0]["accumulator"].update(overflow="exact"),
             "accumulator with overflow 'model' needs a model",
         ),
         (lambda data: data["tensors"][1]["counts"].update(below="0"), "below must be an integer"),
