@@ -182,7 +182,7 @@ def histograms(
                 parameters["weight"].running * parameters["weight"].accumulator_format.step
             )
         }
-    view.loss_and_grads(images, labels, probe=see)
+    view.loss_and_grads(images, labels, step=0, probe=see)
     return rows
 
 

@@ -82,4 +82,4 @@ def _tapes(
         copy = FloatNetwork(
             network.network, network.parameters, network.dtype
         )  # its running statistics move
-        yield copy.forward_tape(training_batch, training=True)
+        yield copy.forward_tape(training_batch, training=True, step=0)
