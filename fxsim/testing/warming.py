@@ -23,13 +23,6 @@ from fxsim.tensor import Tensor, requantize
 ANY = (Format(8, 0), Format(16, 0), Format(16, 0, False), Format(32, 0))
 """Of each integer type that tensors of up to 32 bits have in kernels."""
 
-TARGETS = tuple(
-    Quantizer(Format(bits, 0), overflow=overflow)
-    for bits in (8, 32)
-    for overflow in ("saturate", "wrap")
-)
-"""Of each integer type and kernel that a quantization has."""
-
 PAIRS = (
     (Format(8, 0, False), Format(8, 0)),
     (Format(8, 0), Format(8, 0)),
@@ -52,13 +45,29 @@ ACCUMULATORS = (
 )
 """Of each kernel that an accumulator has; the last three overflow only where lanes are added."""
 
+GEOMETRIES = ((4, 1, 0), (4, 2, 0), (4, 1, 1), (6, 1, 1), (6, 1, 2))
+"""(side, stride, padding) of images under 3x3 kernels: direct and by Winograd's algorithm."""
+
+
+def targets(step_exp: int) -> list[Quantizer]:
+    """Quantizers of each integer type and kernel, for values with step 2**step_exp.
+
+    A finer step than that of the values takes another kernel than a coarser one.
+    """
+    return [
+        Quantizer(Format(bits, step_exp + coarser + bits - 1), overflow=overflow)
+        for bits in (8, 20)
+        for overflow in ("saturate", "wrap")
+        for coarser in (2, -2)
+    ]
+
 
 @cache
 def warm_requantize(format: Format | None = None) -> None:
     """Compile what `requantize` needs for tensors of a format, or of any."""
     for each in ANY if format is None else (format,):
         tensor = Tensor([0], each)
-        for quantizer in TARGETS:
+        for quantizer in targets(each.step_exp):
             requantize(tensor, quantizer)
 
 
@@ -89,16 +98,21 @@ def warm_convolutions(x: Format | None = None, weight: Format | None = None) -> 
         image = lent((1, 4, 4, 2), x or x_format)
         kernel = lent((3, 3, 2, 3), weight or weight_format)
         bias = lent((3,), kernel.format)
-        _warm(ops.conv2d, image, kernel, bias)
         _warm(ops.conv2d, image, kernel, accumulator=channel_last)
-        for stride, side in ((1, 2), (2, 1)):
-            grad = lent((1, side, side, 3), kernel.format)
-            _warm(ops.conv2d_input_grad, grad, kernel, image.shape, stride=stride)
-            _warm(ops.conv2d_weight_grad, image, grad, kernel.shape, stride=stride)
-        # Turned round, a kernel with one channel and one output is contiguous, unlike others.
-        single = lent((2, 2, 1, 1), kernel.format)
-        grad = lent((1, 1, 1, 1), kernel.format)
-        _warm(ops.conv2d_input_grad, grad, single, (1, 2, 2, 1))
+        for side, stride, padding in GEOMETRIES:
+            image = lent((1, side, side, 2), image.format)
+            convolution = ops.conv2d(image, kernel, stride=stride, padding=padding)
+            grad = lent(convolution.shape, kernel.format)
+            options = {"stride": stride, "padding": padding}
+            _warm(ops.conv2d, image, kernel, bias, **options)
+            _warm(ops.conv2d_input_grad, grad, kernel, image.shape, **options)
+            _warm(ops.conv2d_weight_grad, image, grad, kernel.shape, **options)
+        # An input gradient packs pairs of outputs at once where their number is even, and a kernel
+        # with one channel and one output is contiguous turned round, unlike others.
+        for channels, outputs in ((2, 2), (1, 1)):
+            small = lent((2, 2, channels, outputs), kernel.format)
+            grad = lent((1, 1, 1, outputs), kernel.format)
+            _warm(ops.conv2d_input_grad, grad, small, (1, 2, 2, channels))
 
 
 def lent(shape: tuple[int, ...], format: Format) -> Tensor:
@@ -108,7 +122,8 @@ def lent(shape: tuple[int, ...], format: Format) -> Tensor:
 
 def _warm(operation: Callable[..., Exact], *operands: Any, **options: Any) -> None:
     exact = operation(*operands, **options)
-    exact.relu(TARGETS[0])
-    for quantizer in TARGETS:
+    quantizers = targets(exact.format.step_exp)
+    exact.relu(quantizers[0])
+    for quantizer in quantizers:
         exact.to(quantizer)
         requantize(exact.tensor(), quantizer)
