@@ -381,18 +381,16 @@ def test_from_float_training_to_an_assignment():
     rng = np.random.default_rng(6)
     images = rng.random((48, 8, 8, 1))
     labels = rng.integers(0, 3, 48)
-    network = FloatNetwork(NETWORK, initial_parameters(NETWORK, 1))
+    network = FloatNetwork(NETWORK, initial_parameters(NETWORK, 1), seed=1)
     observer = GradientStatistics(NETWORK)
     for step in range(3):
-        network.train_step(
-            images[:16], labels[:16], 0.05, step=step, seed=1, probe=observer.probe(step)
-        )
+        network.train_step(images[:16], labels[:16], 0.05, step=step, probe=observer.probe(step))
     found = measure(network, observer, images, images[:16], gamma_min=0.05)
     assert found.batch_size == 16
     assert found.activation_grads_count.tolist() == [16 * n for n in (64, 64, 64, 3)]
     tapes = [
         network.forward_tape(images),
-        FloatNetwork(NETWORK, network.parameters).forward_tape(images[:16], True),
+        FloatNetwork(NETWORK, network.parameters).forward_tape(images[:16], True, step=0),
     ]
     assert found.logits_max == pytest.approx(max(np.abs(tape.logits).max() for tape in tapes))
     operations = [tape.layers["skip"].preactivation for tape in tapes]  # no branch, no batch norm

@@ -42,7 +42,7 @@ def test_a_fixed_point_step_makes_no_float_array():
     (
         "fxsim.kernels.elementwise.pool.max_pool",
         "fxsim.kernels.elementwise.softmax.softmax_row",
-        "fxsim.nn.fixed.network.channel_sums",
+        "fxsim.ops.arithmetic.channel_sums",
         "fxsim.kernels.rounding.requantize_codes",
     ),
 )

@@ -101,13 +101,13 @@ def main() -> None:
     fixed, images, labels = small_step()
     for parameters in fixed.parameters.values():
         for parameter in parameters.values():
-            parameter.codes = parameter.codes.view(Audited)
-            parameter.accumulators = parameter.accumulators.view(Audited)
+            parameter._codes = parameter._codes.view(Audited)
+            parameter._accumulators = parameter._accumulators.view(Audited)
     _audit_modules()
     if "--plant" in sys.argv:
         _plant(sys.argv[sys.argv.index("--plant") + 1])
     try:
-        fixed.train_step(images.view(Audited), labels.view(Audited), LearningRate.of(0.1))
+        fixed.train_step(images.view(Audited), labels.view(Audited), LearningRate.of(0.1), 0)
         fixed.evaluate(images.view(Audited), labels.view(Audited))
     except FloatArrayMade as made:
         sys.exit(f"a float array was made: {made}")
