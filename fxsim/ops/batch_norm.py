@@ -475,12 +475,21 @@ def _norm_of(
     gamma, beta = affine
     of_shape("gamma", tensor_of("gamma", gamma), x.shape[-1:])
     of_shape("beta", tensor_of("beta", beta), x.shape[-1:])
-    if not isinstance(statistics, tuple) or len(statistics) != 2:
-        raise TypeError(f"statistics must be a pair of Formats, got {statistics!r}")
-    for value in statistics:
-        Quantizer.of(value)
+    _check_statistics(statistics)
     formats = BatchNormFormats(*statistics, normalized.format, gamma.format, beta.format)
     return BatchNorm(x.format, formats, None, *constants)
+
+
+def _check_statistics(statistics: Any) -> None:
+    """TypeError or InputError unless these are the Formats of mean and variance."""
+    pair = isinstance(statistics, tuple) and len(statistics) == 2
+    if not pair or not all(isinstance(each, Format) for each in statistics):
+        raise TypeError(
+            "statistics must be the Formats (mean, variance), which are always rounded to the "
+            f"nearest, got {shown(statistics)}"
+        )
+    for format in statistics:
+        Quantizer(format)
 
 
 def _quantizers_of(formats: BatchNormFormats, normalized: Quantizer) -> Quantizers:
@@ -592,7 +601,7 @@ def running_statistics(
         >>> variance.real
         array([1.])
     """
-    mean_format, variance_format = statistics
-    formats = BatchNormFormats(mean_format, variance_format)
+    _check_statistics(statistics)
+    formats = BatchNormFormats(*statistics)
     running = Running.quantized({"running_mean": mean, "running_var": variance}, formats)
     return _running_tensors(running, formats)

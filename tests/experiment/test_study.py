@@ -430,6 +430,7 @@ def test_exact_weight_gradients_round_to_the_recorded_ones_and_leave_no_trace():
         CODES,
         LABELS,
         RATE,
+        0,
         probe=lambda tensor, layer, value: recorded.update({(tensor, layer): value}),
     )
     for name in NETWORK.names:

@@ -4,6 +4,8 @@ every bound.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from oracle import products as oracle
@@ -308,7 +310,8 @@ def test_a_relu_before_a_signed_branch_is_applied_and_counted(used):
         bias_accumulators=Format(12, -10),
         branch=Format(8, 1),
     )
-    formats = PrecisionAssignment(BRANCH.name, dict.fromkeys(BRANCH.names, row))
+    rows = dict.fromkeys(BRANCH.names, replace(row, branch=None)) | {"read_by_add": row}
+    formats = PrecisionAssignment(BRANCH.name, rows)
     images = np.random.default_rng(0).integers(0, 64, (2, 4, 4, 32))
     results = []
     for kernel in ("auto", "plain"):

@@ -150,7 +150,7 @@ def test_labels_that_do_not_fit_are_refused(labels, message):
     for call in (
         lambda: network.train_step(IMAGES, labels, RATE, 0),
         lambda: network.evaluate(IMAGES, labels),
-        lambda: other.train_step(IMAGES / 255, labels, 0.1, step=0, seed=0),
+        lambda: other.train_step(IMAGES / 255, labels, 0.1, step=0),
         lambda: other.evaluate(IMAGES / 255, labels),
     ):
         with pytest.raises(InputError, match=message):
@@ -256,8 +256,8 @@ def test_arrays_in_any_order_of_memory_are_the_same_values(name):
     }
     assert construct("fixed", spoiled).fingerprint() == fixed().fingerprint()
     assert np.array_equal(
-        FloatNetwork(NETWORK, spoiled, np.float64).forward(unusual(IMAGES / 255)),
-        floating().forward(IMAGES / 255),
+        FloatNetwork(NETWORK, spoiled, np.float64).logits(unusual(IMAGES / 255)),
+        floating().logits(IMAGES / 255),
     )
 
 
@@ -516,11 +516,11 @@ TENSOR_CALLS = {
     "batch_norm, beta": (GAMMA, lambda t: ops.batch_norm(X, GAMMA, t).output.to(TARGET)),
     "batch_norm, running mean": (
         RUNNING[0],
-        lambda t: ops.batch_norm(X, GAMMA, GAMMA, running=(t, RUNNING[1]), training=False),
+        lambda t: ops.batch_norm_inference(X, GAMMA, GAMMA, (t, RUNNING[1])),
     ),
     "batch_norm, running variance": (
         RUNNING[1],
-        lambda t: ops.batch_norm(X, GAMMA, GAMMA, running=(RUNNING[0], t), training=False),
+        lambda t: ops.batch_norm_inference(X, GAMMA, GAMMA, (RUNNING[0], t)),
     ),
     "batch_norm_grad": (
         X,
@@ -627,18 +627,18 @@ ARRAY_CALLS = {
         REAL["c"]["weight"],
         lambda a: construct("floating", changed(REAL, "c", "weight", a)),
     ),
-    "FloatNetwork.forward": (IMAGES / 255, lambda a: FLOATING.forward(a)),
+    "FloatNetwork.logits": (IMAGES / 255, lambda a: FLOATING.logits(a)),
     "FloatNetwork.train_step, images": (
         IMAGES / 255,
-        lambda a: floating().train_step(a, LABELS, 0.1, step=0, seed=0),
+        lambda a: floating().train_step(a, LABELS, 0.1, step=0),
     ),
     "FloatNetwork.train_step, labels": (
         LABELS,
-        lambda a: FLOATING.train_step(IMAGES / 255, a, 0.1, step=0, seed=0),
+        lambda a: FLOATING.train_step(IMAGES / 255, a, 0.1, step=0),
     ),
     "FloatNetwork.train_step, rate": (
         0.1,
-        lambda a: floating().train_step(IMAGES / 255, LABELS, a, step=0, seed=0),
+        lambda a: floating().train_step(IMAGES / 255, LABELS, a, step=0),
     ),
     "FloatNetwork.evaluate, images": (IMAGES / 255, lambda a: FLOATING.evaluate(a, LABELS)),
     "FloatNetwork.evaluate, labels": (LABELS, lambda a: FLOATING.evaluate(IMAGES / 255, a)),

@@ -112,8 +112,7 @@ def call(x, gamma, beta, formats, rounded, **options):
         x,
         gamma,
         beta,
-        mean=formats.mean,
-        variance=formats.variance,
+        statistics=(formats.mean, formats.variance),
         normalized=normalized,
         **options,
     )
@@ -155,9 +154,7 @@ def test_random_batches(x_format, formats, shape, seed, epsilon, rate, norm_mode
         rounded,
     )
     share = constant(rate)
-    for place, (start, moved) in enumerate(
-        zip(starts, (result.running_mean, result.running_variance))
-    ):
+    for place, (start, moved) in enumerate(zip(starts, result.running)):
         wanted = [
             old + rounding_oracle.round_exact((pair[place] * RUNNING - old) * share, "nearest_away")
             for old, pair in zip(start.codes.tolist(), twin.codes)
@@ -174,9 +171,17 @@ def test_random_batches(x_format, formats, shape, seed, epsilon, rate, norm_mode
         for channel in range(*channels)
     ]
     twin = Twin(x, gamma, beta, formats, norm_modes, epsilon, at_rest)
-    result, _ = call(x, gamma, beta, formats, norm_modes, training=False, **options)
-    check_exact(result.output, twin.output)
-    assert result.running_mean.equals(starts[0]) and result.running_variance.equals(starts[1])
+    normalized = norm_modes.quantizer(formats.normalized, x.shape, [].append)
+    output = ops.batch_norm_inference(
+        x,
+        gamma,
+        beta,
+        tuple(starts),
+        statistics=(formats.mean, formats.variance),
+        normalized=normalized,
+        epsilon=epsilon,
+    )
+    check_exact(output, twin.output)
 
 
 @given(
@@ -202,8 +207,7 @@ def test_random_gradients(x_format, formats, shape, seed, grad_format, modes, ra
             x,
             gamma,
             beta,
-            mean=formats.mean,
-            variance=formats.variance,
+            statistics=(formats.mean, formats.variance),
             normalized=formats.normalized,
         ).saved
         seen = [[], [], []]
@@ -270,13 +274,11 @@ X = Tensor([[10], [20], [30], [60]], Format(8, 3))
 
 def test_wide_running_statistics_come_back():
     """They have 16 bits more than a batch's: what one call returns the next one takes."""
-    formats = {"mean": Format(24, 3), "variance": Format(24, 3, False)}
-    running = ops.running_statistics(
-        [0.5], [1.0], BatchNormFormats(formats["mean"], formats["variance"])
-    )
-    for training in (True, True, False):
-        result = ops.batch_norm(X, ONE, ONE, running=running, training=training, **formats)
-        running = result.running_mean, result.running_variance
+    statistics = (Format(24, 3), Format(24, 3, False))
+    running = ops.running_statistics([0.5], [1.0], statistics)
+    for _ in range(2):
+        running = ops.batch_norm(X, ONE, ONE, running=running, statistics=statistics).running
+    ops.batch_norm_inference(X, ONE, ONE, running, statistics=statistics)
     assert running[0].format.bits == 40
 
 
@@ -287,12 +289,9 @@ def test_wide_running_statistics_come_back():
         ({"beta": Tensor([[1]], Format(4, 1))}, r"beta must have shape \(1,\), got \(1, 1\)"),
         ({"x": X[:0]}, "x must have shape .* with at least one element"),
         ({"x": Tensor([1], Format(8, 3))}, r"x must have shape \(..., C\)"),
-        ({"training": False}, "running statistics are needed without training"),
         ({"epsilon": 0.0}, "epsilon must be a number above 0, at most 1, got 0.0"),
         ({"epsilon": float("nan")}, "epsilon must be a number above 0"),
         ({"rate": 1.5}, "rate must be a number above 0, at most 1, got 1.5"),
-        ({"mean": Quantizer(Format(16, 3), "floor")}, "mean is always rounded nearest_away"),
-        ({"variance": Quantizer(Format(16, 3), overflow="wrap")}, "variance is always rounded"),
         ({"running": (ONE, ONE)}, "running mean must be in s32 .*, got s8"),
         (
             {
@@ -300,7 +299,7 @@ def test_wide_running_statistics_come_back():
                     Tensor([0], running_format(Format(16, 3))),
                     Tensor([-5], running_format(Format(16, 3))),
                 ),
-                "variance": Format(16, 3),
+                "statistics": (Format(16, 3), Format(16, 3)),
             },
             "running variance must be at least 0",
         ),
@@ -320,15 +319,14 @@ def test_types_are_refused():
         ops.batch_norm(X, ONE, ONE, running=([0], [1]))
     with pytest.raises(TypeError, match=r"saved must come from ops\.batch_norm, got Tensor"):
         ops.batch_norm_grad(X, X, x=ONE.format, gamma=ONE.format, beta=ONE.format)
-    with pytest.raises(TypeError, match="formats must be BatchNormFormats, got Format"):
-        ops.running_statistics([0.0], [1.0], Format(8, 0))
+    for statistics in (Format(8, 0), (Format(8, 0),), (Format(8, 0), Quantizer(Format(8, 0)))):
+        with pytest.raises(TypeError, match="statistics must be the Formats"):
+            ops.running_statistics([0.0], [1.0], statistics)
+        with pytest.raises(TypeError, match="statistics must be the Formats"):
+            ops.batch_norm(X, ONE, ONE, statistics=statistics)
 
 
-def test_the_gradient_is_that_of_batch_statistics_only():
-    running = ops.running_statistics([0.0], [1.0])
-    saved = ops.batch_norm(X, ONE, ONE, running=running, training=False).saved
-    with pytest.raises(InputError, match="saved must come from a call with training=True"):
-        ops.batch_norm_grad(X, saved, x=ONE.format, gamma=ONE.format, beta=ONE.format)
+def test_a_gradient_of_another_shape_is_refused():
     saved = ops.batch_norm(X, ONE, ONE).saved
     with pytest.raises(InputError, match=r"grad must have shape \(4, 1\), got \(2, 1\)"):
         ops.batch_norm_grad(X[:2], saved, x=ONE.format, gamma=ONE.format, beta=ONE.format)

@@ -25,6 +25,7 @@ import numpy as np
 
 from fxsim.errors import InputError, present, shown
 from fxsim.factors import LearningRate
+from fxsim.fields import FrozenDict
 from fxsim.formats import Format
 from fxsim.nn.fixed.checks import check_optimizer, check_supported
 from fxsim.nn.fixed.inputs import (
@@ -167,9 +168,9 @@ class FixedNetwork:
         return self.assignment.layers[self.network.names[0]].activations
 
     @property
-    def parameters(self) -> dict[str, LayerParameters]:
-        """Layer -> kind -> parameter; their arrays are read-only views."""
-        return {name: dict(own) for name, own in self._parameters.items()}
+    def parameters(self) -> Mapping[str, Mapping[str, TrainedParameter]]:
+        """Layer -> kind -> parameter; neither the mappings nor the arrays can be written."""
+        return FrozenDict({name: FrozenDict(own) for name, own in self._parameters.items()})
 
     @property
     def running(self) -> Mapping[str, Running]:
