@@ -1,6 +1,7 @@
 """Type checkers see the public names of fxsim, and those that users get from them."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -72,7 +73,13 @@ def reports(tmp_path_factory):
     lines = [mistake for mistake, _ in MISTAKES]
     (folder / "mistakes.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "program.py"]
-    run = subprocess.run([*command, "mistakes.py"], cwd=folder, capture_output=True, text=True)
+    environment = dict(os.environ)
+    parent = Path(fxsim.__file__).parents[1]
+    if parent.name != "site-packages":  # mypy does not follow an editable installation
+        environment["MYPYPATH"] = str(parent)
+    run = subprocess.run(
+        [*command, "mistakes.py"], cwd=folder, env=environment, capture_output=True, text=True
+    )
     assert not run.stderr, run.stderr
     return run.stdout.splitlines()
 

@@ -305,7 +305,8 @@ class Forward(Product):
         """
         exact_bits = self.plan.accumulator_bits + self._sum_shift
         if self.bias:
-            exact_bits = 1 + max(exact_bits, self.bias.bits + self._bias_shift)
+            bias_bits = self.bias.bits + (0 if self.bias.signed else 1)
+            exact_bits = 1 + max(exact_bits, bias_bits + self._bias_shift)
         bits = exact_bits
         if self.accumulator:
             bits = self.accumulator.bits + self._sum_shift

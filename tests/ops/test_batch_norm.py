@@ -427,7 +427,9 @@ def test_a_narrow_network_of_the_paper_trains_in_the_formats_that_the_analysis_a
     floating = FloatNetwork(network, parameters)
     gradients = GradientStatistics(network)
     losses = [
-        floating.train_step(pixels / 255, labels, 0.05, step=index, probe=gradients.probe(index))
+        floating.train_step(
+            pixels / 255, labels, 0.05, step=index, probe=gradients.probe(index)
+        ).loss
         for index in range(3)
     ]
     statistics = measure(

@@ -121,8 +121,8 @@ def test_the_float_executor_drops_the_same_elements():
         7,
         lambda tensor, layer, value: seen.setdefault((tensor, layer), value.real),
     )
-    tape = FloatNetwork(net, real, np.float64).forward_tape(
-        images * assigned.layers["c1"].activations.step, training=True, step=7, seed=3
+    tape = FloatNetwork(net, real, np.float64, seed=3).forward_tape(
+        images * assigned.layers["c1"].activations.step, training=True, step=7
     )
     wanted = tape.layers["c1"].output
     got = seen["activations", "d1"]
@@ -178,7 +178,7 @@ def test_room_is_the_scale_s_and_a_step_of_many_bits_with_it_follows_the_float_e
     images = np.random.default_rng(1).integers(0, 2**15, (8, 5, 6, 1))
     labels = np.arange(8) % 3
     scale = fixed.input_format.step
-    plain = floating.forward(images * scale)
+    plain = floating.logits(images * scale)
     np.testing.assert_allclose(
         fixed.logits(images) * assigned.logits.step, plain, atol=5 * assigned.logits.step
     )
@@ -190,7 +190,7 @@ def test_room_is_the_scale_s_and_a_step_of_many_bits_with_it_follows_the_float_e
             step,
             lambda tensor, layer, value: seen.update({(tensor, layer): value.real}),
         )
-        floating.train_step(images * scale, labels, LearningRate.of(0.01).real, step=step, seed=0)
+        floating.train_step(images * scale, labels, LearningRate.of(0.01).real, step=step)
         assert result.counts["c1", "dropout"].clipped == 0
     assert seen["activations", "d1"].max() > 3.99
     for name, row in fixed.parameters.items():

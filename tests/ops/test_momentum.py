@@ -41,7 +41,9 @@ from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.optimizer import MAX_MOMENTUM, Optimizer, Velocity
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network
+from fxsim.quantizer import Counts, Quantizer
 from fxsim.rng import Stream
+from fxsim.tensor import Tensor
 
 OPTIMIZERS = {
     "momentum": Optimizer(0.9),
@@ -74,9 +76,18 @@ def check(
     fmt = oracle.velocity_format(optimizer.velocity_bits, mu, decay, weight_fmt, grad_fmt)
     assert tuple_of(velocity.format) == fmt
     velocity.codes[:] = velocities
-    stream = Stream(0, 0, "w") if words is not None else None
-    counts = velocity.advance(
-        np.array(grads, np.int32), np.array(weights, np.int32), rounding, overflow, stream
+    counted = []
+    quantizer = Quantizer(
+        velocity.format,
+        rounding,
+        overflow,
+        None if words is None else np.array(words, np.uint32),
+        counted.append,
+    )
+    velocity.advance(
+        Tensor(np.array(grads), Format(*grad_fmt)),
+        Tensor(np.array(weights), Format(*weight_fmt)),
+        quantizer,
     )
     rows = [
         oracle.advance(*codes, mu, decay, (fmt, grad_fmt, weight_fmt), rounding, overflow, word)
@@ -88,7 +99,7 @@ def check(
     assert_same_codes(
         velocity.codes, [row[0] for row in rows], inputs, f"{optimizer}, {rounding}, {overflow}"
     )
-    assert counts.tolist() == [sum(row[k] for row in rows) for k in (1, 2, 3)]
+    assert counted == [Counts(len(rows), *(sum(row[k] for row in rows) for k in (1, 2, 3)))]
     return velocity
 
 
@@ -259,7 +270,7 @@ def test_with_large_widths_the_float_executor_is_followed(optimizer):
         fixed.train_step(images, labels, LearningRate.of(0.05), number)
         for network in (floating, plain):
             network.train_step(
-                images * input_format.step, labels, LearningRate.of(0.05).real, step=number, seed=0
+                images * input_format.step, labels, LearningRate.of(0.05).real, step=number
             )
     for name, row in fixed.parameters.items():
         for kind, parameter in row.items():

@@ -186,8 +186,11 @@ def test_no_elements_are_no_work():
             lambda p, g: ops.Parameter(Tensor([0], Format(32, 0)), Tensor([0], Format(32, -32))),
             "together at most 62",
         ),
-        (lambda p, g: LearningRate(2**16, 0), "mantissa must be 32768 to 65535, got 65536"),
-        (lambda p, g: LearningRate(3, 0), "mantissa must be 32768 to 65535, got 3"),
+        (
+            lambda p, g: LearningRate(2**16, 0),
+            r"mantissa must be 2\*\*15 to 2\*\*16 - 1, got 65536",
+        ),
+        (lambda p, g: LearningRate(3, 0), r"mantissa must be 2\*\*15 to 2\*\*16 - 1, got 3"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):
