@@ -352,7 +352,7 @@ def test_gradients_and_dot_products_are_explained(convolution):
     got = requantize(convolution.weight_grad().tensor(), NARROW.format, "zero")
     found = testing.explain(got, convolution.weight_grad(), NARROW)
     assert found == ["rounding zero instead of nearest_away"]
-    a, b = plane(30, format=X), plane(30, format=W)
+    a, b = plane(30, format=X), plane(30, format=W)[::-1]
     got = ops.dot(a, b, accumulator=Accumulator(12, lanes=2)).tensor()
     exact = ops.dot(a, b, accumulator=Accumulator(12))
     found = testing.explain(got, exact, exact.format)

@@ -39,7 +39,10 @@ def narrowed(format: Format, bits: int) -> Format:
 
 
 def bounded(codes: np.ndarray, format: Format, overflow: str) -> np.ndarray:
-    """Codes (int64) brought into a format of at most 32 bits."""
+    """Codes (int64) brought into a format: of at most 32 bits, or of any width where they wrap."""
+    if overflow == "wrap":
+        mask = 2**format.bits - 1  # int64 itself wraps, which leaves the lower bits right
+        return ((codes - format.min_code) & mask) + format.min_code
     return quantized(codes, format.step_exp, format, "floor", overflow)
 
 
