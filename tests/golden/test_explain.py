@@ -18,6 +18,8 @@ from fxsim.experiment.replay import replay
 from fxsim.experiment.settings import Settings
 from fxsim.experiment.training import TrainingSetup
 from fxsim.factors import LearningRate
+from fxsim.formats import Format
+from fxsim.golden.arithmetic import bounded
 from fxsim.golden.capture import capture
 from fxsim.golden.explain.recipes import recipe_for
 from fxsim.golden.explain.search import Comparison, explain
@@ -814,3 +816,12 @@ def test_what_was_not_exported_is_named(tmp_path):
     found = explain(made, entry, made.codes(entry.name) ^ 1)
     assert found.changes == ()
     assert "c1.preactivations" in found.note
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("bits", [1, 8, 31, 33, 34, 62])
+def test_codes_of_any_width_wrap(bits, signed):
+    format = Format(bits, 0, signed)
+    codes = np.random.default_rng(bits).integers(-(2**63), 2**63, 200)
+    wanted = [(code - format.min_code) % 2**bits + format.min_code for code in codes.tolist()]
+    assert bounded(codes, format, "wrap").tolist() == wanted
