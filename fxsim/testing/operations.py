@@ -159,7 +159,7 @@ def dot_products(
         >>> from hypothesis import given, settings
         >>> from fxsim import Accumulator, Format
         >>> from fxsim.testing import assert_bit_exact, dot_products
-        >>> @settings(max_examples=20, database=None)
+        >>> @settings(max_examples=20, database=None, deadline=None)
         ... @given(dot_products(Format(8, 0), Format(8, 0), Accumulator(16)))
         ... def test_mac(case):
         ...     held = 0
@@ -223,7 +223,7 @@ def convolutions(
         >>> from hypothesis import given, settings
         >>> from fxsim.testing import check_adjointness, check_rounding_law
         >>> from fxsim.testing import convolutions, quantizers
-        >>> @settings(max_examples=20, database=None)
+        >>> @settings(max_examples=20, database=None, deadline=None)
         ... @given(convolutions(), quantizers())
         ... def test_laws(convolution, quantizer):
         ...     check_rounding_law(convolution.exact, quantizer)

@@ -84,7 +84,7 @@ def tensors(
         >>> from hypothesis import given, settings
         >>> from fxsim import Format, requantize
         >>> from fxsim.testing import assert_bit_exact, tensors
-        >>> @settings(max_examples=20, database=None)
+        >>> @settings(max_examples=20, database=None, deadline=None)
         ... @given(tensors(Format(8, 0), (3,)))
         ... def test_shift(wide):
         ...     got = [int(code) >> 4 for code in wide.codes]
