@@ -1,6 +1,7 @@
 """Every module has its place in an ordered list of layers; imports point one way."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,18 @@ def test_the_twins_import_neither_numpy_nor_fxsim():
             elif isinstance(node, ast.ImportFrom):
                 names = [node.module]
             assert not [name for name in names if name.partition(".")[0] in forbidden], path
+
+
+def test_files_that_texts_name_exist():
+    root = Path(__file__).parents[1]
+    sources = [root / "README.md", root / ".github" / "CONTRIBUTING.md", root / "setup.cfg"]
+    for folder in ("fxsim", "tests", "benchmarks"):
+        sources += [*(root / folder).rglob("*.py"), *(root / folder).rglob("*.md")]
+    places = (root, root / "fxsim", root / "tests")
+    missing = []
+    for source in sources:
+        text = source.read_text(encoding="utf-8")
+        for named in re.findall(r"(?<![\w/.-])(?:[a-z_]+/)+[a-z_]+\.(?:py|md|txt)\b", text):
+            if not any((place / named).exists() for place in (*places, source.parent)):
+                missing.append(f"{source.relative_to(root)}: {named}")
+    assert missing == []

@@ -139,7 +139,7 @@ def test_the_property_test_finds_the_bug_that_the_readme_plants(property_test):
 
 
 def test_the_cocotb_bench_is_that_of_the_file():
-    """tests/test_rtl_cocotb.py runs the file."""
+    """tests/hardware/test_rtl_cocotb.py runs the file."""
     (shown,) = (block for block in blocks("python") if "@cocotb" in block)
     lines = iter(
         (README.parent / "tests" / "rtl" / "cocotb_scoreboard.py").read_text().splitlines()

@@ -2,9 +2,9 @@
 
     FL  float
     FX  fixed point in the formats of a precision assignment
-    BN  binarized weights and activations           nn/binarized.py
-    SQ  FX with stochastically rounded weights      nn/stochastic.py
-    TG  ternary weight gradients                    nn/terngrad.py
+    BN  binarized weights and activations           nn/floating/binarized.py
+    SQ  FX with stochastically rounded weights      nn/fixed/stochastic.py
+    TG  ternary weight gradients                    nn/floating/terngrad.py
 
 Source: Sakr and Shanbhag, "Per-Tensor Fixed-Point Quantization of the Back-Propagation Algorithm"
 (ICLR 2019), section 4.

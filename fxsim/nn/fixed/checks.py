@@ -8,7 +8,7 @@ from fxsim.nn.precision import VELOCITIES, PrecisionAssignment
 from fxsim.nn.spec import Network
 
 MAX_LOGIT_RANGE_EXP = 13
-"""Up to here the loss in steps of 2**-24 fits an int64 (kernels/softmax.py)."""
+"""Up to here the loss in steps of 2**-24 fits an int64 (kernels/elementwise/softmax.py)."""
 
 MAX_DROPOUT = 0.9999
 """Up to here dropout's scale is below 2**15: a mantissa of 16 bits shifted to the right."""
