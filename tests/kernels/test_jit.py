@@ -38,6 +38,11 @@ def test_paths_are_those_of_the_processor_that_numba_compiles_for(name, value):
     )
 
 
+def beside_the_package():
+    """The environment in which compiled kernels are kept in the package's own folders."""
+    return {key: known for key, known in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+
+
 def copied_package(folder):
     shutil.copytree(
         Path(fxsim.__file__).parent, folder / "fxsim", ignore=shutil.ignore_patterns("__pycache__")
@@ -50,7 +55,7 @@ def test_where_no_folder_can_be_written_every_process_compiles(tmp_path):
     for folder in list((tmp_path / "fxsim").rglob("*")):
         if folder.is_dir():
             (folder / "__pycache__").write_text("")
-    own = {key: known for key, known in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    own = beside_the_package()
     own |= {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull, "PYTHONDONTWRITEBYTECODE": "1"}
     program = (
         "import numpy as np; from fxsim.kernels.reductions import channel_sums; from "
@@ -86,7 +91,11 @@ def test_processes_that_compile_at_once_do_not_mix_their_files(tmp_path):
 
     def start(*names):
         return subprocess.Popen(
-            [sys.executable, "-c", program, *names], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", program, *names],
+            cwd=tmp_path,
+            env=beside_the_package(),
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     runs = [start(name) for name in types]
