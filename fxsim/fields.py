@@ -214,6 +214,22 @@ def check_table(where: str, table: object) -> Mapping[str, Any]:
     return table
 
 
+def check_head(where: str, data: object, kind: str, version: int, way_out: str) -> dict[str, Any]:
+    """`data`, if it is the table of a file whose keys 'kind' and 'version' hold these values.
+
+    Raises:
+        InputError: ends with the way out.
+    """
+    if not isinstance(data, dict) or data.get("kind") != kind:
+        raise InputError(f"{where} is no file of kind {kind!r}; {way_out}")
+    found = data.get("version")
+    if type(found) is not int or found != version:
+        raise InputError(
+            f"{where} has version {shown(found)}, and this fxsim reads version {version}; {way_out}"
+        )
+    return data
+
+
 def check_keys(
     where: str, table: object, allowed: Iterable[str], needed: Iterable[str] = ()
 ) -> Mapping[str, Any]:

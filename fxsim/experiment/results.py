@@ -25,7 +25,8 @@ from fxsim import machine
 from fxsim.analysis.complexity import Complexity
 from fxsim.errors import InputError
 from fxsim.experiment.settings import Settings
-from fxsim.experiment.stage_file import check_keys, read_stage_file
+from fxsim.experiment.stage_file import read_stage_file
+from fxsim.fields import check_keys
 from fxsim.files import write_text
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.precision import PrecisionAssignment
@@ -235,10 +236,10 @@ def read_results(folder: str | Path) -> dict:
     path = Path(folder) / FILE
     data = read_stage_file(path, KIND, VERSION, ("settings", "images", "designs"), ("mismatch",))
     _check_kinds(path, data, _KINDS)
-    check_keys(f"{path}: key of images", data["images"], _IMAGES)
+    check_keys(f"{path}: images", data["images"], _IMAGES, _IMAGES)
     if "mismatch" in data:
         _check_kinds(path, data, {"mismatch": "a table"})
-        check_keys(f"{path}: key of mismatch", data["mismatch"], _MISMATCH)
+        check_keys(f"{path}: mismatch", data["mismatch"], _MISMATCH, _MISMATCH)
     for row in data["designs"]:
         _check_row(path, row)
     return data
@@ -249,11 +250,11 @@ def _check_row(path: Path, row) -> None:
     their types.
     """
     _check_kinds(path, {"design": row}, {"design": "a table"})
-    check_keys(f"{path}: key of a design", row, _ROW)
+    check_keys(f"{path}: a design", row, _ROW, _ROW)
     _check_kinds(path, row, _ROW_KINDS)
     for epoch in row["epochs"]:
         _check_kinds(path, {"epochs": epoch}, {"epochs": "a table"})
-        check_keys(f"{path}: key of an epoch", epoch, _EPOCH)
+        check_keys(f"{path}: an epoch", epoch, _EPOCH, _EPOCH)
         _check_kinds(path, epoch, dict.fromkeys(_EPOCH, "a number"))
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fxsim.errors import InputError, choice
+from fxsim.errors import InputError
+from fxsim.fields import check_head, check_keys
 from fxsim.files import read_arrays, read_json, write_arrays
 
 HEAD = ("kind", "version")
@@ -35,29 +36,11 @@ def read_stage_file(
         InputError: the file cannot be read, is of another kind or version, lacks a required key,
             or has a key that is neither required nor in `more`.
     """
-    data = _read(path)
-    if not isinstance(data, dict) or data.get("kind") != kind:
-        raise InputError(
-            f"{path} is no file of kind {kind!r}; choose another folder, or delete the file and "
-            f"run the stage again that writes it"
-        )
-    found = data.get("version")
-    if type(found) is not int or found != version:
-        raise InputError(
-            f"{path} has version {found!r}, and this fxsim reads version {version}; run the stage "
-            f"again that writes it, in another folder"
-        )
-    check_keys(f"{path}: key", data, (*HEAD, *required), more)
+    again = "run the stage again that writes it, in another folder"
+    data = check_head(str(path), _read(path), kind, version, again)
+    needed = (*HEAD, *required)
+    check_keys(str(path), data, (*needed, *more), needed)
     return data
-
-
-def check_keys(what: str, row: dict, required: Collection[str], more: Collection[str] = ()) -> None:
-    """InputError unless `row` has all `required` keys and no others, but for those in `more`."""
-    for key in row:
-        choice(what, key, (*required, *more))
-    missing = [key for key in required if key not in row]
-    if missing:
-        raise InputError(f"{what} {missing[0]!r} is missing; the file was cut or edited")
 
 
 TEXT = "text"

@@ -17,6 +17,7 @@ from fxsim.factors import LearningRate
 from fxsim.fields import (
     check_derived,
     check_fields,
+    check_head,
     check_keys,
     check_table,
     construct,
@@ -244,14 +245,7 @@ class Manifest:
             InputError: another kind or version, an unknown or missing key, a wrong value, keys
                 that contradict each other.
         """
-        if not isinstance(data, Mapping) or data.get("kind") != KIND:
-            raise InputError(f"this is no manifest of vectors (no kind {KIND!r})")
-        version = data.get("version")
-        if version != VERSION or isinstance(version, bool):
-            raise InputError(
-                f"the manifest has version {shown(version)}, this fxsim reads {VERSION}; "
-                "export the vectors again"
-            )
+        data = check_head("the manifest", data, KIND, VERSION, "export the vectors again")
         try:
             return cls._read(data)
         except InputError as error:

@@ -22,7 +22,15 @@ from typing import Any
 from fxsim.accumulator import KINDS, Accumulator, parse_accumulators
 from fxsim.accumulator import check_keys as check_accumulator_keys
 from fxsim.errors import InputError, choice, listed, shown
-from fxsim.fields import check_fields, check_keys, check_table, construct, integer, read_fields
+from fxsim.fields import (
+    check_fields,
+    check_head,
+    check_keys,
+    check_table,
+    construct,
+    integer,
+    read_fields,
+)
 from fxsim.files import read_json, write_text
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, Format
 from fxsim.nn.spec import RELU_RANGE_EXP, Layer, Network
@@ -396,15 +404,8 @@ class PrecisionAssignment:
             InputError: another kind or version, an unknown or missing key, a wrong value, keys
                 that contradict each other.
         """
-        if not isinstance(data, Mapping) or data.get("kind") != KIND:
-            raise InputError(f"this is no precision assignment (no kind {KIND!r})")
-        version = data.get("version")
-        if version != VERSION or isinstance(version, bool):
-            raise InputError(
-                f"the precision assignment has version {shown(version)}, this fxsim reads "
-                f"{VERSION}; make it anew with `fxsim assign`"
-            )
         where = "the precision assignment"
+        data = check_head(where, data, KIND, VERSION, "make it anew with `fxsim assign`")
         needed = ("kind", "version", "network", "layers", "logits")
         data = check_keys(where, data, (*needed, "rounding", "overflow", "accumulator"), needed)
         layers = {}

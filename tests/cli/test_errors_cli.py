@@ -152,7 +152,13 @@ def test_a_damaged_assignment(refused, copy):
         "train", "--out", copy, "--assignment", file, parts=("assignment.json", "not valid JSON")
     )
     file.write_text("[]")
-    refused("cost", "digits-convnet", "--assignment", file, parts=("no precision assignment",))
+    refused(
+        "cost",
+        "digits-convnet",
+        "--assignment",
+        file,
+        parts=("is no file of kind 'fxsim precision assignment'",),
+    )
     refused(
         "cost",
         "digits-convnet",
@@ -217,7 +223,7 @@ def test_an_output_folder_that_cannot_be_written(refused, tmp_path):
 
 def test_the_results_of_somebody_else_are_not_overwritten(refused, tmp_path):
     (tmp_path / "results.json").write_text('{"kind": "another tool"}')
-    refused("run", *SMALL, "--out", tmp_path, parts=("results.json", "choose another folder"))
+    refused("run", *SMALL, "--out", tmp_path, parts=("results.json", "in another folder"))
     assert (tmp_path / "results.json").read_text() == '{"kind": "another tool"}'
 
 

@@ -137,7 +137,7 @@ def edited(change):
         (lambda data: data.pop("version"), "has version None"),
         (lambda data: data.update(kind="other"), "is no file of kind 'fxsim settings'"),
         (lambda data: data.update(setings={}), "'setings' is unknown; did you mean 'settings'?"),
-        (lambda data: data.pop("settings"), "'settings' is missing"),
+        (lambda data: data.pop("settings"), "experiment.json needs 'settings'"),
         (lambda data: data.update(settings=[]), "settings must be a table"),
         (lambda data: data["settings"].update(epoch=3), "did you mean 'epochs'?"),
         (lambda data: data["settings"].update(pictures=3), "called 'images' now"),

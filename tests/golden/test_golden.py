@@ -492,7 +492,7 @@ def test_vectors_that_were_changed_are_an_error(vectors, tmp_path):
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda data: data.update(kind="other"), "no manifest of vectors"),
+        (lambda data: data.update(kind="other"), "the manifest is no file of kind 'fxsim vectors'"),
         (lambda data: data.update(version=99), "version 99"),
         (lambda data: data.pop("tensors"), "damaged"),
         (

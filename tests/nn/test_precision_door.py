@@ -165,11 +165,14 @@ EDITS = [
     (edit((), rounding={"weights": "floor"}), "rounding of weights must be nearest_away"),
     (edit((), accumulator={"forward": 24}), "accumulator 'forward' must be a table .*, got 24"),
     (edit((), accumulator={"forward": {"bit": 24}}), "accumulator 'forward': .*key 'bit' is unk"),
-    (edit((), version=99), "has version 99, this fxsim reads 1; make it anew"),
+    (edit((), version=99), "has version 99, and this fxsim reads version 1; make it anew"),
     (edit((), version=True), "has version True"),
     (lambda data: data.pop("version"), "has version None"),
     (lambda data: data.pop("logits"), "needs 'logits'"),
-    (edit((), kind="other"), "this is no precision assignment"),
+    (
+        edit((), kind="other"),
+        "the precision assignment is no file of kind 'fxsim precision assignment'",
+    ),
 ]
 
 
