@@ -17,12 +17,33 @@ LISTED_LENGTH = 120
 MESSAGE_LENGTH = 240
 """Messages are cut after so many characters where others may put words around them."""
 
+LINE_LENGTH = 300
+"""No message is longer."""
+
 
 class InputError(ValueError):
-    """Bad input, told in one line: the argument, the rule, the value and the way out.
+    r"""Bad input, told in one line: the argument, the rule, the value and the way out.
 
-    The command line prints the message and exits with 2; a library user sees a ValueError.
+    The command line prints the message and exits with 2; a library user sees a ValueError.  The
+    names of files are in messages as they are: control characters are escaped here, and what is
+    longer than LINE_LENGTH loses its middle.
+
+    Example:
+        >>> str(InputError("cannot read a\nb"))
+        'cannot read a\\nb'
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
+
+
+def _one_line(text: str) -> str:
+    """`text` without control characters, at most LINE_LENGTH characters of it."""
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    if len(text) <= LINE_LENGTH:
+        return text
+    return f"{text[: LINE_LENGTH - 110]} ... {text[-105:]}"
 
 
 def shown(value: object) -> str:

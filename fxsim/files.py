@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
+import stat
+import sys
+import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, Literal, NoReturn
 
 import numpy as np
 
 from fxsim.errors import InputError, shown
+
+MOST_BYTES = 2**30
+"""A file of arrays or of images has at most so many bytes, before and after it is inflated."""
+
+MOST_TEXT = 2**24
+"""A file of plain data, as JSON or CSV, has at most so many bytes."""
+
+MOST_DEPTH = 32
+"""Plain data is nested at most so deep."""
+
+MOST_DIGITS = 40
+"""An integer in a JSON file has at most so many digits."""
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
@@ -60,65 +77,239 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_atomically(path, lambda file: np.savez(file, **named))
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """The opener of `open_regular`: a FIFO without a writer is opened at once, too."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@contextlib.contextmanager
+def open_regular(path: str | Path, most: int = MOST_BYTES) -> Iterator[BinaryIO]:
+    """The file `path`, open for reading its bytes.  Whatever fxsim reads, it opens here.
+
+    Args:
+        path: a regular file: no folder, device, pipe or socket.
+        most: the bytes that it may have.
+
+    Raises:
+        InputError: the file cannot be opened or read, is not regular, or has more bytes.
+
+    Example:
+        >>> with open_regular("/dev/zero") as file:  # doctest: +ELLIPSIS
+        ...     file.read()
+        Traceback (most recent call last):
+            ...
+        fxsim.errors.InputError: cannot read /dev/zero: it is a device, a pipe or a socket; ...
+    """
+    try:
+        with contextlib.closing(_opened(path)) as file:
+            _check_regular(path, os.fstat(file.fileno()), most)
+            yield file
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: str | Path, error: OSError) -> InputError:
+    """What to raise where the system does not let `path` be read."""
+    reason = error.strerror or error
+    return InputError(f"cannot read {path}: {reason}; check the path and its permissions")
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    try:
+        return open(path, "rb", opener=_without_waiting)
+    except ValueError:  # it holds a NUL, or what the file system cannot encode
+        raise InputError(f"cannot read {path}: no file can have this name") from None
+
+
+def _check_regular(path: str | Path, found: os.stat_result, most: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(
+            f"cannot read {path}: it is a device, a pipe or a socket; name a file with its contents"
+        )
+    if found.st_size > most:
+        raise InputError(
+            f"cannot read {path}: it has {found.st_size:,} bytes, more than the {most:,} that such "
+            f"a file may have; is it the right file?"
+        )
+
+
+def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
+    """The bytes of a regular file of at most `most` bytes; else InputError."""
+    with open_regular(path, most) as file:
+        return file.read()
+
+
+def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
+    """The text of a regular file of at most `most` bytes in UTF-8; else InputError."""
+    try:
+        return read_bytes(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is no text in UTF-8: byte {error.start} is wrong; save it as UTF-8"
+        ) from None
+
+
 def read_json(path: str | Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        InputError: the file cannot be read, is no JSON, gives a key twice in one object, or has a
-            number that is not finite.
+        InputError: the file cannot be read, or is not what `parse_json` takes.
+    """
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """What a text in JSON says.
+
+    Args:
+        text: the text; bytes are UTF-8.
+        where: how messages begin.
+
+    Raises:
+        InputError: the text is no JSON, gives a key twice in one object, has a number that is not
+            finite or has too many digits, or is nested deeper than MOST_DEPTH.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        return json.loads(
-            text,
+        data = json.loads(
+            text.decode() if isinstance(text, bytes) else text,
             object_pairs_hook=_unique_keys,
             parse_constant=_refuse_constant,
-            parse_float=_finite,
+            parse_float=finite,
+            parse_int=_integer,
         )
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
     except RecursionError:
-        raise InputError(f"{path} is not valid JSON: it is nested too deep") from None
+        raise InputError(f"{where} is not valid JSON: it is nested too deep") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{where} is not valid JSON: it is no text in UTF-8") from None
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from None
+        raise InputError(f"{where} is not valid JSON: {error}") from None
+    check_depth(where, data)
+    return data
+
+
+def check_depth(where: str, data: object) -> None:
+    """InputError where tables and lists are nested deeper than MOST_DEPTH."""
+    level = [data]
+    for _ in range(MOST_DEPTH):
+        tables = [each.values() for each in level if isinstance(each, dict)]
+        lists = [each for each in level if isinstance(each, list)]
+        level = [child for each in (*tables, *lists) for child in each]
+    if level:
+        raise InputError(f"{where} is nested too deep: {MOST_DEPTH} levels are the most")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {shown(twice)} stands twice in one object; leave one out")
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise InputError(f"key {shown(twice)} stands twice in one object; leave one out")
     return table
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number; write a finite one")
+    raise InputError(f"{text} is no number; write a finite one")
 
 
-def _finite(text: str) -> float:
+def _integer(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise InputError(f"{shown(text)} has more digits than {MOST_DIGITS}")
+    return int(text)
+
+
+def finite(text: str) -> float:
+    """The number that `text` writes; InputError where it is infinite or none."""
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{shown(text)} is too large for a number; write a finite one")
+        raise InputError(f"{shown(text)} is no finite number; write one")
     return value
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz; pickled objects are refused."""
+    """All arrays of an .npz as `write_arrays` writes it: numbers and texts, not compressed.
+
+    Raises:
+        InputError: the file cannot be read, is damaged, or holds anything else.
+    """
+    with open_regular(path) as file:
+        try:
+            return _members(file)
+        except OSError:
+            raise
+        except InputError as error:
+            raise InputError(f"{path} is not an .npz of plain arrays: {error}") from None
+        except (
+            Exception
+        ):  # damage surfaces as any of a dozen types, from BadZipFile to struct.error
+            raise InputError(f"{path} is not an .npz of plain arrays: it is damaged") from None
+
+
+def _members(file: BinaryIO) -> dict[str, np.ndarray]:
+    """The arrays of an .npz.
+
+    No member is larger than the file, so that what is read is no more than what is there.
+    """
+    size = os.fstat(file.fileno()).st_size
+    arrays = {}
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+        if not stored or sum(member.file_size for member in members) > size:
+            raise InputError("its arrays are compressed; fxsim writes them as they are")
+        for member in members:
+            name, dot, suffix = member.filename.rpartition(".")
+            if not dot or suffix != "npy" or name in arrays:
+                raise InputError(f"{shown(member.filename)} is no array, or is there twice")
+            array = parse_npy(archive.read(member), shown(name))
+            if array.dtype.kind not in "iufU":
+                raise InputError(f"{shown(name)} holds {array.dtype}, no numbers and no texts")
+            arrays[name] = array
+    return arrays
+
+
+_NPY_HEADERS: dict[Any, Any] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def parse_npy(data: bytes, where: str) -> np.ndarray:
+    """The array that the bytes of an .npy hold; nothing is allocated before they are checked.
+
+    Args:
+        data: the bytes.
+        where: how messages begin.
+
+    Raises:
+        InputError: the header is none, its type is one of Python objects, its shape takes more or
+            fewer bytes than follow it, or a text has a character that is none.
+    """
+    stream = io.BytesIO(data)
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (
-        ValueError,
-        TypeError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        AttributeError,
-        EOFError,
-    ) as error:
-        raise InputError(f"{path} is not an .npz of plain arrays: {error}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what NumPy reads with a warning was not meant so
+            shape, by_columns, dtype = _NPY_HEADERS[np.lib.format.read_magic(stream)](stream)
+    except Exception:  # the header is Python's text of a dict, and fails as any such text may
+        raise InputError(f"{where} is not an .npy: its header is damaged") from None
+    if dtype.hasobject or not dtype.itemsize:
+        raise InputError(f"{where} holds Python objects or nothing, no plain numbers")
+    start = stream.tell()
+    size = math.prod(shape) * dtype.itemsize
+    if size != len(data) - start or any(length < 0 for length in shape):
+        raise InputError(
+            f"{where} is not an .npy: its shape {shown(shape)} of {shown(dtype.name)} takes "
+            f"{shown(size)} bytes, and {len(data) - start} follow its header"
+        )
+    content = memoryview(data)[start:]
+    order: Literal["F", "C"] = "F" if by_columns else "C"
+    try:
+        array: np.ndarray = np.ndarray(shape, dtype, content, order=order).copy()
+    except ValueError:  # more axes than NumPy has
+        raise InputError(f"{where} has {len(shape)} axes, more than arrays have") from None
+    if dtype.kind == "U":
+        characters = array.astype(dtype.newbyteorder("=")).view("u4")
+        if (characters > sys.maxunicode).any():
+            raise InputError(f"{where} holds characters that are none")
+    return array
 
 
 def make_folder(path: str | Path) -> Path:

@@ -7,10 +7,11 @@ first digit are 0.  Lines follow the array's row-major order (last axis fastest)
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
-from fxsim.errors import InputError, present
+from fxsim.errors import InputError
 from fxsim.formats import Format
 
 _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -19,7 +20,8 @@ _VALUES = np.full(256, _NO_DIGIT, np.uint8)
 _VALUES[_DIGITS] = np.arange(16)
 _VALUES[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 _NEWLINE = ord("\n")
-_TOKEN = re.compile(rb"//[^\n]*|/\*.*?\*/|\S+", re.DOTALL)
+_TOKEN = re.compile(rb"[ \t\r\n\f\v]+|//[^\n]*|(?P<token>[0-9A-Za-z_?@]+)")
+_COMMENT_LINES = re.compile(rb"^[ \t]*//[^\n]*\n?", re.MULTILINE)
 
 
 def digits_of(bits: int) -> int:
@@ -37,91 +39,122 @@ def to_hex(codes: np.ndarray, bits: int) -> bytes:
     return text.tobytes()
 
 
+def most_bytes(count: int) -> int:
+    """The bytes that a memory file of `count` codes may have: comments take some, too."""
+    return 2**20 + 64 * count
+
+
 def from_hex(data: bytes, format: Format, count: int, where: str) -> np.ndarray:
     """The `count` codes (1-D, format.dtype) that a memory file holds.
 
-    Takes what $writememh writes: comments, `@address` where it is the next one, upper-case digits.
-    where: the file's name for messages.  Raises InputError for fewer or more codes than `count`,
-    digits that are none (x, z), a width other than the format's, or bits set beyond it.
+    Takes what $readmemh takes: comments, `@address`, underscores between digits, upper-case
+    digits; zeros in front may be missing.  Every code must be given, and once.
+
+    Args:
+        data: the bytes of the file.
+        format: of the codes.
+        count: of the codes.
+        where: the file's name for messages.
+
+    Raises:
+        InputError: fewer or more codes than `count`, no or two codes at an address, digits that
+            are none (x, z), more digits than the format's width, or bits set beyond it.
     """
     digits = digits_of(format.bits)
-    lines = _lines(data, digits, count)
-    if lines is None:
-        lines = _lines(re.sub(rb"//[^\n]*\n", b"", data), digits, count)
-    if lines is None:
-        lines = present(_lines(_regular(data, digits, count, where), digits, count))
-    nibbles = _VALUES[lines[:, :digits]]
-    _check_digits(nibbles, lines, where)
-    words = np.zeros(count, np.uint64)
-    for place in range(digits):
-        words = words << np.uint64(4) | nibbles[:, place]
-    return _codes(words, format, where)
+    for text in (data, _COMMENT_LINES.sub(b"", data)):
+        lines = _lines(text, digits, count)
+        if lines is not None:
+            words = np.zeros(count, np.uint64)
+            for place in range(digits):
+                words = words << np.uint64(4) | lines[:, place]
+            return _codes(words, format, where)
+    return _codes(_words(data, digits, count, where), format, where)
 
 
 def _lines(data: bytes, digits: int, count: int) -> np.ndarray | None:
-    """`data` as (count, digits + 1) characters, if it is just that many lines of that many
-    characters.
+    """`data` as (count, digits) values of digits, if it is just that many lines of that many
+    digits.
     """
     text = np.frombuffer(data, np.uint8)
     if text.size != count * (digits + 1):
         return None
     lines = text.reshape(count, digits + 1)
-    return (
-        lines
-        if (lines[:, digits] == _NEWLINE).all() and not (lines[:, :digits] <= ord(" ")).any()
-        else None
-    )
+    values = _VALUES[lines[:, :digits]]
+    if (lines[:, digits] != _NEWLINE).any() or (values == _NO_DIGIT).any():
+        return None
+    return values
 
 
-def _regular(data: bytes, digits: int, count: int, where: str) -> bytes:
-    """The same codes with `digits` digits and one newline each.
-
-    InputError where they cannot be told.
-    """
-    words: list[bytes] = []
-    for match in _TOKEN.finditer(data):
-        token = match[0]
-        if token.startswith((b"//", b"/*")):
-            continue
-        if token.startswith(b"@"):
-            _check_address(token, len(words), where, _line(data, match))
-        elif len(token) != digits:
+def _words(data: bytes, digits: int, count: int, where: str) -> np.ndarray:
+    """The `count` words of a memory file of any layout; InputError where they cannot be told."""
+    words: list[int] = []
+    addresses: list[int] = []
+    starts: list[int] = []
+    address = 0
+    for start, token in _tokens(data, where):
+        if start + len(token) == len(data) and len(token) < digits:
             raise InputError(
-                f"{where}, line {_line(data, match)}: {_shown(token)} is not {digits} hexadecimal "
-                f"digits; "
-                "write every code at the manifest's width, one to a line"
+                f"{_place(data, start, where)}: the file ends within {_shown(token)}; write it "
+                f"again, with a newline at its end"
             )
-        else:
-            words.append(token)
+        if token.startswith(b"@"):
+            address = _number(token[1:], 16, data, start, where)
+            continue
+        words.append(_number(token, digits, data, start, where))
+        addresses.append(address)
+        starts.append(start)
+        address += 1
     if len(words) != count:
         raise InputError(
             f"{where} holds {len(words)} codes, {'fewer' if len(words) < count else 'more'} than "
-            f"the "
-            f"manifest's {count}; dump the whole tensor, and nothing else"
+            f"the {count} of the tensor; dump the whole tensor, and nothing else"
         )
-    return b"".join(word + b"\n" for word in words)
+    if addresses == list(range(count)):
+        return np.array(words, np.uint64)
+    given: dict[int, int] = {}
+    for start, address, word in zip(starts, addresses, words):
+        if address >= count or address in given:
+            wrong = "beyond the tensor" if address >= count else "given twice"
+            raise InputError(
+                f"{_place(data, start, where)}: address {address:x} is {wrong}; dump each code of "
+                f"the tensor once, the first at address 0"
+            )
+        given[address] = word
+    return np.array([given[address] for address in range(count)], np.uint64)
 
 
-def _check_address(token: bytes, expected: int, where: str, line: int) -> None:
-    if not re.fullmatch(rb"@[0-9a-fA-F]+", token) or int(token[1:], 16) != expected:
-        raise InputError(
-            f"{where}, line {line}: address {_shown(token)}, where {expected:x} is next; "
-            "dump the tensor from address 0, without gaps"
-        )
+def _tokens(data: bytes, where: str) -> Iterator[tuple[int, bytes]]:
+    """(start, token) of every address and number, in a time that grows with the length of `data`."""
+    start = 0
+    while start < len(data):
+        if data.startswith(b"/*", start):
+            end = data.find(b"*/", start + 2) + 2
+            if end < 2:
+                raise InputError(f"{_place(data, start, where)}: a comment has no end; close it")
+            start = end
+            continue
+        match = _TOKEN.match(data, start)
+        if match is None:
+            raise InputError(
+                f"{_place(data, start, where)}: {_shown(data[start : start + 1])} is no digit, "
+                f"address or comment; write a memory file for $readmemh"
+            )
+        if match["token"]:
+            yield start, match["token"]
+        start = match.end()
 
 
-def _check_digits(nibbles: np.ndarray, lines: np.ndarray, where: str) -> None:
-    bad = np.flatnonzero((nibbles == _NO_DIGIT).any(axis=1))
-    if bad.size:
-        token = lines[bad[0], :-1].tobytes()
-        unknown = (
-            " (undriven or uninitialised in the device)" if set(token.lower()) & set(b"xz") else ""
-        )
-        raise InputError(
-            f"{where}: {bad.size} codes are not hexadecimal, the first is number {bad[0]}: "
-            f"{_shown(token)}"
-            f"{unknown}"
-        )
+def _number(token: bytes, digits: int, data: bytes, start: int, where: str) -> int:
+    """The number that `token`, at `start` in `data`, writes with at most `digits` digits."""
+    text = token.replace(b"_", b"") if b"_" in token[1:] else token
+    if len(text) <= digits and not text.translate(None, b"0123456789abcdefABCDEF") and text:
+        return int(text, 16)
+    wrong = f"has more than {digits} hexadecimal digits; write every code at the format's width"
+    if not re.fullmatch(rb"[0-9a-fA-F]+", text):
+        wrong = "is not hexadecimal"
+        if set(token.lower()) & set(b"xz?"):
+            wrong = f"{wrong} (undriven or uninitialised in the device)"
+    raise InputError(f"{_place(data, start, where)}: {_shown(token)} {wrong}")
 
 
 def _codes(words: np.ndarray, format: Format, where: str) -> np.ndarray:
@@ -143,8 +176,10 @@ def _codes(words: np.ndarray, format: Format, where: str) -> np.ndarray:
     return words.astype(format.dtype)
 
 
-def _line(data: bytes, match: re.Match[bytes]) -> int:
-    return data.count(b"\n", 0, match.start()) + 1
+def _place(data: bytes, start: int, where: str) -> str:
+    """'FILE, line L, column C'."""
+    above = data[:start].split(b"\n")
+    return f"{where}, line {len(above)}, column {len(above[-1]) + 1}"
 
 
 def _shown(token: bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from fxsim import memfile
 from fxsim.arrays import check_finite, integer_array, real_array
 from fxsim.errors import InputError, shown
-from fxsim.files import write_atomically, write_bytes
+from fxsim.files import parse_npy, read_bytes, write_atomically, write_bytes
 from fxsim.formats import Format
 from fxsim.kernels import rounding as kernel
 from fxsim.kernels.rounding import Range, Rounding
@@ -212,8 +211,9 @@ class Tensor:
         shape = _checked_shape(shape)
         if not isinstance(format, Format):
             raise TypeError(f"format must be a fxsim.Format, got {type(format).__name__}")
-        data = _read(path)
-        codes = memfile.from_hex(data, format, math.prod(shape), str(path))
+        count = math.prod(shape)
+        data = read_bytes(path, memfile.most_bytes(count))
+        codes = memfile.from_hex(data, format, count, str(path))
         return cls(codes.reshape(shape), format)
 
     def to_npy(self, path: str | Path) -> None:
@@ -224,11 +224,7 @@ class Tensor:
     @classmethod
     def from_npy(cls, path: str | Path, format: Format) -> Tensor:
         """Read integer codes from an .npy; the pickled kind is refused."""
-        data = io.BytesIO(_read(path))
-        try:
-            codes = np.lib.format.read_array(data, allow_pickle=False)
-        except Exception:  # NumPy raises whatever a header made it meet
-            raise InputError(f"{path} is not an .npy of plain numbers") from None
+        codes = parse_npy(read_bytes(path), str(path))
         return cls(codes, format)
 
     def __repr__(self) -> str:
@@ -267,13 +263,6 @@ def _checked_shape(shape: Any) -> tuple[int, ...]:
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 0:
             raise InputError(f"shape must hold integers of at least 0, got {shown(shape)}")
     return tuple(int(size) for size in sizes)
-
-
-def _read(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
 
 
 @overload

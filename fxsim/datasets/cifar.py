@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fxsim.datasets.dataset import Images, check_labels, unreadable
+from fxsim.datasets.dataset import Images, check_labels
 from fxsim.errors import InputError
+from fxsim.files import read_bytes
 
 
 def read_cifar(path: Path, label_bytes: dict[str, int]) -> Images:
@@ -15,10 +16,7 @@ def read_cifar(path: Path, label_bytes: dict[str, int]) -> Images:
 
     Classes; the last one counts), then R, G and B planes of 32x32.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from error
+    content = read_bytes(path)
     record = len(label_bytes) + 3 * 32 * 32
     if not content or len(content) % record:
         raise InputError(

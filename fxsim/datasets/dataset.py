@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -90,10 +89,3 @@ def split_last_fifth(images: np.ndarray, labels: np.ndarray) -> tuple[Images, Im
     """(training, test) set, the last fifth (rounded up) to test."""
     cut = len(labels) - math.ceil(len(labels) / 5)
     return (images[:cut], labels[:cut]), (images[cut:], labels[cut:])
-
-
-def unreadable(path: Path, error: OSError) -> InputError:
-    """What to raise where the system does not let `path` be read."""
-    return InputError(
-        f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions"
-    )

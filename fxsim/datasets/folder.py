@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from fxsim.datasets.cifar import read_cifar
-from fxsim.datasets.dataset import Dataset, Images, split_last_fifth, unreadable
+from fxsim.datasets.dataset import Dataset, Images, split_last_fifth
 from fxsim.datasets.embedded import digits
 from fxsim.datasets.idx import find_mnist, read_mnist
 from fxsim.datasets.layout import Layout, Part, find_named
 from fxsim.datasets.mat import read_svhn
 from fxsim.errors import InputError, choice
+from fxsim.files import unreadable
 
 LAYOUTS = {
     "mnist": Layout(
@@ -139,7 +140,7 @@ def find_parts(layout: Layout, folder: Path) -> list[Part]:
     try:
         return layout.find(folder)
     except OSError as error:
-        raise unreadable(folder, error) from error
+        raise unreadable(folder, error) from None
 
 
 def read_part(layout: Layout, part: Part) -> Images:

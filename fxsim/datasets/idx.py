@@ -11,9 +11,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from fxsim.datasets.dataset import Images, check_labels, unreadable
+from fxsim.datasets.dataset import Images, check_labels
 from fxsim.datasets.layout import Part
 from fxsim.errors import InputError
+from fxsim.files import MOST_BYTES, open_regular
 
 _CHUNK_BYTES = 1 << 20
 _IDX_NAME = re.compile(r"(?P<prefix>.*)(?P<kind>images[-.]idx3|labels[-.]idx1)-ubyte(\.gz)?")
@@ -27,15 +28,25 @@ def read_idx(path: str | Path, dimensions: int) -> np.ndarray:
     gzip. Source: Y. LeCun, C. Cortes and C. Burges, the MNIST database, "File formats".
     """
     path = Path(path)
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            shape = _idx_shape(path, stream.read(4 + 4 * dimensions), dimensions)
-            content = _read_past(stream, math.prod(shape))
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: damaged gzip file ({error}); fetch it again") from error
-    except OSError as error:
-        raise unreadable(path, error) from error
+    with open_regular(path) as file:
+        if path.suffix != ".gz":
+            return _read_idx(path, file, dimensions)
+        try:
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                return _read_idx(path, unpacked, dimensions)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: damaged gzip file ({error}); fetch it again") from None
+
+
+def _read_idx(path: Path, stream: BinaryIO | gzip.GzipFile, dimensions: int) -> np.ndarray:
+    shape = _idx_shape(path, stream.read(4 + 4 * dimensions), dimensions)
     size = math.prod(shape)
+    if size > MOST_BYTES:
+        raise InputError(
+            f"{path}: the header's shape {shape} takes {size:,} bytes, more than the "
+            f"{MOST_BYTES:,} that are read; is it the right file?"
+        )
+    content = _read_past(stream, size)
     if len(content) != size:
         got = (
             f"truncated: {len(content):,}"

@@ -22,10 +22,7 @@ def survey(folder: str | Path, dataset: str | None = None) -> dict:
     checks = describe(folder, dataset)
     if not checks:
         names = LAYOUTS if dataset is None else [dataset]
-        raise InputError(
-            f"{folder}: holds no data set; looked for "
-            + "; ".join(f"{name}: {LAYOUTS[name].wanted}" for name in names)
-        )
+        raise InputError(f"{folder}: holds no data set; {_looked_for(list(names))}")
     rows = [
         _row(name, [check for check in checks if check.dataset == name], Path(folder))
         for name in dict.fromkeys(check.dataset for check in checks)
@@ -143,6 +140,12 @@ def complaint(found: dict) -> str | None:
     broken = [row for row in found["datasets"] if row["problems"]]
     if not broken:
         return None
-    return f"{found['folder']}: " + "; ".join(
-        f"{_state(row)}, looked for {LAYOUTS[row['name']].wanted}" for row in broken
-    )
+    states = "; ".join(map(_state, broken))
+    return f"{found['folder']}: {states}; {_looked_for([row['name'] for row in broken])}"
+
+
+def _looked_for(names: Sequence[str]) -> str:
+    """The files of one data set; those of several are too many for a line."""
+    if len(names) == 1:
+        return f"looked for {LAYOUTS[names[0]].wanted}"
+    return f"looked for {', '.join(names)}; `fxsim data --help` names the files of each"

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from fxsim.errors import InputError
+from fxsim.files import read_bytes
 from fxsim.golden.difference import Difference
 from fxsim.golden.explain.search import Explanation, explain
-from fxsim.golden.export import READABLE, SUFFIXES, Vectors, decode, read_bytes
+from fxsim.golden.export import READABLE, SUFFIXES, Vectors, decode, most_bytes
 from fxsim.golden.manifest import Entry
 
 
@@ -109,9 +110,8 @@ def check(vectors: str | Path, dump: str | Path, tensors: Iterable[str] | None =
 
 def read_dump(path: Path, entry: Entry) -> np.ndarray:
     """The codes (of entry.shape) in a dump; a suffix other than .npy means hexadecimal."""
-    return decode(
-        "npy" if path.suffix == SUFFIXES["npy"] else "mem", read_bytes(path), entry, str(path)
-    )
+    kind = "npy" if path.suffix == SUFFIXES["npy"] else "mem"
+    return decode(kind, read_bytes(path, most_bytes(entry)), entry, str(path))
 
 
 def _chosen(source: Vectors, dump: Path, tensors: Iterable[str] | None) -> list[tuple[Entry, Path]]:

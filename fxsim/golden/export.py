@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import math
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from fxsim import memfile
 from fxsim.errors import InputError, choice
-from fxsim.files import make_folder, write_bytes
+from fxsim.files import make_folder, parse_npy, read_bytes, write_bytes
 from fxsim.formats import Format
 from fxsim.golden.capture import GoldenStep
 from fxsim.golden.header import to_header
 from fxsim.golden.manifest import FILE, Entry, File, FileKind, Manifest
-from fxsim.memfile import from_hex, to_hex
 
 SUFFIXES = {"mem": ".mem", "hex": ".hex", "npy": ".npy", "c": ".h"}
 READABLE: tuple[FileKind, ...] = ("npy", "mem", "hex")
@@ -88,7 +89,7 @@ def encode(kind: str, name: str, codes: np.ndarray, entry: Entry) -> bytes:
         return file.getvalue()
     if kind == "c":
         return to_header(name, codes, entry.format)
-    return to_hex(codes, entry.format.bits)
+    return memfile.to_hex(codes, entry.format.bits)
 
 
 def decode(kind: str, data: bytes, entry: Entry, where: str) -> np.ndarray:
@@ -98,19 +99,17 @@ def decode(kind: str, data: bytes, entry: Entry, where: str) -> np.ndarray:
     """
     if kind == "npy":
         return _decode_npy(data, entry, where)
-    count = int(np.prod(entry.shape))
-    return from_hex(data, entry.format, count, where).reshape(entry.shape)
+    count = math.prod(entry.shape)
+    return memfile.from_hex(data, entry.format, count, where).reshape(entry.shape)
+
+
+def most_bytes(entry: Entry) -> int:
+    """The bytes that a file with the codes of one tensor may have."""
+    return memfile.most_bytes(math.prod(entry.shape))
 
 
 def _decode_npy(data: bytes, entry: Entry, where: str) -> np.ndarray:
-    try:
-        codes = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (
-        ValueError,
-        EOFError,
-        MemoryError,
-    ) as error:  # a damaged header may ask for more memory than there is
-        raise InputError(f"{where} is not an .npy of integers: {error}") from None
+    codes = parse_npy(data, where)
     format = entry.format
     if codes.dtype.kind not in "iu":
         raise InputError(f"{where} holds {codes.dtype}; dump integer codes, not real values")
@@ -162,17 +161,9 @@ class Vectors:
                 f"{self.folder / FILE} names no .mem, .hex or .npy of {entry.name}; export it again"
             )
         path = self.folder / entry.files[kind].name
-        data = read_bytes(path)
+        data = read_bytes(path, most_bytes(entry))
         if hashlib.sha256(data).hexdigest() != entry.files[kind].sha256:
             raise InputError(
                 f"{path} is not the file that was exported (its SHA-256 differs); export it again"
             )
         return decode(kind, data, entry, str(path))
-
-
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; InputError where it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None

@@ -213,7 +213,7 @@ IDX = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
         (IDX[:-1], "truncated: 23 bytes follow a header whose shape (2, 3, 4) takes 24"),
         (IDX + b"\0", "oversized: more than 24 bytes follow"),
         (idx_bytes(np.zeros((2, 0, 4), np.uint8)), "shape (2, 0, 4) is empty"),
-        (struct.pack(">4B3I", 0, 0, 8, 3, *[2**32 - 1] * 3), "truncated: 0 bytes follow"),
+        (struct.pack(">4B3I", 0, 0, 8, 3, *[2**32 - 1] * 3), "bytes, more than the 1,073,741,824"),
     ],
 )
 @pytest.mark.parametrize("name", ["a", "a.gz"])
@@ -310,7 +310,9 @@ def test_a_folder_in_a_file_s_place_cannot_be_read(tmp_path):
     write_cifar10(tmp_path)
     (tmp_path / "test_batch.bin").unlink()
     (tmp_path / "test_batch.bin").mkdir()
-    assert f"{tmp_path / 'test_batch.bin'}: cannot be read" in refusal(datasets.cifar10, tmp_path)
+    assert f"cannot read {tmp_path / 'test_batch.bin'}: Is a directory" in refusal(
+        datasets.cifar10, tmp_path
+    )
 
 
 def test_svhn_reads_label_10_as_the_digit_0(tmp_path):
@@ -344,11 +346,12 @@ def labels_with(value, dtype=np.uint8):
             "X is uint8 (20, 32, 32, 3), wanted uint8 (32, 32, 3, N)",
         ),
         ({"X": np.zeros((32, 32, 3), np.uint8)}, "X is uint8 (32, 32, 3)"),
-        ({"X": np.zeros((32, 32, 3, 0), np.uint8)}, "X is uint8 (32, 32, 3, 0)"),
-        ({"X": {"a": 1}}, "X is [('a', 'O')]"),
+        ({"X": np.zeros((32, 32, 3, 0), np.uint8)}, "X is empty, of shape (32, 32, 3, 0)"),
+        ({"X": {"a": 1}}, "has no array 'X' of numbers"),
+        ({"X": np.zeros((32, 32, 3, 20), complex)}, "has no array 'X' of numbers"),
         ({"y": np.ones((19, 1), np.uint8)}, "y is uint8 (19, 1), wanted numbers (20, 1)"),
         ({"y": np.ones((1, 20), np.uint8)}, "y is uint8 (1, 20)"),
-        ({"y": np.full((20, 1), "a")}, "y is <U1"),
+        ({"y": np.full((20, 1), "a")}, "has no array 'y' of numbers"),
         ({"y": labels_with(0)}, "record 7 has label 0, outside 1 to 10"),
         ({"y": labels_with(11)}, "record 7 has label 11, outside 1 to 10"),
         ({"y": labels_with(1.5, float)}, "record 7 has label 1.5"),
@@ -474,4 +477,4 @@ def test_a_folder_that_may_not_be_listed_is_refused(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(type(tmp_path), "iterdir", forbidden)
-    assert f"{tmp_path}: cannot be read (Permission denied)" in refusal(datasets.mnist, tmp_path)
+    assert f"cannot read {tmp_path}: Permission denied" in refusal(datasets.mnist, tmp_path)

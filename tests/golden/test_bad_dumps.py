@@ -54,25 +54,32 @@ def test_the_dump_is_right_before_it_is_spoilt(folders, capsys):
 MEMORY_FILES = {
     "x": (
         lambda lines: ["xx", *lines[1:]],
-        "1 codes are not hexadecimal, the first is number 0: 'xx' (undriven",
+        "line 1, column 1: 'xx' is not hexadecimal (undriven",
     ),
     "z": (
         lambda lines: [*lines[:-1], "0Z"],
-        "1 codes are not hexadecimal, the first is number 59: '0Z' (undriven",
+        "line 60, column 1: '0Z' is not hexadecimal (undriven",
     ),
-    "too narrow": (lambda lines: [line[1:] for line in lines], "line 1: "),
-    "too wide": (lambda lines: ["0" + line for line in lines], "is not 2 hexadecimal digits"),
+    "too wide": (lambda lines: ["0" + line for line in lines], "has more than 2 hexadecimal"),
     "binary": (
         lambda lines: [f"{int(line, 16):08b}" for line in lines],
-        "is not 2 hexadecimal digits",
+        "has more than 2 hexadecimal digits",
     ),
-    "decimal with signs": (lambda lines: ["-1", *lines[1:]], "1 codes are not hexadecimal"),
-    "short": (lambda lines: lines[:-1], "holds 59 codes, fewer than the manifest's 60"),
-    "long": (lambda lines: [*lines, "00"], "holds 61 codes, more than the manifest's 60"),
+    "decimal with signs": (lambda lines: ["-1", *lines[1:]], "line 1, column 1: '-' is no digit"),
+    "short": (lambda lines: lines[:-1], "holds 59 codes, fewer than the 60 of the tensor"),
+    "long": (lambda lines: [*lines, "00"], "holds 61 codes, more than the 60 of the tensor"),
     "twice": (lambda lines: 2 * lines, "holds 120 codes, more than"),
     "empty": (lambda lines: [], "holds 0 codes, fewer than"),
     "comments alone": (lambda lines: [f"// {line}" for line in lines], "holds 0 codes, fewer than"),
-    "a gap": (lambda lines: [*lines[:4], "@5", *lines[4:]], "address '@5', where 4 is next"),
+    "a gap": (
+        lambda lines: [*lines[:4], "@5", *lines[4:]],
+        "line 61, column 1: address 3c is beyond",
+    ),
+    "an address twice": (lambda lines: [*lines[:4], "@3", *lines[4:]], "address 3 is given twice"),
+    "a control character": (lambda lines: ["\0" + lines[0][1:], *lines[1:]], "'\\x00' is no digit"),
+    "an open comment": (lambda lines: ["/*", *lines], "line 1, column 1: a comment has no end"),
+    "no number": (lambda lines: ["_" + lines[0][1:], *lines[1:]], "line 1, column 1: '_"),
+    "slashes": (lambda lines: ["/" * 10**6 for _ in range(2)], "bytes, more than"),
 }
 
 
@@ -82,6 +89,25 @@ def test_a_spoilt_memory_file(folders, capsys, kind):
     file = folders[1] / f"{NAME}.mem"
     file.write_text("".join(f"{line}\n" for line in spoil(file.read_text().split())))
     assert message in refused(capsys, *folders)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/" * 10**6,
+        "/*" * 10**5,
+        "*/" * 10**5,
+        "/ " * 10**5,
+        "//\n" * 10**5,
+        "@" * 10**5,
+        "_" * 10**6,
+        "@0 " * 10**5,
+    ],
+)
+def test_a_memory_file_is_read_in_linear_time(folders, capsys, text):
+    """A reader in quadratic time would take minutes for these."""
+    (folders[1] / f"{NAME}.mem").write_text(text)
+    refused(capsys, *folders)
 
 
 def test_a_memory_file_that_is_no_text(folders, capsys):
@@ -142,7 +168,7 @@ def test_an_array_file_that_cannot_be_read(folders, capsys, spoil):
     data = (vectors / f"{NAME}.npy").read_bytes()
     assert spoil(data) != data
     (dump / f"{NAME}.npy").write_bytes(spoil(data))
-    assert "is not an .npy of integers" in refused(capsys, *folders)
+    assert f"{NAME}.npy is not an .npy: " in refused(capsys, *folders)
 
 
 def test_a_right_file_beside_a_wrong_one_does_not_hide_it(folders, capsys):
@@ -188,7 +214,7 @@ MANIFESTS = {
     ),
     "another width": (
         lambda entry: entry.update(format=dataclasses.replace(format_of(entry), bits=4).to_dict()),
-        "is not 1 hexadecimal digits",
+        "has more than 1 hexadecimal digits",
     ),
     "a width that contradicts": (lambda entry: entry["format"].update(bits=4), "contradicts"),
     "another shape": (

@@ -69,6 +69,9 @@ def test_what_writememh_writes_is_read():
         "@0\n" + "\n".join(lines[:4]) + "\n@4\n" + "\n".join(lines[4:]),
         " ".join(lines).upper(),
         "/* a */" + "\r\n".join(lines),
+        "\n".join(line.lstrip("0") or "0" for line in lines) + "\n",
+        "\n".join(f"{line[:1]}_{line[1:]}// {line}" for line in lines),
+        "@4 " + " ".join(lines[4:]) + "\n@0 " + " ".join(lines[:4]),
     ):
         assert from_hex(text.encode(), Format(9, 0), 20, "x").tolist() == codes.tolist()
 
@@ -76,19 +79,23 @@ def test_what_writememh_writes_is_read():
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "0 codes, fewer than the manifest's 3"),
-        ("1ff\n000\n", "2 codes, fewer than the manifest's 3"),
-        ("1ff\n000\n001\n002\n", "4 codes, more than the manifest's 3"),
-        ("1ff\n0000\n01\n", "line 2: '0000' is not 3 hexadecimal digits"),
-        ("1ff\n00\n001\n", "line 2: '00' is not 3"),
-        ("1ff\nxxx\n001\n", "1 codes are not hexadecimal, the first is number 1: 'xxx' (undriven"),
-        ("1ff\n001\n0z1\n", "the first is number 2: '0z1' (undriven"),
+        ("", "0 codes, fewer than the 3 of the tensor"),
+        ("1ff\n000\n", "2 codes, fewer than the 3 of the tensor"),
+        ("1ff\n000\n001\n002\n", "4 codes, more than the 3 of the tensor"),
+        ("1ff\n0000\n01\n", "line 2, column 1: '0000' has more than 3 hexadecimal digits"),
+        ("1ff\n00\n1", "line 3, column 1: the file ends within '1'"),
+        ("1ff\n_00\n001\n", "line 2, column 1: '_00' is not hexadecimal"),
+        ("1ff\nxxx\n001\n", "line 2, column 1: 'xxx' is not hexadecimal (undriven"),
+        ("1ff\n001\n0z1\n", "line 3, column 1: '0z1' is not hexadecimal (undriven"),
         ("1ff\n0g1\n001\n", "'0g1'"),
-        ("-ff\n001\n001\n", "'-ff'"),
+        ("-ff\n001\n001\n", "line 1, column 1: '-' is no digit"),
         ("3ff\n000\n001\n", "codes have bits beyond the format's 9, the first is number 0: 3ff"),
-        ("@1\n1ff\n000\n001\n", "address '@1', where 0 is next"),
-        ("1ff\n000\n@5\n001\n", "address '@5', where 2 is next"),
-        ("1ff\n0 0\n001\n", "is not 3 hexadecimal digits"),
+        ("@1\n1ff\n000\n001\n", "line 4, column 1: address 3 is beyond the tensor"),
+        ("1ff\n000\n@5\n001\n", "line 4, column 1: address 5 is beyond the tensor"),
+        ("1ff\n0 0\n001\n", "4 codes, more than the 3 of the tensor"),
+        ("0//c\n1\n0\n5\n", "4 codes, more than the 3 of the tensor"),
+        ("1ff\n/* 000\n001\n", "line 2, column 1: a comment has no end"),
+        ("1ff 0\x0100 001", "line 1, column 6: '\\x01' is no digit"),
     ],
 )
 def test_a_malformed_memory_file_is_an_error(text, message):
@@ -477,7 +484,7 @@ def test_an_array_that_does_not_fit_is_an_error(vectors, tmp_path, array, messag
 def test_pickled_arrays_are_refused(vectors, tmp_path):
     dump = dump_of(vectors, tmp_path / "dump", "npy")
     np.save(dump / "c2.preactivations.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match="is not an .npy of integers"):
+    with pytest.raises(InputError, match="holds Python objects"):
         check(vectors, dump)
 
 
