@@ -134,6 +134,9 @@ def _check_for(hint: Any) -> Check:
         return lambda argument, value: choice(argument, value, arguments)
     if origin is tuple:
         return _tuple(arguments)
+    if origin is list:
+        check = _tuple((*arguments, Ellipsis))
+        return lambda argument, value: list(check(argument, value))
     if origin is not None and issubclass(origin, Mapping):
         return _mapping(*map(_check_for, arguments))
     if isinstance(hint, type) and hint is not Any:
@@ -310,7 +313,7 @@ def _read(hint: Any, value: object, where: str) -> object:
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
         return None if value is None else _read(_inner(hint), value, where)
-    if origin is tuple and isinstance(value, list):
+    if origin in (tuple, list) and isinstance(value, list):
         inner = typing.get_args(hint)[0]
         return [_read(inner, each, f"{where}[{index}]") for index, each in enumerate(value)]
     if origin is not None and isinstance(value, Mapping) and issubclass(origin, Mapping):

@@ -230,40 +230,37 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file cannot be read, is damaged, or holds anything else.
     """
+    arrays: dict[str, np.ndarray] = {}
     with open_regular(path) as file:
-        try:
-            return _members(file)
-        except OSError:
-            raise
-        except InputError as error:
-            raise InputError(f"{path} is not an .npz of plain arrays: {error}") from None
-        except (
-            Exception
-        ):  # damage surfaces as any of a dozen types, from BadZipFile to struct.error
-            raise InputError(f"{path} is not an .npz of plain arrays: it is damaged") from None
-
-
-def _members(file: BinaryIO) -> dict[str, np.ndarray]:
-    """The arrays of an .npz.
-
-    No member is larger than the file, so that what is read is no more than what is there.
-    """
-    size = os.fstat(file.fileno()).st_size
-    arrays = {}
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-        if not stored or sum(member.file_size for member in members) > size:
-            raise InputError("its arrays are compressed; fxsim writes them as they are")
-        for member in members:
-            name, dot, suffix = member.filename.rpartition(".")
+        for member, data in _members(path, file):
+            name, dot, suffix = member.rpartition(".")
             if not dot or suffix != "npy" or name in arrays:
-                raise InputError(f"{shown(member.filename)} is no array, or is there twice")
-            array = parse_npy(archive.read(member), shown(name))
+                raise InputError(f"{path}: {shown(member)} is no array, or is there twice")
+            array = parse_npy(data, f"{path}: {shown(name)}")
             if array.dtype.kind not in "iufU":
-                raise InputError(f"{shown(name)} holds {array.dtype}, no numbers and no texts")
+                raise InputError(f"{path}: {shown(name)} holds {array.dtype}, no numbers or texts")
             arrays[name] = array
     return arrays
+
+
+def _members(path: str | Path, file: BinaryIO) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of the members of an .npz.
+
+    Together they are no larger than the file: no more is read than is there.
+    """
+    size = os.fstat(file.fileno()).st_size
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+            if packed or sum(member.file_size for member in members) > size:
+                raise InputError(f"{path} is compressed; fxsim writes an .npz as it is")
+            for member in members:
+                yield member.filename, archive.read(member)
+    except (OSError, InputError):
+        raise
+    except Exception:  # damage surfaces as any of a dozen types, from BadZipFile to struct.error
+        raise InputError(f"{path} is not an .npz of plain arrays, or is damaged") from None
 
 
 _NPY_HEADERS: dict[Any, Any] = {
@@ -306,7 +303,7 @@ def parse_npy(data: bytes, where: str) -> np.ndarray:
     except ValueError:  # more axes than NumPy has
         raise InputError(f"{where} has {len(shape)} axes, more than arrays have") from None
     if dtype.kind == "U":
-        characters = array.astype(dtype.newbyteorder("=")).view("u4")
+        characters = array.astype(dtype.newbyteorder("=")).reshape(-1).view("u4")
         if (characters > sys.maxunicode).any():
             raise InputError(f"{where} holds characters that are none")
     return array

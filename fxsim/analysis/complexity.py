@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fxsim.errors import InputError, choice
+from fxsim.fields import check_derived, check_keys, read_fields
 from fxsim.nn.precision import TENSORS, PrecisionAssignment
 from fxsim.nn.spec import Network
 
@@ -75,6 +76,17 @@ class Complexity:
             "layers": {name: dataclasses.asdict(cost) for name, cost in self.layers.items()},
             "total": dataclasses.asdict(self.total),
         }
+
+    @classmethod
+    def from_dict(cls, row: object, where: str = "costs") -> Complexity:
+        """The costs that `to_dict` gave; InputError tells what is wrong."""
+        table = dict(check_keys(where, row, ("network", "design", "layers", "total"), ("total",)))
+        total = table.pop("total")
+        made = read_fields(cls, table, where)
+        if not made.layers:
+            raise InputError(f"{where}: layers must be at least one")
+        check_derived(where, "total", total, dataclasses.asdict(made.total))
+        return made
 
 
 def design_complexity(network: Network, design: str) -> Complexity:

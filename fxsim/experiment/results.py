@@ -16,18 +16,18 @@ import csv
 import dataclasses
 import io
 import json
-import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fxsim import machine
 from fxsim.analysis.complexity import Complexity
-from fxsim.errors import InputError
+from fxsim.errors import InputError, cut, shown
+from fxsim.experiment import stored
 from fxsim.experiment.settings import Settings
 from fxsim.experiment.stage_file import read_stage_file
-from fxsim.fields import check_keys
-from fxsim.files import write_text
+from fxsim.fields import check_keys, read_fields
+from fxsim.files import read_text, write_text
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.train.loop import Epoch
@@ -195,93 +195,53 @@ class Results:
         write_text(self.folder / FILE, json.dumps(self.data, indent=1) + "\n")
 
 
-_ROW = (
-    "command",
-    "machine",
-    "test_error",
-    "test_loss",
-    "train_loss",
-    *(field.name for field in dataclasses.fields(Outcome)),
-)
-_IMAGES = ("training", "test", "sha256")
-_EPOCH = tuple(field.name for field in dataclasses.fields(Epoch))
-_MISMATCH = ("target", "bound", "measured")
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "a table": dict,
-    "a list": list,
-    "a text": str,
-    "a number": (int, float),
-    "a table or null": (dict, type(None)),
-    "a text or null": (str, type(None)),
-}
-_KINDS = {"settings": "a table", "images": "a table", "designs": "a list"}
-_ROW_KINDS = {
-    **dict.fromkeys(("design", "command"), "a text"),
-    **dict.fromkeys(("machine", "costs", "counts", "stopped", "sums"), "a table"),
-    **dict.fromkeys(("measured", "overflows"), "a table"),
-    **dict.fromkeys(("test_error", "test_loss", "train_loss", "seconds"), "a number"),
-    **dict.fromkeys(("start_fingerprint", "fingerprint"), "a text or null"),
-    "assignment": "a table or null",
-    "epochs": "a list",
-}
+_IMAGES = tuple(field.name for field in dataclasses.fields(stored.Images))
 
 
 def read_results(folder: str | Path) -> dict:
     """The results.json in `folder`.
 
     Raises:
-        InputError: it cannot be read, is of another kind or version, or has a key that is unknown,
-            missing or of another type.
+        InputError: it cannot be read, is of another kind or version, has a key that is unknown or
+            missing, or a value that `to_dict` does not give.
     """
     path = Path(folder) / FILE
     data = read_stage_file(path, KIND, VERSION, ("settings", "images", "designs"), ("mismatch",))
-    _check_kinds(path, data, _KINDS)
-    check_keys(f"{path}: images", data["images"], _IMAGES, _IMAGES)
-    if "mismatch" in data:
-        _check_kinds(path, data, {"mismatch": "a table"})
-        check_keys(f"{path}: mismatch", data["mismatch"], _MISMATCH, _MISMATCH)
-    for row in data["designs"]:
-        _check_row(path, row)
+    try:
+        _check(data)
+    except InputError as error:
+        way_out = "the file was edited, run the experiment again in another folder"
+        raise InputError(f"{path}: {cut(str(error), 150)}; {way_out}") from None
     return data
 
 
-def _check_row(path: Path, row) -> None:
-    """InputError unless a row of designs has the keys that `Outcome.to_dict` gives, with values of
-    their types.
-    """
-    _check_kinds(path, {"design": row}, {"design": "a table"})
-    check_keys(f"{path}: a design", row, _ROW, _ROW)
-    _check_kinds(path, row, _ROW_KINDS)
-    for epoch in row["epochs"]:
-        _check_kinds(path, {"epochs": epoch}, {"epochs": "a table"})
-        check_keys(f"{path}: an epoch", epoch, _EPOCH, _EPOCH)
-        _check_kinds(path, epoch, dict.fromkeys(_EPOCH, "a number"))
-
-
-def _check_kinds(path: Path, row: dict, kinds: dict[str, str]) -> None:
-    """InputError unless each value of `row` is of the kind that `kinds` names."""
-    for name, kind in kinds.items():
-        value = row[name]
-        if isinstance(value, bool) or not isinstance(value, _TYPES[kind]):
-            raise InputError(
-                f"{path}: {name} must be {kind}, got {reprlib.repr(value)}; the file was edited, "
-                f"run the experiment again in another folder"
-            )
+def _check(data: dict) -> None:
+    """InputError unless the values in results.json are those that `stored` describes."""
+    Settings.from_dict(data["settings"])
+    read_fields(stored.Images, data["images"], "images")
+    if "mismatch" in data:
+        read_fields(stored.Mismatch, data["mismatch"], "mismatch")
+    if not isinstance(data["designs"], list):
+        raise InputError(f"designs must be a list, got {shown(data['designs'])}")
+    keys = [field.name for field in dataclasses.fields(stored.Design)]
+    found = set()
+    for index, row in enumerate(data["designs"]):
+        where = f"designs[{index}]"
+        design = read_fields(stored.Design, check_keys(where, row, keys, keys), where).design
+        if design in found:
+            raise InputError(f"design {shown(design)} stands there twice")
+        found.add(design)
 
 
 def stored_settings(folder: str | Path) -> Settings:
     """The settings that results.json in `folder` holds."""
-    data = read_results(folder)
-    try:
-        return Settings.from_dict(data["settings"])
-    except InputError as error:
-        raise InputError(f"{Path(folder) / FILE}: {error}") from None
+    return Settings.from_dict(read_results(folder)["settings"])
 
 
 def _difference(there: dict, here: dict) -> str:
     """The first value in which two descriptions of images differ."""
     name = next(name for name in _IMAGES if there[name] != here[name])
-    return f"{name}: {reprlib.repr(there[name])} there, {reprlib.repr(here[name])} here"
+    return f"{name}: {shown(there[name])} there, {shown(here[name])} here"
 
 
 def finished(
@@ -321,15 +281,24 @@ def write_curves(folder: Path, epochs: dict[str, list[dict]]) -> None:
 
 
 def _read_curves(path: Path) -> dict[str, list[dict]]:
-    """The rows of each design in curves.csv; none where it is missing or somebody else's."""
+    """The rows of each design in curves.csv; none where it is missing."""
+    if not path.exists():
+        return {}
+    lines = io.StringIO(read_text(path), newline="")
     designs: dict[str, list[dict]] = {}
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            for row in reader if reader.fieldnames == list(COLUMNS) else ():
-                designs.setdefault(row["design"], []).append(row)
-    except (OSError, ValueError, csv.Error):
-        return {}
+        reader = csv.reader(lines, strict=True)
+        header = next(reader, None)
+        if header != list(COLUMNS):
+            raise ValueError("its header is another")
+        for row in reader:
+            if len(row) != len(COLUMNS):
+                raise ValueError(f"line {reader.line_num} has {len(row)} columns")
+            designs.setdefault(row[0], []).append(dict(zip(COLUMNS, row)))
+    except (ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path} is no file of curves of fxsim ({error}); move it away or choose another folder"
+        ) from None
     return designs
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import reprlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from fxsim.datasets import NAMES as DATASETS
-from fxsim.errors import InputError, choice
+from fxsim.errors import InputError, choice, shown
 from fxsim.experiment.stage_file import read_stage_file
-from fxsim.files import write_text
+from fxsim.files import MOST_DEPTH, check_depth, finite, read_text, write_text
 from fxsim.nn import networks, spec
 from fxsim.nn.optimizer import Optimizer
 from fxsim.nn.spec import Network
@@ -66,6 +66,8 @@ RENAMED = {"pictures": "images"}
 """Old name of a setting -> its name."""
 
 MAX_WIDTH = 64
+MOST_TOML = 2**18
+"""A file of settings has at most so many bytes."""
 KIND = "fxsim settings"
 VERSION = 1
 
@@ -207,8 +209,8 @@ class Settings:
             value = _checked(name, value)
             if value != own:
                 raise InputError(
-                    f"{name} is {reprlib.repr(value)}, but what is in {place} has "
-                    f"{reprlib.repr(own)}; "
+                    f"{name} is {shown(value)}, but what is in {place} has "
+                    f"{shown(own)}; "
                     f"leave it out to go on there, or choose another --out"
                 )
 
@@ -217,14 +219,14 @@ class Settings:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict) -> Settings:
+    def from_dict(cls, data: object) -> Settings:
         """The settings that `to_dict` gave.
 
         Raises:
             InputError: a key is unknown or missing, or a value is wrong.
         """
         if not isinstance(data, dict):
-            raise InputError(f"settings must be a table, got {reprlib.repr(data)}")
+            raise InputError(f"settings must be a table, got {shown(data)}")
         for name in data:
             setting_name(name)
         missing = [name for name in NAMES if name not in data]
@@ -294,7 +296,7 @@ def _name_of(layers: dict) -> str:
     """The name of the network in [layers]."""
     name = layers.get("name", "custom")
     if not isinstance(name, str) or not name:
-        raise InputError(f"name in [layers] must be a text, got {reprlib.repr(name)}")
+        raise InputError(f"name in [layers] must be a text, got {shown(name)}")
     return name
 
 
@@ -325,11 +327,11 @@ def _typed(name: str, value):
     kind = _KINDS[name]
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
-        raise InputError(f"{name} must be {_NOUN[kind]}, got {reprlib.repr(value)}")
+        raise InputError(f"{name} must be {_NOUN[kind]}, got {shown(value)}")
     try:
         return kind(value)
     except OverflowError:  # an integer that no float holds
-        raise InputError(f"{name} must be a number, got {reprlib.repr(value)}") from None
+        raise InputError(f"{name} must be a number, got {shown(value)}") from None
 
 
 def _check_range(name: str, value) -> None:
@@ -348,7 +350,7 @@ def _check_range(name: str, value) -> None:
 def _checked_items(name: str, value) -> tuple:
     item_type, noun = (str, "texts") if name == "designs" else (int, "integers")
     if not isinstance(value, (list, tuple)) or not all(type(item) is item_type for item in value):
-        raise InputError(f"{name} must be a list of {noun}, got {reprlib.repr(value)}")
+        raise InputError(f"{name} must be a list of {noun}, got {shown(value)}")
     if name == "designs":
         if not value:
             raise InputError(f"designs must be at least one of {', '.join(DESIGNS)}")
@@ -357,7 +359,7 @@ def _checked_items(name: str, value) -> tuple:
     if name == "perturb" and 0 in value:
         raise InputError("perturb must not hold 0: that is C_o, which FX trains anyway")
     if len(set(value)) != len(value):
-        raise InputError(f"{name} must hold each value once, got {reprlib.repr(value)}")
+        raise InputError(f"{name} must hold each value once, got {shown(value)}")
     return tuple(value)
 
 
@@ -368,13 +370,19 @@ def read_toml(path: str | Path) -> dict:
     Raises InputError for what is no TOML, and for unknown keys, naming the nearest valid one.
     """
     toml = _toml_reader(path)
+    text = read_text(path, MOST_TOML)
+    # The reader's time grows with the square of a dotted key.
+    if any(part.count(".") > 2 * MOST_DEPTH for part in re.split(r"[=,{}\[\]\n]", text)):
+        raise InputError(f"{path} is nested too deep: {MOST_DEPTH} levels are the most")
     try:
-        with open(path, "rb") as file:
-            table = toml.load(file)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (toml.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        table = toml.loads(text, parse_float=finite)
+    except RecursionError:
+        raise InputError(f"{path} is not valid TOML: it is nested too deep") from None
+    except (InputError, toml.TOMLDecodeError) as error:
         raise InputError(f"{path} is not valid TOML: {error}") from None
+    except ValueError:  # of int
+        raise InputError(f"{path} is not valid TOML: an integer has too many digits") from None
+    check_depth(str(path), table)
     try:
         return {setting_name(name): value for name, value in table.items()}
     except InputError as error:

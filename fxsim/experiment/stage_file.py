@@ -7,15 +7,14 @@ settings of its training, so that it is not taken for one of another training.
 from __future__ import annotations
 
 import json
-import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 from fxsim.fields import check_head, check_keys
-from fxsim.files import read_arrays, read_json, write_arrays
+from fxsim.files import parse_json, read_arrays, read_json, write_arrays
 
 HEAD = ("kind", "version")
 
@@ -37,7 +36,7 @@ def read_stage_file(
             or has a key that is neither required nor in `more`.
     """
     again = "run the stage again that writes it, in another folder"
-    data = check_head(str(path), _read(path), kind, version, again)
+    data = check_head(str(path), read_json(path), kind, version, again)
     needed = (*HEAD, *required)
     check_keys(str(path), data, (*needed, *more), needed)
     return data
@@ -66,30 +65,19 @@ def read_stage_arrays(
     """
     arrays = read_arrays(path)
     again = "run `fxsim train` again, in another folder"
-    try:
-        text = json.loads(arrays.pop(TEXT).tobytes())
-        found = text["kind"], text["version"]
-        stored = text["settings"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        raise InputError(f"{path} is no file of kind {kind!r}; {again}") from None
-    if found != (kind, version):
-        raise InputError(
-            f"{path} is {reprlib.repr(found[0])}, version {reprlib.repr(found[1])}; this fxsim "
-            f"reads {kind!r}, version {version}; {again}"
-        )
+    if TEXT not in arrays:
+        raise InputError(f"{path} is no file of kind {kind!r}; {again}")
+    text = check_head(
+        str(path), parse_json(arrays.pop(TEXT).tobytes(), str(path)), kind, version, again
+    )
+    keys = (*HEAD, "settings")
+    stored = check_keys(str(path), text, keys, keys)["settings"]
     own = json.loads(json.dumps(settings))  # tuples to lists, as they come back
     for name, value in own.items():
         if not isinstance(stored, dict) or name not in stored or stored[name] != value:
             there = stored.get(name) if isinstance(stored, dict) else None
             raise InputError(
-                f"{path} is of another training: {name} is {reprlib.repr(there)} there, "
-                f"{reprlib.repr(value)} here; {again}"
+                f"{path} is of another training: {name} is {shown(there)} there, "
+                f"{shown(value)} here; {again}"
             )
     return arrays
-
-
-def _read(path: str | Path):
-    try:
-        return read_json(path)
-    except RecursionError:
-        raise InputError(f"{path} is nested too deeply to be a file of fxsim") from None

@@ -33,6 +33,7 @@ from fxsim.experiment.results import Outcome
 from fxsim.experiment.settings import Settings
 from fxsim.experiment.stage_file import read_stage_arrays, write_stage_arrays
 from fxsim.experiment.training import TrainingSetup
+from fxsim.fields import check_table
 from fxsim.files import make_folder
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import Parameters
@@ -440,8 +441,8 @@ def checkpoint_settings(path: Path) -> Settings:
     """The settings of the training whose checkpoint this is."""
     text, _ = checkpoint.read(path)
     try:
-        return Settings.from_dict(text["identity"]["settings"])
-    except (KeyError, TypeError, InputError) as error:
+        return Settings.from_dict(check_table("identity", text["identity"]).get("settings"))
+    except InputError as error:
         raise InputError(f"{path}: {error}; delete the checkpoint to train anew") from None
 
 

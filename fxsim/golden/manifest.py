@@ -277,7 +277,8 @@ class Manifest:
             raise InputError(
                 f"{folder} holds no {FILE}; name a folder that `fxsim vectors export` wrote"
             )
+        data = read_json(path)
         try:
-            return cls.from_dict(read_json(path))
+            return cls.from_dict(data)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None

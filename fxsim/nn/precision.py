@@ -397,14 +397,15 @@ class PrecisionAssignment:
         }
 
     @classmethod
-    def from_dict(cls, data: object) -> PrecisionAssignment:
-        """The assignment that `to_dict` gave.
+    def from_dict(
+        cls, data: object, where: str = "the precision assignment"
+    ) -> PrecisionAssignment:
+        """The assignment that `to_dict` gave; `where` is how messages begin.
 
         Raises:
             InputError: another kind or version, an unknown or missing key, a wrong value, keys
                 that contradict each other.
         """
-        where = "the precision assignment"
         data = check_head(where, data, KIND, VERSION, "make it anew with `fxsim assign`")
         needed = ("kind", "version", "network", "layers", "logits")
         data = check_keys(where, data, (*needed, "rounding", "overflow", "accumulator"), needed)
@@ -433,10 +434,7 @@ class PrecisionAssignment:
     @classmethod
     def load(cls, path: str | Path) -> PrecisionAssignment:
         """Read what `save` wrote; InputError names the file and what is wrong."""
-        try:
-            return cls.from_dict(read_json(path))
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+        return cls.from_dict(read_json(path), str(path))
 
 
 def _check_mode(what: str, tensor: str, mode: str, honoured: tuple[str, ...]) -> None:

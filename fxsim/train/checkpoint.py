@@ -17,7 +17,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import reprlib
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -26,14 +25,17 @@ from pathlib import Path
 
 import numpy as np
 
-from fxsim.errors import InputError
-from fxsim.files import read_arrays, write_arrays
-from fxsim.train.loop import Epoch, Position
+from fxsim.errors import InputError, shown
+from fxsim.fields import check_head, check_keys, read_fields
+from fxsim.files import parse_json, read_arrays, write_arrays
+from fxsim.train.loop import Position
 
 KIND = "fxsim checkpoint"
 VERSION = 1
 SUFFIX = ".npz"
 OLD = ".old"
+_TEXT = ("kind", "version", "identity", "position")
+_POSITION = tuple(field.name for field in dataclasses.fields(Position))
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ class Checkpoint:
         Raises InputError, the learner untouched, where the file is damaged or of another training.
         """
         text, state = read(self.path)
+        where = f"{self.path}: position"
+        table = check_keys(where, text["position"], _POSITION, _POSITION)
+        position = read_fields(Position, table, where)
         differences = list(_differences(text["identity"], self.identity))
         if differences:
             more = f" ({len(differences) - 1} more differ)" if len(differences) > 1 else ""
@@ -80,12 +85,11 @@ class Checkpoint:
             )
         try:
             learner.load_state(state)
-        except InputError as error:
+        except (InputError, TypeError) as error:
             raise InputError(
                 f"{self.path} does not fit {self.design}: {error}; delete it to train anew"
             ) from None
-        position = text["position"]
-        return Position(**position | {"epochs": [Epoch(**epoch) for epoch in position["epochs"]]})
+        return position
 
     def keep(self, learner, position: Position) -> None:
         """To be called after every step and every epoch: writes the file when it is due."""
@@ -149,22 +153,16 @@ def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
     """(text, state) of a checkpoint file; InputError where it is damaged or no checkpoint."""
     try:
         arrays = read_arrays(path)
-        stored = arrays.pop("sha256").tobytes()
-        text = json.loads(arrays["text"].tobytes())
-        kind = text["kind"]
-        version = text["version"]
     except InputError as error:
         raise InputError(f"{error}; the checkpoint is damaged, delete it to start anew") from None
-    except (KeyError, TypeError, ValueError):
-        raise InputError(
-            f"{path} is no checkpoint of fxsim; choose another folder or delete it"
-        ) from None
-    if (kind, version) != (KIND, VERSION):
-        raise InputError(
-            f"{path} is {kind!r}, version {version}; this fxsim reads {KIND!r}, version {VERSION}"
-        )
+    if "sha256" not in arrays or "text" not in arrays:
+        raise InputError(f"{path} is no checkpoint of fxsim; choose another folder or delete it")
+    stored = arrays.pop("sha256").tobytes()
     if digest(arrays) != stored:
         raise InputError(f"{path} is damaged (its SHA-256 differs); delete it to start anew")
+    data = parse_json(arrays["text"].tobytes(), str(path))
+    text = check_head(str(path), data, KIND, VERSION, "delete it to start anew")
+    check_keys(str(path), text, _TEXT, _TEXT)
     return text, {
         name.partition(".")[2]: array for name, array in arrays.items() if name.startswith("state.")
     }
@@ -190,4 +188,4 @@ def _differences(there, here, name: str = "") -> Iterator[str]:
                 there.get(key), here.get(key), f"{name}.{key}" if name else str(key)
             )
     elif there != here:
-        yield f"{name} is {reprlib.repr(there)} there, {reprlib.repr(here)} here"
+        yield f"{name} is {shown(there)} there, {shown(here)} here"

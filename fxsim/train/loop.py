@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fxsim.datasets import Dataset
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 from fxsim.factors import LearningRate
+from fxsim.fields import check_fields
 from fxsim.rng import Stream
 from fxsim.train.augment import Augmentation
 from fxsim.train.schedule import Schedule
@@ -46,6 +47,11 @@ class Position:
     loss_sum: float = 0.0
     seconds: float = 0.0
     epoch_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "position")
+        if self.step < 0 or [epoch.epoch for epoch in self.epochs] != [*range(len(self.epochs))]:
+            raise InputError("position must have a step from 0 on, and epochs that count from 0")
 
     def add_step(self, loss: float, seconds: float) -> None:
         """Count a step, its loss and its time."""
@@ -148,6 +154,11 @@ def train(
     """
     position = position or Position()
     keep = keep or (lambda position: None)
+    if position.step > plan.steps_per_epoch or len(position.epochs) > plan.schedule.epochs:
+        raise InputError(
+            f"the training of {plan.schedule.epochs} epochs of {plan.steps_per_epoch} steps cannot "
+            f"go on from epoch {len(position.epochs)}, step {shown(position.step)}"
+        )
     while len(position.epochs) < plan.schedule.epochs:
         _epoch(learner, plan, position, keep, report)
     return position.epochs
