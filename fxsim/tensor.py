@@ -13,6 +13,7 @@ import numpy as np
 from fxsim import memfile
 from fxsim.arrays import check_finite, integer_array, real_array
 from fxsim.errors import InputError, shown
+from fxsim.fields import construct
 from fxsim.files import parse_npy, read_bytes, write_atomically, write_bytes
 from fxsim.formats import Format
 from fxsim.kernels import rounding as kernel
@@ -224,8 +225,10 @@ class Tensor:
     @classmethod
     def from_npy(cls, path: str | Path, format: Format) -> Tensor:
         """Read integer codes from an .npy; the pickled kind is refused."""
+        if not isinstance(format, Format):
+            raise TypeError(f"format must be a fxsim.Format, got {type(format).__name__}")
         codes = parse_npy(read_bytes(path), str(path))
-        return cls(codes, format)
+        return construct(cls, str(path), codes, format)
 
     def __repr__(self) -> str:
         body = np.array2string(self.codes, separator=", ", prefix="Tensor(", threshold=20)

@@ -302,7 +302,8 @@ def _name_of(layers: dict) -> str:
 
 def _network_name(given: dict) -> str:
     if "layers" in given:
-        return given.get("network", _name_of(_checked("layers", given["layers"])))
+        name = _name_of(_checked("layers", given["layers"]))
+        return _checked("network", given.get("network", name))
     if "network" in given:
         return choice("network", given["network"], networks.BUILDERS)
     fitting = (

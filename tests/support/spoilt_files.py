@@ -81,14 +81,14 @@ def json_text(data):
             parts.append(each.text)
         elif isinstance(each, dict):
             work.append(Literally("}"))
-            for index, (key, value) in enumerate(each.items()):
-                start = f"{', ' if index < len(each) - 1 else ''}"
-                work += [Literally(start), value, Literally(f"{json.dumps(str(key))}: ")]
+            for index, key in reversed(list(enumerate(each))):
+                start = f"{', ' if index else ''}{json.dumps(str(key))}: "
+                work += [each[key], Literally(start)]
             work.append(Literally("{"))
         elif isinstance(each, list):
             work.append(Literally("]"))
-            for index, value in enumerate(each):
-                work += [Literally(", " if index < len(each) - 1 else ""), value]
+            for index, value in reversed(list(enumerate(each))):
+                work += [value, Literally(", " if index else "")]
             work.append(Literally("["))
         else:
             parts.append(json.dumps(each))
@@ -146,7 +146,7 @@ def spoilt_arrays(arrays, random):
     elif change == "shape":
         arrays[name] = random.choice((array[None], array.reshape(-1), array.ravel()[:0]))
     elif change == "values" and array.dtype.kind == "f":
-        arrays[name] = array * random.choice((math.nan, math.inf, -1, 0, 1e300))
+        arrays[name] = np.full_like(array, random.choice((math.nan, math.inf, -1, 0, 1e30)))
     elif change == "cut":
         arrays[name] = array.ravel()[: array.size // 2]
     elif change == "text":
@@ -214,7 +214,7 @@ def spoilt_inside_mat(data, random):
     chosen = random.randrange(len(variables))
     inside = variables[chosen]
     for _ in range(random.choice((1, 2, 4))):
-        at_byte = random.randrange(random.choice((72, len(inside))))
+        at_byte = random.randrange(random.choice((min(72, len(inside)), len(inside))))
         inside[at_byte] = random.choice((inside[at_byte] ^ 1 << random.randrange(8), 0, 1, 255, 14))
     if random.random() < 0.2:
         variables[chosen] = spoilt_bytes(bytes(inside), random)
