@@ -194,9 +194,12 @@ class Tensor:
     def from_mem(cls, path: str | Path, format: Format, shape: tuple[int, ...]) -> Tensor:
         r"""Read the codes of a memory file that $writememh or `to_mem` wrote.
 
+        It takes what $readmemh takes; see `fxsim.memfile.from_hex`.
+
         Raises:
             InputError: for a file that cannot be read, a digit that is none (x, z), more or fewer
-                codes than `shape` has, or a width other than the format's.
+                codes than `shape` has, no or two codes at an address, or more digits than the
+                format's width.
 
         Example:
             >>> import tempfile, pathlib
