@@ -13,6 +13,7 @@ import random
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from fxsim.experiment.stages import Experiment
 from fxsim.golden.check import check
 from fxsim.golden.export import Vectors, write_vectors
 from fxsim.golden.manifest import Manifest
+from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.report import markdown, text
 from fxsim.train.checkpoint import Cadence, Checkpoint
@@ -133,13 +135,22 @@ def read_curves(path):
     return results._read_curves(path)
 
 
-def stage_arrays(name):
-    def read(path):
-        experiment = object.__new__(Experiment)
-        experiment.settings, experiment.folder = SETTINGS, path.parent
-        return experiment._read_arrays(name)
+def experiment_in(folder):
+    """An experiment that has read nothing yet."""
+    experiment = object.__new__(Experiment)
+    experiment.settings, experiment.folder = SETTINGS, folder
+    experiment.setup = SimpleNamespace(network=network())
+    return experiment
 
-    return read
+
+def read_float_run(path):
+    parameters = experiment_in(path.parent).float_parameters()
+    FloatNetwork(network(), parameters, np.float64)
+    return parameters
+
+
+def read_gradients(path):
+    return experiment_in(path.parent)._gradients().sigmas()
 
 
 def read_statistics(path):
@@ -215,8 +226,8 @@ READERS = {
     "assignment.json": (PrecisionAssignment.load, spoilt_json, False),
     "results.json": (read_results, spoilt_json, False),
     "curves.csv": (read_curves, None, False),
-    "float.npz": (stage_arrays("float.npz"), spoilt_npz, True),
-    "gradients.npz": (stage_arrays("gradients.npz"), spoilt_npz, True),
+    "float.npz": (read_float_run, spoilt_npz, True),
+    "gradients.npz": (read_gradients, spoilt_npz, True),
     "statistics.npz": (read_statistics, spoilt_npz, True),
     "checkpoint-FL.npz": (read_checkpoint, spoilt_checkpoint, True),
     "vectors/manifest.json": (read_manifest, spoilt_json, False),

@@ -27,7 +27,7 @@ from fxsim.analysis.measure import measure
 from fxsim.analysis.mismatch import mismatch
 from fxsim.analysis.statistics import GradientStatistics, Statistics
 from fxsim.datasets import Dataset
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
 from fxsim.experiment import results
 from fxsim.experiment.results import Outcome
 from fxsim.experiment.settings import Settings
@@ -188,7 +188,14 @@ class Experiment:
 
     def float_parameters(self) -> Parameters:
         """The parameters that the float run ended with, from float.npz."""
-        return nested(self._read_arrays(PARAMETERS))
+        arrays = self._read_arrays(PARAMETERS)
+        for name, array in arrays.items():
+            if array.dtype.kind != "f":
+                raise InputError(
+                    f"{self.path(PARAMETERS)}: {shown(name)} holds {array.dtype}, no real numbers; "
+                    f"run `fxsim train` again, in another folder"
+                )
+        return nested(arrays)
 
     def _write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         kind = ARRAY_KINDS[name]
@@ -226,7 +233,8 @@ class Experiment:
         gradients = GradientStatistics(self.network)
         path = self.path(GRADIENTS)
         state = self._read_arrays(GRADIENTS).get("state")
-        if state is None or state.shape != gradients.state.shape:
+        wanted = gradients.state
+        if state is None or (state.shape, state.dtype) != (wanted.shape, wanted.dtype):
             raise InputError(
                 f"{path} does not fit network {self.network.name!r}; "
                 f"run `fxsim train --out {self.folder}` again"
