@@ -434,7 +434,11 @@ class PrecisionAssignment:
     @classmethod
     def load(cls, path: str | Path) -> PrecisionAssignment:
         """Read what `save` wrote; InputError names the file and what is wrong."""
-        return cls.from_dict(read_json(path), str(path))
+        data = read_json(path)
+        try:
+            return cls.from_dict(data)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
 
 def _check_mode(what: str, tensor: str, mode: str, honoured: tuple[str, ...]) -> None:
