@@ -96,6 +96,6 @@ def kernel_cache() -> dict:
 
 def _writable(folder: Path) -> bool:
     """Of a folder that is not there yet, whether it can be made."""
-    while not folder.exists():
+    while not os.path.exists(folder):
         folder = folder.parent
     return os.access(folder, os.W_OK | os.X_OK)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import uuid
-from pathlib import Path
 
 import llvmlite.binding
 import numba
+
+from fxsim.kernels.cache import KernelCache
 
 JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 OPTIONS = {"nogil": True, "error_model": "numpy"}
@@ -47,45 +47,9 @@ def jit(function=None, **options):
         return functools.partial(jit, **options)
     compiled = numba.njit(**OPTIONS, **options)(function)
     if not JIT_DISABLED:
-        with contextlib.suppress(
-            RuntimeError
-        ):  # no folder can be written: every process compiles, as `fxsim info` says
-            compiled.enable_caching()
-        with contextlib.suppress(
-            AttributeError
-        ):  # nothing is cached, or by a Numba that keeps these elsewhere
-            files = compiled._cache._cache_file
-            files._source_stamp = _source_stamp()
-            files._data_name_pattern = _UniqueNames(files._data_name_pattern)
-            index_key = compiled._cache._index_key
-            compiled._cache._index_key = lambda *of: (*index_key(*of), *sorted(EMULATED))
+        with contextlib.suppress(Exception):  # where no folder can be written, as `fxsim info` says
+            compiled._cache = KernelCache(function, tuple(sorted(EMULATED)))
     return compiled
-
-
-class _UniqueNames:
-    """Names of cached files that no process has given before.
-
-    Numba counts, so that two processes that compile at once, or one beside files of older sources,
-    may find under a name the machine code of another signature.
-    """
-
-    def __init__(self, pattern: str):
-        self._base = pattern.partition(".{number")[0]
-
-    def format(self, number: int) -> str:
-        return f"{self._base}.{uuid.uuid4().hex}.nbc"
-
-
-@functools.lru_cache
-def _source_stamp() -> tuple:
-    """Of all kernels: Numba asks for the age of a function's own file alone, and what it calls
-    may be in another.
-    """
-    folder = Path(__file__).parent
-    stats = (
-        (path.relative_to(folder).as_posix(), path.stat()) for path in sorted(folder.rglob("*.py"))
-    )
-    return tuple((name, stat.st_mtime, stat.st_size) for name, stat in stats)
 
 
 @functools.lru_cache
