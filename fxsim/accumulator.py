@@ -5,15 +5,13 @@ overflows, what it starts from and in which order it grows.
 from __future__ import annotations
 
 import dataclasses
-import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from fxsim.errors import InputError, choice
+from fxsim.errors import InputError, choice, shown
+from fxsim.fields import instance, integer, mapping, string, strings
 from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
 from fxsim.kernels.rounding import STOCHASTIC, code_range
 
@@ -101,7 +99,9 @@ class Accumulator:
     def __post_init__(self) -> None:
         self._check_types()
         if not MIN_BITS <= self.bits <= MAX_BITS:
-            raise InputError(f"accumulator bits must be {MIN_BITS} to {MAX_BITS}, got {self.bits}")
+            raise InputError(
+                f"accumulator bits must be {MIN_BITS} to {MAX_BITS}, got {shown(self.bits)}"
+            )
         choice("accumulator overflow", self.overflow, OVERFLOWS)
         choice("accumulator when", self.when, WHEN)
         choice("accumulator order", self.order, ORDERS)
@@ -110,33 +110,32 @@ class Accumulator:
         choice("accumulator axes", self.axes, AXES)
         self._check_order()
         if not 0 <= self.drop <= MAX_DROP:
-            raise InputError(f"accumulator drop must be 0 to {MAX_DROP} bits, got {self.drop}")
+            raise InputError(
+                f"accumulator drop must be 0 to {MAX_DROP} bits, got {shown(self.drop)}"
+            )
         if self.drop and self.step_exp is not None:
             raise InputError(
-                f"accumulator drop {self.drop} and step_exp {self.step_exp} both give the step; "
+                f"accumulator drop {self.drop} and step_exp {shown(self.step_exp)} both give the step; "
                 f"leave one out"
             )
 
     def _check_types(self) -> None:
         """Integers of NumPy become Python's, which JSON can hold."""
         for name in _INTEGERS if self.step_exp is None else (*_INTEGERS, "step_exp"):
-            value = getattr(self, name)
-            _check_integer(name, value)
-            object.__setattr__(self, name, operator.index(value))
+            value = integer(f"accumulator {name}", getattr(self, name))
+            object.__setattr__(self, name, value)
         for name in _TEXTS:
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                raise TypeError(f"accumulator {name} must be a string, got {value!r}")
+            string(f"accumulator {name}", getattr(self, name))
 
     def _check_order(self) -> None:
         if self.order == "tiles" and self.tile < 2:
             raise InputError(
-                f"accumulator tile must be at least 2 terms, got {self.tile}; order 'sequential' "
+                f"accumulator tile must be at least 2 terms, got {shown(self.tile)}; order 'sequential' "
                 f"adds one by one"
             )
         if self.order != "tiles" and self.tile:
             raise InputError(
-                f"accumulator tile is for order 'tiles', got tile {self.tile} with order "
+                f"accumulator tile is for order 'tiles', got tile {shown(self.tile)} with order "
                 f"{self.order!r}"
             )
         if self.order == "tree" and self.bias == "first":
@@ -146,7 +145,7 @@ class Accumulator:
             )
         if self.lanes < 1:
             raise InputError(
-                f"accumulator lanes must be at least 1, got {self.lanes}; one lane adds all terms"
+                f"accumulator lanes must be at least 1, got {shown(self.lanes)}; one lane adds all terms"
             )
 
     @classmethod
@@ -155,7 +154,7 @@ class Accumulator:
 
         Options: the other fields.
         """
-        if not format.signed:
+        if not instance("format", format, Format).signed:
             raise InputError(f"an accumulator is signed, got {format}")
         return cls(format.bits, step_exp=format.step_exp, **options)
 
@@ -163,12 +162,12 @@ class Accumulator:
         """The same with the step as `drop`, for products with step 2**product_step_exp."""
         if self.step_exp is None:
             return self
-        drop = self.step_exp - product_step_exp
+        drop = self.step_exp - integer("product_step_exp", product_step_exp)
         if not 0 <= drop <= MAX_DROP:
             raise InputError(
-                f"the accumulator's step 2^{self.step_exp} must be 2^{product_step_exp}, the "
-                f"products' own, to "
-                f"2^{product_step_exp + MAX_DROP}; change it, or give the bits to drop"
+                f"the accumulator's step 2^{shown(self.step_exp)} must be "
+                f"2^{shown(product_step_exp)}, the products' own, or coarser by at most "
+                f"{MAX_DROP} bits; change it, or give the bits to drop"
             )
         return dataclasses.replace(self, drop=drop, step_exp=None)
 
@@ -216,6 +215,9 @@ class Accumulator:
 
     def range(self, extra_bits: int = 0) -> tuple[int, int]:
         """(lowest, highest) code of its overflow, with so many bits more."""
+        extra_bits = integer("extra_bits", extra_bits)
+        if not 0 <= extra_bits <= MAX_DROP:
+            raise InputError(f"extra_bits must be 0 to {MAX_DROP}, got {shown(extra_bits)}")
         return code_range(self.bits + extra_bits, True, self.overflow)
 
     def to_dict(self) -> dict[str, Any]:
@@ -232,9 +234,7 @@ class Accumulator:
             InputError: An unknown key, no bits, or values that are no Accumulator.
             TypeError: No mapping, or a field of another type.
         """
-        if not isinstance(row, Mapping):
-            raise TypeError(f"accumulator must be a mapping with 'bits', got {row!r}")
-        for key in row:
+        for key in mapping("accumulator", row):
             choice("accumulator: key", key, [field.name for field in dataclasses.fields(cls)])
         if "bits" not in row:
             raise InputError("accumulator needs 'bits'")
@@ -247,17 +247,17 @@ class Accumulator:
         Parts may come in any order, and all but the bits may be left out.
         """
         fields: dict[str, Any] = {}
-        for part in filter(None, map(str.strip, text.split(","))):
+        for part in filter(None, map(str.strip, string("accumulator", text).split(","))):
             found = _read_part(part)
             if found is None:
-                raise InputError(f"accumulator {text!r}: {part!r} is unknown; {_EXAMPLE}")
+                raise InputError(f"accumulator {shown(text)}: {shown(part)} is unknown; {_EXAMPLE}")
             if fields.keys() & found.keys():
                 raise InputError(
-                    f"accumulator {text!r}: {part!r} says twice what another part says; {_EXAMPLE}"
+                    f"accumulator {shown(text)}: {shown(part)} says twice what another part says; {_EXAMPLE}"
                 )
             fields |= found
         if "bits" not in fields:
-            raise InputError(f"accumulator {text!r} has no bits; {_EXAMPLE}")
+            raise InputError(f"accumulator {shown(text)} has no bits; {_EXAMPLE}")
         return cls(**fields)
 
     def __str__(self) -> str:
@@ -281,7 +281,7 @@ class Accumulator:
 
 _ROUNDING = "|".join(ADDEND_ROUNDINGS)
 _PARTS = (
-    (r"(\d+)(?: bits?)?", lambda bits: {"bits": int(bits)}),
+    (r"(\d{1,9})(?: bits?)?", lambda bits: {"bits": int(bits)}),
     (
         rf"({'|'.join(OVERFLOWS)})(?: (each addition|(?:at the )?end))?",
         lambda overflow, when: {
@@ -290,18 +290,21 @@ _PARTS = (
         },
     ),
     (r"(sequential|tree)", lambda order: {"order": order}),
-    (r"tiles of (\d+)", lambda tile: {"order": "tiles", "tile": int(tile)}),
-    (rf"({_ROUNDING}) (\d+)", lambda mode, drop: {"rounding": mode, "drop": int(drop)}),
-    (rf"({_ROUNDING}) to 2\^(-?\d+)", lambda mode, exp: {"rounding": mode, "step_exp": int(exp)}),
+    (r"tiles of (\d{1,9})", lambda tile: {"order": "tiles", "tile": int(tile)}),
+    (rf"({_ROUNDING}) (\d{{1,9}})", lambda mode, drop: {"rounding": mode, "drop": int(drop)}),
+    (
+        rf"({_ROUNDING}) to 2\^(-?\d{{1,9}})",
+        lambda mode, exp: {"rounding": mode, "step_exp": int(exp)},
+    ),
     (r"bias (after|first)", lambda bias: {"bias": bias}),
-    (r"(\d+) lanes?", lambda lanes: {"lanes": int(lanes)}),
+    (r"(\d{1,9}) lanes?", lambda lanes: {"lanes": int(lanes)}),
     (r"channel (first|last)", lambda place: {"axes": f"channel_{place}"}),
 )
 
 
 def _read_part(part: str) -> dict[str, Any] | None:
     for pattern, fields in _PARTS:
-        match = re.fullmatch(pattern, part)
+        match = re.fullmatch(pattern, part, re.ASCII)
         if match:
             return fields(*match.groups())
     return None
@@ -315,7 +318,7 @@ def parse_accumulators(texts: Iterable[str]) -> dict[str, Accumulator]:
     said.
     """
     models: dict[str, Accumulator] = {}
-    for text in texts:
+    for text in strings("accumulators", texts):
         key, equals, model = text.rpartition("=")
         models |= dict.fromkeys((key.strip(),) if equals else KINDS, Accumulator.parse(model))
     return models
@@ -328,13 +331,10 @@ def check_keys(models: Mapping[str, Accumulator], layers: Iterable[str]) -> None
     """
     for key, model in models.items():
         layer, dot, kind = key.rpartition(".")
-        choice(f"accumulator {key!r}: product", kind, KINDS)
+        choice(f"accumulator {shown(key)}: product", kind, KINDS)
         if dot:
-            choice(f"accumulator {key!r}: layer", layer, layers)
-        if not isinstance(model, Accumulator):
-            raise TypeError(
-                f"accumulator {key!r} must be a fxsim.Accumulator, got {type(model).__name__}"
-            )
+            choice(f"accumulator {shown(key)}: layer", layer, layers)
+        instance(f"accumulator {shown(key)}", model, Accumulator)
 
 
 @dataclass(frozen=True)
@@ -348,9 +348,6 @@ class Overflows:
     overflows: int
 
     def __add__(self, other: Overflows) -> Overflows:
+        if not isinstance(other, Overflows):
+            return NotImplemented
         return Overflows(self.sums + other.sums, self.overflows + other.overflows)
-
-
-def _check_integer(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"accumulator {name} must be an integer, got {value!r}")

@@ -9,6 +9,9 @@ import numpy as np
 
 from fxsim.errors import InputError, shown
 
+MAX_ELEMENTS = 2**31 - 1
+"""A caller may not ask for larger arrays."""
+
 
 def integer_array(argument: str, values: Any, way_out: str = "") -> np.ndarray:
     """`values` as a C-contiguous integer array in the machine's byte order.
@@ -61,6 +64,26 @@ def check_finite(argument: str, values: np.ndarray) -> None:
         f"{argument} must be finite: {len(bad)} of {math.prod(values.shape)} are NaN or infinite, "
         f"the first at index {index}; replace them before quantizing"
     )
+
+
+def checked_shape(shape: Any) -> tuple[int, ...]:
+    """The shape that a tuple of sizes, or one size, stands for."""
+    if not isinstance(shape, (int, np.integer, tuple, list)):
+        raise TypeError(f"shape must be a tuple of integers, got {shown(shape)}")
+    sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 0:
+            raise InputError(f"shape must hold integers of at least 0, got {shown(shape)}")
+    return check_elements(tuple(int(size) for size in sizes))
+
+
+def check_elements(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape`, if arrays of it have at most MAX_ELEMENTS elements."""
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise InputError(
+            f"an array of shape {shown(shape)} has more than 2**31 - 1 elements; make a smaller one"
+        )
+    return shape
 
 
 def check_range(argument: str, array: np.ndarray, low: int, high: int, way_out: str) -> None:

@@ -113,13 +113,14 @@ def _boolean(argument: str, value: object) -> bool:
     return bool(value)
 
 
-def _text(argument: str, value: object) -> str:
+def string(argument: str, value: object) -> str:
+    """`value` as a str; TypeError for all but texts."""
     if not isinstance(value, str):
         raise TypeError(f"{argument} must be a text, got {shown(value)}")
     return str(value)
 
 
-_SIMPLE: dict[object, Check] = {int: integer, float: number, bool: _boolean, str: _text}
+_SIMPLE: dict[object, Check] = {int: integer, float: number, bool: _boolean, str: string}
 
 
 def _check_for(hint: Any) -> Check:
@@ -166,15 +167,23 @@ def _without_check(hint: Any) -> NotImplementedError:
     return NotImplementedError(f"fields of type {hint} have no check; add one to fxsim/fields.py")
 
 
-def _instance(*classes: type) -> Check:
+def instance(argument: str, value: object, *classes: type) -> Any:
+    """`value`, which is of one of these classes, else a TypeError that names them."""
+    if isinstance(value, classes):
+        return value
     names = " or ".join(f"{cls.__module__.partition('.')[0]}.{cls.__name__}" for cls in classes)
+    raise TypeError(f"{argument} must be a {names}, got {shown(value)}")
 
-    def check(argument: str, value: object) -> object:
-        if isinstance(value, classes):
-            return value
-        raise TypeError(f"{argument} must be a {names}, got {shown(value)}")
 
-    return check
+def strings(argument: str, value: object) -> list[str]:
+    """`value`, several texts, as a list; TypeError for one text, or parts that are none."""
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
+        raise TypeError(f"{argument} must be a list of texts, got {shown(value)}")
+    return [string(f"{argument}[{place}]", each) for place, each in enumerate(value)]
+
+
+def _instance(*classes: type) -> Check:
+    return lambda argument, value: instance(argument, value, *classes)
 
 
 def _tuple(arguments: tuple[Any, ...]) -> Check:
@@ -195,13 +204,18 @@ def _tuple(arguments: tuple[Any, ...]) -> Check:
     return check
 
 
+def mapping(argument: str, value: object) -> Mapping[Any, Any]:
+    """`value`, which is a mapping, else a TypeError."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{argument} must be a mapping, got {shown(value)}")
+    return value
+
+
 def _mapping(key_check: Check, value_check: Check) -> Check:
     def check(argument: str, value: object) -> FrozenDict:
-        if not isinstance(value, Mapping):
-            raise TypeError(f"{argument} must be a mapping, got {shown(value)}")
         return FrozenDict(
             (key_check(f"{argument}: key", key), value_check(f"{argument}[{shown(key)}]", element))
-            for key, element in value.items()
+            for key, element in mapping(argument, value).items()
         )
 
     return check

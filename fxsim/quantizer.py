@@ -43,6 +43,8 @@ class Counts:
         return self.below + self.above
 
     def __add__(self, other: Counts) -> Counts:
+        if not isinstance(other, Counts):
+            return NotImplemented
         return Counts(
             self.elements + other.elements,
             self.below + other.below,

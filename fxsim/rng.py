@@ -8,9 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fxsim.arrays import checked_shape
 from fxsim.errors import InputError, shown
-from fxsim.fields import check_fields
+from fxsim.fields import check_fields, integer
 from fxsim.kernels.philox import fill_words
+
+MAX_START = 2**62
+"""Positions of words stay within int64."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,23 @@ class Stream:
         return int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "little")
 
     def words(self, shape: int | tuple[int, ...], start: int = 0) -> np.ndarray:
-        """uint32 words at positions start, start + 1, ... in row-major order of `shape`."""
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        """uint32 words at positions start, start + 1, ... in row-major order of `shape`.
+
+        Raises:
+            TypeError: for sizes or a start that are no integers.
+            InputError: for sizes or a start below 0, or more than 2**31 - 1 words.
+        """
+        shape = checked_shape(shape)
+        start = integer("start", start)
+        if not 0 <= start <= MAX_START:
+            raise InputError(f"start must be 0 to 2**62, got {shown(start)}")
         out = np.empty(math.prod(shape), np.uint32)
         fill_words(self.seed & 0xFFFFFFFF, self.seed >> 32, self.step, self.name_id, start, out)
         return out.reshape(shape)
 
     def permutation(self, size: int) -> np.ndarray:
         """A permutation of range(size) (int64): positions sorted by (word, position)."""
+        size = integer("size", size)
         return np.argsort(self.words(size), kind="stable")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from fxsim import memfile
-from fxsim.arrays import check_finite, integer_array, real_array
+from fxsim.arrays import check_finite, checked_shape, integer_array, real_array
 from fxsim.errors import InputError, shown
 from fxsim.fields import construct
 from fxsim.files import parse_npy, read_bytes, write_atomically, write_bytes
@@ -212,7 +212,7 @@ class Tensor:
             array([[ 1, -2],
                    [ 3, -4]], dtype=int8)
         """
-        shape = _checked_shape(shape)
+        shape = checked_shape(shape)
         if not isinstance(format, Format):
             raise TypeError(f"format must be a fxsim.Format, got {type(format).__name__}")
         count = math.prod(shape)
@@ -261,14 +261,6 @@ def shape_after(before: tuple[int, ...], shape: tuple[Any, ...]) -> tuple[int, .
     return tuple(int(each) if each != -1 else size // known for each in sizes)
 
 
-def _checked_shape(shape: Any) -> tuple[int, ...]:
-    if not isinstance(shape, (int, np.integer, tuple, list)):
-        raise TypeError(f"shape must be a tuple of integers, got {type(shape).__name__}")
-    sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-    for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 0:
-            raise InputError(f"shape must hold integers of at least 0, got {shown(shape)}")
-    return tuple(int(size) for size in sizes)
 
 
 @overload

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fxsim.errors import InputError, choice
-from fxsim.fields import check_derived, check_keys, read_fields
+from fxsim.fields import check_derived, check_keys, instance, read_fields
 from fxsim.nn.precision import TENSORS, PrecisionAssignment
 from fxsim.nn.spec import Network
 
@@ -91,10 +91,11 @@ class Complexity:
 
 def design_complexity(network: Network, design: str) -> Complexity:
     """The costs of FL (float), BN (binarized) or TG (TernGrad), from the architecture alone."""
-    if design in ASSIGNED_DESIGNS:
+    if isinstance(design, str) and design in ASSIGNED_DESIGNS:
         raise InputError(
             f"design {design!r} needs a precision assignment; give one to assignment_complexity"
         )
+    instance("network", network, Network)
     bits = DESIGNS[choice("design", design, (*DESIGNS, *ASSIGNED_DESIGNS))]
     return _complexity(network, design, dict.fromkeys(network.names, bits))
 
@@ -103,7 +104,7 @@ def assignment_complexity(
     network: Network, assignment: PrecisionAssignment, design: str = "FX"
 ) -> Complexity:
     """The costs of FX, or of SQ, which is FX with accumulators of 32 bits, under `assignment`."""
-    assignment.check_network(network)
+    instance("assignment", assignment, PrecisionAssignment).check_network(network)
     choice("design", design, ASSIGNED_DESIGNS)
     bits = {
         name: {tensor: getattr(layer, tensor).bits for tensor in TENSORS}

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, shown
+from fxsim.fields import instance, integer, string, strings
 from fxsim.files import read_arrays, write_arrays
 from fxsim.nn.spec import Network
 
@@ -70,8 +71,8 @@ class Statistics:
     variances_max: np.ndarray = _ZEROS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "network", str(self.network))
-        object.__setattr__(self, "layers", tuple(map(str, self.layers)))
+        string("network", self.network)
+        object.__setattr__(self, "layers", tuple(strings("layers", self.layers)))
         for name in PER_LAYER:
             given = getattr(self, name)
             values = _numbers(
@@ -82,11 +83,13 @@ class Statistics:
         for name in PER_NETWORK:
             value = _numbers(name, getattr(self, name), ())
             _check_positive(name, value.reshape(1), ("",))
-            object.__setattr__(self, name, value.item())
-        object.__setattr__(self, "batch_size", int(self.batch_size))
+            if name != "batch_size":
+                object.__setattr__(self, name, value.item())
+        object.__setattr__(self, "batch_size", integer("batch_size", self.batch_size))
 
     def check_network(self, network: Network) -> None:
         """InputError unless these are statistics of `network`: its name, its layers, its biases."""
+        instance("network", network, Network)
         if self.network != network.name or self.layers != network.names:
             raise InputError(
                 f"statistics are of network {self.network!r} with layers {', '.join(self.layers)}, "
@@ -122,10 +125,11 @@ class Statistics:
                 )
             layers = tuple(np.atleast_1d(arrays["layers"]))
             entries: dict[str, Any] = {field: arrays.get(field) for field in FIELDS}
+            entries |= {field: entries[field].tolist() for field in ("network", *PER_NETWORK)}
             statistics = cls(**entries | {"layers": layers})
             if network is not None:
                 statistics.check_network(network)
-        except InputError as error:
+        except (InputError, TypeError) as error:
             raise InputError(f"{path}: {error}") from None
         return statistics
 
@@ -149,7 +153,10 @@ OF_BATCH_NORM = (
 
 
 def _numbers(name: str, values, shape: tuple[int, ...]) -> np.ndarray:
-    values = np.asarray(values)
+    try:
+        values = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError):
+        raise InputError(f"{name} must be numbers of shape {shape}, got {shown(values)}") from None
     if values.dtype.kind not in "iuf" or values.shape != shape:
         raise InputError(
             f"{name} must be numbers of shape {shape}, got {values.dtype} of shape {values.shape}; "

@@ -12,6 +12,7 @@ from pathlib import Path
 from fxsim.datasets import NAMES as DATASETS
 from fxsim.errors import InputError, choice, shown
 from fxsim.experiment.stage_file import read_stage_file
+from fxsim.fields import mapping
 from fxsim.files import MOST_DEPTH, check_depth, finite, read_text, write_text
 from fxsim.nn import networks, spec
 from fxsim.nn.optimizer import Optimizer
@@ -151,7 +152,9 @@ class Settings:
         if self.layers is None:
             choice("network", self.network, networks.BUILDERS)
         elif self.network != _name_of(self.layers):
-            raise InputError(f"network {self.network!r} and [layers] are both given; leave one out")
+            raise InputError(
+                f"network {shown(self.network)} and [layers] are both given; leave one out"
+            )
         elif self.width != 1:
             raise InputError(
                 f"width scales the filters of a built-in network, and [layers] are given, got "
@@ -204,8 +207,8 @@ class Settings:
 
     def check_given(self, given: dict, place: str | Path) -> None:
         """InputError where `given` settings are others than these, which are those of `place`."""
-        for name, value in given.items():
-            own = getattr(self, name)
+        for name, value in mapping("given", given).items():
+            own = getattr(self, setting_name(name))
             value = _checked(name, value)
             if value != own:
                 raise InputError(
@@ -306,9 +309,8 @@ def _network_name(given: dict) -> str:
         return _checked("network", given.get("network", name))
     if "network" in given:
         return choice("network", given["network"], networks.BUILDERS)
-    fitting = (
-        name for name, values in DEFAULTS.items() if values["dataset"] == given.get("dataset")
-    )
+    dataset = _checked("dataset", given.get("dataset", Settings.dataset))
+    fitting = (name for name, values in DEFAULTS.items() if values["dataset"] == dataset)
     return next(fitting, Settings.network)
 
 
@@ -341,11 +343,11 @@ def _check_range(name: str, value) -> None:
     if name == "dataset":
         choice("dataset", value, DATASETS)
     if name in _LEAST and value < _LEAST[name]:
-        raise InputError(f"{name} must be at least {_LEAST[name]}, got {value}")
+        raise InputError(f"{name} must be at least {_LEAST[name]}, got {shown(value)}")
     if name == "target" and not 0 < value < 1:
-        raise InputError(f"target must lie between 0 and 1, got {value}")
+        raise InputError(f"target must lie between 0 and 1, got {shown(value)}")
     if name == "width" and not (math.isfinite(value) and 0 < value <= MAX_WIDTH):
-        raise InputError(f"width must be above 0 and at most {MAX_WIDTH}, got {value}")
+        raise InputError(f"width must be above 0 and at most {MAX_WIDTH}, got {shown(value)}")
 
 
 def _checked_items(name: str, value) -> tuple:

@@ -28,7 +28,9 @@ from fxsim.fields import (
     check_keys,
     check_table,
     construct,
+    instance,
     integer,
+    mapping,
     read_fields,
 )
 from fxsim.files import read_json, write_text
@@ -206,6 +208,8 @@ class LayerPrecision:
     @classmethod
     def of(cls, formats: Mapping[str, Format]) -> LayerPrecision:
         """The precision whose formats are `given`; what is missing has its default."""
+        for name in mapping("formats", formats):
+            choice("formats: tensor", name, _FORMATS)
         norm = {name: format for name, format in formats.items() if name in BATCH_NORM}
         others = {name: format for name, format in formats.items() if name not in BATCH_NORM}
         return cls(**others, batch_norm=BatchNormPrecision(**norm) if norm else None)
@@ -317,7 +321,7 @@ class PrecisionAssignment:
 
         It has its name and layers, and says nothing of tensors that the network has not.
         """
-        if self.network != network.name:
+        if self.network != instance("network", network, Network).name:
             raise InputError(
                 f"assignment is for network {shown(self.network)}, not for {shown(network.name)}; "
                 f"make one with `fxsim assign`"
@@ -345,6 +349,7 @@ class PrecisionAssignment:
         additions read.
         """
         layers = {}
+        self.check_network(network)
         for layer in network.layers:
             own = self.layers[layer.name]
             norm = own.batch_norm or (BatchNormPrecision() if layer.batch_norm else None)

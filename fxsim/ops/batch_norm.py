@@ -17,6 +17,7 @@ import numpy as np
 
 from fxsim.errors import InputError, present, shown
 from fxsim.factors import MANTISSA_BITS, Factor, OddFactor
+from fxsim.fields import instance
 from fxsim.formats import Format
 from fxsim.kernels.elementwise import roots as kernel
 from fxsim.kernels.reductions import moments as channel_moments
@@ -554,6 +555,8 @@ def batch_norm_grad(
         raise TypeError(
             f"saved must come from ops.batch_norm, got {type(saved).__name__}; take its `saved`"
         )
+    for part, cls in zip(saved, (BatchNorm, Normalized, Tensor)):
+        instance("saved must be as ops.batch_norm gave it: its part", part, cls)
     of_shape("grad", tensor_of("grad", grad), saved.normalized.codes.shape)
     quantizers = {
         "preactivation_grads": Quantizer.of(x),

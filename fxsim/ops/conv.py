@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from fxsim.accumulator import Accumulator
+from fxsim.arrays import check_elements
 from fxsim.errors import InputError
 from fxsim.formats import Format
 from fxsim.ops.checks import of_shape, shape_of, tensor_of, whole
 from fxsim.ops.exact import Exact
 from fxsim.ops.matmul import check_accumulator, check_bias, forward
+from fxsim.ops.paths import check_path
 from fxsim.ops.products import Geometry, InputGrad, WeightGrad
 from fxsim.tensor import Tensor
 
@@ -53,7 +55,9 @@ def conv2d(
     """
     tensor_of("x", x, "N, H, W, C")
     geometry = geometry_of(x.shape, _weight_shape(weight), stride, padding)
+    check_elements((len(x), *geometry.output))
     check_bias(bias, geometry.outputs)
+    check_path("path", path)
     check_accumulator("conv2d", accumulator, bias is not None, True)
     product = forward(
         x.format,
@@ -101,6 +105,7 @@ def conv2d_input_grad(
     shape = shape_of("input_shape", input_shape, "N, H, W, C")
     geometry = geometry_of(shape, _weight_shape(weight), stride, padding)
     of_shape("grad", grad, (shape[0], *geometry.output))
+    check_path("path", path)
     check_accumulator("conv2d_input_grad", accumulator, False, True)
     product = input_grad(grad.format, weight.format, geometry, path, accumulator)
     return product(grad.operand, weight.operand)
@@ -142,6 +147,7 @@ def conv2d_weight_grad(
     shape = shape_of("weight_shape", weight_shape, "K, K, C, O")
     geometry = geometry_of(x.shape, shape, stride, padding)
     of_shape("grad", grad, (len(x), *geometry.output))
+    check_path("path", path)
     check_accumulator("conv2d_weight_grad", accumulator, False, False)
     product = weight_grad(x.format, grad.format, geometry, path, accumulator)
     return product(x.operand, grad.operand)

@@ -91,7 +91,7 @@ class Exact(ABC):
         window, row-major, or size**2 where the ReLU's mask is 0 there.
         """
         chosen = Quantizer.of(quantizer)
-        check_windows(self.shape, size)
+        size = check_windows(self.shape, size)
         codes, winner = self.rounded_and_pooled(chosen, size)
         return Tensor._of(codes, chosen.format), Tensor._of(winner, WINNER)
 
@@ -227,8 +227,8 @@ def max_pooled(
     return out, winner
 
 
-def check_windows(shape: Sequence[int], size: int, most: int = MAX_POOL_SIZE) -> None:
-    """InputError unless windows of size x size fit the images of a (N, H, W, C) shape."""
+def check_windows(shape: Sequence[int], size: int, most: int = MAX_POOL_SIZE) -> int:
+    """`size` as an int; InputError unless such windows fit the images of a (N, H, W, C) shape."""
     if len(shape) != 4:
         raise InputError(f"pooling takes images (N, H, W, C), got shape {tuple(shape)}")
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
@@ -238,6 +238,7 @@ def check_windows(shape: Sequence[int], size: int, most: int = MAX_POOL_SIZE) ->
             f"size must be 1 to {min(most, shape[1], shape[2])} for images of {shape[1]}x{shape[2]}, "
             f"got {shown(size)}"
         )
+    return int(size)
 
 
 def _add(x: Tensor | Exact, y: Tensor | Exact, minus: bool = False) -> Exact:

@@ -9,9 +9,11 @@ import numpy as np
 
 from fxsim.accumulator import Accumulator, Overflows
 from fxsim.errors import InputError
+from fxsim.fields import instance
 from fxsim.formats import Format
 from fxsim.ops.checks import of_shape, tensor_of
 from fxsim.ops.exact import Exact
+from fxsim.ops.paths import check_path
 from fxsim.ops.products import Forward, Geometry, ProductSum
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor, shape_after
@@ -146,6 +148,7 @@ def _linear(
             f"{hint}"
         )
     check_bias(bias, outputs)
+    check_path("path", path)
     check_accumulator(
         "linear" if name == "weight" else "matmul", accumulator, bias is not None, False
     )
@@ -179,10 +182,7 @@ def check_accumulator(
     """TypeError or InputError unless the operation honours every field of the accumulator."""
     if accumulator is None:
         return
-    if not isinstance(accumulator, Accumulator):
-        raise TypeError(
-            f"accumulator must be a fxsim.Accumulator, got {type(accumulator).__name__}"
-        )
+    instance("accumulator", accumulator, Accumulator)
     accumulator.check_used(operation, has_bias=has_bias, has_channels=has_channels)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fxsim.errors import InputError, shown
+from fxsim.errors import InputError, choice, shown
+from fxsim.fields import instance, integer
 from fxsim.formats import Format
 from fxsim.kernels.products import paths
 from fxsim.kernels.products.amx import processor_has_tiles
@@ -27,6 +28,13 @@ WINOGRAD_PATHS = (*AMX_PATHS, BYTES, "int16_vnni", "int16_avx2")
 """Where the widths allow them; the algorithm itself takes codes of int16."""
 TILE_PATH = {path: "vnni" if path in AMX_PATHS else path.split("_")[-1] for path in PATHS}
 """The register tiles of a path; a processor with AMX has those of Winograd's algorithm from VNNI."""
+
+MAX_TERMS = 2**31 - 1
+
+
+def check_path(argument: str, path: str) -> None:
+    """InputError for what is neither 'auto' nor a path of any processor."""
+    choice(argument, path, ("auto", *PATHS))
 
 
 def forward_paths() -> tuple[str, ...]:
@@ -69,10 +77,11 @@ def plan(x: Format, weight: Format, terms: int, path: str = "auto") -> Plan:
         26
     """
     for name, value in (("x", x), ("weight", weight)):
-        if not isinstance(value, Format):
-            raise TypeError(f"{name} must be a fxsim.Format, got {type(value).__name__}")
-    if isinstance(terms, bool) or not isinstance(terms, int):
-        raise TypeError(f"terms must be an integer, got {shown(terms)}")
+        instance(name, value, Format)
+    terms = integer("terms", terms)
+    if not 1 <= terms <= MAX_TERMS:
+        raise InputError(f"terms must be 1 to 2**31 - 1, got {shown(terms)}")
+    check_path("path", path)
     return choose(operand(x), operand(weight), terms, forward_paths(), path)
 
 

@@ -38,7 +38,7 @@ def max_pool2d(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
         (7, 1)
     """
     tensor_of("x", x, "N, H, W, C")
-    check_windows(x.shape, size)
+    size = check_windows(x.shape, size)
     codes, winner = max_pooled(x.operand, None, size)
     return Tensor._of(codes, x.format), Tensor._of(winner, WINNER)
 
@@ -60,7 +60,7 @@ def max_pool2d_grad(grad: Tensor, winner: Tensor, size: int, input_shape: Sequen
         >>> ops.max_pool2d_grad(grad, winner, 2, (1, 2, 2, 1)).codes.ravel().tolist()
         [0, 5, 0, 0]
     """
-    shape = _pooled_grad_shape(grad, size, input_shape, 15)
+    shape, size = _pooled_grad_shape(grad, size, input_shape, 15)
     of_shape("winner", tensor_of("winner", winner), grad.shape)
     if winner.format != WINNER:
         raise InputError(f"winner must be in {WINNER}, got {winner.format}; take max_pool2d's")
@@ -85,7 +85,7 @@ def avg_pool2d(x: Tensor, size: int) -> Quotient:
         2
     """
     tensor_of("x", x, "N, H, W, C")
-    check_windows(x.shape, size, MOST)
+    size = check_windows(x.shape, size, MOST)
     images, height, width, channels = x.shape
     rows = height // size
     columns = width // size
@@ -108,7 +108,7 @@ def avg_pool2d_grad(grad: Tensor, size: int, input_shape: Sequence[int]) -> Quot
         >>> ops.avg_pool2d_grad(grad, 2, (1, 2, 2, 1)).to(Format(6, 3)).real.ravel()
         array([1.5, 1.5, 1.5, 1.5])
     """
-    shape = _pooled_grad_shape(grad, size, input_shape, MOST)
+    shape, size = _pooled_grad_shape(grad, size, input_shape, MOST)
     spread = np.zeros(shape, np.int64)
     wide = grad.operand.astype(np.int64).repeat(size, axis=1).repeat(size, axis=2)
     spread[:, : wide.shape[1], : wide.shape[2]] = wide
@@ -157,10 +157,10 @@ def before_average_pool(
 
 def _pooled_grad_shape(
     grad: Tensor, size: int, input_shape: Sequence[int], most: int
-) -> tuple[int, ...]:
+) -> tuple[tuple[int, ...], int]:
     tensor_of("grad", grad, "N, H, W, C")
     shape = shape_of("input_shape", input_shape, "N, H, W, C")
-    check_windows(shape, size, most)
+    size = check_windows(shape, size, most)
     images, height, width, channels = shape
     of_shape("grad", grad, (images, height // size, width // size, channels))
-    return shape
+    return shape, size

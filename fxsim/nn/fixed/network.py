@@ -25,7 +25,7 @@ import numpy as np
 
 from fxsim.errors import InputError, present, shown
 from fxsim.factors import LearningRate
-from fxsim.fields import FrozenDict
+from fxsim.fields import FrozenDict, instance
 from fxsim.formats import Format
 from fxsim.nn.fixed.checks import check_optimizer, check_supported
 from fxsim.nn.fixed.inputs import (
@@ -46,6 +46,8 @@ from fxsim.ops.arithmetic import add
 from fxsim.ops.batch_norm import Running, running_format
 from fxsim.ops.exact import Exact
 from fxsim.ops.loss import check_labels, softmax_cross_entropy, softmax_cross_entropy_grad
+from fxsim.ops.paths import check_path
+from fxsim.rng import Stream
 from fxsim.tensor import Tensor
 
 __all__ = ["FURTHER", "FixedNetwork", "Probe", "StepResult"]
@@ -80,13 +82,15 @@ class FixedNetwork:
         seed: int = 0,
         optimizer: Optimizer = PLAIN_SGD,
     ):
-        assignment.check_network(network)
+        instance("assignment", assignment, PrecisionAssignment).check_network(network)
+        instance("optimizer", optimizer, Optimizer)
+        check_path("kernel", kernel)
         check_supported(network, assignment)
         check_optimizer(assignment, optimizer)
         real = checked_parameters(network, parameters)
         self.network = network
         self.assignment = assignment.completed(network)
-        self.seed = seed
+        self.seed = Stream(seed, 0, "").seed
         self._readers = {
             name: [layer.name for layer, source in network.edges() if source == name]
             for name in network.names

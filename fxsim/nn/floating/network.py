@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from fxsim.arrays import real_array
-from fxsim.errors import InputError, present, shown
+from fxsim.errors import InputError, choice, present, shown
 from fxsim.factors import LearningRate
+from fxsim.fields import instance
 from fxsim.nn.floating import products as products
 from fxsim.nn.floating.activation import (
     RELU_RANGE,
@@ -33,6 +34,7 @@ from fxsim.nn.spec import AFFINE_RANGE_EXP, Layer, Network
 from fxsim.nn.state import Arrays, arrays_of, restore
 from fxsim.ops.checks import whole
 from fxsim.ops.loss import check_labels
+from fxsim.rng import Stream
 
 Probe = Callable[[str, str, np.ndarray], None]
 """Called with (tensor, layer name, array); the array is only lent."""
@@ -115,11 +117,10 @@ class FloatNetwork:
         optimizer: Optimizer = PLAIN_SGD,
         seed: int = 0,
     ):
-        self.network = network
-        self.seed = seed
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.float32, np.float64):
-            raise InputError(f"dtype must be float32 or float64, got {self.dtype}")
+        self.network = instance("network", network, Network)
+        self.seed = Stream(seed, 0, "").seed
+        self.dtype = _checked_dtype(dtype)
+        instance("optimizer", optimizer, Optimizer)
         self.parameters: Parameters = {
             layer: {name: np.array(array, self.dtype) for name, array in own.items()}
             for layer, own in checked_parameters(network, parameters).items()
@@ -196,7 +197,7 @@ class FloatNetwork:
 
     def weight(self, name: str) -> np.ndarray:
         """W_l as the products of the forward and the backward pass read it."""
-        return self.parameters[name]["weight"]
+        return self.parameters[choice("layer", name, self.parameters)]["weight"]
 
     def _activate(self, tape: LayerTape) -> None:
         """Fills the tape's output."""
@@ -361,6 +362,13 @@ class FloatNetwork:
                 f"images must have shape (N, {height}, {width}, {channels}), got {array.shape}{hint}"
             )
         return np.ascontiguousarray(array, self.dtype)
+
+
+def _checked_dtype(dtype: Any) -> np.dtype:
+    for known in (np.float32, np.float64):
+        if dtype is known or (isinstance(dtype, (str, np.dtype)) and dtype == np.dtype(known)):
+            return np.dtype(known)
+    raise InputError(f"dtype must be float32 or float64, got {shown(dtype)}")
 
 
 def _checked_rate(rate: Any) -> float:

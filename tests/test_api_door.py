@@ -1,0 +1,75 @@
+"""Whatever a caller brings in the place of a right argument, everything public takes it right or
+refuses it in one line; no draw ends the process.
+"""
+
+import numpy as np
+import pytest
+from support.public_calls import calls, state_of
+from support.wrong_values import wrong_values
+
+from fxsim import InputError
+from fxsim.errors import shown
+
+LONGEST_MESSAGE = 300
+PYTHONS_OWN = ("unhashable", "object is not", "has no attribute", "unexpected keyword", "__")
+"""What a message says that nobody wrote for the caller."""
+
+
+@pytest.fixture(scope="module")
+def public():
+    return calls()
+
+
+def test_the_calls_are_right(public):
+    for name, call in public.items():
+        assert call() is not NotImplemented, name
+
+
+def refusal(name, call, changed):
+    """The message of the refusal, or None where the call was taken."""
+    what = f"{name}, {', '.join(changed)}"
+    before = state_of(call.watched) if call.watched else None
+    try:
+        call(**changed)
+    except (InputError, TypeError) as error:
+        message = str(error)
+        assert message and message.isprintable(), f"{what}: {message!r:.400}"
+        assert len(message) <= LONGEST_MESSAGE, f"{what}: {message}"
+        assert not any(words in message for words in PYTHONS_OWN), f"{what}: {message}"
+        assert before is None or state_of(call.watched) == before, f"{what}: changed by half"
+        return message
+    except Exception as error:
+        values = ", ".join(f"{type(value).__name__} {shown(value)}" for value in changed.values())
+        raise AssertionError(f"{what}: {values}: {type(error).__name__}: {error}") from error
+    return None
+
+
+def draws(public, seed, each):
+    """(name, call, changed arguments): every argument of every call, and pairs of them."""
+    random = np.random.default_rng(seed)
+    for name, call in public.items():
+        names = [argument for argument in call.arguments if argument not in call.kept]
+        for argument in names:
+            for value in wrong_values(random, call.arguments[argument], each):
+                yield name, call, {argument: value}
+
+
+def misuse(public, seed, each):
+    refused = 0
+    count = 0
+    for name, call, changed in draws(public, seed, each):
+        count += 1
+        refused += refusal(name, call, changed) is not None
+    assert count / 2 < refused < count
+    return count
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_misuse_is_taken_or_refused_in_one_line(public):
+    assert misuse(public, 13, 3) > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_tens_of_thousands_of_misuses(public):
+    assert sum(misuse(public, seed, 30) for seed in range(3)) > 20_000
