@@ -66,6 +66,19 @@ def check_finite(argument: str, values: np.ndarray) -> None:
     )
 
 
+def frozen(array: np.ndarray) -> np.ndarray:
+    """`array`, if nobody can write into its memory; else a read-only copy."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray) and not owner.flags.writeable:
+        owner = owner.base
+    kept: np.ndarray = array
+    if owner is None or isinstance(owner, bytes):
+        return kept
+    copied: np.ndarray = array.copy()
+    copied.setflags(write=False)
+    return copied
+
+
 def checked_shape(shape: Any) -> tuple[int, ...]:
     """The shape that a tuple of sizes, or one size, stands for."""
     if not isinstance(shape, (int, np.integer, tuple, list)):

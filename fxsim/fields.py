@@ -204,6 +204,13 @@ def _tuple(arguments: tuple[Any, ...]) -> Check:
     return check
 
 
+def function(argument: str, value: object) -> Any:
+    """`value`, which can be called or is None, else a TypeError."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{argument} must be a function or None, got {shown(value)}")
+    return value
+
+
 def mapping(argument: str, value: object) -> Mapping[Any, Any]:
     """`value`, which is a mapping, else a TypeError."""
     if not isinstance(value, Mapping):

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from fxsim.arrays import check_range, integer_array
+from fxsim.arrays import check_range, frozen, integer_array
 from fxsim.errors import InputError, choice
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.kernels import rounding as kernel
@@ -81,7 +81,7 @@ def requantization(step_exp: int, format: Format, rounding: str, overflow: str) 
     return Requantization(shift, terms, bounds, epilogue)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Quantizer:
     """How an exact result becomes codes: format, rounding, overflow, random words.
 
@@ -92,7 +92,7 @@ class Quantizer:
         format: of the codes, at most 32 bits.
         rounding: one of fxsim.ROUNDINGS.
         overflow: one of fxsim.OVERFLOWS.
-        words: random words of a stochastic rounding; None for every other.
+        words: random words of a stochastic rounding; None for every other.  An array is copied.
         counted: called with the Counts of each quantization.
 
     Raises:
@@ -140,6 +140,21 @@ class Quantizer:
                 f"{' or '.join(STOCHASTIC)}"
             )
         check_words(self.words)
+        if isinstance(self.words, np.ndarray):
+            object.__setattr__(self, "words", frozen(integer_array("random words", self.words)))
+
+    def _key(self) -> tuple[object, ...]:
+        """What makes two Quantizers equal."""
+        words: object = self.words
+        if isinstance(words, np.ndarray):
+            words = words.shape, words.dtype, words.tobytes()
+        return self.format, self.rounding, self.overflow, words, self.counted
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Quantizer) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
 
     @classmethod
     def of(cls, value: Format | Quantizer) -> Quantizer:

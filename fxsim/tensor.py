@@ -128,10 +128,16 @@ class Tensor:
         return values
 
     def equals(self, other: Tensor) -> bool:
-        """Same format, shape and codes; False for what is no Tensor."""
+        """Same format, shape and codes; False for what is no Tensor.  `==` says the same."""
         if not isinstance(other, Tensor):
             return False
         return self._format == other._format and np.array_equal(self._codes, other._codes)
+
+    def __eq__(self, other: object) -> bool:
+        return self.equals(other) if isinstance(other, Tensor) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self._format, self.shape, self.codes.tobytes()))
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same codes in another shape, row-major; one size may be -1.
@@ -149,7 +155,7 @@ class Tensor:
         """
         wanted = tuple(range(self.ndim))
         if axes and tuple(sorted(axes)) != wanted:
-            raise InputError(f"axes {axes} are not the axes {wanted} in another order")
+            raise InputError(f"axes {shown(axes)} are not the axes {wanted} in another order")
         return Tensor._of(np.asarray(self._codes.transpose(*axes), order="C"), self._format)
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -257,7 +263,7 @@ def shape_after(before: tuple[int, ...], shape: tuple[Any, ...]) -> tuple[int, .
     size = math.prod(before)
     fits = known == size if not free else free == 1 and known > 0 and size % known == 0
     if not fits or any(size < -1 for size in sizes):
-        raise InputError(f"cannot reshape a tensor of shape {before} to {sizes}")
+        raise InputError(f"cannot reshape a tensor of shape {before} to {shown(sizes)}")
     return tuple(int(each) if each != -1 else size // known for each in sizes)
 
 

@@ -79,6 +79,7 @@ class Statistics:
                 name, np.zeros(len(self.layers)) if given is None else given, (len(self.layers),)
             )
             _check_positive(name, values, self.layers)
+            values.setflags(write=False)
             object.__setattr__(self, name, values)
         for name in PER_NETWORK:
             value = _numbers(name, getattr(self, name), ())

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.arrays import frozen
+from fxsim.errors import InputError, shown
+from fxsim.fields import check_fields
 
 Images = tuple[np.ndarray, np.ndarray]
 """Pixels `(N, H, W, C)` and labels `(N,)`, both uint8."""
@@ -18,7 +20,8 @@ class Dataset:
     """Images and labels, split into a training and a test set.
 
     train_images, test_images: `(N, H, W, C)` uint8 pixels in 0..pixel_max, where pixel_max stands
-    for 1.0. train_labels, test_labels: `(N,)` uint8 in 0..classes-1.
+    for 1.0. train_labels, test_labels: `(N,)` uint8 in 0..classes-1.  Arrays that somebody could
+    write into are copied.
     Raises TypeError where an array is not uint8, InputError where shapes, labels or pixels do not
     fit.
     """
@@ -32,17 +35,19 @@ class Dataset:
     pixel_max: int = 255
 
     def __post_init__(self) -> None:
+        where = f"dataset {shown(self.name)}:"
+        check_fields(self, where)
         if not 1 <= self.classes <= 256:
-            raise InputError(f"dataset {self.name!r}: classes must be 1 to 256, got {self.classes}")
+            raise InputError(f"{where} classes must be 1 to 256, got {shown(self.classes)}")
         if not 1 <= self.pixel_max <= 255:
-            raise InputError(
-                f"dataset {self.name!r}: pixel_max must be 1 to 255, got {self.pixel_max}"
-            )
-        _check_images(f"dataset {self.name!r}: train", self.train_images, self.train_labels, self)
-        _check_images(f"dataset {self.name!r}: test", self.test_images, self.test_labels, self)
+            raise InputError(f"{where} pixel_max must be 1 to 255, got {shown(self.pixel_max)}")
+        _check_images(f"{where} train", self.train_images, self.train_labels, self)
+        _check_images(f"{where} test", self.test_images, self.test_labels, self)
+        for name in ("train_images", "train_labels", "test_images", "test_labels"):
+            object.__setattr__(self, name, frozen(getattr(self, name)))
         if self.test_images.shape[1:] != self.image_shape:
             raise InputError(
-                f"dataset {self.name!r}: test_images are {self.test_images.shape[1:]}, "
+                f"{where} test_images are {self.test_images.shape[1:]}, "
                 f"train_images {self.image_shape}; give both one (H, W, C)"
             )
 
@@ -54,9 +59,9 @@ class Dataset:
 
 def _check_images(where: str, images: np.ndarray, labels: np.ndarray, dataset: Dataset) -> None:
     for name, array in (("images", images), ("labels", labels)):
-        if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
-            kind = getattr(array, "dtype", type(array).__name__)
-            raise TypeError(f"{where}_{name} must be a NumPy array of uint8, got {kind}")
+        if isinstance(array, np.ma.MaskedArray) or array.dtype != np.uint8:
+            kind = type(array).__name__ if array.dtype == np.uint8 else array.dtype
+            raise TypeError(f"{where}_{name} must be a plain NumPy array of uint8, got {kind}")
     if images.ndim != 4 or not images.size:
         raise InputError(f"{where}_images must be (N, H, W, C) and not empty, got {images.shape}")
     if labels.shape != images.shape[:1]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from fxsim.datasets import NAMES as DATASETS
 from fxsim.errors import InputError, choice, shown
 from fxsim.experiment.stage_file import read_stage_file
-from fxsim.fields import mapping
+from fxsim.fields import FrozenDict, mapping
 from fxsim.files import MOST_DEPTH, check_depth, finite, read_text, write_text
 from fxsim.nn import networks, spec
 from fxsim.nn.optimizer import Optimizer
@@ -331,10 +331,26 @@ def _typed(name: str, value):
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
         raise InputError(f"{name} must be {_NOUN[kind]}, got {shown(value)}")
+    if kind is dict:
+        return _frozen(name, value)
     try:
         return kind(value)
     except OverflowError:  # an integer that no float holds
         raise InputError(f"{name} must be a number, got {shown(value)}") from None
+
+
+def _frozen(name: str, table) -> FrozenDict:
+    """A copy that nobody can change: dicts are FrozenDicts, lists are tuples."""
+
+    def copied(value):
+        if isinstance(value, dict):
+            return FrozenDict((key, copied(each)) for key, each in value.items())
+        return tuple(map(copied, value)) if isinstance(value, (list, tuple)) else value
+
+    try:
+        return copied(table)
+    except RecursionError:
+        raise InputError(f"{name} must not be nested so deeply; see spec.from_dict") from None
 
 
 def _check_range(name: str, value) -> None:

@@ -136,7 +136,6 @@ class _Recorder:
 
     def see(self, tensor: str, layer: str, value: Tensor) -> None:
         """The probe of FixedNetwork.train_step."""
-        value = Tensor(value.codes.copy(), value.format)
         if (layer, tensor) in self.earlier:
             self._keep(
                 layer, f"earlier_{tensor}", Tensor(self.earlier[layer, tensor], value.format)

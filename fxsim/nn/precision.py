@@ -294,14 +294,15 @@ class PrecisionAssignment:
 
     def rounding_of(self, tensor: str) -> str:
         """The rounding of a tensor, by default nearest_away."""
-        return self.rounding.get(tensor, "nearest_away")
+        return self.rounding.get(choice("tensor", tensor, MODES), "nearest_away")
 
     def overflow_of(self, tensor: str) -> str:
         """The overflow of a tensor, by default saturate."""
-        return self.overflow.get(tensor, "saturate")
+        return self.overflow.get(choice("tensor", tensor, MODES), "saturate")
 
     def accumulators_of(self, layer: str) -> dict[str, Accumulator]:
         """Kind of product -> Accumulator, for the products of this layer that have one."""
+        choice("layer", layer, self.layers)
         found = {
             kind: self.accumulator.get(f"{layer}.{kind}", self.accumulator.get(kind))
             for kind in KINDS

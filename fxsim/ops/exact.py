@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -140,6 +140,11 @@ class Exact(ABC):
         whole = shape_after(self.shape, shape)
         return Sums(self.sums().reshape(whole), self.format, self.overflows)
 
+    def __eq__(self, other: object) -> NoReturn:
+        raise TypeError("exact results have no ==; compare their `tensor()`, or what `to` gives")
+
+    __hash__ = None  # type: ignore[assignment]  # as of whatever has no ==
+
     def __repr__(self) -> str:
         return f"<exact result of shape {self.shape} in {self.format}>"
 
@@ -185,6 +190,11 @@ class Quotient:
         chosen = Quantizer.of(quantizer)
         codes = chosen.quotients(self.numerators, self.step_exp, self.divisor)
         return Tensor._of(codes, chosen.format)
+
+    def __eq__(self, other: object) -> NoReturn:
+        raise TypeError("exact results have no ==; compare what `to` gives")
+
+    __hash__ = None  # type: ignore[assignment]  # as of whatever has no ==
 
     def __repr__(self) -> str:
         return f"<exact result of shape {self.shape} over {self.divisor}>"

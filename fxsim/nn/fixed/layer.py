@@ -178,7 +178,7 @@ class FixedLayer:
         )
         self._see_operands(tape, exact, parameters, step)
         relu_input = self._relu_input(exact, tape, branch, parameters, running, step)
-        if step.probe and relu_input is not exact:
+        if not step.reuse and relu_input is not exact:
             step.see("relu_inputs", self.name, relu_input.tensor())
         codes = self._activated(relu_input, tape, step)
         step.count_overflows(self.name, "forward", exact)
@@ -202,7 +202,7 @@ class FixedLayer:
         parameters: Mapping[str, TrainedParameter],
         step: Step,
     ) -> None:
-        if not step.probe:
+        if step.reuse:
             return
         step.see("activations", self.name, tape.input)
         step.see("weights", self.name, tape.weight)
@@ -240,7 +240,7 @@ class FixedLayer:
             return step.quantizer(self.name, tensor, getattr(formats, tensor))
 
         made = norm.forward(codes, moments, running, quantizers, step.reuse)
-        if step.probe:
+        if not step.reuse:
             running = present(running)
             see = step.see
             see("quantized_preactivations", self.name, lent(codes, norm.input))
@@ -358,7 +358,7 @@ class FixedLayer:
             "gamma": lent(made.gamma, precision.gamma_grads),
             "beta": lent(made.beta, precision.beta_grads),
         }
-        if step.probe:
+        if not step.reuse:
             step.see("gamma_grads", self.name, grads["gamma"])
             step.see("beta_grads", self.name, grads["beta"])
             sums = made.sums

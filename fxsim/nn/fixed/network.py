@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from fxsim.errors import InputError, present, shown
 from fxsim.factors import LearningRate
-from fxsim.fields import FrozenDict, instance
+from fxsim.fields import FrozenDict, function, instance
 from fxsim.formats import Format
 from fxsim.nn.fixed.checks import check_optimizer, check_supported
 from fxsim.nn.fixed.inputs import (
@@ -184,6 +184,9 @@ class FixedNetwork:
             for name, own in self._running.items()
         }
 
+    def __copy__(self) -> NoReturn:
+        raise TypeError("a shallow copy would train with the same parameters; use copy.deepcopy")
+
     def fingerprint(self) -> str:
         """SHA-256 of all codes that training changes, as little-endian int64, layer after layer."""
         digest = hashlib.sha256()
@@ -271,7 +274,7 @@ class FixedNetwork:
             learning_rate: of this step; a float stands for the nearest with a 16-bit mantissa.
             step: number of the step; it is part of the key of the random words, so that every step
                 needs another.
-            probe: called with every tensor, in data-flow order.
+            probe: called with every tensor, in data-flow order; each is a copy, its own to keep.
 
         Raises:
             InputError: for what does not fit; nothing has changed then.
@@ -280,6 +283,7 @@ class FixedNetwork:
         wanted = check_labels(labels, len(codes), self.network.classes)
         rate = checked_rate(learning_rate)
         number = checked_step(step)
+        function("probe", probe)
         self._check_batch(len(codes), rate)
         run = Step(StepResult(len(codes)), self.assignment, self.seed, number, probe)
         tapes: dict[str, LayerTape] = {}

@@ -18,7 +18,10 @@ from fxsim.rng import Stream, tensor_stream
 from fxsim.tensor import Tensor
 
 Probe = Callable[[str, str, Tensor], None]
-"""probe(tensor, layer, value): called with every tensor of a step, in data-flow order."""
+"""probe(tensor, layer, value): called with every tensor of a step, in data-flow order.
+
+Each is a copy: the probe may keep it.
+"""
 
 
 @dataclass
@@ -70,9 +73,9 @@ class Step:
         return self.probe is None
 
     def see(self, tensor: str, layer: str, value: Tensor) -> None:
-        """Show a tensor to the probe, if there is one."""
-        if self.probe:
-            self.probe(tensor, layer, value)
+        """Show a copy of a tensor to the probe, if there is one."""
+        if self.probe is not None:
+            self.probe(tensor, layer, Tensor(value.codes, value.format))
 
     def quantizer(
         self,

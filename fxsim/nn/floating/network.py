@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from fxsim.arrays import real_array
 from fxsim.errors import InputError, choice, present, shown
 from fxsim.factors import LearningRate
-from fxsim.fields import instance
+from fxsim.fields import function, instance
 from fxsim.nn.floating import products as products
 from fxsim.nn.floating.activation import (
     RELU_RANGE,
@@ -37,7 +37,7 @@ from fxsim.ops.loss import check_labels
 from fxsim.rng import Stream
 
 Probe = Callable[[str, str, np.ndarray], None]
-"""Called with (tensor, layer name, array); the array is only lent."""
+"""Called with (tensor, layer name, array); the array is only lent, and cannot be written."""
 
 AFFINE_MAX = 2.0**AFFINE_RANGE_EXP * WEIGHT_MAX
 _RANGES = {"weight": (-1.0, WEIGHT_MAX), "bias": (-1.0, WEIGHT_MAX)} | dict.fromkeys(
@@ -132,6 +132,9 @@ class FloatNetwork:
             if optimizer
         }
 
+    def __copy__(self) -> NoReturn:
+        raise TypeError("a shallow copy would train the same parameters; use copy.deepcopy")
+
     def state(self) -> Arrays:
         """All that training changes: arrays by name, lent."""
         return arrays_of(self.parameters, "parameters") | arrays_of(self.velocities, "velocities")
@@ -160,12 +163,12 @@ class FloatNetwork:
         'preactivations' and 'logits'.
         """
         images = self._checked_images(images)
+        see = _shower(probe)
         tapes: dict[str, LayerTape] = {}
         for layer, source in self.network.edges():
             shape = self.network.shape(layer.name)
             activations = images if source is None else tapes[source].output
-            if probe:
-                probe("activations", layer.name, activations)
+            see("activations", layer.name, activations)
             operation = products.product(activations, self.weight(layer.name), layer, shape)
             tape = LayerTape(
                 layer,
@@ -179,12 +182,10 @@ class FloatNetwork:
             if training and layer.dropout:
                 tape.keep = self._dropout_factor(layer, (len(images), *shape.output), step)
             self._activate(tape)
-            if probe:
-                probe("preactivations", layer.name, tape.preactivation)
+            see("preactivations", layer.name, tape.preactivation)
             tapes[layer.name] = tape
         logits = tapes[self.network.layers[-1].name].output.reshape(len(images), -1)
-        if probe:
-            probe("logits", self.network.layers[-1].name, logits)
+        see("logits", self.network.layers[-1].name, logits)
         return Tape(logits, tapes)
 
     def _dropout_factor(self, layer: Layer, shape: tuple[int, ...], step: int | None) -> np.ndarray:
@@ -259,16 +260,16 @@ class FloatNetwork:
         gradient at what it normalizes.
         """
         gradients: Parameters = {}
+        see = _shower(probe)
         for local in self.walk_back(tape, logits_grads):
             own = {
                 "weight": self.weight_gradient(tape, local.name, local.operation)
             } | local.parameters
-            if probe:
-                probe("activation_grads", local.name, local.output)
-                if self.network.layer(local.name).batch_norm:
-                    probe("preactivation_grads", local.name, local.operation)
-                for name, gradient in own.items():
-                    probe(f"{name}_grads", local.name, gradient)
+            see("activation_grads", local.name, local.output)
+            if self.network.layer(local.name).batch_norm:
+                see("preactivation_grads", local.name, local.operation)
+            for name, gradient in own.items():
+                see(f"{name}_grads", local.name, gradient)
             gradients[local.name] = own
         return gradients
 
@@ -329,6 +330,7 @@ class FloatNetwork:
         forward_tape and backward.
         """
         rate = _checked_rate(learning_rate)
+        step = Stream(self.seed, step, "").step
         result, grads = self._result_and_grads(images, labels, step, probe)
         self.update(grads, rate)
         return result
@@ -362,6 +364,20 @@ class FloatNetwork:
                 f"images must have shape (N, {height}, {width}, {channels}), got {array.shape}{hint}"
             )
         return np.ascontiguousarray(array, self.dtype)
+
+
+def _shower(probe: Probe | None) -> Probe:
+    """Shows arrays to the probe, if there is one, so that it cannot write into them."""
+    function("probe", probe)
+    if probe is None:
+        return lambda tensor, layer, array: None
+
+    def see(tensor: str, layer: str, array: np.ndarray) -> None:
+        view = array.view()
+        view.setflags(write=False)
+        probe(tensor, layer, view)
+
+    return see
 
 
 def _checked_dtype(dtype: Any) -> np.dtype:
