@@ -184,9 +184,8 @@ def test_the_ranges_show_a_box_from_step_to_range_over_shares_of_all_elements():
     axes = plots.ranges_figure(ASSIGNMENT, histograms(ASSIGNMENT.layers)).axes
     assert len(axes) == 5 * 4
     box, *bars, outline = axes[3].patches  # weight gradients of the first layer
-    low = box.get_x()
-    high = box.get_x() + box.get_width()
-    assert (low, high) == (FORMATS.weight_grads.step_exp, FORMATS.weight_grads.range_exp)
+    ends = box.get_path().get_extents(box.get_patch_transform()).intervalx
+    assert tuple(ends) == (FORMATS.weight_grads.step_exp, FORMATS.weight_grads.range_exp)
     assert [(bar.get_x(), bar.get_height()) for bar in bars] == [(-6, 1 / 6), (-5, 0), (-4, 1 / 2)]
     assert list(outline.get_data().values) == [1 / 6, 0, 1 / 2]
 

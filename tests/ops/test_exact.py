@@ -192,8 +192,8 @@ def test_a_quantizer_that_makes_no_sense_is_refused(arguments, error, message):
     ],
 )
 def test_words_that_are_none_are_refused(words, error):
-    quantizer = Quantizer(Format(8, 0), "stochastic", words=words)
     with pytest.raises(error, match="^random words must") as raised:
+        quantizer = Quantizer(Format(8, 0), "stochastic", words=words)
         requantize(Tensor([1, 2], Format(9, 0)), quantizer)
     assert "\n" not in str(raised.value)
 
