@@ -283,7 +283,8 @@ def _missing_words(rounding: str) -> InputError:
 
 def check_words(words: Words) -> None:
     """TypeError unless random words can come from `words`."""
-    if not isinstance(words, (Stream, np.ndarray)) and not callable(words):
+    function = callable(words) and not isinstance(words, type)
+    if not isinstance(words, (Stream, np.ndarray)) and not function:
         raise TypeError(
             f"words must be a fxsim.Stream, an integer array or a function, got "
             f"{type(words).__name__}"

@@ -210,6 +210,9 @@ class LayerPrecision:
         """The precision whose formats are `given`; what is missing has its default."""
         for name in mapping("formats", formats):
             choice("formats: tensor", name, _FORMATS)
+        missing = [name for name in TENSORS if name not in formats]
+        if missing:
+            raise InputError(f"formats lack {listed(missing)}; give all of {listed(TENSORS)}")
         norm = {name: format for name, format in formats.items() if name in BATCH_NORM}
         others = {name: format for name, format in formats.items() if name not in BATCH_NORM}
         return cls(**others, batch_norm=BatchNormPrecision(**norm) if norm else None)
