@@ -61,7 +61,7 @@ def _check_images(where: str, images: np.ndarray, labels: np.ndarray, dataset: D
     for name, array in (("images", images), ("labels", labels)):
         if isinstance(array, np.ma.MaskedArray) or array.dtype != np.uint8:
             kind = type(array).__name__ if array.dtype == np.uint8 else array.dtype
-            raise TypeError(f"{where}_{name} must be a plain NumPy array of uint8, got {kind}")
+            raise TypeError(f"{where}_{name} must be a NumPy array of uint8, got {kind}")
     if images.ndim != 4 or not images.size:
         raise InputError(f"{where}_images must be (N, H, W, C) and not empty, got {images.shape}")
     if labels.shape != images.shape[:1]:
