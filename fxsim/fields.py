@@ -140,7 +140,7 @@ def _check_for(hint: Any) -> Check:
         return lambda argument, value: list(check(argument, value))
     if origin is not None and issubclass(origin, Mapping):
         return _mapping(*map(_check_for, arguments))
-    if isinstance(hint, type) and hint is not Any:
+    if origin is None and isinstance(hint, type) and hint is not Any:
         return _instance(hint)
     raise _without_check(hint)
 
