@@ -140,7 +140,7 @@ def _check_for(hint: Any) -> Check:
         return lambda argument, value: list(check(argument, value))
     if origin is not None and issubclass(origin, Mapping):
         return _mapping(*map(_check_for, arguments))
-    if origin is None and isinstance(hint, type) and hint is not Any:
+    if _is_class(hint):
         return _instance(hint)
     raise _without_check(hint)
 
@@ -155,12 +155,17 @@ def _union(hint: Any) -> Check:
     """The check of `T | None`, or of a union of classes that have no check of their own."""
     members = typing.get_args(hint)
     inner = [each for each in members if each is not type(None)]
-    if len(inner) > 1 and not all(isinstance(each, type) and each not in _SIMPLE for each in inner):
+    if len(inner) > 1 and not all(_is_class(each) and each not in _SIMPLE for each in inner):
         raise _without_check(hint)
     check = _check_for(inner[0]) if len(inner) == 1 else _instance(*inner)
     if len(inner) == len(members):
         return check
     return lambda argument, value: None if value is None else check(argument, value)
+
+
+def _is_class(hint: Any) -> bool:
+    """Whether an annotation is a plain class; to Python 3.10 list[int] is a type, too."""
+    return isinstance(hint, type) and hint is not Any and typing.get_origin(hint) is None
 
 
 def _without_check(hint: Any) -> NotImplementedError:
