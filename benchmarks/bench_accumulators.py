@@ -26,7 +26,7 @@ from fxsim.formats import Format
 from fxsim.kernels.products.matmul import gemm
 from fxsim.kernels.products.paths import Operand, plan
 from fxsim.kernels.threads import thread_count
-from fxsim.nn.fixed.layer import geometry_of
+from fxsim.nn.geometry import geometry_of
 from fxsim.nn.networks import cifar10_convnet
 from fxsim.ops.accumulation import accumulate, bounded
 from fxsim.ops.paths import available_paths

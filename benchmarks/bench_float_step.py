@@ -42,18 +42,18 @@ def torch_model(network: Network, parameters: dict) -> nn.Sequential:
         outputs = network.shape(layer.name).pre[2]
         if isinstance(layer, Conv):
             weighted = nn.Conv2d(
-                channels, outputs, layer.kernel, layer.stride, layer.padding, bias=layer.bias
+                channels, outputs, layer.kernel, layer.stride, layer.padding, bias=layer.has_bias
             )
             weight = own["weight"].permute(3, 2, 0, 1)
             norm = nn.BatchNorm2d
         else:
             modules.append(nn.Flatten())
-            weighted = nn.Linear(network.shape(layer.name).dot_length, outputs, bias=layer.bias)
+            weighted = nn.Linear(network.shape(layer.name).dot_length, outputs, bias=layer.has_bias)
             weight = own["weight"].T
             norm = nn.BatchNorm1d
         weighted.weight.data.copy_(weight)
         modules.append(weighted)
-        if layer.bias:
+        if layer.has_bias:
             weighted.bias.data.copy_(own["bias"])
         if layer.batch_norm:
             modules.append(

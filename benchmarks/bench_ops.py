@@ -22,6 +22,7 @@ from fxsim import Format, Quantizer, Tensor, ops
 from fxsim.ops.conv import input_grad, weight_grad
 from fxsim.ops.matmul import forward
 from fxsim.ops.products import Geometry
+from fxsim.windows import Window
 
 TARGET = 50
 """Microseconds."""
@@ -42,11 +43,11 @@ def works() -> dict[str, tuple]:
     x = tensor(1, 6, 6, 4)
     w = tensor(3, 3, 4, 4)
     g = tensor(1, 4, 4, 4)
-    dense = forward(BYTE, BYTE, Geometry(1, 1, 16, 4), "auto", None, None)
-    geometry = Geometry(6, 6, 4, 4, 3, 3)
-    conv = forward(BYTE, BYTE, geometry, "auto", None, None)
-    back = input_grad(BYTE, BYTE, geometry, "auto", None)
-    weights = weight_grad(BYTE, BYTE, geometry, "auto", None)
+    dense = forward(BYTE, BYTE, Geometry(1, 1, 16, 4), None, None)
+    geometry = Geometry(6, 6, 4, 4, Window((3, 3)))
+    conv = forward(BYTE, BYTE, geometry, None, None)
+    back = input_grad(BYTE, BYTE, geometry, None)
+    weights = weight_grad(BYTE, BYTE, geometry, None)
     left = a.operand.reshape(4, 1, 1, 16)
     right = b.operand.reshape(1, 1, 16, 4)
     xs, ws, gs = (each.operand for each in (x, w, g))

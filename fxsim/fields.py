@@ -152,12 +152,15 @@ def _inner(hint: Any) -> Any:
 
 
 def _union(hint: Any) -> Check:
-    """The check of `T | None`, or of a union of classes that have no check of their own."""
+    """The check of a union: of `T | None`, of classes, or of numbers, texts and tuples."""
     members = typing.get_args(hint)
     inner = [each for each in members if each is not type(None)]
-    if len(inner) > 1 and not all(_is_class(each) and each not in _SIMPLE for each in inner):
-        raise _without_check(hint)
-    check = _check_for(inner[0]) if len(inner) == 1 else _instance(*inner)
+    if len(inner) == 1:
+        check = _check_for(inner[0])
+    elif all(_is_class(each) and each not in _SIMPLE for each in inner):
+        check = _instance(*inner)
+    else:
+        check = _any_of(inner)
     if len(inner) == len(members):
         return check
     return lambda argument, value: None if value is None else check(argument, value)
@@ -166,6 +169,40 @@ def _union(hint: Any) -> Check:
 def _is_class(hint: Any) -> bool:
     """Whether an annotation is a plain class; to Python 3.10 list[int] is a type, too."""
     return isinstance(hint, type) and hint is not Any and typing.get_origin(hint) is None
+
+
+def _any_of(hints: list[Any]) -> Check:
+    """The check of a value that may be of several kinds."""
+    checks = [_check_for(hint) for hint in hints]
+    words = [hint for hint in hints if typing.get_origin(hint) is Literal]
+    expected = " or ".join(_described(hint) for hint in hints)
+
+    def check(argument: str, value: object) -> object:
+        if isinstance(value, str) and words:
+            return choice(argument, value, typing.get_args(words[0]))
+        for each in checks:
+            try:
+                return each(argument, value)
+            except (InputError, TypeError):
+                continue
+        kind = InputError if isinstance(value, (tuple, list)) else TypeError
+        raise kind(f"{argument} must be {expected}, got {shown(value)}")
+
+    return check
+
+
+_NAMES: dict[object, str] = {int: "an integer", float: "a number", bool: "True or False"}
+
+
+def _described(hint: Any) -> str:
+    """What a message calls a value of this annotation."""
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        return f"[{', '.join('integer' for _ in typing.get_args(hint))}]"
+    if hint in _NAMES:
+        return _NAMES[hint]
+    return "a text" if hint is str else f"a {hint.__name__}"
 
 
 def _without_check(hint: Any) -> NotImplementedError:

@@ -14,7 +14,10 @@ from fxsim.errors import InputError, choice, shown
 from fxsim.fields import check_derived, check_fields, check_keys, construct
 from fxsim.kernels.rounding import OVERFLOWS, ROUNDINGS, STOCHASTIC, code_range
 
-__all__ = ["Format", "ROUNDINGS", "OVERFLOWS", "STOCHASTIC", "MAX_TENSOR_BITS"]
+__all__ = ["DETERMINISTIC", "Format", "ROUNDINGS", "OVERFLOWS", "STOCHASTIC", "MAX_TENSOR_BITS"]
+
+DETERMINISTIC = tuple(mode for mode in ROUNDINGS if mode not in STOCHASTIC)
+"""Roundings that take no random words."""
 
 MAX_TENSOR_BITS = 32
 Q_CONVENTIONS = ("ti", "arm")

@@ -96,7 +96,7 @@ def assign(
             )
         formats["accumulators"] = _accumulators(statistics, row, step, formats["weights"][0])
         formats["preactivations"] = _over_abs_max(statistics.preactivations_max[row])
-        if layer.bias:
+        if layer.has_bias:
             formats["bias_grads"] = _clipped(
                 "bias_grads", AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row
             )

@@ -15,6 +15,8 @@ from scipy.sparse.linalg import LinearOperator, svds
 from fxsim.errors import InputError, present
 from fxsim.nn.floating import products as products
 from fxsim.nn.floating.network import FloatNetwork, Tape
+from fxsim.nn.geometry import geometry_of
+from fxsim.windows import Window
 
 _SMALL = 32
 
@@ -113,26 +115,28 @@ def _averaged(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
     Rows (sum of f[p] * C[p, :] over the window of q)^2.
     """
     entry = tape.layers[name]
-    size = present(entry.layer.pool).size
+    geometry = geometry_of(entry.layer, entry.shape)
+    pool = present(entry.shape.pool)
     outputs = entry.shape.pre[2]
-    factors = _windows(_position_factors(network, tape, name), entry.shape.pre, size)
-    columns = _windows(tape.columns(name), entry.shape.pre, size)
+    factors = _windows(_position_factors(network, tape, name), entry.shape.pre, pool)
+    columns = _windows(tape.columns(name), entry.shape.pre, pool)
     count, windows = factors.shape[:2]
 
     def rows(sample):  # (Q, O, K)
         return (factors[sample].transpose(0, 2, 1) @ columns[sample]) ** 2
 
     def matvec(vector):
-        weights = vector.reshape(-1, outputs)
+        weights = geometry.filled(vector.reshape(geometry.weight)).reshape(-1, outputs)
         return np.concatenate(
             [np.einsum("qok,ko->qo", rows(sample), weights) for sample in range(count)]
         ).ravel()
 
     def rmatvec(vector):
         gradient = vector.reshape(count, windows, outputs)
-        return sum(
+        weights = sum(
             np.einsum("qok,qo->ko", rows(sample), gradient[sample]) for sample in range(count)
-        ).ravel()
+        )
+        return geometry.gathered(weights.reshape(geometry.full.weight)).ravel()
 
     shape = (count * windows * outputs, entry.shape.weights)
     return LinearOperator(shape, matvec, rmatvec, dtype=factors.dtype)
@@ -144,15 +148,12 @@ def _position_factors(network: FloatNetwork, tape: Tape, name: str) -> np.ndarra
     return network.activation_gradients(tape, name, ones).operation
 
 
-def _windows(positions: np.ndarray, pre: tuple[int, int, int], size: int) -> np.ndarray:
-    """`(N, P, X)` as `(N, Q, size * size, X)`, the pooling windows.
-
-    A remainder at the edge is dropped.
-    """
+def _windows(positions: np.ndarray, pre: tuple[int, int, int], pool: Window) -> np.ndarray:
+    """`(N, P, X)` as `(N, Q, places, X)`, the pooling windows."""
     (height, width, _) = pre
     (count, _, last) = positions.shape
-    rows = height // size
-    columns = width // size
-    grid = positions.reshape(count, height, width, last)[:, : rows * size, : columns * size]
-    grid = grid.reshape(count, rows, size, columns, size, last).transpose(0, 1, 3, 2, 4, 5)
-    return grid.reshape(count, rows * columns, size * size, last)
+    grid = positions.reshape(count, height, width, last)
+    windows = np.lib.stride_tricks.sliding_window_view(grid, pool.size, axis=(1, 2))
+    down, across = pool.stride
+    windows = windows[:, ::down, ::across].transpose(0, 1, 2, 4, 5, 3)
+    return windows.reshape(count, -1, pool.taps, last)

@@ -71,7 +71,9 @@ def _add_squared_norms(
     sources = {layer.name: source for layer, source in network.network.edges()}
     image_gradient: np.ndarray | float = 0.0
     for local in network.walk_back(tape, seeds, images=True):
-        weights[local.name] += _weight_gradient_norms(tape.columns(local.name), local.operation)
+        for columns, outputs in tape.columns_by_group(local.name):
+            own = local.operation[..., outputs]
+            weights[local.name] += _weight_gradient_norms(columns, own)
         activations[local.name] += _squared_norm(local.output)
         if sources[local.name] is None:
             image_gradient = image_gradient + present(local.input)

@@ -98,7 +98,7 @@ class Statistics:
                 f"{network.name!r} with {', '.join(network.names)}; make them with `fxsim analyze`"
             )
         for names, concerned in (
-            (OF_BIAS, lambda layer: layer.bias),
+            (OF_BIAS, lambda layer: layer.has_bias),
             (OF_BATCH_NORM, lambda layer: layer.batch_norm),
         ):
             rows = [row for row, layer in enumerate(network.layers) if concerned(layer)]
@@ -240,11 +240,11 @@ class GradientStatistics:
         Statistics' fields.
         """
         deviations = np.sqrt(self.state[1:])
-        names = {True: self.TENSORS[3:], False: ("bias_grads",)}
         for row, layer in enumerate(self.network.layers):
-            deviations[
-                :, [self.TENSORS.index(name) for name in names[not layer.batch_norm]], row
-            ] = 0.0
+            own = [f"{kind}_grads" for kind in layer.further_parameters]
+            own += ["preactivation_grads"] if layer.batch_norm else []
+            absent = [at for at, name in enumerate(self.TENSORS) if at >= 2 and name not in own]
+            deviations[:, absent, row] = 0.0
         return {
             f"{tensor}_sigma_{which}": deviations[at, row].copy()
             for row, tensor in enumerate(self.TENSORS)

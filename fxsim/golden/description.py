@@ -132,7 +132,7 @@ class Description:
                 self.assignment.overflow_of("preactivation_grads"),
             )
         if definition.pool and definition.pool.kind == "average":
-            return "nearest_away", None
+            return definition.pool.rounding, None
         return None, None
 
     def _accumulator(self, layer: str, tensor: str) -> Accumulator | None:
@@ -148,7 +148,7 @@ class Description:
             order = _order(own, product, "input")
             bits = product.format.bits
             terms = own.shape.dot_length
-            if not own.layer.bias:
+            if not own.layer.has_bias:
                 return _sums(product, bits, terms, order)
             model = product.accumulator
             first = model is not None and model.bias == "first"

@@ -23,7 +23,8 @@ Parameters = dict[str, dict[str, np.ndarray]]
 
 def parameter_shapes(layer: Layer, shape: LayerShape) -> dict[str, tuple[int, ...]]:
     """The shape of each parameter of one layer; per-channel ones are `(O,)`."""
-    others = ("bias",) if layer.bias else ("gamma", "beta", "running_mean", "running_var")
+    running = ("running_mean", "running_var") if layer.batch_norm else ()
+    others = (*layer.further_parameters, *running)
     return {"weight": shape.weight} | dict.fromkeys(others, shape.weight[-1:])
 
 

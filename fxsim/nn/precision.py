@@ -464,7 +464,7 @@ def quantized_tensors(network: Network) -> set[str]:
     Velocities are left out: they depend on the optimizer.
     """
     norm = any(layer.batch_norm for layer in network.layers)
-    bias = any(layer.bias for layer in network.layers)
+    bias = any(layer.has_bias for layer in network.layers)
     read = any(source is not None for _, source in network.edges())
     present = {
         "bias": bias,

@@ -10,7 +10,7 @@ reads the output of the layer before it, or of the one that `input` names; `add`
 whose output joins this one before the ReLU.  Both executors, the complexity metrics and the
 precision assignment read this one definition.
 
-Layouts everywhere in fxsim: activations `(N, H, W, C)`, convolution weights `(KH, KW, C, O)`,
+Layouts everywhere in fxsim: activations `(N, H, W, C)`, convolution weights `(KH, KW, C / groups, O)`,
 fully connected weights `(I, O)` with I running over (H, W, C) in row-major order.
 """
 
@@ -26,6 +26,16 @@ from typing import Any, Literal
 
 from fxsim.errors import InputError, choice, listed, shown
 from fxsim.fields import check_fields, check_keys, check_table, construct, read_fields
+from fxsim.formats import DETERMINISTIC
+from fxsim.windows import (
+    MAX_SIZE,
+    PaddingLike,
+    Pair,
+    PairLike,
+    Window,
+    check_groups,
+    pair,
+)
 
 RELU_RANGE_EXP = 1
 """The clipped ReLU keeps activations in [0, 2**RELU_RANGE_EXP)."""
@@ -39,9 +49,6 @@ RUNNING_RATE_EXP = -4
 AFFINE_RANGE_EXP = 1
 """gamma and beta stay in [-2**AFFINE_RANGE_EXP, 2**AFFINE_RANGE_EXP)."""
 
-MAX_SIZE = 2**31 - 1
-"""Sizes of a layer stay within this: no memory holds arrays of greater ones."""
-
 _NAME = re.compile(r"\w*[^\W_]\w*", re.ASCII)
 
 Shape = tuple[int, int, int]
@@ -49,14 +56,46 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Pool:
-    """Non-overlapping pooling over `size` x `size` windows; a remainder at the edge is dropped."""
+    """Pooling over windows; rows and columns at the edge that no window covers are dropped.
+
+    size: of a window, as a number, (rows, columns), or 'global' for one window over all positions.
+    stride: from a window to the next, as a number or (rows, columns); None for `size`.
+    padding: as for Conv, of max pooling only; what lies there never wins.
+    rounding: of averages and of their gradients, deterministic.
+    """
 
     kind: Literal["max", "average"]
-    size: int
+    size: PairLike | Literal["global"]
+    stride: PairLike | None = None
+    padding: PaddingLike = 0
+    rounding: str = "nearest_away"
 
     def __post_init__(self) -> None:
         check_fields(self, "pool")
-        _at_least("pool size", self.size, 1)
+        if self.size == "global":
+            if self.stride is not None or self.padding != 0:
+                raise InputError("pool size 'global' takes no stride and no padding")
+        else:
+            pair("pool size", self.size)
+        if self.stride is not None:
+            pair("pool stride", self.stride)
+        if self.kind == "average" and self.padding not in (0, "valid"):
+            raise InputError(
+                f"pool padding must be 0 for averages, got {shown(self.padding)}; only max pooling "
+                "takes it"
+            )
+        choice("pool rounding", self.rounding, DETERMINISTIC)
+        if self.kind == "max" and self.rounding != "nearest_away":
+            raise InputError(
+                f"pool rounding is that of averages, got {self.rounding!r}; max pooling rounds "
+                "nothing"
+            )
+
+    def window(self, label: str, image: Pair) -> Window:
+        """The window over images of (rows, columns)."""
+        size = image if self.size == "global" else self.size
+        steps = size if self.stride is None else self.stride
+        return Window.of(f"{label}pool ", image, size, steps, self.padding, what="size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +103,7 @@ class Layer:
     """What every weighted layer has; use Conv or Dense.
 
     batch_norm: normalise the pre-activation per output channel; the layer then has no bias.
+    bias: whether there is one; None for one where there is no batch norm.
     relu: clipped ReLU to [0, 2).  dropout: share of activations zeroed in training.
     input, add: names of earlier layers, None for the layer before and for no residual branch.
 
@@ -74,6 +114,7 @@ class Layer:
 
     name: str
     batch_norm: bool = False
+    bias: bool | None = None
     relu: bool = True
     pool: Pool | None = None
     dropout: float = 0.0
@@ -88,6 +129,10 @@ class Layer:
                     f"layer {what} {shown(name)} must be letters (A to Z, a to z), digits and "
                     f"underscores"
                 )
+        if self.bias and self.batch_norm:
+            raise InputError(
+                f"{self._label} bias must be left out with batch_norm, whose beta takes its place"
+            )
         if not 0.0 <= self.dropout < 1.0:
             raise InputError(f"{self._label} dropout must be in [0, 1), got {self.dropout}")
 
@@ -97,25 +142,50 @@ class Layer:
         return f"layer {shown(self.name)}:"
 
     @property
-    def bias(self) -> bool:
-        """Whether the layer has a bias: it has none with batch norm."""
-        return not self.batch_norm
+    def has_bias(self) -> bool:
+        """Whether the layer has a bias."""
+        return not self.batch_norm if self.bias is None else self.bias
+
+    @property
+    def further_parameters(self) -> tuple[str, ...]:
+        """The parameters that training changes beside the weight."""
+        if self.batch_norm:
+            return "gamma", "beta"
+        return ("bias",) if self.has_bias else ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(Layer):
-    """2-D convolution (cross-correlation), `filters` outputs, square `kernel`, zero `padding`."""
+    """2-D convolution (cross-correlation) with `filters` outputs.
+
+    kernel, stride, dilation: a number, or (rows, columns).
+    padding: zeros around the image: a number, (rows, columns), (top, bottom, left, right), 'valid'
+    for none, or 'same' for ceil(size / stride) positions (TensorFlow's rule: bottom and right have
+    one zero more if their number is odd).
+    groups: channels and filters fall into so many groups, and a filter reads the channels of its
+    own group alone.  It divides both; with as many groups as channels the layer is depthwise.
+
+    A signal of one dimension is an image of one row: see Network.
+    """
 
     filters: int
-    kernel: int = 3
-    stride: int = 1
-    padding: int = 0
+    kernel: PairLike = 3
+    stride: PairLike = 1
+    padding: PaddingLike = 0
+    dilation: PairLike = 1
+    groups: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("filters", "kernel", "stride"):
-            _at_least(f"{self._label} {field}", getattr(self, field), 1)
-        _at_least(f"{self._label} padding", self.padding, 0)
+        _at_least(f"{self._label} filters", self.filters, 1)
+        for field in ("kernel", "stride", "dilation"):
+            pair(f"{self._label} {field}", getattr(self, field))
+        self.window((MAX_SIZE, MAX_SIZE))
+
+    def window(self, image: Pair) -> Window:
+        """The window over images of (rows, columns)."""
+        label = f"{self._label} "
+        return Window.of(label, image, self.kernel, self.stride, self.padding, self.dilation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +204,8 @@ class LayerShape:
     """Shapes of one layer, per sample.
 
     input `(H, W, C)` of A_l; pre `(H, W, O)` before pooling; output `(H, W, O)` of A_{l+1};
-    weight `(KH, KW, C, O)` or `(I, O)`; dot_length: terms of one output's dot product.
+    weight `(KH, KW, C / groups, O)` or `(I, O)`; dot_length: terms of one output's dot product.
+    window, pool: of a convolution and of pooling.
     """
 
     input: Shape
@@ -142,6 +213,8 @@ class LayerShape:
     output: Shape
     weight: tuple[int, ...]
     dot_length: int
+    window: Window = Window((1, 1))
+    pool: Window | None = None
 
     @property
     def weights(self) -> int:
@@ -157,6 +230,8 @@ class LayerShape:
 @dataclass(frozen=True)
 class Network:
     """A network: name, input shape `(H, W, C)`, layers in an order that respects the data flow.
+
+    An input shape `(length, channels)` is that of a signal: `(1, length, channels)`.
 
     The last layer gives the class scores, one position of them: a Dense layer, or a Conv whose
     output is (1, 1, classes).  It has no ReLU, batch norm, pooling or dropout.
@@ -249,34 +324,24 @@ class Network:
 
 def _layer_shape(layer: Conv | Dense, input_shape: Shape) -> LayerShape:
     height, width, channels = input_shape
+    window = Window((1, 1))
     if isinstance(layer, Dense):
         inputs = math.prod(input_shape)
         weight: tuple[int, ...] = (inputs, layer.units)
         pre = (1, 1, layer.units)
         dot_length = inputs
     else:
-        rows, columns = (_positions(size, layer, input_shape) for size in (height, width))
-        weight = (layer.kernel, layer.kernel, channels, layer.filters)
-        pre = (rows, columns, layer.filters)
-        dot_length = layer.kernel**2 * channels
+        window = layer.window((height, width))
+        groups = check_groups(f"{layer._label} ", layer.groups, channels, layer.filters)
+        weight = (*window.size, channels // groups, layer.filters)
+        pre = (*window.positions((height, width)), layer.filters)
+        dot_length = window.taps * channels // groups
     output = pre
+    pool = None
     if layer.pool:
-        output = (pre[0] // layer.pool.size, pre[1] // layer.pool.size, pre[2])
-        if min(output) < 1:
-            raise InputError(
-                f"{layer._label} pooling by {shown(layer.pool.size)} leaves nothing of {pre}"
-            )
-    return LayerShape(input_shape, pre, output, weight, dot_length)
-
-
-def _positions(size: int, layer: Conv, input_shape: Shape) -> int:
-    span = size + 2 * layer.padding - layer.kernel
-    if span < 0:
-        raise InputError(
-            f"{layer._label} a kernel of {shown(layer.kernel)} x {shown(layer.kernel)} with "
-            f"padding {shown(layer.padding)} does not fit an input of shape {input_shape}"
-        )
-    return span // layer.stride + 1
+        pool = layer.pool.window(f"{layer._label} ", pre[:2])
+        output = (*pool.positions(pre[:2]), pre[2])
+    return LayerShape(input_shape, pre, output, weight, dot_length, window, pool)
 
 
 def _at_least(argument: str, value: int, least: int) -> None:

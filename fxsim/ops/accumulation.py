@@ -34,6 +34,7 @@ from fxsim.kernels.rounding import (
     requantize_array,
     rounding_terms,
 )
+from fxsim.windows import Pair, Window
 
 BLOCK_CODES = 2**22
 """Codes of the left operand that are gathered at a time."""
@@ -89,6 +90,13 @@ class Bias(NamedTuple):
     codes: np.ndarray | None = None
     sum_shift: int = 0
     shift: int = 0
+
+    def of_group(self, group: int, groups: int) -> Bias:
+        """The bias of the outputs of one of so many groups."""
+        if self.codes is None or groups == 1:
+            return self
+        size = len(self.codes) // groups
+        return self._replace(codes=self.codes[group * size : (group + 1) * size])
 
     @property
     def largest(self) -> int:
@@ -355,41 +363,42 @@ def lower_matmul(left: np.ndarray, right: np.ndarray) -> Lowered:
     return Lowered(windows, right[None, None], False, _product(left, right))
 
 
-def lower_forward(source: np.ndarray, weight: np.ndarray, stride: int, padding: int) -> Lowered:
+def lower_forward(source: np.ndarray, weight: np.ndarray, window: Window) -> Lowered:
     """Of source (N, H, W, C) and weight (KH, KW, C, O)."""
-    windows = _windows(_padded(source, padding), len(weight), stride)
+    windows = _windows(_padded(source, window), window, window.stride)
     return Lowered(windows, weight.transpose(2, 0, 1, 3), True, _product(source, weight))
 
 
 def lower_input_grad(
-    grad: np.ndarray, weight: np.ndarray, shape: tuple[int, ...], stride: int, padding: int
+    grad: np.ndarray, weight: np.ndarray, shape: tuple[int, ...], window: Window
 ) -> Lowered:
-    """Of grad (N, OH, OW, O) and weight (KH, KW, C, O), at an input of `shape` (N, H, W, C).
+    """Of grad (N, OH, OW, O) and weight (KH, KW, C, O), at an input of `shape` (N, H, W).
 
     Where the stride leaves an input without an output of this tap, the term is zero.
     """
-    samples, height, width, _ = shape
-    margin = len(weight) - 1
+    samples, height, width = shape
     (_, rows, columns, outputs) = grad.shape
+    top, bottom, left, right = window.padding
+    above, before = (span - 1 for span in window.span)
+    down, across = window.stride
     spread = np.zeros(
-        (samples, margin + height + 2 * padding, margin + width + 2 * padding, outputs), grad.dtype
+        (samples, above + top + height + bottom, before + left + width + right, outputs),
+        grad.dtype,
     )
-    spread[
-        :, margin : margin + rows * stride : stride, margin : margin + columns * stride : stride
-    ] = grad
-    windows = _windows(spread, len(weight), 1)[
-        :, padding : padding + height, padding : padding + width
-    ]
-    right = weight.transpose(3, 0, 1, 2)
-    return Lowered(windows[..., ::-1, ::-1], right, True, _product(grad, weight))
+    spread[:, above : above + rows * down : down, before : before + columns * across : across] = (
+        grad
+    )
+    windows = _windows(spread, window, (1, 1))[:, top : top + height, left : left + width]
+    right_codes = weight.transpose(3, 0, 1, 2)
+    return Lowered(windows[..., ::-1, ::-1], right_codes, True, _product(grad, weight))
 
 
-def lower_weight_grad(
-    source: np.ndarray, grad: np.ndarray, kernel: int, stride: int, padding: int
-) -> Lowered:
+def lower_weight_grad(source: np.ndarray, grad: np.ndarray, window: Window) -> Lowered:
     """Of source (N, H, W, C) and grad (N, OH, OW, O)."""
-    windows = _windows(_padded(source, padding), kernel, stride).transpose(4, 5, 3, 0, 1, 2)
-    return Lowered(windows, grad, False, _product(source, grad))
+    windows = _windows(_padded(source, window), window, window.stride)
+    _, rows, columns, _ = grad.shape
+    read = windows[:, :rows, :columns].transpose(4, 5, 3, 0, 1, 2)
+    return Lowered(read, grad, False, _product(source, grad))
 
 
 def _product(left: np.ndarray, right: np.ndarray) -> int:
@@ -397,11 +406,12 @@ def _product(left: np.ndarray, right: np.ndarray) -> int:
     return magnitude(left) * magnitude(right)
 
 
-def _padded(source: np.ndarray, padding: int) -> np.ndarray:
-    return np.pad(source, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+def _padded(source: np.ndarray, window: Window) -> np.ndarray:
+    return np.pad(source, ((0, 0), *window.edges, (0, 0)))
 
 
-def _windows(padded: np.ndarray, kernel: int, stride: int) -> np.ndarray:
+def _windows(padded: np.ndarray, window: Window, stride: Pair) -> np.ndarray:
     """A view (N, OH, OW, C, KH, KW)."""
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))
-    return windows[:, ::stride, ::stride]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, window.span, axis=(1, 2))
+    down, across = window.dilation
+    return windows[:, :: stride[0], :: stride[1], :, ::down, ::across]

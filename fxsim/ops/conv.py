@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from fxsim.accumulator import Accumulator
 from fxsim.arrays import check_elements
 from fxsim.errors import InputError
 from fxsim.formats import Format
-from fxsim.ops.checks import of_shape, shape_of, tensor_of, whole
+from fxsim.ops.checks import of_shape, shape_of, tensor_of
 from fxsim.ops.exact import Exact
 from fxsim.ops.matmul import check_accumulator, check_bias, forward
-from fxsim.ops.paths import check_path
 from fxsim.ops.products import Geometry, InputGrad, WeightGrad
 from fxsim.tensor import Tensor
+from fxsim.windows import PaddingLike, PairLike, Window, check_groups
 
 
 def conv2d(
@@ -22,26 +23,32 @@ def conv2d(
     weight: Tensor,
     bias: Tensor | None = None,
     *,
-    stride: int = 1,
-    padding: int = 0,
+    stride: PairLike = 1,
+    padding: PaddingLike = 0,
+    dilation: PairLike = 1,
+    groups: int = 1,
     accumulator: Accumulator | None = None,
-    path: str = "auto",
 ) -> Exact:
-    """The convolution (cross-correlation) of images with square kernels.
+    """The convolution (cross-correlation) of images.
 
     Args:
         x: (N, H, W, C) codes.
-        weight: (K, K, C, O) codes; PyTorch has (O, C, K, K).
+        weight: (KH, KW, C / groups, O) codes; PyTorch has (O, C / groups, KH, KW).
         bias: (O,) codes, or None.
-        stride: of the kernel, in both directions.
-        padding: zeros around the images, on all four sides.
+        stride: from a position to the next, as a number or (rows, columns).
+        padding: zeros around the images: a number, (rows, columns), (top, bottom, left, right),
+            'valid' for none, or 'same' for ceil(H / stride) x ceil(W / stride) positions, where
+            bottom and right have one zero more if their number is odd, as in TensorFlow.
+        dilation: from a tap of the kernel to the next, as a number or (rows, columns).
+        groups: channels and outputs fall into so many groups; an output reads the channels of its
+            own group alone.  `groups = C` is a depthwise convolution.
         accumulator: how each sum is held; None for exactly.
-        path: 'auto', or the instruction path to force (see `plan`).
 
     Returns:
-        Exact sums (N, OH, OW, O), OH = (H + 2 padding - K) // stride + 1.
+        Exact sums (N, OH, OW, O), OH = (H + top + bottom - dilation (KH - 1) - 1) // stride + 1.
 
     Raises:
+        TypeError: for a size that is no integer.
         InputError: for shapes that do not fit, or widths that no path takes exactly.
 
     Example:
@@ -52,21 +59,17 @@ def conv2d(
         array([-3.])
         >>> image.shape, ops.conv2d(image, kernel, padding=1).shape
         ((1, 2, 2, 1), (1, 3, 3, 1))
+        >>> ops.conv2d(image, kernel, padding="same").shape
+        (1, 2, 2, 1)
     """
     tensor_of("x", x, "N, H, W, C")
-    geometry = geometry_of(x.shape, _weight_shape(weight), stride, padding)
+    where = Placement(stride, padding, dilation, groups)
+    geometry = where.over(x.shape, _weight_shape(weight))
     check_elements((len(x), *geometry.output))
     check_bias(bias, geometry.outputs)
-    check_path("path", path)
     check_accumulator("conv2d", accumulator, bias is not None, True)
-    product = forward(
-        x.format,
-        weight.format,
-        geometry,
-        path,
-        accumulator,
-        bias.format if bias is not None else None,
-    )
+    bias_format = bias.format if bias is not None else None
+    product = forward(x.format, weight.format, geometry, accumulator, bias_format)
     return product(x.operand, weight.operand, None if bias is None else bias.operand)
 
 
@@ -75,23 +78,25 @@ def conv2d_input_grad(
     weight: Tensor,
     input_shape: Sequence[int],
     *,
-    stride: int = 1,
-    padding: int = 0,
+    stride: PairLike = 1,
+    padding: PaddingLike = 0,
+    dilation: PairLike = 1,
+    groups: int = 1,
     accumulator: Accumulator | None = None,
-    path: str = "auto",
 ) -> Exact:
     """The gradient of `conv2d` at its input.
 
     Args:
         grad: (N, OH, OW, O) gradient at the output.
-        weight: (K, K, C, O) codes of the forward call.
+        weight: (KH, KW, C / groups, O) codes of the forward call.
         input_shape: (N, H, W, C) of the forward call's x.
-        stride, padding, accumulator, path: as for `conv2d`.
+        stride, padding, dilation, groups, accumulator: as for `conv2d`.
 
     Returns:
         Exact sums (N, H, W, C).
 
     Raises:
+        TypeError: for a size that is no integer.
         InputError: for shapes that do not fit, or widths that no path takes exactly.
 
     Example:
@@ -103,11 +108,11 @@ def conv2d_input_grad(
     """
     tensor_of("grad", grad, "N, OH, OW, O")
     shape = shape_of("input_shape", input_shape, "N, H, W, C")
-    geometry = geometry_of(shape, _weight_shape(weight), stride, padding)
+    where = Placement(stride, padding, dilation, groups)
+    geometry = where.over(shape, _weight_shape(weight))
     of_shape("grad", grad, (shape[0], *geometry.output))
-    check_path("path", path)
     check_accumulator("conv2d_input_grad", accumulator, False, True)
-    product = input_grad(grad.format, weight.format, geometry, path, accumulator)
+    product = input_grad(grad.format, weight.format, geometry, accumulator)
     return product(grad.operand, weight.operand)
 
 
@@ -116,23 +121,25 @@ def conv2d_weight_grad(
     grad: Tensor,
     weight_shape: Sequence[int],
     *,
-    stride: int = 1,
-    padding: int = 0,
+    stride: PairLike = 1,
+    padding: PaddingLike = 0,
+    dilation: PairLike = 1,
+    groups: int = 1,
     accumulator: Accumulator | None = None,
-    path: str = "auto",
 ) -> Exact:
     """The gradient of `conv2d` at its weight, summed over images and positions.
 
     Args:
         x: (N, H, W, C) codes of the forward call.
         grad: (N, OH, OW, O) gradient at the output.
-        weight_shape: (K, K, C, O) of the forward call's weight.
-        stride, padding, accumulator, path: as for `conv2d`.
+        weight_shape: (KH, KW, C / groups, O) of the forward call's weight.
+        stride, padding, dilation, groups, accumulator: as for `conv2d`.
 
     Returns:
-        Exact sums (K, K, C, O).
+        Exact sums (KH, KW, C / groups, O).
 
     Raises:
+        TypeError: for a size that is no integer.
         InputError: for shapes that do not fit, or widths that no path takes exactly.
 
     Example:
@@ -144,56 +151,65 @@ def conv2d_weight_grad(
     """
     tensor_of("x", x, "N, H, W, C")
     tensor_of("grad", grad, "N, OH, OW, O")
-    shape = shape_of("weight_shape", weight_shape, "K, K, C, O")
-    geometry = geometry_of(x.shape, shape, stride, padding)
+    shape = shape_of("weight_shape", weight_shape, "KH, KW, C, O")
+    where = Placement(stride, padding, dilation, groups)
+    geometry = where.over(x.shape, shape)
     of_shape("grad", grad, (len(x), *geometry.output))
-    check_path("path", path)
     check_accumulator("conv2d_weight_grad", accumulator, False, False)
-    product = weight_grad(x.format, grad.format, geometry, path, accumulator)
+    product = weight_grad(x.format, grad.format, geometry, accumulator)
     return product(x.operand, grad.operand)
 
 
 @lru_cache(maxsize=1024)
 def input_grad(
-    grad: Format, weight: Format, geometry: Geometry, path: str, accumulator: Accumulator | None
+    grad: Format, weight: Format, geometry: Geometry, accumulator: Accumulator | None
 ) -> InputGrad:
     """The one InputGrad product of these."""
-    return InputGrad(grad, weight, geometry, path, accumulator)
+    return InputGrad(grad, weight, geometry, accumulator=accumulator)
 
 
 @lru_cache(maxsize=1024)
 def weight_grad(
-    x: Format, grad: Format, geometry: Geometry, path: str, accumulator: Accumulator | None
+    x: Format, grad: Format, geometry: Geometry, accumulator: Accumulator | None
 ) -> WeightGrad:
     """The one WeightGrad product of these."""
-    return WeightGrad(x, grad, geometry, path, accumulator)
+    return WeightGrad(x, grad, geometry, accumulator=accumulator)
 
 
-def geometry_of(
-    input_shape: Sequence[int], weight_shape: Sequence[int], stride: int, padding: int
-) -> Geometry:
-    """The Geometry of a (N, H, W, C) input and a (K, K, C, O) weight.
+class Placement(NamedTuple):
+    """Where kernels are laid on images; see `conv2d`."""
 
-    Raises:
-        InputError: where they do not fit.
-    """
-    _, height, width, channels = input_shape
-    rows, columns, depth, outputs = weight_shape
-    stride = whole("stride", stride, 1)
-    padding = whole("padding", padding, 0)
-    if rows != columns or depth != channels:
-        pytorch = columns == channels and depth == outputs
-        hint = "; PyTorch's layout is (O, C, K, K), pass weight.transpose(2, 3, 1, 0)"
-        raise InputError(
-            f"weight must have shape (K, K, {channels}, O) for images of {channels} channels, got "
-            f"{tuple(weight_shape)}{hint if pytorch else ''}"
+    stride: PairLike
+    padding: PaddingLike
+    dilation: PairLike
+    groups: int
+
+    def over(self, input_shape: Sequence[int], weight_shape: Sequence[int]) -> Geometry:
+        """The Geometry of a (N, H, W, C) input and a (KH, KW, C / groups, O) weight.
+
+        Raises:
+            InputError: where they do not fit.
+        """
+        _, height, width, channels = input_shape
+        rows, columns, depth, outputs = weight_shape
+        groups = check_groups("", self.groups, channels, outputs)
+        if depth != channels // groups:
+            pytorch = columns == channels // groups
+            hint = (
+                "; PyTorch's layout is (O, C, KH, KW), pass weight.transpose(2, 3, 1, 0)"
+                if pytorch
+                else ""
+            )
+            raise InputError(
+                f"weight must have shape (KH, KW, {channels // groups}, O) for images of "
+                f"{channels} channels in groups of {channels // groups}, got "
+                f"{tuple(weight_shape)}{hint}"
+            )
+        window = Window.of(
+            "", (height, width), (rows, columns), self.stride, self.padding, self.dilation
         )
-    if min(height, width) + 2 * padding < rows:
-        raise InputError(
-            f"a {rows}x{rows} kernel does not fit images of {height}x{width} with padding {padding}"
-        )
-    return Geometry(height, width, channels, outputs, rows, columns, stride, padding)
+        return Geometry(height, width, channels, outputs, window, groups)
 
 
 def _weight_shape(weight: Tensor) -> tuple[int, ...]:
-    return tensor_of("weight", weight, "K, K, C, O").shape
+    return tensor_of("weight", weight, "KH, KW, C, O").shape

@@ -15,6 +15,7 @@ from fxsim.kernels import memory
 from fxsim.kernels.elementwise import pool
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor, operation, shape_after
+from fxsim.windows import PaddingLike, PairLike, Window
 
 MAX_SUM_BITS = 62
 """Widest exact sum: one more addition, or the carry of a rounding, still fits int64."""
@@ -23,10 +24,12 @@ MASK = Format(1, 1, signed=False)
 """Format of a ReLU's mask: 1 where the gradient passes."""
 
 WINNER = Format(8, 8, signed=False)
-"""Format of max pooling's winner: the place in the window, row-major; size**2 where nothing passes."""
+"""Format of max pooling's winner: the place in the window, row-major; the number of places where
+nothing passes.
+"""
 
-MAX_POOL_SIZE = 15
-"""Largest window of max pooling: a winner has 8 bits."""
+MAX_PLACES = 255
+"""Places of the largest window of max pooling: a winner has 8 bits."""
 
 
 class Exact(ABC):
@@ -83,16 +86,22 @@ class Exact(ABC):
         codes, mask = self.rounded(chosen, relu=True)
         return Tensor._of(codes, chosen.format), Tensor._of(present(mask), MASK)
 
-    def relu_max_pool(self, quantizer: Format | Quantizer, size: int) -> tuple[Tensor, Tensor]:
-        """(codes, winner) of the ReLU followed by max pooling over size x size windows.
+    def relu_max_pool(
+        self,
+        quantizer: Format | Quantizer,
+        size: PairLike,
+        stride: PairLike | None = None,
+        padding: PaddingLike = 0,
+    ) -> tuple[Tensor, Tensor]:
+        """(codes, winner) of the ReLU followed by max pooling; see `max_pool2d`.
 
         The result is (N, H, W, C), the codes and the winner (format `WINNER`) are
-        (N, H // size, W // size, C).  The winner is the place of the first greatest code in its
-        window, row-major, or size**2 where the ReLU's mask is 0 there.
+        (N, OH, OW, C).  The winner is the place of the first greatest code in its window,
+        row-major, or the number of places where the ReLU's mask is 0 there.
         """
         chosen = Quantizer.of(quantizer)
-        size = check_windows(self.shape, size)
-        codes, winner = self.rounded_and_pooled(chosen, size)
+        window = pool_window(self.shape, size, stride, padding)
+        codes, winner = self.rounded_and_pooled(chosen, window)
         return Tensor._of(codes, chosen.format), Tensor._of(winner, WINNER)
 
     def rounded(self, quantizer: Quantizer, relu: bool) -> tuple[np.ndarray, np.ndarray | None]:
@@ -105,10 +114,12 @@ class Exact(ABC):
             sums = np.maximum(sums, 0)
         return quantizer.quantized(sums, self.format.step_exp), mask
 
-    def rounded_and_pooled(self, quantizer: Quantizer, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def rounded_and_pooled(
+        self, quantizer: Quantizer, window: Window
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(codes, winner) as arrays."""
         codes, mask = self.rounded(quantizer, relu=True)
-        return max_pooled(codes, mask, size)
+        return max_pooled(codes, mask, window)
 
     def __add__(self, other: Tensor | Exact) -> Exact:
         return _add(self, other)
@@ -130,6 +141,24 @@ class Exact(ABC):
 
     def __neg__(self) -> Exact:
         return operation("negative")(self)
+
+    def by(self, path: str) -> Exact:
+        """The same result, computed by another instruction path.
+
+        Args:
+            path: 'auto', or the path to force (see `plan`).
+
+        Raises:
+            InputError: for what is no product, an unknown path, or one that these widths or this
+                geometry rule out.
+
+        Example:
+            >>> from fxsim import Format, Tensor, ops
+            >>> x = Tensor([1, 2, 3], Format(8, 7))
+            >>> ops.dot(x, x).by("plain").tensor().codes.item()
+            14
+        """
+        raise InputError(f"path {shown(path)}: only products have instruction paths")
 
     def reshape(self, *shape: Any) -> Exact:
         """The same values in another shape, row-major; one size may be -1.
@@ -225,30 +254,48 @@ def holding(magnitude: int, step_exp: int) -> Format:
 
 
 def max_pooled(
-    codes: np.ndarray, mask: np.ndarray | None, size: int
+    codes: np.ndarray, mask: np.ndarray | None, window: Window
 ) -> tuple[np.ndarray, np.ndarray]:
     """(codes, winner) of max pooling; the ReLU's mask is folded into the winner."""
     images, height, width, channels = codes.shape
-    out = memory.empty((images, height // size, width // size, channels), codes.dtype)
+    rows, columns = window.positions((height, width))
+    out = memory.empty((images, rows, columns, channels), codes.dtype)
     winner = memory.empty(out.shape, np.uint8)
-    pool.max_pool(
-        codes, size, out, winner, np.ones(codes.shape, np.uint8) if mask is None else mask
-    )
+    mask = np.ones(codes.shape, np.uint8) if mask is None else mask
+    pool.max_pool(codes, kernel_windows(window), out, winner, mask)
     return out, winner
 
 
-def check_windows(shape: Sequence[int], size: int, most: int = MAX_POOL_SIZE) -> int:
-    """`size` as an int; InputError unless such windows fit the images of a (N, H, W, C) shape."""
+def kernel_windows(window: Window) -> pool.Windows:
+    """The windows as the kernels take them."""
+    return pool.Windows(*window.size, *window.stride, *window.before)
+
+
+def pool_window(
+    shape: Sequence[int],
+    size: PairLike,
+    stride: PairLike | None = None,
+    padding: PaddingLike = 0,
+    most: int = MAX_PLACES,
+) -> Window:
+    """The windows of a pooling over images of a (N, H, W, C) shape.
+
+    Args:
+        stride: from a window to the next; None for windows that lie side by side.
+        most: places that a window may have.
+
+    Raises:
+        TypeError: a size is no integer.
+        InputError: the windows do not fit.
+    """
     if len(shape) != 4:
         raise InputError(f"pooling takes images (N, H, W, C), got shape {tuple(shape)}")
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
-        raise TypeError(f"size must be an integer, got {shown(size)}")
-    if not 1 <= size <= min(most, shape[1], shape[2]):
-        raise InputError(
-            f"size must be 1 to {min(most, shape[1], shape[2])} for images of {shape[1]}x{shape[2]}, "
-            f"got {shown(size)}"
-        )
-    return int(size)
+    _, height, width, _ = shape
+    steps = size if stride is None else stride
+    window = Window.of("", (height, width), size, steps, padding, what="size")
+    if window.taps > most:
+        raise InputError(f"size must have at most {most} places, got {shown(size)}")
+    return window
 
 
 def _add(x: Tensor | Exact, y: Tensor | Exact, minus: bool = False) -> Exact:

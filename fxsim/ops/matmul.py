@@ -13,7 +13,6 @@ from fxsim.fields import instance
 from fxsim.formats import Format
 from fxsim.ops.checks import of_shape, tensor_of
 from fxsim.ops.exact import Exact
-from fxsim.ops.paths import check_path
 from fxsim.ops.products import Forward, Geometry, ProductSum
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor, shape_after
@@ -24,12 +23,11 @@ def forward(
     x: Format,
     weight: Format,
     geometry: Geometry,
-    path: str,
     accumulator: Accumulator | None,
     bias: Format | None,
 ) -> Forward:
     """The one Forward product of these, which a caller asks for again and again."""
-    return Forward(x, weight, geometry, path, accumulator, bias)
+    return Forward(x, weight, geometry, accumulator=accumulator, bias=bias)
 
 
 def dot(
@@ -38,7 +36,6 @@ def dot(
     bias: Tensor | None = None,
     *,
     accumulator: Accumulator | None = None,
-    path: str = "auto",
 ) -> Exact:
     """The dot product of two vectors, of shape ().
 
@@ -46,7 +43,6 @@ def dot(
         a, b: (K,) codes.
         bias: () or (1,) codes that are added.
         accumulator: how the sum is held; None for exactly.
-        path: 'auto', or the instruction path to force (see `plan`).
 
     Raises:
         InputError: for other shapes, or widths that no path takes exactly.
@@ -69,12 +65,10 @@ def dot(
     if bias is not None:
         bias = tensor_of("bias", bias).reshape(-1)
         of_shape("bias", bias, (1,))
-    return linear(a, b.reshape(-1, 1), bias, accumulator=accumulator, path=path).reshape()
+    return linear(a, b.reshape(-1, 1), bias, accumulator=accumulator).reshape()
 
 
-def matmul(
-    a: Tensor, b: Tensor, *, accumulator: Accumulator | None = None, path: str = "auto"
-) -> Exact:
+def matmul(a: Tensor, b: Tensor, *, accumulator: Accumulator | None = None) -> Exact:
     """The matrix product of a (..., K) and b (K, N); also `a @ b`.
 
     Two vectors give their dot product.  Args and errors are those of `linear`.
@@ -89,8 +83,8 @@ def matmul(
     tensor_of("a", a)
     tensor_of("b", b)
     if a.ndim == b.ndim == 1:
-        return dot(a, b, accumulator=accumulator, path=path)
-    return _linear("b", a, b, None, accumulator, path)
+        return dot(a, b, accumulator=accumulator)
+    return _linear("b", a, b, None, accumulator)
 
 
 def linear(
@@ -99,7 +93,6 @@ def linear(
     bias: Tensor | None = None,
     *,
     accumulator: Accumulator | None = None,
-    path: str = "auto",
 ) -> Exact:
     """A dense layer: x @ weight + bias.
 
@@ -108,7 +101,6 @@ def linear(
         weight: (I, O) codes; PyTorch's Linear has (O, I), transposed.
         bias: (O,) codes, or None.
         accumulator: how each sum is held; None for exactly.
-        path: 'auto', or the instruction path to force (see `plan`).
 
     Returns:
         Exact sums (..., O) at the finer of the steps of products and bias.
@@ -125,7 +117,7 @@ def linear(
     """
     tensor_of("x", x)
     tensor_of("weight", weight)
-    return _linear("weight", x, weight, bias, accumulator, path)
+    return _linear("weight", x, weight, bias, accumulator)
 
 
 def _linear(
@@ -134,7 +126,6 @@ def _linear(
     weight: Tensor,
     bias: Tensor | None,
     accumulator: Accumulator | None,
-    path: str,
 ) -> Exact:
     if not x.ndim or not x.size:
         raise InputError(f"the left operand must have shape (..., I), got {x.shape}")
@@ -148,7 +139,6 @@ def _linear(
             f"{hint}"
         )
     check_bias(bias, outputs)
-    check_path("path", path)
     check_accumulator(
         "linear" if name == "weight" else "matmul", accumulator, bias is not None, False
     )
@@ -157,7 +147,6 @@ def _linear(
         x.format,
         weight.format,
         geometry,
-        path,
         accumulator,
         bias.format if bias is not None else None,
     )
@@ -214,6 +203,10 @@ class Shaped(Exact):
         """(codes, mask or None); see Exact.rounded."""
         codes, mask = self.whole.rounded(quantizer.laid_flat(self.shape), relu)
         return codes.reshape(self.shape), None if mask is None else mask.reshape(self.shape)
+
+    def by(self, path: str) -> Exact:
+        """The same result by another instruction path; see Exact.by."""
+        return Shaped(self.whole.by(path), self.shape)
 
     def reshape(self, *shape: Any) -> Exact:
         """The same values in another shape, row-major."""

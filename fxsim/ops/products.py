@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,13 @@ from fxsim.ops.paths import (
     TILE_PATH,
     WINOGRAD_PATHS,
     available_paths,
+    check_path,
     choose,
     forward_paths,
     operand,
 )
 from fxsim.quantizer import Quantizer
+from fxsim.windows import Window
 
 EXACTLY = Accumulator(MAX_SUM_BITS)
 """Stands for no accumulator where one is asked for its place of the bias."""
@@ -61,40 +64,88 @@ EXACTLY = Accumulator(MAX_SUM_BITS)
 class Geometry:
     """The shapes of a convolution, for any number of images.
 
-    A dense layer is the convolution of one position: height, width and both kernel sizes are 1.
+    A dense layer is the convolution of one position: height, width and window are 1.
+    groups: the channels and the outputs fall into so many groups; outputs of a group read the
+    channels of that group alone.
     """
 
     height: int
     width: int
     channels: int
     outputs: int
-    kernel_height: int = 1
-    kernel_width: int = 1
-    stride: int = 1
-    padding: int = 0
+    window: Window = Window((1, 1))
+    groups: int = 1
 
     @property
     def input(self) -> tuple[int, int, int]:
         return self.height, self.width, self.channels
 
-    @property
+    @cached_property
     def output(self) -> tuple[int, int, int]:
-        rows = (self.height + 2 * self.padding - self.kernel_height) // self.stride + 1
-        columns = (self.width + 2 * self.padding - self.kernel_width) // self.stride + 1
-        return rows, columns, self.outputs
+        return *self.window.positions((self.height, self.width)), self.outputs
 
     @property
     def weight(self) -> tuple[int, int, int, int]:
-        return self.kernel_height, self.kernel_width, self.channels, self.outputs
+        return *self.window.size, self.channels // self.groups, self.outputs
 
     @property
     def taps(self) -> int:
-        return self.kernel_height * self.kernel_width
+        return self.window.taps
+
+    @cached_property
+    def full(self) -> Geometry:
+        """The same sums without groups or dilation: taps and channels between have weight 0."""
+        window = Window(self.window.span, self.window.stride, self.window.padding)
+        return Geometry(self.height, self.width, self.channels, self.outputs, window)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are neither groups nor dilation."""
+        return self.groups == 1 and self.window.dilation == (1, 1)
+
+    @property
+    def is_square(self) -> bool:
+        """Whether rows and columns are alike, and the padding on all sides."""
+        window = self.window
+        alike = all(one == other for one, other in (window.size, window.stride, window.dilation))
+        return alike and len(set(window.padding)) == 1
 
     @property
     def products(self) -> int:
         """Multiplications of one image."""
-        return math.prod(self.output) * self.taps * self.channels
+        return math.prod(self.output) * self.taps * self.channels // self.groups
+
+    def filled(self, weight: np.ndarray) -> np.ndarray:
+        """The weights of `full`: those (KH, KW, C / groups, O) among zeros."""
+        if self.is_full:
+            return weight
+        full = np.zeros(self.full.weight, weight.dtype)
+        for own, _, outputs in self._blocks(full):
+            own[:] = weight[:, :, :, outputs]
+        return full
+
+    def gathered(self, full: np.ndarray) -> np.ndarray:
+        """The weights (KH, KW, C / groups, O) among those of `full`."""
+        if self.is_full:
+            return full
+        blocks = [own for own, _, _ in self._blocks(full)]
+        return np.concatenate(blocks, axis=3)
+
+    def _blocks(self, full: np.ndarray) -> Iterator[tuple[np.ndarray, slice, slice]]:
+        """For each group its weights in `full`, as a view, its channels and its outputs."""
+        down, across = self.window.dilation
+        for inputs, outputs in self.group_slices:
+            yield full[::down, ::across, inputs, outputs], inputs, outputs
+
+    @property
+    def group_slices(self) -> list[tuple[slice, slice]]:
+        """For each group its channels and its outputs."""
+        channels = self.channels // self.groups
+        outputs = self.outputs // self.groups
+        return [
+            (slice(g * channels, (g + 1) * channels), slice(g * outputs, (g + 1) * outputs))
+            for g in range(self.groups)
+        ]
 
 
 class Product:
@@ -121,11 +172,17 @@ class Product:
     ):
         self.left = operand(left)
         self.right = operand(right)
+        self.formats = left, right
         self.geometry = geometry
         self.path = path
+        _check_square(path, geometry)
         self.product_exp = left.step_exp + right.step_exp
         self.accumulator = accumulator.resolved(self.product_exp) if accumulator else None
         self.step_exp = self.product_exp + (self.accumulator.drop if self.accumulator else 0)
+
+    def by(self, path: str) -> Product:
+        """The same product by another instruction path."""
+        return type(self)(*self.formats, self.geometry, path, self.accumulator)
 
     @property
     def operands(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -181,11 +238,12 @@ class Product:
 
         It is 0 where Winograd's algorithm has no place.  A forced path is the direct one.
         """
-        geometry = self.geometry
+        geometry = self.geometry.full
         fits = (
             self.path == "auto"
             and path in WINOGRAD_PATHS
-            and winograd.applies(geometry.weight, geometry.stride)
+            and geometry.is_square
+            and winograd.applies(geometry.weight, geometry.window.stride[0])
         )
         rows, columns, _ = geometry.output
         return geometry.taps * rows * columns / saving if fits else 0
@@ -214,13 +272,17 @@ class ProductSum(Exact):
         """Write the exact sums, or what the epilogue among the options makes of them."""
         raise NotImplementedError
 
+    def by(self, path: str) -> Exact:
+        check_path("path", path)
+        return self.product.by(path)(**self.operands)
+
     def exact_sums(self) -> np.ndarray:
         out = memory.empty(self.shape, np.int64)
         self.run(out)
         return out
 
-    def lowered(self) -> Lowered:
-        """The same product as a matrix product with its terms in order."""
+    def lowered(self) -> list[Lowered]:
+        """The same product as matrix products with their terms in order, one for each group."""
         raise NotImplementedError
 
     @property
@@ -249,9 +311,29 @@ class ProductSum(Exact):
             sums, met = finished_sums(self.exact_sums(), model, bias)
         else:
             _check_simulated(plan)
-            sums, met = accumulated_sums(self.lowered(), model, bias)
+            sums, met = self._held_by_groups(model, bias or Bias())
         self.overflows = Overflows(sums.size, met)
         return sums.reshape(self.shape)
+
+    def _held_by_groups(self, model: Accumulator, bias: Bias) -> tuple[np.ndarray, int]:
+        """(sums, overflows) of all groups side by side."""
+        parts = []
+        met = 0
+        groups = self.lowered()
+        for group, lowered in enumerate(groups):
+            sums, overflows = accumulated_sums(lowered, model, bias.of_group(group, len(groups)))
+            parts.append(sums)
+            met += overflows
+        return np.concatenate(parts, axis=1), met
+
+
+def _check_square(path: str, geometry: Geometry) -> None:
+    """InputError where a forced path does not take the geometry."""
+    if path in AMX_PATHS and not geometry.is_square:
+        raise InputError(
+            f"path {path!r} takes kernels, strides and paddings that are alike in rows and "
+            f"columns, got {geometry.window}; use path='auto'"
+        )
 
 
 def _check_simulated(plan: Plan) -> None:
@@ -282,7 +364,7 @@ class Forward(Product):
         bias: Format | None = None,
     ):
         super().__init__(x, weight, geometry, path, accumulator)
-        terms = geometry.taps * geometry.channels
+        terms = geometry.taps * geometry.channels // geometry.groups
         self.plan, self._saving = _choose(
             self.left, self.right, terms, geometry.outputs, geometry.output, self
         )
@@ -293,6 +375,9 @@ class Forward(Product):
             shifts = bias_shifts(self.accumulator or EXACTLY, self.step_exp, bias.step_exp)
             self._sum_shift, self._bias_shift = shifts
         self.format = self._sum_format(self.step_exp - self._sum_shift)
+
+    def by(self, path: str) -> Forward:
+        return Forward(*self.formats, self.geometry, path, self.accumulator, self.bias)
 
     def bias_of(self, codes: np.ndarray | None) -> Bias:
         """The bias and how it comes to the step of the sums."""
@@ -326,10 +411,12 @@ class Forward(Product):
         return ForwardSum(self, x, weight, bias)
 
     def run(self, x: np.ndarray, weight: np.ndarray, out: np.ndarray, **options: Any) -> None:
-        padding = self.geometry.padding
+        weight = self.geometry.filled(weight)
+        window = self.geometry.window
+        padding = window.padding[0]
         if _by_winograd(self, self.plan, self._saving, (x, weight), padding, out, options):
             return
-        stride = self.geometry.stride
+        stride = window.stride[0]
         if self.plan.path in AMX_PATHS:
             amx_conv.convolve(
                 x, weight, stride, padding, out, left=self.left, right=self.right, **options
@@ -341,7 +428,7 @@ class Forward(Product):
 
         def convolve(x: np.ndarray, weight: np.ndarray, out: np.ndarray, **options: Any) -> None:
             packed = pack_forward_weights(weight)
-            conv.conv_forward(x, packed, stride, out, padding=padding, **options)
+            conv.conv_forward(x, packed, window.stride, out, padding=window.padding, **options)
 
         self._by_parts(convolve, self.plan, (x, weight), out, options)
 
@@ -364,9 +451,12 @@ class ForwardSum(ProductSum):
     def run(self, out: np.ndarray, **options: Any) -> None:
         self.product.run(self._x, self._weight, out, **options)
 
-    def lowered(self) -> Lowered:
+    def lowered(self) -> list[Lowered]:
         geometry = self.product.geometry
-        return lower_forward(self._x, self._weight, geometry.stride, geometry.padding)
+        return [
+            lower_forward(self._x[..., inputs], self._weight[..., outputs], geometry.window)
+            for inputs, outputs in geometry.group_slices
+        ]
 
     def sums(self) -> np.ndarray:
         if self.ample:
@@ -461,7 +551,7 @@ class InputGrad(Product):
         accumulator: Accumulator | None = None,
     ):
         super().__init__(grad, weight, geometry, path, accumulator)
-        terms = geometry.taps * geometry.outputs
+        terms = geometry.taps * geometry.outputs // geometry.groups
         self.plan, self._saving = _choose(
             self.left, self.right, terms, geometry.channels, geometry.input, self
         )
@@ -471,18 +561,19 @@ class InputGrad(Product):
         return InputGradSum(self, grad, weight)
 
     def run(self, grad: np.ndarray, weight: np.ndarray, out: np.ndarray, **options: Any) -> None:
-        geometry = self.geometry
-        padding = 2 - geometry.padding
+        weight = self.geometry.filled(weight)
+        window = self.geometry.window
+        padding = 2 - window.padding[0]
         if _by_winograd(
             self, self.plan, self._saving, (grad, weight), padding, out, options, rotate=True
         ):
             return
         if self.plan.path in AMX_PATHS:
             amx_conv.convolve(
-                amx_conv.dilated(grad, geometry.stride),
+                amx_conv.dilated(grad, window.stride[0]),
                 rotated(weight),
                 1,
-                len(weight) - 1 - geometry.padding,
+                len(weight) - 1 - window.padding[0],
                 out,
                 left=self.left,
                 right=self.right,
@@ -494,7 +585,7 @@ class InputGrad(Product):
             grad: np.ndarray, weight: np.ndarray, out: np.ndarray, **options: Any
         ) -> None:
             packed = pack_input_grad_weights(weight)
-            conv.conv_input_grad(grad, packed, geometry.stride, geometry.padding, out, **options)
+            conv.conv_input_grad(grad, packed, window.stride, window.before, out, **options)
 
         self._by_parts(correlate, self.plan, (grad, weight), out, options)
 
@@ -514,11 +605,15 @@ class InputGradSum(ProductSum):
     def run(self, out: np.ndarray, **options: Any) -> None:
         self.product.run(self._grad, self._weight, out, **options)
 
-    def lowered(self) -> Lowered:
+    def lowered(self) -> list[Lowered]:
         geometry = self.product.geometry
-        return lower_input_grad(
-            self._grad, self._weight, self.shape, geometry.stride, geometry.padding
-        )
+        shape = self.shape[:3]
+        return [
+            lower_input_grad(
+                self._grad[..., outputs], self._weight[..., outputs], shape, geometry.window
+            )
+            for _, outputs in geometry.group_slices
+        ]
 
     @property
     def operands(self) -> dict[str, np.ndarray]:
@@ -581,20 +676,30 @@ class WeightGrad(Product):
         )
 
     def run(self, x: np.ndarray, grad: np.ndarray, out: np.ndarray, **options: Any) -> None:
-        plan = self.plan_of(len(x))
         geometry = self.geometry
+        if not geometry.is_full:
+            full = memory.empty(geometry.full.weight, out.dtype)
+            self._run_full(x, grad, full, **options)
+            out[:] = geometry.gathered(full)
+            return
+        self._run_full(x, grad, out, **options)
+
+    def _run_full(self, x: np.ndarray, grad: np.ndarray, out: np.ndarray, **options: Any) -> None:
+        """As `run`, for the weights of `Geometry.full`."""
+        plan = self.plan_of(len(x))
+        window = self.geometry.window
         if self.winograd:
             out[:] = winograd_weight_grad.winograd_weight_grad(
                 x,
                 grad,
-                geometry.padding,
+                window.padding[0],
                 spill_terms=plan.spill_terms,
                 path=TILE_PATH[plan.path],
             )
             return
 
         def correlate(x: np.ndarray, grad: np.ndarray, out: np.ndarray, **options: Any) -> None:
-            conv.conv_weight_grad(x, grad, geometry.stride, geometry.padding, out, **options)
+            conv.conv_weight_grad(x, grad, window.stride, window.padding, out, **options)
 
         self._by_parts(correlate, plan, (x, grad), out, options)
 
@@ -616,15 +721,12 @@ class WeightGradSum(ProductSum):
     def run(self, out: np.ndarray, **options: Any) -> None:
         self.product.run(self._x, self._grad, out, **options)
 
-    def lowered(self) -> Lowered:
+    def lowered(self) -> list[Lowered]:
         geometry = self.product.geometry
-        return lower_weight_grad(
-            self._x,
-            self._grad,
-            geometry.kernel_height,
-            geometry.stride,
-            geometry.padding,
-        )
+        return [
+            lower_weight_grad(self._x[..., inputs], self._grad[..., outputs], geometry.window)
+            for inputs, outputs in geometry.group_slices
+        ]
 
     @property
     def operands(self) -> dict[str, np.ndarray]:
@@ -636,7 +738,8 @@ class WeightGradSum(ProductSum):
     def rounded(self, quantizer: Quantizer, relu: bool) -> tuple[np.ndarray, np.ndarray | None]:
         found = quantizer.at(self.format.step_exp).epilogue
         product = self.product
-        fits = self.ample and not product.winograd and not product.plan_of(len(self._x)).split
+        by_sums = product.winograd or not product.geometry.is_full
+        fits = self.ample and not by_sums and not product.plan_of(len(self._x)).split
         if relu or found is None or not fits:
             return super().rounded(quantizer, relu)
         return _fused(self, quantizer, found), None
@@ -659,15 +762,17 @@ def _choose(
     The saving is how much faster it is than int16 products.  A processor with AMX has other paths,
     too, which are faster where operands in bytes cost more than they save.
     """
-    geometry = product.geometry
+    geometry = product.geometry.full
     rows = shape[0] * shape[1]
     direct = geometry.products / columns * blocks_of(columns, COLUMNS) * COLUMNS
-    saving = direct / (rows * amx_conv.cost(a, b, terms, geometry.kernel_height, columns))
+    saving = direct / (rows * amx_conv.cost(a, b, terms, geometry.window.size[0], columns))
     others = tuple(path for path in forward_paths() if path not in AMX_PATHS)
     other = choose(a, b, terms, others, product.path)
     other_saving: float = 2 if other.path == BYTES else 1
     if other.split:
         other_saving = 1 / (len(a.parts) * len(b.parts))
+    if not geometry.is_square:
+        return other, other_saving
     chosen = choose(a, b, terms, forward_paths(), product.path)
     if chosen.path in AMX_PATHS and saving > other_saving:
         return chosen, saving

@@ -15,9 +15,10 @@ from fxsim.formats import Format
 from fxsim.kernels import memory
 from fxsim.kernels.elementwise import affine as kernel
 from fxsim.kernels.epilogue import Epilogue
-from fxsim.ops.exact import MAX_SUM_BITS, Exact, holding, relu_bound
+from fxsim.ops.exact import MAX_SUM_BITS, Exact, holding, kernel_windows, relu_bound
 from fxsim.ops.integers import largest
 from fxsim.quantizer import Quantizer
+from fxsim.windows import Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +96,13 @@ class Combination(Exact):
         quantizer.tell(out.size, tally)
         return out, mask
 
-    def rounded_and_pooled(self, quantizer: Quantizer, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def rounded_and_pooled(
+        self, quantizer: Quantizer, window: Window
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(codes, winner); see Exact.rounded_and_pooled."""
-        if quantizer.at(self._form.step_exp).epilogue is None or not self._x.size:
-            return super().rounded_and_pooled(quantizer, size)
+        size = kernel_windows(window).square
+        if quantizer.at(self._form.step_exp).epilogue is None or not self._x.size or not size:
+            return super().rounded_and_pooled(quantizer, window)
         images, height, width, channels = self.shape
         shape = (images, height // size, width // size, channels)
         out = memory.empty(shape, quantizer.format.storage)
@@ -106,7 +110,7 @@ class Combination(Exact):
         constants = self._constants(quantizer, True)
         tally = kernel.combine_and_pool(self._x, self._y, constants, size, out, winner)
         if tally is None:
-            return super().rounded_and_pooled(quantizer, size)
+            return super().rounded_and_pooled(quantizer, window)
         quantizer.tell(self._x.size, tally)
         return out, winner
 

@@ -27,6 +27,7 @@ from fxsim.ops.paths import AMX_PATHS
 from fxsim.ops.products import Geometry
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
+from fxsim.windows import Window
 
 needs_tiles = pytest.mark.skipif(not processor_has_tiles(), reason="this processor has no AMX")
 OPERANDS = [
@@ -285,9 +286,14 @@ def test_bits_do_not_depend_on_threads():
     np.testing.assert_array_equal(*results)
 
 
+def window(stride):
+    """3x3 taps, padded by 1."""
+    return Window((3, 3), (stride, stride), (1, 1, 1, 1))
+
+
 GEOMETRIES = {
-    "conv": Geometry(8, 8, 64, 130, 3, 3, 1, 1),
-    "strided": Geometry(8, 8, 64, 128, 3, 3, 2, 1),
+    "conv": Geometry(8, 8, 64, 130, window(1)),
+    "strided": Geometry(8, 8, 64, 128, window(2)),
     "dense": Geometry(1, 1, 4096, 100),
 }
 PIXELS = Format(8, 1, False)
@@ -302,10 +308,9 @@ def forward(x_format, weight_format, geometry, path="auto"):
         Tensor(x, x_format),
         Tensor(weight, weight_format),
         bias,
-        stride=geometry.stride,
-        padding=geometry.padding,
-        path=path,
-    )
+        stride=geometry.window.stride,
+        padding=geometry.window.padding,
+    ).by(path)
 
 
 def input_grad(weight_format, geometry, path="auto"):
@@ -315,10 +320,9 @@ def input_grad(weight_format, geometry, path="auto"):
         Tensor(grad, Format(8, -4)),
         Tensor(weight, weight_format),
         (5, *geometry.input),
-        stride=geometry.stride,
-        padding=geometry.padding,
-        path=path,
-    )
+        stride=geometry.window.stride,
+        padding=geometry.window.padding,
+    ).by(path)
 
 
 @needs_tiles
@@ -353,7 +357,7 @@ def test_bytes_are_compared_with_what_takes_their_place():
     """Few channels: too little for bytes against `vpdpbusd`; enough against int16 codes in
     parts.
     """
-    geometry = Geometry(8, 8, 16, 64, 3, 3, 1, 1)
+    geometry = Geometry(8, 8, 16, 64, window(1))
     sixteen = Format(16, 1)
     assert forward(PIXELS, Format(8, 1), geometry).product.plan.path == "int8_vnni"
     assert forward(sixteen, sixteen, geometry).product.plan.path == "int16_amx"
@@ -361,7 +365,7 @@ def test_bytes_are_compared_with_what_takes_their_place():
 
 @needs_tiles
 def test_a_product_of_few_terms_takes_other_paths():
-    geometry = Geometry(8, 8, 3, 64, 3, 3, 1, 1)
+    geometry = Geometry(8, 8, 3, 64, window(1))
     assert forward(PIXELS, Format(13, 1), geometry).product.plan.path not in AMX_PATHS
 
 
@@ -370,7 +374,7 @@ def test_weight_gradients_refuse_the_paths_that_compute_none():
     grad = Tensor(np.zeros((1, 1, 1, 1), int), Format(8, -4))
     for path in (*AMX_PATHS, "int8_vnni"):
         with pytest.raises(InputError, match=f"'{path}'"):
-            ops.conv2d_weight_grad(x, grad, (3, 3, 1, 1), path=path)
+            ops.conv2d_weight_grad(x, grad, (3, 3, 1, 1)).by(path)
 
 
 @needs_tiles

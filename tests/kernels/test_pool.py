@@ -14,20 +14,23 @@ from fxsim.kernels.elementwise.relu_mask import gate
 from fxsim.kernels.reductions import channel_sums
 
 
+def square(size):
+    return kernel.Windows(size, size, size, size)
+
+
 def max_pool(codes, size, mask=None):
     n, height, width, channels = codes.shape
     out = np.empty((n, height // size, width // size, channels), codes.dtype)
     winner = np.empty(out.shape, np.uint8)
-    kernel.max_pool(
-        codes, size, out, winner, np.ones(codes.shape, np.uint8) if mask is None else mask
-    )
+    mask = np.ones(codes.shape, np.uint8) if mask is None else mask
+    kernel.max_pool(codes, square(size), out, winner, mask)
     return out, winner
 
 
 def average_pool(codes, size):
     n, height, width, channels = codes.shape
     out = np.empty((n, height // size, width // size, channels), codes.dtype)
-    kernel.average_pool(codes, size, out)
+    kernel.average_pool(codes, square(size), out)
     return out
 
 
@@ -43,7 +46,7 @@ def check_max_pool(codes, size, grads, mask):
     passed = np.array(oracle.max_pool_backward(grads.tolist(), places, size, codes.shape)) * mask
     out, winner = max_pool(codes, size, mask)
     back = np.full(codes.shape, 77, grads.dtype)
-    kernel.max_pool_backward(grads, winner, size, back)
+    kernel.max_pool_backward(grads, winner, square(size), back)
     assert_same_codes(out, wanted, what="greatest codes under a mask")
     assert_same_codes(back, passed, what="gradients")
 
@@ -53,7 +56,8 @@ def check_average_pool(codes, size, grads):
         average_pool(codes, size), oracle.average_pool(codes.tolist(), size), what="means"
     )
     back = np.full(codes.shape, 77, np.int64)
-    kernel.average_pool_backward(grads, size, kernel.average_pool_gradient_bits(size), back)
+    finer = kernel.average_pool_gradient_bits(size * size)
+    kernel.average_pool_backward(grads, square(size), finer, back)
     assert_same_codes(
         back, oracle.average_pool_backward(grads.tolist(), size, codes.shape), what="shares"
     )

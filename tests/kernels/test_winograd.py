@@ -228,7 +228,7 @@ def test_both_sides_of_the_sum_bound(only, used, path, algorithm, bits, largest,
     found = ops.conv2d(x, w, padding=1).tensor()
     after = [2] if algorithm is winograd.LARGE else []
     assert used == ([algorithm.size] if extra == 0 else after)
-    assert found.equals(ops.conv2d(x, w, padding=1, path="plain").tensor())
+    assert found.equals(ops.conv2d(x, w, padding=1).by("plain").tensor())
 
 
 def test_weight_gradients_spill_before_int32_is_full(used):
@@ -241,7 +241,7 @@ def test_weight_gradients_spill_before_int32_is_full(used):
     x[:] = formats[0].max_code
     x, g = tensors((x, g), (formats[0], formats[2]))
     found = ops.conv2d_weight_grad(x, g, w.shape, padding=1).tensor()
-    wanted = ops.conv2d_weight_grad(x, g, w.shape, padding=1, path="plain").tensor()
+    wanted = ops.conv2d_weight_grad(x, g, w.shape, padding=1).by("plain").tensor()
     assert abs(wanted.codes).max() > 2**31
     assert found.equals(wanted)
     assert used == ["grad"]

@@ -13,6 +13,7 @@ from oracle import graph as oracle
 from oracle import rounding as rounding_oracle
 from oracle.step import map_nested
 from support.bits import assert_same_codes
+from support.fixed_step_cases import pool_of
 
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
@@ -165,12 +166,12 @@ def describe(network):
             "kind": type(layer).__name__.lower(),
             "relu": layer.relu,
             "dropout": layer.dropout,
-            "pool": layer.pool and (layer.pool.kind, layer.pool.size),
+            "pool": pool_of(layer, network.shape(layer.name).pool),
             "source": source,
             "add": layer.add,
             "batch_norm": layer.batch_norm,
             "stride": getattr(layer, "stride", None),
-            "padding": getattr(layer, "padding", None),
+            "padding": network.shape(layer.name).window.padding,
         }
         for layer, source in network.edges()
     ]

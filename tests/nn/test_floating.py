@@ -291,7 +291,7 @@ def test_probes_see_every_tensor_of_a_step_with_its_shape():
             "activation_grads": (count, *shape.output),
             "weight_grads": shape.weight,
         }
-        names = ("bias_grads",) if layer.bias else ("gamma_grads", "beta_grads")
+        names = ("bias_grads",) if layer.has_bias else ("gamma_grads", "beta_grads")
         wanted |= dict.fromkeys(names, shape.weight[-1:])
         if layer.batch_norm:
             wanted["preactivation_grads"] = (count, shape.pre[0] * shape.pre[1], shape.pre[2])

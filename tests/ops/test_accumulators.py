@@ -18,6 +18,7 @@ from fxsim.formats import OVERFLOWS
 from fxsim.kernels.accumulators import adders
 from fxsim.kernels.products.paths import INT32_MAX
 from fxsim.ops import accumulation as kernel
+from fxsim.windows import Window
 
 ORDERS = {
     "sequential": {},
@@ -25,6 +26,11 @@ ORDERS = {
     "tiles of 2": {"order": "tiles", "tile": 2},
     "tiles of 3": {"order": "tiles", "tile": 3},
 }
+
+
+def window(size, stride, padding):
+    """Square, alike on all sides."""
+    return Window((size, size), (stride, stride), (padding,) * 4)
 
 
 def sums_of(a, b, model):
@@ -404,15 +410,15 @@ def test_convolutions(kind, shape, model, bits, seed):
     bias = None
     if kind == "forward":
         bias = kernel.Bias(random.integers(-32, 32, o).astype(np.int8), 0, 1)
-        lowered = kernel.lower_forward(x, w, stride, padding)
+        lowered = kernel.lower_forward(x, w, window(size, stride, padding))
         wanted, met = oracle.forward(
             x.tolist(), w.tolist(), stride, padding, plain, bias.codes.tolist(), (0, 1)
         )
     elif kind == "input_grad":
-        lowered = kernel.lower_input_grad(g, w, x.shape, stride, padding)
+        lowered = kernel.lower_input_grad(g, w, x.shape[:3], window(size, stride, padding))
         wanted, met = oracle.input_grad(g.tolist(), w.tolist(), x.shape, stride, padding, plain)
     else:
-        lowered = kernel.lower_weight_grad(x, g, size, stride, padding)
+        lowered = kernel.lower_weight_grad(x, g, window(size, stride, padding))
         wanted, met = oracle.weight_grad(x.tolist(), g.tolist(), w.shape, stride, padding, plain)
     sums, overflows = kernel.accumulated_sums(lowered, model, bias)
     assert_same_codes(sums.reshape(np.shape(wanted)), wanted, what=f"{kind}, {model}")
@@ -428,7 +434,7 @@ def test_blocks_of_rows_make_one_product(monkeypatch, turned, bias, axes):
     w = random.integers(-8, 8, (3, 3, 2, 4)).astype(np.int16)
     start = kernel.Bias(random.integers(-99, 99, 4))
     model = Accumulator(7, bias=bias, lanes=2, axes=axes)
-    lowered = kernel.lower_forward(x, w, 1, 1)
+    lowered = kernel.lower_forward(x, w, window(3, 1, 1))
     whole, met = kernel.accumulated_sums(lowered, model, start)
     monkeypatch.setattr(kernel, "BLOCK_CODES", 18 * 7)
     monkeypatch.setattr(kernel, "TURNED_ROWS", turned)
@@ -442,8 +448,8 @@ def test_the_order_of_axes_is_seen_where_sums_saturate_and_not_elsewhere(kind):
     random = np.random.default_rng(9)
     x, w = random.integers(-8, 8, (2, 4, 4, 3)), random.integers(-8, 8, (3, 3, 3, 3))
     lower = {
-        "forward": lambda: kernel.lower_forward(x, w, 1, 1),
-        "input_grad": lambda: kernel.lower_input_grad(x, w, x.shape, 1, 1),
+        "forward": lambda: kernel.lower_forward(x, w, window(3, 1, 1)),
+        "input_grad": lambda: kernel.lower_input_grad(x, w, x.shape[:3], window(3, 1, 1)),
     }[kind]
     for bits, equal in ((8, False), (40, True)):
         first, last = (
@@ -455,7 +461,7 @@ def test_the_order_of_axes_is_seen_where_sums_saturate_and_not_elsewhere(kind):
 def test_the_axes_change_no_weight_gradient():
     random = np.random.default_rng(9)
     x, g = random.integers(-8, 8, (2, 4, 4, 3)), random.integers(-8, 8, (2, 4, 4, 3))
-    lowered = kernel.lower_weight_grad(x, g, 3, 1, 1)
+    lowered = kernel.lower_weight_grad(x, g, window(3, 1, 1))
     first, last = (kernel.accumulated_sums(lowered, Accumulator(8, axes=axes)) for axes in AXES)
     assert np.array_equal(first[0], last[0])
     assert first[1] == last[1] > 0

@@ -44,6 +44,7 @@ from fxsim.ops.integers import divided, integers, times
 from fxsim.ops.summation import ChannelSum
 from fxsim.quantizer import Counts, Quantizer
 from fxsim.rng import Stream
+from fxsim.windows import Window
 
 EPSILON = Factor.nearest(DEFAULT_EPSILON).odd
 RATE = Factor.nearest(DEFAULT_RATE).odd
@@ -248,7 +249,7 @@ def test_pooling_at_once_is_pooling_afterwards(shape, size, seed, bits, two, dty
     takes = width * size % LANES_OF[channels] == height % size * width % LANES_OF[channels] == 0
     assert (made[0] is not None) == (takes and not JIT_DISABLED)
     codes, mask = sums.of(x, y).rounded(quantizer, relu=True)
-    for got, wanted in zip(fused, max_pooled(codes, mask, size)):
+    for got, wanted in zip(fused, max_pooled(codes, mask, Window((size, size), (size, size)))):
         assert np.array_equal(got.codes, wanted)
     assert len(seen) == 2 and seen[0] == seen[1]
 

@@ -95,7 +95,7 @@ def test_extremes_on_both_sides_of_the_spill_bound(a, b):
 def test_a_dot_product_of_131071_extreme_8_bit_codes_fills_int32(extra):
     terms = INT32_MAX // 2**14 + extra
     a = Tensor(np.full(terms, -128), unit(8))
-    for path, sums in by_every_path(lambda path: ops.dot(a, a, path=path).tensor()):
+    for path, sums in by_every_path(lambda path: ops.dot(a, a).by(path).tensor()):
         assert sums.codes.item() == terms * 2**14, path
 
 
@@ -106,13 +106,13 @@ def check_dense(a, b, a_format, b_format):
     n = b.shape[1]
     a, b = tensors((a, b), (a_format, b_format))
     products = {
-        "dense": lambda path: ops.linear(a, b, path=path),
+        "dense": lambda path: ops.linear(a, b).by(path),
         "input gradient": lambda path: ops.conv2d_input_grad(
-            a.reshape(m, 1, 1, k), b.transpose().reshape(1, 1, n, k), (m, 1, 1, n), path=path
-        ),
+            a.reshape(m, 1, 1, k), b.transpose().reshape(1, 1, n, k), (m, 1, 1, n)
+        ).by(path),
         "weight gradient": lambda path: ops.conv2d_weight_grad(
-            a.transpose().reshape(k, 1, 1, m), b.reshape(k, 1, 1, n), (1, 1, m, n), path=path
-        ),
+            a.transpose().reshape(k, 1, 1, m), b.reshape(k, 1, 1, n), (1, 1, m, n)
+        ).by(path),
     }
     for kind, product in products.items():
         for path, sums in by_every_path(lambda path, run=product: run(path).tensor()):
@@ -208,7 +208,7 @@ def test_forward_products_of_bytes_have_the_codes_of_the_plain_path(relu):
     bias = Tensor(np.arange(9), unit(16))
     results = []
     for path in ("auto", "plain"):
-        exact = ops.conv2d(x, w, bias, stride=2, padding=1, path=path)
+        exact = ops.conv2d(x, w, bias, stride=2, padding=1).by(path)
         assert exact.product.plan.path == (BYTES if path == "auto" else "plain")
         seen = []
         quantizer = Quantizer(Format(12, 16), counted=seen.append)

@@ -66,14 +66,13 @@ def step_of(tensor):
     return rounding_oracle.step(tuple_of(tensor.format))
 
 
-def three(case, **options):
+def three(case, path="auto"):
     """Kind -> a function that computes the exact result anew."""
     x, w, g, bias, geometry = case
-    options |= geometry
     return {
-        "forward": lambda: ops.conv2d(x, w, bias, **options),
-        "input_grad": lambda: ops.conv2d_input_grad(g, w, x.shape, **options),
-        "weight_grad": lambda: ops.conv2d_weight_grad(x, g, w.shape, **options),
+        "forward": lambda: ops.conv2d(x, w, bias, **geometry).by(path),
+        "input_grad": lambda: ops.conv2d_input_grad(g, w, x.shape, **geometry).by(path),
+        "weight_grad": lambda: ops.conv2d_weight_grad(x, g, w.shape, **geometry).by(path),
     }
 
 
@@ -201,7 +200,7 @@ def test_large_convolutions_by_every_algorithm(name, widths):
     and `relu_max_pool` give equals what they give of plain loops' bits.
     """
     case = large_case(name, widths)
-    plain = {kind: make().tensor() for kind, make in three(case, path="plain").items()}
+    plain = {kind: make().tensor() for kind, make in three(case, "plain").items()}
     x, w, g, _, geometry = case
     forward, input_grad, weight_grad = sums_of(x, w, g, **geometry)
     assert inner(forward, g) == inner(x, input_grad) == inner(w, weight_grad)

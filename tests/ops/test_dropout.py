@@ -51,13 +51,20 @@ def test_every_7_bit_code_is_scaled_as_the_twin_says(rate):
     assert not out[1::2].any() and unsigned.max_code == 127
 
 
+def layer_and_shape(rate):
+    """A Dense layer with dropout, and its shape."""
+    layer = Dense(name="d", units=3, dropout=rate)
+    scores = Dense(name="scores", units=2, relu=False)
+    return layer, Network("n", (1, 1, 1), (layer, scores)).shape("d")
+
+
 @pytest.mark.parametrize("rate", RATES)
 def test_no_gradient_is_clipped_and_each_is_scaled_as_the_twin_says(rate):
     for bits in (1, 2, 7):
         grads = np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1), dtype=np.int16)
         kept = np.ones(grads.shape, bool)
         format = Format(bits, -1)
-        inner = inner_grad_format(Dense(name="d", units=3, dropout=rate), format)
+        inner = inner_grad_format(*layer_and_shape(rate), format)
         out = np.empty(grads.shape, np.int64)
         clipped = kernel.scale_kept(
             grads,

@@ -84,7 +84,7 @@ def test_forward(used, rounding, relu, signed):
     plain = (target.bits, target.range_exp, target.signed)
     stream = Stream(3, 4, "c") if rounding in oracle.STOCHASTIC else None
     tensors = (Tensor(x, FORMATS[0]), Tensor(w, FORMATS[1]), Tensor(bias, Format(16, 15)))
-    for path, exact in by_every_path(lambda path: ops.conv2d(*tensors, padding=1, path=path)):
+    for path, exact in by_every_path(lambda path: ops.conv2d(*tensors, padding=1).by(path)):
         assert exact.format.step_exp == 0
         for overflow in oracle.OVERFLOWS:
             codes, counts = expected(behind_relu, plain, rounding, overflow, stream)
@@ -111,8 +111,8 @@ def test_gradients(used, rounding):
 
     def gradients(path):
         return {
-            "input gradient": ops.conv2d_input_grad(gs, ws, x.shape, padding=1, path=path),
-            "weight gradient": ops.conv2d_weight_grad(xs, gs, w.shape, padding=1, path=path),
+            "input gradient": ops.conv2d_input_grad(gs, ws, x.shape, padding=1).by(path),
+            "weight gradient": ops.conv2d_weight_grad(xs, gs, w.shape, padding=1).by(path),
         }
 
     sums = {
@@ -138,7 +138,7 @@ def test_a_relu_of_sums_in_steps_so_fine_that_all_are_inside(step_exp):
     x = Tensor(np.array([3, -2]).reshape(1, 1, 1, 2), narrow)
     w = Tensor(np.array([[3, -3], [2, 1]]).reshape(1, 1, 2, 2), narrow)
     target = Format(32, 1)
-    for path, exact in by_every_path(lambda path: ops.conv2d(x, w, path=path)):
+    for path, exact in by_every_path(lambda path: ops.conv2d(x, w).by(path)):
         assert exact.format.step_exp == 2 * step_exp
         codes, mask = exact.relu(target)
         wanted = np.rint(np.ldexp([5.0, 0.0], 2 * step_exp + 30)).astype(int).tolist()

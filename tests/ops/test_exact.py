@@ -33,7 +33,7 @@ EXACT = {
     "linear, accumulator": lambda: ops.linear(X, MATRIX, accumulator=NARROW),
     "conv2d": lambda: ops.conv2d(X, W, BIAS, **GEOMETRY),
     "conv2d, accumulator": lambda: ops.conv2d(X, W, BIAS, accumulator=NARROW, **GEOMETRY),
-    "conv2d, plain": lambda: ops.conv2d(X, W, path="plain", **GEOMETRY),
+    "conv2d, plain": lambda: ops.conv2d(X, W, **GEOMETRY).by("plain"),
     "conv2d_input_grad": lambda: ops.conv2d_input_grad(G, W, X.shape, **GEOMETRY),
     "conv2d_weight_grad": lambda: ops.conv2d_weight_grad(X, G, W.shape, **GEOMETRY),
     "dropout": lambda: ops.dropout(X, 0.3, Stream(1, 2, "d"))[0],

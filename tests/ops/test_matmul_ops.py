@@ -81,7 +81,7 @@ def test_random_dense_layers(layer, rounded):
     values = wanted_linear(*layer)
     if needs_more_than_62_bits(lambda: ops.linear(*layer)):
         return
-    for path, exact in by_every_path(lambda path: ops.linear(*layer, path=path)):
+    for path, exact in by_every_path(lambda path: ops.linear(*layer).by(path)):
         check_exact(exact, values, path)
     check_rounded(lambda: ops.linear(*layer), values, rounded)
 
@@ -199,7 +199,7 @@ def test_products_of_wide_codes_that_int64_does_not_hold_are_refused():
         ),
         (lambda a, w: ops.matmul(a, a[0]), r"b must have axes \(I, O\), got shape \(3,\)"),
         (lambda a, w: ops.linear(a[:0], a.transpose()), "must have shape"),
-        (lambda a, w: ops.linear(a, a.transpose(), path="int4"), "'int4' is unknown"),
+        (lambda a, w: ops.linear(a, a.transpose()).by("int4"), "'int4' is unknown"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):

@@ -120,7 +120,7 @@ def test_the_largest_windows():
     assert_same_codes(
         ops.max_pool2d(x, 15)[1].codes, pooling_oracle.max_pool(x.codes.tolist(), 15)[1]
     )
-    with pytest.raises(InputError, match="size must be 1 to 15 for images of 31x33, got 16"):
+    with pytest.raises(InputError, match="size must have at most 255 places, got 16"):
         ops.max_pool2d(x, 16)
     big = Tensor(np.full((1, 600, 600, 1), -(2**31)), Format(32, 0))
     assert ops.avg_pool2d(big, 600).to(Format(32, 0)).codes.item() == -(2**31)
@@ -145,8 +145,8 @@ def test_averages_in_steps_that_are_far_away(case, rounded):
     "call, message",
     [
         (lambda x, g: ops.max_pool2d(x[0], 2), r"x must have axes \(N, H, W, C\)"),
-        (lambda x, g: ops.avg_pool2d(x, 5), "size must be 1 to 4 for images of 4x6, got 5"),
-        (lambda x, g: ops.avg_pool2d(x, 0), "size must be 1 to 4"),
+        (lambda x, g: ops.avg_pool2d(x, 5), "a size that spans 5 x 5 does not fit images of 4 x 6"),
+        (lambda x, g: ops.avg_pool2d(x, 0), "size must be an integer of at least 1"),
         (
             lambda x, g: ops.avg_pool2d_grad(g, 2, (1, 4, 4, 2)),
             r"grad must have shape \(1, 2, 2, 2\), got \(1, 2, 3, 2\)",

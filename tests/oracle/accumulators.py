@@ -7,7 +7,7 @@ terms, perhaps `bias` ('after' or 'first'), `lanes` and `axes` ('channel_first' 
 
 from fractions import Fraction
 
-from oracle.products import output_size, shape_of, zeros
+from oracle.products import both, positions, read_at, shape_of, sides, zeros
 from oracle.rounding import round_exact, wrap
 
 
@@ -110,52 +110,53 @@ def code(array, *index):
     return array[n][y][x][c] if 0 <= y < len(array[n]) and 0 <= x < len(array[n][y]) else 0
 
 
-def forward(x, w, stride, padding, model, bias=None, shifts=(0, 0)):
+def forward(x, w, stride, padding, model, bias=None, shifts=(0, 0), dilation=1, groups=1):
     """(sums (N, OH, OW, O), overflows), terms by input channel, kernel row, kernel column, or the
     channel last.
     """
     rows, columns, channels, filters = shape_of(w)
-    positions = [
-        output_size(size, kernel, stride, padding)
-        for size, kernel in ((len(x[0]), rows), (len(x[0][0]), columns))
-    ]
 
     def terms(n, oy, ox, o):
-        return [
-            code(x, n, oy * stride + ky - padding, ox * stride + kx - padding, c) * w[ky][kx][c][o]
-            for c, ky, kx in ordered(channels, rows, columns, model)
-        ]
+        first = o // (filters // groups) * channels
+        for c, ky, kx in ordered(channels, rows, columns, model):
+            place = read_at(oy, ox, ky, kx, stride, padding, dilation)
+            yield code(x, n, *place, first + c) * w[ky][kx][c][o]
 
     return every(
-        (len(x), *positions, filters),
-        lambda *index: accumulate(terms(*index), model, bias and bias[index[3]], shifts),
+        (len(x), *positions(shape_of(x), shape_of(w), stride, padding, dilation), filters),
+        lambda *index: accumulate(list(terms(*index)), model, bias and bias[index[3]], shifts),
     )
 
 
-def input_grad(g, w, x_shape, stride, padding, model):
+def input_grad(g, w, x_shape, stride, padding, model, dilation=1, groups=1):
     """(sums (N, H, W, C), overflows), terms by output channel, kernel row, kernel column, or the
     channel last.
 
     A term is zero unless an output position of this tap reads the input.
     """
-    rows, columns, _, filters = shape_of(w)
+    rows, columns, channels, filters = shape_of(w)
+    top, _, left, _ = sides(padding)
+    row_step, column_step = both(dilation)
 
     def terms(n, iy, ix, c):
-        for o, ky, kx in ordered(filters, rows, columns, model):
-            oy, off_y = divmod(iy + padding - ky, stride)
-            ox, off_x = divmod(ix + padding - kx, stride)
-            yield 0 if off_y or off_x else code(g, n, oy, ox, o) * w[ky][kx][c][o]
+        first = c // channels * (filters // groups)
+        for o, ky, kx in ordered(filters // groups, rows, columns, model):
+            oy, off_y = divmod(iy + top - ky * row_step, both(stride)[0])
+            ox, off_x = divmod(ix + left - kx * column_step, both(stride)[1])
+            own = w[ky][kx][c % channels][first + o]
+            yield 0 if off_y or off_x else code(g, n, oy, ox, first + o) * own
 
     return every(x_shape, lambda *index: accumulate(list(terms(*index)), model))
 
 
-def weight_grad(x, g, w_shape, stride, padding, model):
+def weight_grad(x, g, w_shape, stride, padding, model, dilation=1, groups=1):
     """(sums (KH, KW, C, O), overflows), terms by image, row, column, whatever the axes."""
     batch, rows, columns, _ = shape_of(g)
 
     def terms(ky, kx, c, o):
+        read = o // (w_shape[3] // groups) * w_shape[2] + c
         return [
-            code(x, n, oy * stride + ky - padding, ox * stride + kx - padding, c) * g[n][oy][ox][o]
+            code(x, n, *read_at(oy, ox, ky, kx, stride, padding, dilation), read) * g[n][oy][ox][o]
             for n in range(batch)
             for oy in range(rows)
             for ox in range(columns)

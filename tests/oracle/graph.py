@@ -17,6 +17,7 @@ from oracle.step import (
     drop,
     exponent,
     flatten,
+    further,
     loss_gradient,
     map_nested,
     preactivations,
@@ -116,7 +117,7 @@ def forward(layers, formats, logits_fmt, state, images, run):
             codes, winner = pooling.max_pool(codes, layer["pool"][1])
             records[name] = layer, source, value, winner, records[name][4], xs, roots
         elif layer["pool"]:
-            codes = pooling.average_pool(codes, layer["pool"][1])
+            codes = pooling.average_pool(codes, *layer["pool"][1:])
         if layer["dropout"]:
             codes = drop(layer, codes, fmt, run)
         if tensor != "activations":
@@ -155,7 +156,9 @@ def backward(layers, formats, state, scores_grad, records, run):
             unit = step(own["preactivation_grads"])
         run.see("preactivation_grads", name, inner)
         x, w, stride, padding = as_conv(layer, source, parameters["weight"])
-        sums = products.conv_weight_grad(x, inner, products.shape_of(w), stride, padding)
+        sums = products.conv_weight_grad(
+            x, inner, products.shape_of(w), stride, padding, **further(layer)
+        )
         weight_grads = run.quantize(
             real(sums, unit * step(own["activations"])), name, "weight_grads", own["weight_grads"]
         )
@@ -167,7 +170,9 @@ def backward(layers, formats, state, scores_grad, records, run):
             run.see("bias_grads", name, found["bias"])
         result[name] = found
         if layer["source"] is not None:
-            sums = products.conv_input_grad(inner, w, products.shape_of(x), stride, padding)
+            sums = products.conv_input_grad(
+                inner, w, products.shape_of(x), stride, padding, **further(layer)
+            )
             scale = unit * step(own["weights"])
             arriving.setdefault(layer["source"], []).append(
                 [total * scale for total in flatten(sums)]
@@ -176,9 +181,7 @@ def backward(layers, formats, state, scores_grad, records, run):
 
 
 def pooled_shape(layer, shape):
-    batch, height, width, channels = shape
-    size = layer["pool"][1] if layer["pool"] else 1
-    return batch, height // size, width // size, channels
+    return pooling.output_shape(shape, layer["pool"][1]) if layer["pool"] else shape
 
 
 def update_all(formats, state, grads, rate, run, optimizer):
@@ -256,7 +259,7 @@ def logits(layers, formats, logits_fmt, state, images):
         if layer["pool"] and layer["pool"][0] == "max":
             codes = pooling.max_pool(codes, layer["pool"][1])[0]
         elif layer["pool"]:
-            codes = pooling.average_pool(codes, layer["pool"][1])
+            codes = pooling.average_pool(codes, *layer["pool"][1:])
         outputs[layer["name"]] = codes
     return [flatten(sample) for sample in outputs[layers[-1]["name"]]]
 
@@ -265,7 +268,7 @@ def affine_at_rest(layer, source, own, parameters, branch):
     """Exact nested values that the ReLU reads."""
     x, w, stride, padding = as_conv(layer, source, parameters["weight"])
     value = real(
-        products.conv_forward(x, w, stride, padding),
+        products.conv_forward(x, w, stride, padding, **further(layer)),
         step(own["activations"]) * step(own["weights"]),
     )
     columns = [

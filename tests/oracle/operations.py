@@ -4,7 +4,7 @@ from fractions import Fraction
 
 from oracle import philox
 from oracle.dropout import scale
-from oracle.pooling import windows
+from oracle.pooling import count, max_pool, output_shape, windows
 from oracle.products import matmul, shape_of, zeros
 from oracle.rounding import bound, quantize, round_exact, step
 
@@ -66,25 +66,20 @@ def relu(values, fmt):
 
 
 def max_pool_with_mask(codes, mask, size):
-    """(greatest codes, places), nested; the place is size**2 where the mask is 0 there."""
-    batch, height, width, channels = shape_of(codes)
-    out = zeros(batch, height // size, width // size, channels)
-    winner = zeros(batch, height // size, width // size, channels)
+    """(greatest codes, places), nested; the place is their number where the mask is 0 there."""
+    out, winner = max_pool(codes, size)
     for n, y, x, c, places in windows(shape_of(codes), size):
-        values = [codes[n][i][j][c] for i, j in places]
-        first = values.index(max(values))
-        i, j = places[first]
-        out[n][y][x][c] = values[first]
-        winner[n][y][x][c] = first if mask[n][i][j][c] else size * size
+        i, j = places[winner[n][y][x][c]]
+        if not mask[n][i][j][c]:
+            winner[n][y][x][c] = count(size)
     return out, winner
 
 
 def average_pool(codes, size):
     """The exact means of windows, nested."""
-    batch, height, width, channels = shape_of(codes)
-    out = zeros(batch, height // size, width // size, channels)
+    out = zeros(*output_shape(shape_of(codes), size))
     for n, y, x, c, places in windows(shape_of(codes), size):
-        out[n][y][x][c] = Fraction(sum(codes[n][i][j][c] for i, j in places), size * size)
+        out[n][y][x][c] = Fraction(sum(codes[n][i][j][c] for i, j in places), count(size))
     return out
 
 
@@ -93,7 +88,7 @@ def average_pool_grad(grads, size, shape):
     out = zeros(*shape)
     for n, y, x, c, places in windows(shape, size):
         for i, j in places:
-            out[n][i][j][c] = Fraction(grads[n][y][x][c], size * size)
+            out[n][i][j][c] += Fraction(grads[n][y][x][c], count(size))
     return out
 
 

@@ -22,58 +22,88 @@ def matmul(a, b):
 
 
 def output_size(size, kernel, stride, padding):
-    return (size + 2 * padding - kernel) // stride + 1
+    """Positions along one axis.  padding: on both sides, or (before, after)."""
+    before, after = (padding, padding) if isinstance(padding, int) else padding
+    return (size + before + after - kernel) // stride + 1
 
 
-def taps(x_shape, w_shape, stride, padding):
+def both(value):
+    """(rows, columns) of a number or a pair."""
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def sides(padding):
+    """(top, bottom, left, right) of a number or of four."""
+    return (padding,) * 4 if isinstance(padding, int) else tuple(padding)
+
+
+def positions(x_shape, w_shape, stride, padding, dilation=1):
+    """Rows and columns of the output."""
+    top, bottom, left, right = sides(padding)
+    spans = [step * (taps - 1) + 1 for step, taps in zip(both(dilation), w_shape)]
+    return [
+        output_size(size, span, step, edge)
+        for size, span, step, edge in zip(
+            x_shape[1:], spans, both(stride), ((top, bottom), (left, right))
+        )
+    ]
+
+
+def taps(x_shape, w_shape, stride, padding, dilation=1):
     """(n, oy, ox, iy, ix, ky, kx) of every product of a convolution whose input is not padding."""
     batch, height, width, _ = x_shape
-    rows, columns = w_shape[:2]
+    rows, columns = positions(x_shape, w_shape, stride, padding, dilation)
     for n in range(batch):
-        for oy in range(output_size(height, rows, stride, padding)):
-            for ox in range(output_size(width, columns, stride, padding)):
-                for ky in range(rows):
-                    for kx in range(columns):
-                        iy = oy * stride + ky - padding
-                        ix = ox * stride + kx - padding
+        for oy in range(rows):
+            for ox in range(columns):
+                for ky in range(w_shape[0]):
+                    for kx in range(w_shape[1]):
+                        iy, ix = read_at(oy, ox, ky, kx, stride, padding, dilation)
                         if 0 <= iy < height and 0 <= ix < width:
                             yield n, oy, ox, iy, ix, ky, kx
 
 
-def conv_forward(x, w, stride, padding):
+def read_at(oy, ox, ky, kx, stride, padding, dilation=1):
+    """(row, column) of the image that output (oy, ox) reads through tap (ky, kx)."""
+    top, _, left, _ = sides(padding)
+    down, across = both(stride)
+    row_step, column_step = both(dilation)
+    return oy * down + ky * row_step - top, ox * across + kx * column_step - left
+
+
+def channel_pairs(channels, filters, groups):
+    """(channel of the image, channel of the weight, output) of every product at a tap."""
+    for o in range(filters):
+        for c in range(channels // groups):
+            yield o // (filters // groups) * (channels // groups) + c, c, o
+
+
+def conv_forward(x, w, stride, padding, dilation=1, groups=1):
     """Cross-correlation: y[n, oy, ox, o] = sum of x[n, iy, ix, c] w[ky, kx, c, o]."""
-    batch, height, width, channels = shape_of(x)
-    rows, columns, _, filters = shape_of(w)
-    y = zeros(
-        batch,
-        output_size(height, rows, stride, padding),
-        output_size(width, columns, stride, padding),
-        filters,
-    )
-    for n, oy, ox, iy, ix, ky, kx in taps(shape_of(x), shape_of(w), stride, padding):
-        for c in range(channels):
-            for o in range(filters):
-                y[n][oy][ox][o] += x[n][iy][ix][c] * w[ky][kx][c][o]
+    filters = shape_of(w)[3]
+    rows, columns = positions(shape_of(x), shape_of(w), stride, padding, dilation)
+    y = zeros(len(x), rows, columns, filters)
+    for n, oy, ox, iy, ix, ky, kx in taps(shape_of(x), shape_of(w), stride, padding, dilation):
+        for read, c, o in channel_pairs(shape_of(x)[3], filters, groups):
+            y[n][oy][ox][o] += x[n][iy][ix][read] * w[ky][kx][c][o]
     return y
 
 
-def conv_input_grad(g, w, x_shape, stride, padding):
+def conv_input_grad(g, w, x_shape, stride, padding, dilation=1, groups=1):
     """Each product of the forward pass sends g w to its input."""
     dx = zeros(*x_shape)
-    for n, oy, ox, iy, ix, ky, kx in taps(x_shape, shape_of(w), stride, padding):
-        for c in range(x_shape[3]):
-            for o in range(len(g[n][oy][ox])):
-                dx[n][iy][ix][c] += g[n][oy][ox][o] * w[ky][kx][c][o]
+    for n, oy, ox, iy, ix, ky, kx in taps(x_shape, shape_of(w), stride, padding, dilation):
+        for read, c, o in channel_pairs(x_shape[3], shape_of(w)[3], groups):
+            dx[n][iy][ix][read] += g[n][oy][ox][o] * w[ky][kx][c][o]
     return dx
 
 
-def conv_weight_grad(x, g, w_shape, stride, padding):
+def conv_weight_grad(x, g, w_shape, stride, padding, dilation=1, groups=1):
     """Each product of the forward pass sends x g to its weight."""
     dw = zeros(*w_shape)
-    for n, oy, ox, iy, ix, ky, kx in taps(shape_of(x), w_shape, stride, padding):
-        for c in range(w_shape[2]):
-            for o in range(w_shape[3]):
-                dw[ky][kx][c][o] += x[n][iy][ix][c] * g[n][oy][ox][o]
+    for n, oy, ox, iy, ix, ky, kx in taps(shape_of(x), w_shape, stride, padding, dilation):
+        for read, c, o in channel_pairs(shape_of(x)[3], w_shape[3], groups):
+            dw[ky][kx][c][o] += x[n][iy][ix][read] * g[n][oy][ox][o]
     return dw
 
 

@@ -82,6 +82,11 @@ def as_conv(layer, source, weight):
     return [[[flatten(sample)]] for sample in source], [[weight]], 1, 0
 
 
+def further(layer):
+    """Dilation and groups of a layer, for the functions of `products` and `accumulators`."""
+    return {key: layer[key] for key in ("dilation", "groups") if key in layer}
+
+
 def accumulated(layer, kind, product, run, sums_exact, sums_in):
     """(sums, their step) of products with this step.
 
@@ -99,7 +104,7 @@ def preactivations(layer, x, w, stride, padding, bias, product, bias_step, run):
     """(nested codes of Z, its step), the bias included; bias and its step may be None."""
 
     def exact():
-        return products.conv_forward(x, w, stride, padding)
+        return products.conv_forward(x, w, stride, padding, **further(layer))
 
     def steps(total_step):
         if bias_step is None:
@@ -109,7 +114,7 @@ def preactivations(layer, x, w, stride, padding, bias, product, bias_step, run):
 
     def in_accumulator(model):
         _, shifts = steps(product * 2 ** model["drop"])
-        return accumulators.forward(x, w, stride, padding, model, bias, shifts)
+        return accumulators.forward(x, w, stride, padding, model, bias, shifts, **further(layer))
 
     sums, total_step = accumulated(layer, "forward", product, run, exact, in_accumulator)
     finest, (left, bias_left) = steps(total_step)
@@ -139,13 +144,13 @@ def forward(layers, formats, logits_fmt, state, images, run):
         own = formats[layer["name"]]
         run.see("activations", name, source)
         run.see("weights", name, state[name]["weight"])
-        run.see("bias", name, state[name]["bias"])
+        bias_codes = state[name].get("bias")
+        if bias_codes is not None:
+            run.see("bias", name, bias_codes)
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])
         product = step(own["activations"]) * step(own["weights"])
-        bias = step(own["bias"])
-        z, finest = preactivations(
-            layer, x, w, stride, padding, state[name]["bias"], product, bias, run
-        )
+        bias = None if bias_codes is None else step(own["bias"])
+        z, finest = preactivations(layer, x, w, stride, padding, bias_codes, product, bias, run)
         run.see("preactivations", name, z)
         z = map_nested(lambda code, finest=finest: code * finest, z)
         owner, tensor, fmt = (
@@ -160,7 +165,7 @@ def forward(layers, formats, logits_fmt, state, images, run):
         if layer["pool"] and layer["pool"][0] == "max":
             codes, winner = pooling.max_pool(codes, layer["pool"][1])
         elif layer["pool"]:
-            codes = pooling.average_pool(codes, layer["pool"][1])
+            codes = pooling.average_pool(codes, *layer["pool"][1:])
         if layer["dropout"]:
             codes = drop(layer, codes, fmt, run)
         records.append((layer, source, z, winner, full_shape))
@@ -230,7 +235,7 @@ def back_to_preactivations(layer, grads, z, winner, shape, run):
         grads = pooling.max_pool_backward(grads, winner, layer["pool"][1], shape)
     elif layer["pool"]:
         finer += pooling.finer_bits(layer["pool"][1])
-        grads = pooling.average_pool_backward(grads, layer["pool"][1], shape)
+        grads = pooling.average_pool_backward(grads, layer["pool"][1], shape, *layer["pool"][2:])
     if layer["relu"]:
         grads = map_nested(lambda grad, value: grad if pooling.relu_passes(value) else 0, grads, z)
     return grads, finer
@@ -249,13 +254,14 @@ def backward(formats, state, grads, records, run):
         unit = step(own["activation_grads"]) / Fraction(2) ** finer
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])
         geometry = stride, padding
+        more = further(layer)
         sums, scale = accumulated(
             layer,
             "weight_grad",
             unit * step(own["activations"]),
             run,
-            partial(products.conv_weight_grad, x, inner, products.shape_of(w), *geometry),
-            partial(accumulators.weight_grad, x, inner, products.shape_of(w), *geometry),
+            partial(products.conv_weight_grad, x, inner, products.shape_of(w), *geometry, **more),
+            partial(accumulators.weight_grad, x, inner, products.shape_of(w), *geometry, **more),
         )
         weight_grads = run.quantize(
             map_nested(lambda total, scale=scale: total * scale, sums),
@@ -265,11 +271,12 @@ def backward(formats, state, grads, records, run):
         )
         weight_grads = weight_grads if layer["kind"] == "conv" else weight_grads[0][0]
         per_filter = list(zip(*(outputs for sample in inner for row in sample for outputs in row)))
-        bias_grads = run.quantize(
-            [sum(column) * unit for column in per_filter], name, "bias_grads", own["bias_grads"]
-        )
+        sums = [sum(column) * unit for column in per_filter]
+        has_bias = "bias" in state[name]
+        bias_grads = run.quantize(sums, name, "bias_grads", own["bias_grads"]) if has_bias else None
         run.see("weight_grads", name, weight_grads)
-        run.see("bias_grads", name, bias_grads)
+        if has_bias:
+            run.see("bias_grads", name, bias_grads)
         result[name] = weight_grads, bias_grads
         if position:
             below = records[position - 1][0]["name"]
@@ -278,8 +285,10 @@ def backward(formats, state, grads, records, run):
                 "input_grad",
                 unit * step(own["weights"]),
                 run,
-                partial(products.conv_input_grad, inner, w, products.shape_of(x), *geometry),
-                partial(accumulators.input_grad, inner, w, products.shape_of(x), *geometry),
+                partial(
+                    products.conv_input_grad, inner, w, products.shape_of(x), *geometry, **more
+                ),
+                partial(accumulators.input_grad, inner, w, products.shape_of(x), *geometry, **more),
             )
             sums = reshape(flatten(sums), products.shape_of(source))
             grads = run.quantize(
@@ -329,59 +338,44 @@ def velocities(parameters, kind, grads, fmts, optimizer, run, layer, tensor):
 
 def update_all(formats, state, grads, rate, run, optimizer=None):
     for name, (weight_grads, bias_grads) in grads.items():
-        own = dict(formats[name])
-        parameters = state[name]
-        if optimizer:
-            weight_grads, own["weight_grads"] = velocities(
-                parameters,
-                "weight",
-                weight_grads,
-                (own["weights"], own["weight_grads"]),
-                optimizer,
-                run,
-                name,
-                "velocities",
-            )
-            bias_grads, own["bias_grads"] = velocities(
-                parameters,
-                "bias",
-                bias_grads,
-                (own["bias"], own["bias_grads"]),
-                optimizer,
-                run,
-                name,
-                "bias_velocities",
-            )
-        fmts = own["weights"], own["accumulators"], own["weight_grads"]
-        parameters["weight"], parameters["weight_acc"], events = update_parameter(
-            parameters["weight"],
-            parameters["weight_acc"],
-            weight_grads,
-            rate,
-            fmts,
+        update_kind(formats, state, weight_grads, "weight", "weights", rate, run, name, optimizer)
+        if bias_grads is not None:
+            update_kind(formats, state, bias_grads, "bias", "bias", rate, run, name, optimizer)
+
+
+def update_kind(formats, state, grads, kind, tensor, rate, run, name, optimizer):
+    """One parameter of a layer, and what is seen and counted of it."""
+    own = formats[name]
+    parameters = state[name]
+    prefix = "" if kind == "weight" else "bias_"
+    grads_fmt = own[f"{kind}_grads"]
+    if optimizer:
+        grads, grads_fmt = velocities(
+            parameters,
+            kind,
+            grads,
+            (own[tensor], grads_fmt),
+            optimizer,
             run,
             name,
-            "accumulators",
+            f"{prefix}velocities",
         )
+    parameters[kind], parameters[f"{kind}_acc"], events = update_parameter(
+        parameters[kind],
+        parameters[f"{kind}_acc"],
+        grads,
+        rate,
+        (own[tensor], own[f"{prefix}accumulators"], grads_fmt),
+        run,
+        name,
+        f"{prefix}accumulators",
+    )
+    if kind == "weight":
         run.counts[name, "weights"] = (0, events[0], 0)
-        run.counts[name, "accumulators"] = (0, events[1], events[2])
         run.stopped[name] = events[3]
-        fmts = own["bias"], own["bias_accumulators"], own["bias_grads"]
-        parameters["bias"], parameters["bias_acc"], events = update_parameter(
-            parameters["bias"],
-            parameters["bias_acc"],
-            bias_grads,
-            rate,
-            fmts,
-            run,
-            name,
-            "bias_accumulators",
-        )
-        run.counts[name, "bias_accumulators"] = (0, events[1], events[2])
-        run.see("updated_weights", name, parameters["weight"])
-        run.see("accumulators", name, parameters["weight_acc"])
-        run.see("updated_bias", name, parameters["bias"])
-        run.see("bias_accumulators", name, parameters["bias_acc"])
+    run.counts[name, f"{prefix}accumulators"] = (0, events[1], events[2])
+    run.see(f"updated_{tensor}", name, parameters[kind])
+    run.see(f"{prefix}accumulators", name, parameters[f"{kind}_acc"])
 
 
 def train_step(

@@ -19,11 +19,11 @@ def unit(bits, signed=True):
 
 def sums_of(x, w, g, stride=1, padding=0, path="auto"):
     """(forward, input gradient, weight gradient) of three Tensors, with all their bits."""
-    geometry = {"stride": stride, "padding": padding, "path": path}
+    geometry = {"stride": stride, "padding": padding}
     return (
-        ops.conv2d(x, w, **geometry).tensor(),
-        ops.conv2d_input_grad(g, w, x.shape, **geometry).tensor(),
-        ops.conv2d_weight_grad(x, g, w.shape, **geometry).tensor(),
+        ops.conv2d(x, w, **geometry).by(path).tensor(),
+        ops.conv2d_input_grad(g, w, x.shape, **geometry).by(path).tensor(),
+        ops.conv2d_weight_grad(x, g, w.shape, **geometry).by(path).tensor(),
     )
 
 

@@ -41,6 +41,32 @@ NETWORKS = {
             Dense(name="d2", units=4, relu=False),
         ),
     ),
+    "every geometry": Network(
+        "every-geometry",
+        (6, 7, 2),
+        (
+            Conv(
+                name="c1",
+                filters=4,
+                kernel=(3, 2),
+                stride=(1, 2),
+                padding="same",
+                groups=2,
+                pool=Pool("max", (3, 2), (2, 1), (1, 0, 1, 1)),
+            ),
+            Conv(
+                name="c2",
+                filters=4,
+                kernel=(2, 3),
+                dilation=(1, 2),
+                padding=(0, 1, 2, 3),
+                groups=4,
+                bias=False,
+                pool=Pool("average", (2, 3), 1, rounding="floor"),
+            ),
+            Dense(name="d", units=3, relu=False),
+        ),
+    ),
     "halves and no relu": Network(
         "halves",
         (4, 6, 1),
@@ -89,6 +115,13 @@ def tuple_of(format):
     return format.bits, format.range_exp, format.signed
 
 
+def pool_of(layer, window):
+    """The twin's plain form of a pooling: kind, window, rounding."""
+    if layer.pool is None:
+        return None
+    return layer.pool.kind, (window.size, window.stride, window.padding), layer.pool.rounding
+
+
 def describe(network, assigned):
     """The twin's plain form of a network with its accumulators."""
     return [
@@ -96,10 +129,12 @@ def describe(network, assigned):
             "name": layer.name,
             "kind": type(layer).__name__.lower(),
             "relu": layer.relu,
-            "pool": layer.pool and (layer.pool.kind, layer.pool.size),
+            "pool": pool_of(layer, network.shape(layer.name).pool),
             "dropout": layer.dropout,
             "stride": getattr(layer, "stride", None),
-            "padding": getattr(layer, "padding", None),
+            "padding": network.shape(layer.name).window.padding,
+            "dilation": getattr(layer, "dilation", 1),
+            "groups": getattr(layer, "groups", 1),
             "accumulators": {
                 kind: dataclasses.asdict(model)
                 for kind, model in assigned.accumulators_of(layer.name).items()
@@ -117,7 +152,9 @@ def start(network, assigned, seed):
         shape = network.shape(name)
         weight = random.normal(0, 1.5 / shape.dot_length**0.5, shape.weight)
         weight.reshape(-1)[:2] = 1.1, -1.1
-        real[name] = {"weight": weight, "bias": random.uniform(-0.3, 0.3, shape.weight[-1])}
+        real[name] = {"weight": weight}
+        if network.layer(name).has_bias:
+            real[name]["bias"] = random.uniform(-0.3, 0.3, shape.weight[-1])
     formats = {
         name: {tensor: tuple_of(getattr(row, tensor)) for tensor in (*TENSORS, *AUXILIARY)}
         for name, row in assigned.layers.items()
@@ -125,6 +162,7 @@ def start(network, assigned, seed):
     state = {}
     for name in network.names:
         own = {"weight": formats[name]["weights"], "bias": formats[name]["bias"]}
+        own = {kind: fmt for kind, fmt in own.items() if kind in real[name]}
         state[name] = {
             kind: oracle.map_nested(
                 lambda value, fmt=fmt: rounding_oracle.quantize(Fraction(value), fmt)[0],

@@ -72,7 +72,7 @@ class Sums(TensorRecipe):
 
     @property
     def columns(self) -> int:
-        return self.dot(self.default).right.shape[1]
+        return self.dot(self.default).columns
 
     @property
     def default(self) -> Semantics:

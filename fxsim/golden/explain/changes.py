@@ -21,6 +21,7 @@ from fxsim.errors import present
 from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.golden.explain.dots import CHANNEL_LAST, Dot
 from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Misread, Semantics
+from fxsim.nn.spec import Pool
 from fxsim.ops.paths import Operand
 
 FARTHEST_SHIFT = 2
@@ -264,13 +265,13 @@ def mask_changes(default: Semantics) -> Iterator[Alternative]:
             yield change(default, f"ReLU mask {mask} instead of {default.mask}", mask=mask)
 
 
-def averaging_changes(default: Semantics) -> Iterator[Alternative]:
+def averaging_changes(default: Semantics, pool: Pool) -> Iterator[Alternative]:
     """Other roundings of average pooling."""
     for mode in ADDEND_ROUNDINGS:
-        if mode != default.averaging:
+        if mode != pool.rounding:
             yield change(
                 default,
-                f"average pooling: rounding {mode} instead of {default.averaging}",
+                f"average pooling: rounding {mode} instead of {pool.rounding}",
                 averaging=mode,
             )
 

@@ -97,7 +97,7 @@ class LayerOutput(TensorRecipe):
         yield from quantization_changes(self.default, self.entry.format)
         pool = self.output.layer.pool
         if pool and pool.kind == "average":
-            yield from averaging_changes(self.default)
+            yield from averaging_changes(self.default, pool)
         yield from self.output.forward.changes(self.default)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:

@@ -28,20 +28,21 @@ from fxsim.golden.explain.dots import Dot, Summing
 from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Semantics
 from fxsim.golden.explain.source import MissingVectors, Source, plain
 from fxsim.golden.manifest import Entry
-from fxsim.nn.fixed.layer import geometry_of, relu_format
+from fxsim.nn.fixed.layer import relu_format
+from fxsim.nn.geometry import geometry_of
 from fxsim.nn.spec import Pool
-from fxsim.ops.exact import relu_bound
+from fxsim.ops.exact import WINNER, relu_bound
 from fxsim.ops.matmul import forward
 from fxsim.ops.pooling import (
     average_grad_format,
     avg_pool2d,
     avg_pool2d_grad,
-    max_pool2d,
     max_pool2d_grad,
 )
 from fxsim.ops.products import Geometry
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
+from fxsim.windows import Window
 
 
 def requantized(
@@ -84,7 +85,9 @@ class Forward:
         self.source = source
         self.layer = source.network.layer(name)
         self.operands = (
-            ("activations", "weights", "bias") if self.layer.bias else ("activations", "weights")
+            ("activations", "weights", "bias")
+            if self.layer.has_bias
+            else ("activations", "weights")
         )
         self.entry = source.entry(name, "preactivations")
         self.rows_shape = self.entry.shape[:3]
@@ -121,10 +124,10 @@ class Forward:
         x = self.source.operand(name, "activations", key.misread)
         weights = self.source.operand(name, key.weights_from, key.misread)
         bias = None
-        if self.layer.bias:
+        if self.layer.has_bias:
             bias = self.source.operand(name, key.bias_from, key.misread) * np.int64(key.bias)
         formats = tuple(self.formats.values())
-        bias_format = formats[2] if self.layer.bias else None
+        bias_format = formats[2] if self.layer.has_bias else None
         product = forward(*formats[:2], shapes, "auto", model_of(self.entry), bias_format)
         weights = WEIGHT_VIEWS[key.weights](weights.reshape(shapes.weight))
         return Dot.of(product(x.reshape(-1, *shapes.input), weights, bias))
@@ -141,10 +144,10 @@ class Forward:
         if not self.has_operands:
             return
         name = self.layer.name
-        if self.layer.bias:
+        if self.layer.has_bias:
             yield change(default, "bias missing", bias=False)
         yield from weight_changes(default, geometry(self.source, name).taps)
-        yield from stale_changes(default, self.source.tensors(name), bias=self.layer.bias)
+        yield from stale_changes(default, self.source.tensors(name), bias=self.layer.has_bias)
         yield from misread_changes(default, self.formats)
         bits = self.formats["activations"].bits + self.formats["weights"].bits
         yield from summing_changes(default, self.dot(), present(self.entry.accumulator).bits, bits)
@@ -200,20 +203,24 @@ class Output:
         if pool is None:
             return self.before_pool(semantics, rows)
         samples, height, width = self.forward.rows_shape
-        n, y, x = np.unravel_index(rows, (samples, height // pool.size, width // pool.size))
-        down, across = np.indices((pool.size, pool.size)).reshape(2, -1)
+        window = present(self.source.network.shape(self.layer.name).pool)
+        n, y, x = np.unravel_index(rows, (samples, *window.positions((height, width))))
+        down, across = np.indices(window.size).reshape(2, -1)
+        row = y[:, None] * window.stride[0] - window.before[0] + down
+        column = x[:, None] * window.stride[1] - window.before[1] + across
+        outside = (row < 0) | (row >= height) | (column < 0) | (column >= width)
         inside = np.ravel_multi_index(
-            (n[:, None], y[:, None] * pool.size + down, x[:, None] * pool.size + across),
+            (n[:, None], row.clip(0, height - 1), column.clip(0, width - 1)),
             (samples, height, width),
         )
-        codes = self.before_pool(semantics, inside.reshape(-1))
+        codes = self.before_pool(semantics, inside.reshape(-1)).reshape(*row.shape, -1)
         format = self.entry.format
-        windows = Tensor(codes.reshape(len(rows), pool.size, pool.size, -1), format)
         if pool.kind == "max":
-            pooled, _ = max_pool2d(windows, pool.size)
-        else:
-            pooled = avg_pool2d(windows, pool.size).to(Quantizer(format, semantics.averaging))
-        return pooled.codes.reshape(len(rows), -1)
+            return np.where(outside[:, :, None], format.min_code, codes).max(axis=1)
+        windows = Tensor(codes.reshape(len(rows), *window.size, -1), format)
+        averages = avg_pool2d(windows, window.size)
+        rounding = semantics.averaging or pool.rounding
+        return averages.to(Quantizer(format, rounding)).codes.reshape(len(rows), -1)
 
 
 class PreactivationGrads:
@@ -224,6 +231,7 @@ class PreactivationGrads:
         self.layer = source.network.layer(name)
         self.pool: Pool | None = self.layer.pool
         self.shape = (source.manifest.batch, *source.network.shape(name).pre)
+        self.window = source.network.shape(name).pool or Window((1, 1))
         self.codes = lru_cache(maxsize=2)(self._under)
 
     @property
@@ -278,24 +286,27 @@ class PreactivationGrads:
 
     def _through_pool(self, grads: Tensor, semantics: Semantics) -> np.ndarray:
         pool = present(self.pool)
-        size = pool.size
         if pool.kind == "average":
-            format = average_grad_format(grads.format, size)
-            spread = avg_pool2d_grad(grads, size, self.shape)
-            return spread.to(Quantizer(format, semantics.averaging)).codes
-        winner = self._winner(size, semantics.last_maximum)
-        return max_pool2d_grad(grads, winner, size, self.shape).codes
+            format = average_grad_format(grads.format, self.window)
+            spread = avg_pool2d_grad(grads, self.window.size, self.shape, self.window.stride)
+            return spread.to(Quantizer(format, semantics.averaging or pool.rounding)).codes
+        winner = self._winner(semantics.last_maximum)
+        window = self.window
+        geometry = window.size, self.shape, window.stride, window.padding
+        return max_pool2d_grad(grads, winner, *geometry).codes
 
-    def _winner(self, size: int, last: bool) -> Tensor:
+    def _winner(self, last: bool) -> Tensor:
         """The place of the first or the last maximum of each window."""
-        _, height, width, _ = self.shape
-        format = present(self._output).entry.format
-        whole = self._codes[:, : height // size * size, : width // size * size]
-        if not last:
-            return max_pool2d(Tensor(whole, format), size)[1]
-        turned = Tensor(whole[:, ::-1, ::-1], format)
-        winner = max_pool2d(turned, size)[1]
-        return Tensor(size * size - 1 - winner.codes[:, ::-1, ::-1], winner.format)
+        lowest = present(self._output).entry.format.min_code - 1
+        edges = (0, 0), *self.window.edges, (0, 0)
+        padded = np.pad(self._codes.astype(np.int64), edges, constant_values=lowest)
+        views = np.lib.stride_tricks.sliding_window_view(padded, self.window.size, axis=(1, 2))
+        down, across = self.window.stride
+        views = views[:, ::down, ::across]
+        places = views.reshape(*views.shape[:4], -1)
+        if last:
+            return Tensor(self.window.taps - 1 - places[..., ::-1].argmax(axis=-1), WINNER)
+        return Tensor(places.argmax(axis=-1), WINNER)
 
     def changes(self, default: Semantics) -> Iterator[Alternative]:
         if not self.computable:
@@ -309,4 +320,4 @@ class PreactivationGrads:
                 last_maximum=True,
             )
         if self.pool and self.pool.kind == "average":
-            yield from averaging_changes(default)
+            yield from averaging_changes(default, self.pool)

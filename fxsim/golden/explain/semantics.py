@@ -37,7 +37,7 @@ class Semantics:
     misread: an operand.  weights: key of WEIGHT_VIEWS.  weights_from, bias_from: the tensors that
     are taken for the parameters.  bias: whether it is added.  mask: key of MASKS. last_maximum:
     which of several maxima a max pooling's gradient goes to.  averaging: rounding of average
-    pooling. divide: whether the loss gradient is divided by the batch.
+    pooling, None for its own. divide: whether the loss gradient is divided by the batch.
 
     In an update, rounding, overflow and narrower are the parameter's; update_rounding is that of u;
     the accumulator has accumulator_overflow, accumulator_narrower, and start: whether what it held
@@ -58,7 +58,7 @@ class Semantics:
     bias: bool = True
     mask: str = "0 < Z < ceiling"
     last_maximum: bool = False
-    averaging: str = "nearest_away"
+    averaging: str | None = None
     divide: bool = True
     update_rounding: str | None = None
     accumulator_overflow: str = "saturate"

@@ -30,9 +30,16 @@ class Preactivation(NamedTuple):
 
 
 class Pooling(NamedTuple):
-    """Windows of `size` x `size`; with `maximum`, the place of each one's greatest value."""
+    """Windows of rows x columns, `down` and `across` apart, the first of them `top` above the image
+    and `left` of it; with `maximum`, the place of each one's greatest value.
+    """
 
-    size: int
+    rows: int
+    columns: int
+    down: int
+    across: int
+    top: int
+    left: int
     maximum: bool
     winner: np.ndarray
 
@@ -75,39 +82,43 @@ def activate(preactivation, pooling, out, first, last):
     maximum: take each window's greatest value and set winner to its row-major place, the first on
     a tie; else take the mean, which for size 1 is the value itself.
     """
-    operation, scale, shift, branch, low, high = preactivation
-    size, maximum, winner = pooling
     for n in range(first, last):
-        if maximum:
-            _activate_maximum(operation, scale, shift, branch, low, high, size, n, out, winner)
+        if pooling.maximum:
+            _activate_maximum(preactivation, pooling, n, out)
         else:
-            _activate_mean(operation, scale, shift, branch, low, high, size, n, out)
+            _activate_mean(preactivation, pooling, n, out)
 
 
 @jit
-def _activate_maximum(operation, scale, shift, branch, low, high, size, n, out, winner):
+def _activate_maximum(preactivation, pooling, n, out):
+    operation, scale, shift, branch, low, high = preactivation
+    winner = pooling.winner
     for y in range(out.shape[1]):
         for x in range(out.shape[2]):
-            for place in range(size * size):
-                v = y * size + place // size
-                u = x * size + place % size
-                for c in range(out.shape[3]):
-                    value = _clip(
-                        _preactivation(operation, scale, shift, branch, n, v, u, c), low, high
-                    )
-                    greatest = place == 0 or value > out[n, y, x, c]
-                    out[n, y, x, c] = value if greatest else out[n, y, x, c]
-                    winner[n, y, x, c] = place if greatest else winner[n, y, x, c]
+            first = True
+            for place in range(pooling.rows * pooling.columns):
+                v = y * pooling.down - pooling.top + place // pooling.columns
+                u = x * pooling.across - pooling.left + place % pooling.columns
+                if 0 <= v < operation.shape[1] and 0 <= u < operation.shape[2]:
+                    for c in range(out.shape[3]):
+                        value = _clip(
+                            _preactivation(operation, scale, shift, branch, n, v, u, c), low, high
+                        )
+                        greatest = first or value > out[n, y, x, c]
+                        out[n, y, x, c] = value if greatest else out[n, y, x, c]
+                        winner[n, y, x, c] = place if greatest else winner[n, y, x, c]
+                    first = False
 
 
 @jit
-def _activate_mean(operation, scale, shift, branch, low, high, size, n, out):
-    share = scale.dtype.type(1 / (size * size))
+def _activate_mean(preactivation, pooling, n, out):
+    operation, scale, shift, branch, low, high = preactivation
+    share = scale.dtype.type(1 / (pooling.rows * pooling.columns))
     for y in range(out.shape[1]):
         for x in range(out.shape[2]):
-            for place in range(size * size):
-                v = y * size + place // size
-                u = x * size + place % size
+            for place in range(pooling.rows * pooling.columns):
+                v = y * pooling.down + place // pooling.columns
+                u = x * pooling.across + place % pooling.columns
                 for c in range(out.shape[3]):
                     value = share * _clip(
                         _preactivation(operation, scale, shift, branch, n, v, u, c), low, high
@@ -116,25 +127,45 @@ def _activate_mean(operation, scale, shift, branch, low, high, size, n, out):
 
 
 @jit
-def _routing(size, maximum, gradient, y, x):
-    """(row, column) of the window around a pixel, the pixel's place in it, and the pixel's share of
-    its gradient.
-
-    Without max pooling every place is 0, as is every stand-in for a winner.  A pixel beyond the
-    last window has no share of any.
-    """
-    row = y // size
-    column = x // size
-    place = (y - row * size) * size + x - column * size if maximum else 0
-    inside = row < gradient.shape[1] and column < gradient.shape[2]
-    share = (1.0 if maximum else 1 / (size * size)) if inside else 0.0
-    return min(row, gradient.shape[1] - 1), min(column, gradient.shape[2] - 1), place, share
+def _first_window(position, size, step, before, count):
+    """The first window of `count` along an axis that covers a position."""
+    return min(max(0, (position + before - size + step) // step), count)
 
 
 @jit
-def _passed(value, low, high, won, gradient):
-    """The gradient where low < value < high and the value won its window, else 0."""
-    return gradient if won & (value > low) & (value < high) else gradient * 0
+def _last_window(position, step, before, count):
+    """The last window of `count` along an axis that may cover a position."""
+    return min((position + before) // step, count - 1)
+
+
+@jit
+def _arriving(pooling, gradient, n, y, x, share, total):
+    """total (C,) = the gradient that arrives at a pixel from all windows that cover it.
+
+    share: of a mean; with max pooling a window gives all to its winner.
+    """
+    total[:] = 0
+    top = _first_window(y, pooling.rows, pooling.down, pooling.top, gradient.shape[1])
+    left = _first_window(x, pooling.columns, pooling.across, pooling.left, gradient.shape[2])
+    for row in range(top, _last_window(y, pooling.down, pooling.top, gradient.shape[1]) + 1):
+        for column in range(
+            left, _last_window(x, pooling.across, pooling.left, gradient.shape[2]) + 1
+        ):
+            if pooling.maximum:
+                place = (y + pooling.top - row * pooling.down) * pooling.columns
+                place += x + pooling.left - column * pooling.across
+                for c in range(total.size):
+                    if pooling.winner[n, row, column, c] == place:
+                        total[c] += gradient[n, row, column, c]
+            else:
+                for c in range(total.size):
+                    total[c] += share * gradient[n, row, column, c]
+
+
+@jit
+def _passed(value, low, high, gradient):
+    """The gradient where low < value < high, else 0."""
+    return gradient if (value > low) & (value < high) else gradient * 0
 
 
 @jit
@@ -145,20 +176,16 @@ def gradient_sums(preactivation, pooling, gradient, sums, first, last):
     gradient: of the pooled output.
     """
     operation, scale, shift, branch, low, high = preactivation
-    size, maximum, winner = pooling
+    share = scale.dtype.type(1 / (pooling.rows * pooling.columns))
+    arriving = np.empty(operation.shape[3], gradient.dtype)
     for n in range(first, last):
         sums[n] = 0
         for y in range(operation.shape[1]):
             for x in range(operation.shape[2]):
-                row, column, place, share = _routing(size, maximum, gradient, y, x)
-                place = winner.dtype.type(place)
-                share = scale.dtype.type(share)
+                _arriving(pooling, gradient, n, y, x, share, arriving)
                 for c in range(operation.shape[3]):
                     value = _preactivation(operation, scale, shift, branch, n, y, x, c)
-                    won = _value_at(winner, n, row, column, c) == place
-                    passed = np.float64(
-                        _passed(value, low, high, won, share * gradient[n, row, column, c])
-                    )
+                    passed = np.float64(_passed(value, low, high, arriving[c]))
                     sums[n, 0, c] += passed
                     sums[n, 1, c] += passed * operation[n, y, x, c]
 
@@ -172,18 +199,16 @@ def activate_backward(
     branch_gradient = g, unless it is the stand-in of a layer without branch.  See `gradient_sums`.
     """
     operation, scale, shift, branch, low, high = preactivation
-    size, maximum, winner = pooling
+    share = scale.dtype.type(1 / (pooling.rows * pooling.columns))
+    arriving = np.empty(operation.shape[3], gradient.dtype)
     has_branch = branch_gradient.size == operation.size
     for n in range(first, last):
         for y in range(operation.shape[1]):
             for x in range(operation.shape[2]):
-                row, column, place, share = _routing(size, maximum, gradient, y, x)
-                place = winner.dtype.type(place)
-                share = scale.dtype.type(share)
+                _arriving(pooling, gradient, n, y, x, share, arriving)
                 for c in range(operation.shape[3]):
                     value = _preactivation(operation, scale, shift, branch, n, y, x, c)
-                    won = _value_at(winner, n, row, column, c) == place
-                    passed = _passed(value, low, high, won, share * gradient[n, row, column, c])
+                    passed = _passed(value, low, high, arriving[c])
                     out[n, y, x, c] = (
                         scale[c] * passed + constant[c] + slope[c] * operation[n, y, x, c]
                     )

@@ -19,16 +19,22 @@ from fxsim.kernels.jit import jit
 class Geometry(NamedTuple):
     """Sizes of one convolution.
 
-    The image without and with padding, the kernel, and the output positions.
+    The image without padding, the kernel, its strides (down, across), the zeros around the image,
+    and the output positions.
     """
 
     height: int
     width: int
     channels: int
     filters: int
-    kernel: int
-    stride: int
-    padding: int
+    kernel_height: int
+    kernel_width: int
+    down: int
+    across: int
+    top: int
+    bottom: int
+    left: int
+    right: int
     rows: int
     columns: int
 
@@ -36,13 +42,13 @@ class Geometry(NamedTuple):
 @jit
 def _image_size(g):
     """Elements of one padded image."""
-    return (g.height + 2 * g.padding) * _line(g)
+    return (g.height + g.top + g.bottom) * _line(g)
 
 
 @jit
 def _line(g):
     """Elements of one line of a padded image."""
-    return (g.width + 2 * g.padding) * g.channels
+    return (g.width + g.left + g.right) * g.channels
 
 
 @jit
@@ -80,7 +86,7 @@ def _window_offsets(g, images):
     for n in range(images):
         for y in range(g.rows):
             for x in range(g.columns):
-                offsets[at] = n * _image_size(g) + g.stride * (y * _line(g) + x * g.channels)
+                offsets[at] = n * _image_size(g) + g.down * y * _line(g) + g.across * x * g.channels
                 at += 1
     return _filled_up(offsets, count)
 
@@ -88,12 +94,12 @@ def _window_offsets(g, images):
 @jit
 def _weight_offsets(g):
     """Where each row (line, column, channel) of the weight matrix meets the first window."""
-    run = g.kernel * g.channels
-    offsets = np.empty(_whole_tiles(g.kernel * run), np.int64)
-    for line in range(g.kernel):
+    run = g.kernel_width * g.channels
+    offsets = np.empty(_whole_tiles(g.kernel_height * run), np.int64)
+    for line in range(g.kernel_height):
         for k in range(run):
             offsets[line * run + k] = line * _line(g) + k
-    return _filled_up(offsets, g.kernel * run)
+    return _filled_up(offsets, g.kernel_height * run)
 
 
 @jit
@@ -107,12 +113,12 @@ def _padded(g, images, first, last):
     """Images first .. last - 1 of all, flat, with zeros around each."""
     size = g.height * g.width * g.channels
     run = g.width * g.channels
-    if g.padding == 0:
+    if g.top + g.bottom + g.left + g.right == 0:
         return images[first * size : last * size]
     out = np.zeros((last - first) * _image_size(g), images.dtype)
     for n in range(last - first):
         for y in range(g.height):
-            start = n * _image_size(g) + (y + g.padding) * _line(g) + g.padding * g.channels
+            start = n * _image_size(g) + (y + g.top) * _line(g) + g.left * g.channels
             _put(images[(first + n) * size + y * run :], out[start : start + run])
     return out
 
@@ -124,7 +130,7 @@ def _crop(g, padded, images, first, last):
     run = g.width * g.channels
     for n in range(last - first):
         for y in range(g.height):
-            start = n * _image_size(g) + (y + g.padding) * _line(g) + g.padding * g.channels
+            start = n * _image_size(g) + (y + g.top) * _line(g) + g.left * g.channels
             at = (first + n) * size + y * run
             _put(padded[start:], images[at : at + run])
 
@@ -157,14 +163,14 @@ def conv_forward(g, images, weights, block, out, first, last):
 
 @jit
 def _forward_block(g, images, weights, out, first, last):
-    run = g.kernel * g.channels
-    loops = _loops((1, 0, 0), (g.kernel, _line(g), run * COLUMNS), (run, 1, COLUMNS))
+    run = g.kernel_width * g.channels
+    loops = _loops((1, 0, 0), (g.kernel_height, _line(g), run * COLUMNS), (run, 1, COLUMNS))
     left = _padded(g, images, first, last)
     windows = _window_offsets(g, last - first)
     tile = np.empty((ROWS, COLUMNS), out.dtype)
     out = out[first * g.rows * g.columns : last * g.rows * g.columns]
     for column in range(0, g.filters, COLUMNS):
-        origin = column * g.kernel * run
+        origin = column * g.kernel_height * run
         for row in range(0, out.shape[0], ROWS):
             multiply_tile(left, windows[row:], weights, origin, loops, tile)
             for r in range(min(ROWS, out.shape[0] - row)):
@@ -186,7 +192,7 @@ def conv_input_gradient(g, gradient, weights, block, out, first, last):
 @jit
 def _input_gradient_block(g, gradient, weights, out, first, last):
     count = (last - first) * g.rows * g.columns
-    run = g.kernel * g.channels
+    run = g.kernel_width * g.channels
     left = gradient[first * g.rows * g.columns * g.filters :]
     rows = _row_offsets(count, g.filters)
     windows = _window_offsets(g, last - first)
@@ -194,7 +200,7 @@ def _input_gradient_block(g, gradient, weights, out, first, last):
     total = np.zeros((last - first) * _image_size(g), out.dtype)
     tile = np.empty((ROWS, COLUMNS), out.dtype)
     origin = 0
-    for line in range(g.kernel):
+    for line in range(g.kernel_height):
         for column in range(0, run, COLUMNS):
             for row in range(0, count, ROWS):
                 multiply_tile(left, rows[row:], weights, origin, loops, tile)
@@ -207,7 +213,7 @@ def _input_gradient_block(g, gradient, weights, out, first, last):
 
 def weight_gradient_tiles(g, width):
     """Tiles of the weights' gradient, which conv_weight_gradient counts row by row."""
-    return -(-g.kernel * g.kernel * g.channels // ROWS) * (width // COLUMNS)
+    return -(-g.kernel_height * g.kernel_width * g.channels // ROWS) * (width // COLUMNS)
 
 
 @jit
@@ -248,6 +254,6 @@ def _weight_gradient_loops(g, images, width):
         return _loops((1, 0, 0), (1, 0, 0), (images, _image_size(g), width))
     return _loops(
         (images, _image_size(g), g.rows * g.columns * width),
-        (g.rows, g.stride * _line(g), g.columns * width),
-        (g.columns, g.stride * g.channels, width),
+        (g.rows, g.down * _line(g), g.columns * width),
+        (g.columns, g.across * g.channels, width),
     )

@@ -55,15 +55,33 @@ NO_MASK = np.empty(0, np.uint8)
 
 
 class Taps(NamedTuple):
-    """Which inputs an output reads: `forward_axis` or `input_grad_axis`, stride and padding."""
+    """Which inputs an output reads: `forward_axis` or `input_grad_axis`, strides and padding at
+    top and left, each of (rows, columns).
+    """
 
     axis: Callable
-    stride: int
-    padding: int
+    strides: tuple[int, int]
+    before: tuple[int, int]
+
+
+def both(value: int | tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of a number that stands for both, or of two."""
+    return (value, value) if isinstance(value, int) else value
+
+
+def sides(padding: int | tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) of a number that stands for all, or of four."""
+    return (padding, padding, padding, padding) if isinstance(padding, int) else padding
 
 
 def conv_forward(
-    x: np.ndarray, packed: np.ndarray, stride: int, out: np.ndarray, *, padding: int = 0, **options
+    x: np.ndarray,
+    packed: np.ndarray,
+    stride: int | tuple[int, int],
+    out: np.ndarray,
+    *,
+    padding: int | tuple[int, int, int, int] = 0,
+    **options,
 ) -> None:
     """out (N, OH, OW, O) = epilogue(convolution of x with zero `padding` + bias).
 
@@ -74,24 +92,28 @@ def conv_forward(
     and must be int32 or int64 as they need; bias is (O,) integers.  mask: (N, OH, OW, O) uint8.
     counts: (3,) int64, added to. moments: (2, O) int64, becomes the sums of each channel's codes
     and of their squares."""
-    if padding and x.shape[3] % word_terms(
-        x.dtype
-    ):  # rows of taps are packed as one, so that the border must be there
-        height = x.shape[1] + 2 * padding
-        width = x.shape[2] + 2 * padding
-        x = place(x, height, width, padding, padding)
-        padding = 0
-    _convolve(Taps(forward_axis, stride, padding), x, packed, out, **options)
+    top, bottom, left, right = sides(padding)
+    if any((top, bottom, left, right)) and x.shape[3] % word_terms(x.dtype):
+        # rows of taps are packed as one, so that the border must be there
+        x = place(x, x.shape[1] + top + bottom, x.shape[2] + left + right, top, left)
+        top = left = 0
+    _convolve(Taps(forward_axis, both(stride), (top, left)), x, packed, out, **options)
 
 
 def conv_input_grad(
-    grad: np.ndarray, packed: np.ndarray, stride: int, padding: int, out: np.ndarray, **options
+    grad: np.ndarray,
+    packed: np.ndarray,
+    stride: int | tuple[int, int],
+    before: int | tuple[int, int],
+    out: np.ndarray,
+    **options,
 ) -> None:
     """out (N, H, W, C) = epilogue(gradient of the convolution's input); keywords of `conv_forward`.
 
     grad: (N, OH, OW, O) codes.  packed: `pack_input_grad_weights` of the (KH, KW, C, O) weights.
+    before: padding at top and left.
     """
-    _convolve(Taps(input_grad_axis, stride, padding), grad, packed, out, **options)
+    _convolve(Taps(input_grad_axis, both(stride), both(before)), grad, packed, out, **options)
 
 
 def _convolve(
@@ -118,8 +140,8 @@ def _convolve(
         source.shape[1:],
         out.shape[1:],
         tuple(taps),
-        reads.stride,
-        reads.padding,
+        reads.strides,
+        reads.before,
         (words, terms),
         group,
     )
@@ -155,8 +177,8 @@ def _convolve(
 def conv_weight_grad(
     x: np.ndarray,
     grad: np.ndarray,
-    stride: int,
-    padding: int,
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int, int, int],
     out: np.ndarray,
     *,
     spill_terms: int,
@@ -168,10 +190,11 @@ def conv_weight_grad(
 
     x: (N, H, W, C) codes before padding.  grad: (N, OH, OW, O) codes, neither of one byte.  The
     rest: as `conv_forward`."""
-    left = pair_images(x, x.shape[3], padding)[0]
+    left = pair_images(x, x.shape[3], sides(padding))[0]
     right = pair_images(grad, COLUMNS)
     _, images, height, width, _, _ = right.shape
     kernel_height, kernel_width, channels, outputs = out.shape
+    down, across = both(stride)
     pixel = 2 * channels
     panel = 2 * COLUMNS
     row = left.shape[2] * pixel
@@ -183,8 +206,8 @@ def conv_weight_grad(
     loops = np.array(
         [
             [chunk, left.shape[1] * row, image_panel],
-            [height, stride * row, width * panel],
-            [width, stride * pixel, panel],
+            [height, down * row, width * panel],
+            [width, across * pixel, panel],
         ]
     )
     order = np.argsort(loops[:, 0], kind="stable")  # the innermost loop should be long

@@ -308,9 +308,11 @@ def place(codes: np.ndarray, height: int, width: int, top: int, left: int) -> np
     return placed
 
 
-def pair_images(codes: np.ndarray, block: int, padding: int = 0) -> np.ndarray:
-    """(C blocks, ceil(N / 2), H + 2 * padding, W + 2 * padding, block, 2): images 2i and 2i + 1
-    side by side.
+def pair_images(
+    codes: np.ndarray, block: int, padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+) -> np.ndarray:
+    """(C blocks, ceil(N / 2), H + top + bottom, W + left + right, block, 2): images 2i and 2i + 1
+    side by side.  padding: zeros at (top, bottom, left, right).
 
     Zeros stand for the border, for channels beyond C and for the image beyond an odd N.
     """
@@ -318,40 +320,37 @@ def pair_images(codes: np.ndarray, block: int, padding: int = 0) -> np.ndarray:
     shape = (
         blocks_of(channels, block),
         blocks_of(images, PAIR),
-        height + 2 * padding,
-        width + 2 * padding,
+        height + padding[0] + padding[1],
+        width + padding[2] + padding[3],
     )
     paired = memory.empty((*shape, block, PAIR), codes.dtype)
     jobs = shape[0] * shape[1]
-    parallel_for(_pair_images, jobs, _grain(paired, jobs), codes, padding, paired)
+    parallel_for(_pair_images, jobs, _grain(paired, jobs), codes, padding[0], padding[2], paired)
     return paired
 
 
 @jit
-def _pair_images(start, stop, codes, padding, paired):
+def _pair_images(start, stop, codes, top, left, paired):
     blocks, pairs, rows, columns, block, _ = paired.shape
     images, height, width, channels = codes.shape
     flat = codes.reshape(-1)
     flat_paired = paired.reshape(-1)
     starts = np.empty(PAIR, np.int64)
     pixels = width if block == channels else 1  # that lie side by side in both
+    bordered = rows != height or columns != width
     for job in range(start, stop):
         part = job % blocks
         pair = job // blocks
         first = part * block
         length = pixels * min(block, channels - part * block)
         single = PAIR * pair == images - 1
-        if padding or single or length < pixels * block:
+        if bordered or single or length < pixels * block:
             paired[part, pair] = 0
         for y in range(height):
             for x in range(0, width, pixels):
                 starts[0] = ((PAIR * pair * height + y) * width + x) * channels + first
                 starts[1] = starts[0] + height * width * channels
-                at = (
-                    (((part * pairs + pair) * rows + y + padding) * columns + x + padding)
-                    * block
-                    * PAIR
-                )
+                at = (((part * pairs + pair) * rows + y + top) * columns + x + left) * block * PAIR
                 if single:
                     for c in range(length):
                         flat_paired[at + PAIR * c] = flat[starts[0] + c]

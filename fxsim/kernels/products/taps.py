@@ -95,17 +95,20 @@ def geometry(
     source_shape: tuple[int, int, int],
     out_shape: tuple[int, int, int],
     taps: tuple[int, int],
-    stride: int,
-    padding: int,
+    strides: tuple[int, int],
+    before: tuple[int, int],
     word: tuple[int, int],
     group_tiles: int,
 ) -> Geometry:
     """Tables for `axis` (forward_axis or input_grad_axis).
 
-    Shapes are (H, W, C), `word` (words per tap, terms).
+    Shapes are (H, W, C), `taps`, `strides` and `before` (padding at top and left) those of (rows,
+    columns), `word` is (words per tap, terms).
     """
     height, width, channels = source_shape
-    rows, columns = (axis(source_shape[k], out_shape[k], taps[k], stride, padding) for k in (0, 1))
+    rows, columns = (
+        axis(source_shape[k], out_shape[k], taps[k], strides[k], before[k]) for k in (0, 1)
+    )
     read = []
     write = []
     loops = []

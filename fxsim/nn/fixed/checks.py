@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, present, shown
 from fxsim.nn.optimizer import Optimizer
 from fxsim.nn.precision import VELOCITIES, PrecisionAssignment
 from fxsim.nn.spec import Network
+from fxsim.ops.exact import MAX_PLACES
 
 MAX_LOGIT_RANGE_EXP = 13
 """Up to here the loss in steps of 2**-24 fits an int64 (kernels/elementwise/softmax.py)."""
@@ -28,10 +29,11 @@ def check_supported(network: Network, assignment: PrecisionAssignment) -> None:
             raise InputError(
                 f"layer {layer.name!r}: dropout may be up to {MAX_DROPOUT}, got {layer.dropout}"
             )
-        if layer.pool and layer.pool.kind == "max" and layer.pool.size > 15:
+        windows = network.shape(layer.name).pool
+        if layer.pool and layer.pool.kind == "max" and present(windows).taps > MAX_PLACES:
             raise InputError(
-                f"layer {layer.name!r}: max pooling takes windows up to 15x15, got "
-                f"{layer.pool.size}"
+                f"layer {layer.name!r}: max pooling takes windows of up to {MAX_PLACES} places, "
+                f"got {shown(layer.pool.size)}"
             )
     logits = assignment.logits
     if (

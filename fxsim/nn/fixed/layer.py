@@ -12,12 +12,12 @@ from fxsim.errors import InputError, present
 from fxsim.formats import Format
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Step, lent
+from fxsim.nn.geometry import geometry_of
 from fxsim.nn.precision import BatchNormPrecision, PrecisionAssignment
 from fxsim.nn.spec import (
     BATCH_NORM_EPSILON_EXP,
     RELU_RANGE_EXP,
     RUNNING_RATE_EXP,
-    Conv,
     Layer,
     LayerShape,
     Network,
@@ -38,8 +38,9 @@ from fxsim.ops.pooling import (
     average_pooled,
     before_average_pool,
     before_max_pool,
+    max_grad_format,
 )
-from fxsim.ops.products import Forward, ForwardSum, Geometry, InputGrad, WeightGrad
+from fxsim.ops.products import Forward, ForwardSum, InputGrad, WeightGrad
 from fxsim.ops.relu import gated
 from fxsim.ops.summation import addition
 from fxsim.quantizer import Counts, Quantizer
@@ -117,7 +118,7 @@ class FixedLayer:
         formats = self.formats
         accumulators = assignment.accumulators_of(self.name)
         geometry = geometry_of(self.layer, self.shape)
-        self.inner_format = inner_grad_format(self.layer, formats.activation_grads)
+        self.inner_format = inner_grad_format(self.layer, self.shape, formats.activation_grads)
         self.norm: BatchNorm | None = None
         self.norm_grad: BatchNormGrad | None = None
         self.pre_format = self.inner_format
@@ -126,7 +127,7 @@ class FixedLayer:
             self.pre_format = precision.preactivation_grads or self.inner_format
             self.norm = _batch_norm(formats.preactivations, precision, branch)
             self.norm_grad = BatchNormGrad(self.norm, self.inner_format, self.pre_format)
-        bias = formats.bias if self.layer.bias else None
+        bias = formats.bias if self.layer.has_bias else None
         self.forward_product = Forward(
             formats.activations, formats.weights, geometry, path, accumulators.get("forward"), bias
         )
@@ -263,7 +264,7 @@ class FixedLayer:
         owner, tensor, format = self.output
         quantizer = step.quantizer(owner, tensor, relu_format(layer, format))
         if layer.relu and layer.pool and layer.pool.kind == "max":
-            codes, tape.winner = relu_input.rounded_and_pooled(quantizer, layer.pool.size)
+            codes, tape.winner = relu_input.rounded_and_pooled(quantizer, present(self.shape.pool))
         else:
             codes, tape.mask = relu_input.rounded(quantizer, layer.relu)
         return codes.reshape(
@@ -275,9 +276,10 @@ class FixedLayer:
         if layer.pool is None or tape.winner is not None:
             return codes
         if layer.pool.kind == "max":
-            codes, tape.winner = max_pooled(codes, None, layer.pool.size)
+            codes, tape.winner = max_pooled(codes, None, present(self.shape.pool))
             return codes
-        return average_pooled(codes, layer.pool.size)
+        window = present(self.shape.pool)
+        return average_pooled(codes, window, self.output.format, layer.pool.rounding)
 
     def _dropped(self, codes: np.ndarray, tape: LayerTape, step: Step) -> np.ndarray:
         rate = self.layer.dropout
@@ -323,9 +325,11 @@ class FixedLayer:
             format = grad_format(format, layer.dropout)
         shape = (len(grads), *self.shape.pre)
         if layer.pool and layer.pool.kind == "max":
-            return before_max_pool(grads, present(tape.winner), layer.pool.size, shape)
+            winner = present(tape.winner)
+            return before_max_pool(grads, winner, present(self.shape.pool), shape, format)
         if layer.pool:
-            grads = before_average_pool(grads, layer.pool.size, shape, format)
+            window = present(self.shape.pool)
+            grads = before_average_pool(grads, window, shape, format, layer.pool.rounding)
         if tape.mask is None:
             return grads
         return gated(grads, tape.mask.reshape(grads.shape), reuse or layer.pool is not None)
@@ -377,7 +381,7 @@ class FixedLayer:
         codes = exact.to(quantizer).reshape(*self.shape.weight)
         step.count_overflows(self.name, "weight_grad", exact)
         step.see("weight_grads", self.name, codes)
-        if not self.layer.bias:
+        if not self.layer.has_bias:
             return {"weight": codes}
         bias_quantizer = step.quantizer(self.name, "bias_grads", self.formats.bias_grads)
         bias = exact_sum(lent(grads, pre.format), axis=(0, 1, 2)).to(bias_quantizer)
@@ -391,26 +395,18 @@ class FixedLayer:
         return self.input_grad(pre.operand.reshape(-1, *geometry.output), weight)
 
 
-def geometry_of(layer: Layer, shape: LayerShape) -> Geometry:
-    """The Geometry of a layer's products."""
-    if not isinstance(layer, Conv):
-        inputs, outputs = shape.weight
-        return Geometry(1, 1, inputs, outputs)
-    return Geometry(
-        *shape.input, layer.filters, layer.kernel, layer.kernel, layer.stride, layer.padding
-    )
-
-
-def inner_grad_format(layer: Layer, format: Format) -> Format:
+def inner_grad_format(layer: Layer, shape: LayerShape, format: Format) -> Format:
     """The format of the gradient at what the ReLU reads.
 
     It is that of the gradient at the output, scaled by dropout, with a finer step where average
-    pooling divides.
+    pooling divides, and wider where pooling's windows overlap.
     """
     dropped = grad_format(format, layer.dropout)
-    if layer.pool and layer.pool.kind == "average":
-        return average_grad_format(dropped, layer.pool.size)
-    return dropped
+    if layer.pool is None or shape.pool is None:
+        return dropped
+    if layer.pool.kind == "average":
+        return average_grad_format(dropped, shape.pool)
+    return max_grad_format(dropped, shape.pool)
 
 
 def relu_format(layer: Layer, format: Format) -> Format:

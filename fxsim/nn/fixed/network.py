@@ -141,7 +141,7 @@ class FixedNetwork:
 
     def _quantized(self, name: str, real: Mapping[str, np.ndarray]) -> LayerParameters:
         formats = self.assignment.layers[name].given()
-        kinds = ("gamma", "beta") if self.layers[name].norm is not None else ("bias",)
+        kinds = self.network.layer(name).further_parameters
         return {
             "weight": TrainedParameter.quantized(
                 real["weight"], formats["weights"], formats["accumulators"]

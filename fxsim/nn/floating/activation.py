@@ -25,6 +25,7 @@ from fxsim.nn.spec import (
 )
 from fxsim.ops.dropout import kept
 from fxsim.rng import tensor_stream
+from fxsim.windows import Window
 
 RELU_RANGE = (0.0, 2.0**RELU_RANGE_EXP)
 
@@ -93,12 +94,16 @@ def activate(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
     if tape.layer.batch_norm:
         _set_norm(tape, parameters)
     else:
-        tape.scale = np.ones_like(parameters["bias"])
-        tape.shift = parameters["bias"].copy()
+        outputs = tape.operation.shape[-1:]
+        bias = parameters.get("bias")
+        tape.scale = np.ones(outputs, tape.operation.dtype)
+        tape.shift = np.zeros(outputs, tape.operation.dtype) if bias is None else bias.copy()
     tape.output = np.empty((len(tape.operation), *tape.shape.output), tape.operation.dtype)
     pool = tape.layer.pool
     if pool and pool.kind == "max":
-        tape.winner = np.empty(tape.output.shape, np.min_scalar_type(pool.size**2 - 1))
+        tape.winner = np.empty(
+            tape.output.shape, np.min_scalar_type(present(tape.shape.pool).taps - 1)
+        )
     _run(tape, kernels.activate, _preactivation(tape), _pooling(tape), tape.output)
     if tape.keep is not None:
         tape.output *= tape.keep
@@ -119,7 +124,7 @@ def activate_backward(
     total, product_total = sums.sum(axis=0)
     constant = np.zeros_like(total)
     slope = np.zeros_like(total)
-    parameter_gradients = {"bias": total}
+    parameter_gradients = {"bias": total} if tape.layer.has_bias else {}
     if tape.layer.batch_norm:
         gamma_total = present(tape.inverse) * (product_total - present(tape.mean) * total)
         parameter_gradients = {"gamma": gamma_total, "beta": total}
@@ -202,9 +207,10 @@ def _preactivation(tape: LayerTape) -> kernels.Preactivation:
 
 def _pooling(tape: LayerTape) -> kernels.Pooling:
     pool = tape.layer.pool
+    window = tape.shape.pool or Window((1, 1))
     winner = _stand_in(tape, np.dtype(np.uint8)) if tape.winner is None else tape.winner
     maximum = pool is not None and pool.kind == "max"
-    return kernels.Pooling(pool.size if pool else 1, maximum, winner)
+    return kernels.Pooling(*window.size, *window.stride, *window.before, maximum, winner)
 
 
 def _stand_in(tape: LayerTape, dtype: np.dtype) -> np.ndarray:

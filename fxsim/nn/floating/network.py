@@ -28,12 +28,14 @@ from fxsim.nn.floating.activation import (
     dropout_factor,
 )
 from fxsim.nn.floating.columns import columns
+from fxsim.nn.geometry import geometry_of
 from fxsim.nn.init import WEIGHT_MAX, Parameters, checked_parameters
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer
 from fxsim.nn.spec import AFFINE_RANGE_EXP, Layer, Network
 from fxsim.nn.state import Arrays, arrays_of, restore
 from fxsim.ops.checks import whole
 from fxsim.ops.loss import check_labels
+from fxsim.ops.products import Geometry
 from fxsim.rng import Stream
 
 Probe = Callable[[str, str, np.ndarray], None]
@@ -56,11 +58,23 @@ class Tape:
     layers: dict[str, LayerTape] = field(repr=False)
 
     def columns(self, name: str) -> np.ndarray:
-        """The im2col matrix `(N, P, K)` of A_l.
+        """The im2col matrix `(N, P, K)` of A_l, for the weights of `Geometry.full`."""
+        images, geometry = self._operand(name)
+        return columns(images, geometry.full.window)
+
+    def columns_by_group(self, name: str) -> Iterator[tuple[np.ndarray, slice]]:
+        """For each group of the layer the im2col matrix `(N, P, K)` of A_l, and its outputs.
 
         Per-sample weight gradients are columns^T @ operation gradient.
         """
-        return columns(self.layers[name].input, self.layers[name].layer)
+        images, geometry = self._operand(name)
+        for inputs, outputs in geometry.group_slices:
+            yield columns(images[..., inputs], geometry.window), outputs
+
+    def _operand(self, name: str) -> tuple[np.ndarray, Geometry]:
+        own = self.layers[name]
+        geometry = geometry_of(own.layer, own.shape)
+        return own.input.reshape(-1, *geometry.input), geometry
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The weighted operations in floating point.
 
-Register tiles where the processor has them, else im2col and BLAS.
+Register tiles where the processor has them, else im2col and BLAS.  Groups and dilation are weights
+of 0 (`ops.products.Geometry.full`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from fxsim.kernels.floating import products as kernels
 from fxsim.kernels.floating.tile import COLUMNS, best_path
 from fxsim.nn.floating import columns as plain
 from fxsim.nn.floating.threads import run
-from fxsim.nn.spec import Conv, Dense, LayerShape
+from fxsim.nn.geometry import geometry_of
+from fxsim.nn.spec import Layer, LayerShape
+from fxsim.ops.products import Geometry
 
 PATH = best_path()
 """'avx512', 'avx2', or None for im2col and NumPy's matrix product.
@@ -27,72 +30,87 @@ Enough to fill tiles, few enough that they stay in the cache.
 
 
 def product(
-    activations: np.ndarray, weight: np.ndarray, layer: Conv | Dense, shape: LayerShape
+    activations: np.ndarray, weight: np.ndarray, layer: Layer, shape: LayerShape
 ) -> np.ndarray:
     """The weighted operation without bias: activations `(N, H, W, C)` -> `(N, P, O)`."""
+    geometry = geometry_of(layer, shape)
+    weight = geometry.filled(weight.reshape(geometry.weight))
+    activations = activations.reshape(-1, *geometry.input)
     if PATH is None:
-        return plain.product(activations, weight, layer)
-    geometry = _geometry(layer, shape)
+        return plain.product(activations, weight, geometry.full.window)
+    sizes = _sizes(geometry.full)
     count = len(activations)
-    panels = _panels(weight.reshape(1, -1, geometry.filters))
-    out = np.empty((count * geometry.rows * geometry.columns, geometry.filters), activations.dtype)
-    arguments = (geometry, activations.reshape(-1), panels, _block(geometry), out)
-    run(kernels.conv_forward, arguments, count, count * shape.macs)
-    return out.reshape(count, -1, geometry.filters)
+    panels = _panels(weight.reshape(1, -1, sizes.filters))
+    out = np.empty((count * sizes.rows * sizes.columns, sizes.filters), activations.dtype)
+    arguments = (sizes, activations.reshape(-1), panels, _block(sizes), out)
+    run(kernels.conv_forward, arguments, count, count * geometry.full.products)
+    return out.reshape(count, -1, sizes.filters)
 
 
 def input_gradient(
-    gradient: np.ndarray, weight: np.ndarray, layer: Conv | Dense, shape: LayerShape
+    gradient: np.ndarray, weight: np.ndarray, layer: Layer, shape: LayerShape
 ) -> np.ndarray:
     """The gradient `(N, H, W, C)` of the layer's input from that of the operation `(N, P, O)`."""
+    geometry = geometry_of(layer, shape)
+    weight = geometry.filled(weight.reshape(geometry.weight))
     if PATH is None:
-        return plain.input_gradient(gradient, weight, shape.input, layer)
-    geometry = _geometry(layer, shape)
+        found = plain.input_gradient(gradient, weight, geometry.full)
+        return found.reshape(-1, *shape.input)
+    sizes = _sizes(geometry.full)
     count = len(gradient)
-    panels = _panels(weight.reshape(geometry.kernel, -1, geometry.filters).transpose(0, 2, 1))
+    lines = weight.reshape(sizes.kernel_height, -1, sizes.filters)
+    panels = _panels(lines.transpose(0, 2, 1))
     out = np.empty((count, *shape.input), gradient.dtype)
-    arguments = (geometry, gradient.reshape(-1), panels, _block(geometry), out.reshape(-1))
-    run(kernels.conv_input_gradient, arguments, count, count * shape.macs)
+    arguments = (sizes, gradient.reshape(-1), panels, _block(sizes), out.reshape(-1))
+    run(kernels.conv_input_gradient, arguments, count, count * geometry.full.products)
     return out
 
 
 def weight_gradient(
-    activations: np.ndarray, gradient: np.ndarray, layer: Conv | Dense, shape: LayerShape
+    activations: np.ndarray, gradient: np.ndarray, layer: Layer, shape: LayerShape
 ) -> np.ndarray:
     """The gradient of the weights, summed over the batch, from that of the operation `(N, P,
     O)`.
     """
+    geometry = geometry_of(layer, shape)
+    full = geometry.full
+    activations = activations.reshape(-1, *geometry.input)
     if PATH is None:
-        return plain.weight_gradient(activations, gradient, layer).reshape(shape.weight)
-    geometry = _geometry(layer, shape)
+        found = plain.weight_gradient(activations, gradient, full.window)
+    else:
+        found = _weight_gradient(activations, gradient, full)
+    return geometry.gathered(found.reshape(full.weight)).reshape(shape.weight)
+
+
+def _weight_gradient(
+    activations: np.ndarray, gradient: np.ndarray, geometry: Geometry
+) -> np.ndarray:
+    sizes = _sizes(geometry)
     filled = _whole_columns(gradient)
     width = filled.shape[-1]
-    out = np.empty((shape.dot_length, geometry.filters), gradient.dtype)
+    out = np.empty((geometry.taps * geometry.channels, sizes.filters), gradient.dtype)
     arguments = (
-        geometry,
+        sizes,
         activations.reshape(-1),
         filled.reshape(-1),
         width,
-        _block(geometry),
+        _block(sizes),
         out,
     )
     run(
         kernels.conv_weight_gradient,
         arguments,
-        kernels.weight_gradient_tiles(geometry, width),
-        len(activations) * shape.macs,
+        kernels.weight_gradient_tiles(sizes, width),
+        len(activations) * geometry.products,
     )
-    return out.reshape(shape.weight)
+    return out
 
 
-def _geometry(layer: Conv | Dense, shape: LayerShape) -> kernels.Geometry:
-    rows, columns, filters = shape.pre
-    if isinstance(layer, Conv):
-        return kernels.Geometry(
-            *shape.input, filters, layer.kernel, layer.stride, layer.padding, rows, columns
-        )
+def _sizes(geometry: Geometry) -> kernels.Geometry:
+    window = geometry.window
+    rows, columns, filters = geometry.output
     return kernels.Geometry(
-        1, 1, shape.dot_length, filters, kernel=1, stride=1, padding=0, rows=1, columns=1
+        *geometry.input, filters, *window.size, *window.stride, *window.padding, rows, columns
     )
 
 
@@ -105,9 +123,9 @@ def _panels(matrices: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(panels).reshape(-1)
 
 
-def _block(geometry: kernels.Geometry) -> int:
+def _block(sizes: kernels.Geometry) -> int:
     """Images to take at once."""
-    return max(1, _BLOCK_POSITIONS // (geometry.rows * geometry.columns))
+    return max(1, _BLOCK_POSITIONS // (sizes.rows * sizes.columns))
 
 
 def _whole_columns(array: np.ndarray) -> np.ndarray:
