@@ -145,16 +145,15 @@ def _check_for(hint: Any) -> Check:
     raise _without_check(hint)
 
 
-def _inner(hint: Any) -> Any:
-    """T of `T | None`."""
-    (inner,) = (each for each in typing.get_args(hint) if each is not type(None))
-    return inner
+def _inner(hint: Any) -> list[Any]:
+    """The members of a union but None."""
+    return [each for each in typing.get_args(hint) if each is not type(None)]
 
 
 def _union(hint: Any) -> Check:
     """The check of a union: of `T | None`, of classes, or of numbers, texts and tuples."""
     members = typing.get_args(hint)
-    inner = [each for each in members if each is not type(None)]
+    inner = _inner(hint)
     if len(inner) == 1:
         check = _check_for(inner[0])
     elif all(_is_class(each) and each not in _SIMPLE for each in inner):
@@ -375,7 +374,8 @@ def _read(hint: Any, value: object, where: str) -> object:
     """`value` of a file with its tables made into the dataclasses that the annotation names."""
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
-        return None if value is None else _read(_inner(hint), value, where)
+        inner = _inner(hint)
+        return value if value is None or len(inner) > 1 else _read(inner[0], value, where)
     if origin in (tuple, list) and isinstance(value, list):
         inner = typing.get_args(hint)[0]
         return [_read(inner, each, f"{where}[{index}]") for index, each in enumerate(value)]

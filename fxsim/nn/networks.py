@@ -1,4 +1,5 @@
-"""The paper's four networks (Sakr and Shanbhag, ICLR 2019, section 4) and small ones.
+"""The paper's four networks (Sakr and Shanbhag, ICLR 2019, section 4), small ones, and those that
+hardware is measured on.
 
 Every builder takes a width multiplier, so that a narrow relative trains in minutes.
 """
@@ -6,6 +7,7 @@ Every builder takes a width multiplier, so that a narrow relative trains in minu
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from fxsim.errors import InputError, choice
 from fxsim.nn.spec import Conv, Dense, Network, Pool
@@ -110,6 +112,143 @@ def _paper_resnet(name: str, width: float, classes: int) -> Network:
     return Network(name, (32, 32, 3), tuple(layers))
 
 
+def lenet5(width: float = 1.0) -> Network:
+    """6C5 - MP2 - 16C5 - MP2 - 120FC - 84FC - 10 on 28x28 digits: 61,706 parameters.
+
+    Source: Y. LeCun et al., "Gradient-based learning applied to document recognition" (1998), with
+    ReLU and max pooling.
+    """
+    pool = Pool("max", 2)
+    return Network(
+        "lenet5",
+        (28, 28, 1),
+        (
+            Conv(name="conv1", filters=_scaled(6, width), kernel=5, padding=2, pool=pool),
+            Conv(name="conv2", filters=_scaled(16, width), kernel=5, pool=pool),
+            Dense(name="fc1", units=_scaled(120, width)),
+            Dense(name="fc2", units=_scaled(84, width)),
+            Dense(name="fc3", units=10, relu=False),
+        ),
+    )
+
+
+def resnet8(width: float = 1.0) -> Network:
+    """ResNet-8 on 32x32 images: 16C3, blocks of 16, 32 and 64 filters, 8x8 average pool, FC.
+
+    Source: MLPerf Tiny (C. Banbury et al., NeurIPS 2021), image classification: 77,360 weights and
+    12.5 million MACs.
+    """
+    stem = _scaled(16, width)
+    layers: list[Conv | Dense] = [_same("stem", stem)]
+    for stage, filters in enumerate((16, 32, 64), start=1):
+        filters = _scaled(filters, width)
+        source = layers[-1].name
+        shortcut = source
+        stride = 1
+        if stage > 1:
+            stride = 2
+            shortcut = f"s{stage}_shortcut"
+            layers.append(
+                Conv(
+                    name=shortcut,
+                    filters=filters,
+                    kernel=1,
+                    stride=2,
+                    relu=False,
+                    input=source,
+                )
+            )
+        layers.append(_same(f"s{stage}_conv1", filters, stride=stride, input=source))
+        pool = Pool("average", "global") if stage == 3 else None
+        layers.append(_same(f"s{stage}_conv2", filters, add=shortcut, pool=pool))
+    layers.append(Dense(name="fc", units=10, relu=False))
+    return Network("resnet8", (32, 32, 3), tuple(layers))
+
+
+def kws_dscnn(width: float = 1.0) -> Network:
+    """Depthwise separable network for keywords, on 49 frames of 10 coefficients, 12 classes.
+
+    Source: MLPerf Tiny, keyword spotting: 2.66 million MACs.
+    """
+    filters = _scaled(64, width)
+    layers: list[Conv | Dense] = [_same("conv1", filters, kernel=(10, 4), stride=2, dropout=0.2)]
+    for block in range(1, 5):
+        last = block == 4
+        layers += _separable(f"b{block}", filters, filters, 1, last)
+    layers.append(Dense(name="fc", units=12, relu=False))
+    return Network("kws-dscnn", (49, 10, 1), tuple(layers))
+
+
+def vww_mobilenet(width: float = 1.0) -> Network:
+    """MobileNetV1 x 0.25 on 96x96 images, 2 classes.
+
+    Source: MLPerf Tiny, visual wake words: 7.49 million MACs.
+    """
+    channels = _scaled(8, width)
+    layers: list[Conv | Dense] = [_same("conv1", channels, stride=2)]
+    blocks = [(16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *[(128, 1)] * 5]
+    blocks += [(256, 2), (256, 1)]
+    for block, (filters, stride) in enumerate(blocks, start=1):
+        filters = _scaled(filters, width)
+        layers += _separable(f"b{block}", channels, filters, stride, block == len(blocks))
+        channels = filters
+    layers.append(Dense(name="fc", units=2, relu=False))
+    return Network("vww-mobilenet", (96, 96, 3), tuple(layers))
+
+
+def jet_mlp(width: float = 1.0) -> Network:
+    """64FC - 32FC - 32FC - 5 on 16 features of particle jets: 4,389 parameters.
+
+    Source: J. Duarte et al., "Fast inference of deep neural networks in FPGAs for particle
+    physics" (JINST 2018).
+    """
+    units = (64, 32, 32)
+    layers = [
+        Dense(name=f"fc{index}", units=_scaled(count, width))
+        for index, count in enumerate(units, 1)
+    ]
+    return Network("jet-mlp", (1, 1, 16), (*layers, Dense(name="fc4", units=5, relu=False)))
+
+
+def ecg_convnet(width: float = 1.0) -> Network:
+    """Residual network of one dimension on heartbeats of 187 samples, 5 classes.
+
+    32C5, five blocks of two 32C5 with max pooling over 5 samples at stride 2, two of 32FC.
+
+    Source: M. Kachuee, S. Fazeli and M. Sarrafzadeh, "ECG heartbeat classification: a deep
+    transferable representation" (ICHI 2018).
+    """
+    filters = _scaled(32, width)
+
+    def conv(name: str, **fields: Any) -> Conv:
+        return Conv(name=name, filters=filters, kernel=(1, 5), padding="same", **fields)
+
+    stem = Conv(name="stem", filters=filters, kernel=(1, 5), relu=False)
+    layers: list[Conv | Dense] = [stem]
+    for block in range(1, 6):
+        source = layers[-1].name
+        pool = Pool("max", (1, 5), (1, 2))
+        layers.append(conv(f"b{block}_conv1", input=source))
+        layers.append(conv(f"b{block}_conv2", add=source, pool=pool))
+    layers += [Dense(name=f"fc{index}", units=_scaled(32, width)) for index in (1, 2)]
+    layers.append(Dense(name="fc3", units=5, relu=False))
+    return Network("ecg-convnet", (1, 187, 1), tuple(layers))
+
+
+def _same(name: str, filters: int, **fields: Any) -> Conv:
+    """A convolution with 'same' padding and batch norm."""
+    return Conv(name=name, filters=filters, padding="same", batch_norm=True, **fields)
+
+
+def _separable(label: str, channels: int, filters: int, stride: int, last: bool) -> list[Conv]:
+    """A depthwise 3x3 convolution and a pointwise one, averaged over all positions if `last`."""
+    pool = Pool("average", "global") if last else None
+    return [
+        _same(f"{label}_depthwise", channels, groups=channels, stride=stride),
+        _same(f"{label}_pointwise", filters, kernel=1, pool=pool),
+    ]
+
+
 def _scaled(count: int, width: float) -> int:
     if not width > 0:
         raise InputError(f"width must be above 0, got {width}")
@@ -123,6 +262,12 @@ BUILDERS: dict[str, Callable[[float], Network]] = {
     "svhn-convnet": svhn_convnet,
     "cifar10-resnet": cifar10_resnet,
     "cifar100-resnet": cifar100_resnet,
+    "lenet5": lenet5,
+    "resnet8": resnet8,
+    "kws-dscnn": kws_dscnn,
+    "vww-mobilenet": vww_mobilenet,
+    "jet-mlp": jet_mlp,
+    "ecg-convnet": ecg_convnet,
 }
 
 

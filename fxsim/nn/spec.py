@@ -248,6 +248,8 @@ class Network:
 
     def __post_init__(self) -> None:
         label = f"network {shown(self.name)}:"
+        if isinstance(self.input_shape, (tuple, list)) and len(self.input_shape) == 2:
+            object.__setattr__(self, "input_shape", (1, *self.input_shape))
         check_fields(self, label)
         for axis, size in zip("HWC", self.input_shape):
             _at_least(f"{label} {axis} of input_shape (H, W, C)", size, 1)

@@ -40,51 +40,80 @@ FORMATS = st.builds(Format, st.integers(1, 17), st.integers(-3, 3), st.booleans(
 SEEDS = st.integers(0, 2**32 - 1)
 
 
+def numbers(least, most):
+    """A number, or one for rows and one for columns."""
+    sizes = st.integers(least, most)
+    return st.one_of(sizes, st.tuples(sizes, sizes))
+
+
+@st.composite
+def paddings(draw, spans):
+    """A padding in any of its forms, narrower than the kernel."""
+    rows, columns = (st.integers(0, span - 1) for span in spans)
+    form = draw(st.integers(0, 4))
+    if form < 2:
+        return ("same", "valid")[form]
+    if form == 2:
+        return draw(st.integers(0, min(spans) - 1))
+    if form == 3:
+        return draw(rows), draw(columns)
+    return draw(rows), draw(rows), draw(columns), draw(columns)
+
+
 @st.composite
 def cases(draw, most=3):
     """(x, w, g, bias, geometry) of a small convolution."""
-    kernel = draw(st.integers(1, 3))
-    stride = draw(st.integers(1, 3))
-    padding = draw(st.integers(0, 2))
-    least = max(1, kernel - 2 * padding)
-    height, width = (draw(st.integers(least, least + 3)) for _ in range(2))
-    images, channels, outputs = (draw(st.integers(1, most)) for _ in range(3))
-    rows, columns = (
-        products_oracle.output_size(size, kernel, stride, padding) for size in (height, width)
-    )
-    shapes = (
-        (images, height, width, channels),
-        (kernel, kernel, channels, outputs),
-        (images, rows, columns, outputs),
-        (outputs,),
-    )
+    kernel = products_oracle.both(draw(numbers(1, 3)))
+    stride = draw(numbers(1, 3))
+    dilation = draw(numbers(1, 2))
+    spans = products_oracle.spans_of(kernel, dilation)
+    padding = draw(paddings(spans))
+    height, width = (draw(st.integers(span, span + 3)) for span in spans)
+    groups = draw(st.integers(1, most))
+    channels, outputs = (groups * draw(st.integers(1, 2)) for _ in range(2))
+    x_shape = (draw(st.integers(1, most)), height, width, channels)
+    w_shape = (*kernel, channels // groups, outputs)
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    around = products_oracle.around(padding, x_shape, w_shape, stride, dilation)
+    positions = products_oracle.positions(x_shape, w_shape, stride, around, dilation)
+    shapes = x_shape, w_shape, (x_shape[0], *positions, outputs), (outputs,)
     x, w, g, bias = (tensor_of(draw(SEEDS), draw(FORMATS), shape) for shape in shapes)
-    return x, w, g, bias if draw(st.booleans()) else None, {"stride": stride, "padding": padding}
+    return x, w, g, bias if draw(st.booleans()) else None, geometry
+
+
+def where_of(case):
+    """The geometry as the twin takes it: (stride, padding on four sides), and what is further."""
+    x, w, _, _, geometry = case
+    dilation = geometry.get("dilation", 1)
+    stride = geometry["stride"]
+    around = products_oracle.around(geometry["padding"], x.shape, w.shape, stride, dilation)
+    return (stride, around), {"dilation": dilation, "groups": geometry.get("groups", 1)}
 
 
 def step_of(tensor):
     return rounding_oracle.step(tuple_of(tensor.format))
 
 
-def three(case, path="auto"):
+def three(case, path="auto", **options):
     """Kind -> a function that computes the exact result anew."""
     x, w, g, bias, geometry = case
+    options |= geometry
     return {
-        "forward": lambda: ops.conv2d(x, w, bias, **geometry).by(path),
-        "input_grad": lambda: ops.conv2d_input_grad(g, w, x.shape, **geometry).by(path),
-        "weight_grad": lambda: ops.conv2d_weight_grad(x, g, w.shape, **geometry).by(path),
+        "forward": lambda: ops.conv2d(x, w, bias, **options).by(path),
+        "input_grad": lambda: ops.conv2d_input_grad(g, w, x.shape, **options).by(path),
+        "weight_grad": lambda: ops.conv2d_weight_grad(x, g, w.shape, **options).by(path),
     }
 
 
 def wanted(case):
     """Kind -> exact flat values."""
     x, w, g, bias, geometry = case
-    where = geometry["stride"], geometry["padding"]
+    where, more = where_of(case)
     x_list, w_list, g_list = (tensor.codes.tolist() for tensor in (x, w, g))
     sums = {
-        "forward": products_oracle.conv_forward(x_list, w_list, *where),
-        "input_grad": products_oracle.conv_input_grad(g_list, w_list, x.shape, *where),
-        "weight_grad": products_oracle.conv_weight_grad(x_list, g_list, w.shape, *where),
+        "forward": products_oracle.conv_forward(x_list, w_list, *where, **more),
+        "input_grad": products_oracle.conv_input_grad(g_list, w_list, x.shape, *where, **more),
+        "weight_grad": products_oracle.conv_weight_grad(x_list, g_list, w.shape, *where, **more),
     }
     steps = {
         "forward": step_of(x) * step_of(w),
@@ -129,7 +158,7 @@ def test_the_three_products_are_adjoint(case):
 @given(cases(most=2), accumulators(), roundeds(shifts=(-3, 16)))
 def test_random_convolutions_with_an_accumulator(case, model, rounded):
     x, w, g, bias, geometry = case
-    where = geometry["stride"], geometry["padding"]
+    where, more = where_of(case)
     x_list, w_list, g_list = (tensor.codes.tolist() for tensor in (x, w, g))
     held = dataclasses.asdict(model)
     steps = {
@@ -144,9 +173,11 @@ def test_random_convolutions_with_an_accumulator(case, model, rounded):
         steps["forward"] = finest
     added = bias.codes.tolist() if bias is not None else None
     found = {
-        "forward": accumulator_oracle.forward(x_list, w_list, *where, held, added, shifts),
-        "input_grad": accumulator_oracle.input_grad(g_list, w_list, x.shape, *where, held),
-        "weight_grad": accumulator_oracle.weight_grad(x_list, g_list, w.shape, *where, held),
+        "forward": accumulator_oracle.forward(x_list, w_list, *where, held, added, shifts, **more),
+        "input_grad": accumulator_oracle.input_grad(g_list, w_list, x.shape, *where, held, **more),
+        "weight_grad": accumulator_oracle.weight_grad(
+            x_list, g_list, w.shape, *where, held, **more
+        ),
     }
     for kind, make in three(case, accumulator=model).items():
         sums, met = found[kind]
@@ -260,14 +291,23 @@ def sums_relu(bits, quantizer):
     [
         (
             lambda x, w, g: ops.conv2d(x, w.transpose(3, 2, 0, 1)),
-            r"weight must have shape \(K, K, 2, O\) .*PyTorch's layout is \(O, C, K, K\)",
+            r"weight must have shape \(KH, KW, 2, O\) .*PyTorch's layout is \(O, C, KH, KW\)",
         ),
         (lambda x, w, g: ops.conv2d(x[0], w), r"x must have axes \(N, H, W, C\), got shape"),
-        (lambda x, w, g: ops.conv2d(x[..., :1], w), r"weight must have shape \(K, K, 1, O\)"),
+        (lambda x, w, g: ops.conv2d(x[..., :1], w), r"weight must have shape \(KH, KW, 1, O\)"),
         (lambda x, w, g: ops.conv2d(x, w, w[0, 0, 0, :1]), r"bias must have shape \(4,\)"),
-        (lambda x, w, g: ops.conv2d(x, w, stride=0), "stride must be at least 1, got 0"),
-        (lambda x, w, g: ops.conv2d(x, w, padding=-1), "padding must be at least 0, got -1"),
-        (lambda x, w, g: ops.conv2d(x[:, :2], w), "a 3x3 kernel does not fit images of 2x5"),
+        (
+            lambda x, w, g: ops.conv2d(x, w, stride=0),
+            "stride must be an integer of at least 1, .* got 0",
+        ),
+        (
+            lambda x, w, g: ops.conv2d(x, w, padding=-1),
+            "padding must be an integer of at least 0, .* got -1",
+        ),
+        (
+            lambda x, w, g: ops.conv2d(x[:, :2], w),
+            "a kernel that spans 3 x 3 does not fit images of 2 x 5",
+        ),
         (lambda x, w, g: ops.conv2d(x[:0], w), "x must have at least one element"),
         (
             lambda x, w, g: ops.conv2d_input_grad(g, w, (2, 5, 5, 2)),
@@ -279,7 +319,15 @@ def sums_relu(bits, quantizer):
             lambda x, w, g: ops.conv2d_weight_grad(x, g, (3, 3, 2, 3)),
             r"grad must have shape \(1, 3, 3, 3\), got",
         ),
-        (lambda x, w, g: ops.conv2d_weight_grad(x, g, (3, 2, 2, 4)), "weight must have shape"),
+        (lambda x, w, g: ops.conv2d_weight_grad(x, g, (3, 2, 2, 4)), "grad must have shape"),
+        (lambda x, w, g: ops.conv2d(x, w, padding=3), "padding must be narrower than the kernel"),
+        (lambda x, w, g: ops.conv2d(x, w, padding=(0, 3)), "padding must be narrower"),
+        (lambda x, w, g: ops.conv2d(x, w, padding=(1, 1, 1)), "padding must be a number, "),
+        (lambda x, w, g: ops.conv2d(x, w, padding="smae"), "did you mean 'same'"),
+        (lambda x, w, g: ops.conv2d(x, w, stride=(1, 2, 3)), "stride must be a number or "),
+        (lambda x, w, g: ops.conv2d(x, w, dilation=3), "a kernel that spans 7 x 7 does not fit"),
+        (lambda x, w, g: ops.conv2d(x, w, groups=3), "groups must divide the 2 channels"),
+        (lambda x, w, g: ops.conv2d(x, w, groups=2), r"weight must have shape \(KH, KW, 1, O\)"),
         (lambda x, w, g: ops.conv2d_weight_grad(x, g, (0, 0, 2, 4)), "must be at least 1"),
     ],
 )

@@ -37,10 +37,32 @@ def sides(padding):
     return (padding,) * 4 if isinstance(padding, int) else tuple(padding)
 
 
+def spans_of(kernel, dilation):
+    """Rows and columns from the first tap to the last."""
+    return [step * (taps - 1) + 1 for step, taps in zip(both(dilation), kernel)]
+
+
+def around(padding, x_shape, w_shape, stride, dilation=1):
+    """(top, bottom, left, right) of a padding in any of its forms.
+
+    'same' by TensorFlow's formula: of the size modulo the stride.
+    """
+    if padding == "valid":
+        return 0, 0, 0, 0
+    if padding != "same":
+        padding = (padding,) * 4 if isinstance(padding, int) else padding
+        return padding if len(padding) == 4 else (padding[0],) * 2 + (padding[1],) * 2
+    found = []
+    for size, span, step in zip(x_shape[1:3], spans_of(w_shape[:2], dilation), both(stride)):
+        total = max(span - (size % step or step), 0)
+        found += [total // 2, total - total // 2]
+    return tuple(found)
+
+
 def positions(x_shape, w_shape, stride, padding, dilation=1):
     """Rows and columns of the output."""
     top, bottom, left, right = sides(padding)
-    spans = [step * (taps - 1) + 1 for step, taps in zip(both(dilation), w_shape)]
+    spans = spans_of(w_shape[:2], dilation)
     return [
         output_size(size, span, step, edge)
         for size, span, step, edge in zip(

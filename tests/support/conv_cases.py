@@ -17,9 +17,8 @@ def unit(bits, signed=True):
     return Format(bits, bits - signed, signed)
 
 
-def sums_of(x, w, g, stride=1, padding=0, path="auto"):
+def sums_of(x, w, g, path="auto", **geometry):
     """(forward, input gradient, weight gradient) of three Tensors, with all their bits."""
-    geometry = {"stride": stride, "padding": padding}
     return (
         ops.conv2d(x, w, **geometry).by(path).tensor(),
         ops.conv2d_input_grad(g, w, x.shape, **geometry).by(path).tensor(),
