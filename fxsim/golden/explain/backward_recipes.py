@@ -123,7 +123,7 @@ class WeightGrads(Sums):
         shapes = geometry(self.source, self.name)
         x = self.source.operand(self.name, "activations", key.misread)
         formats = self.formats.values()
-        product = weight_grad(*formats, shapes, "auto", model_of(self.entry))
+        product = weight_grad(*formats, shapes, model_of(self.entry))
         grads = self.grads.codes_or_golden(key)
         return Dot.of(product(x.reshape(-1, *shapes.input), grads))
 
@@ -152,7 +152,7 @@ class ActivationGrads(Sums):
         weights = self.source.operand(self.name, key.weights_from, key.misread)
         weights = WEIGHT_VIEWS[key.weights](weights.reshape(shapes.weight))
         formats = self.formats.values()
-        product = input_grad(*formats, shapes, "auto", model_of(self.entry))
+        product = input_grad(*formats, shapes, model_of(self.entry))
         return Dot.of(product(self.grads.codes_or_golden(key), weights))
 
     def operand_changes(self) -> Iterator[Alternative]:

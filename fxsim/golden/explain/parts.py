@@ -128,7 +128,7 @@ class Forward:
             bias = self.source.operand(name, key.bias_from, key.misread) * np.int64(key.bias)
         formats = tuple(self.formats.values())
         bias_format = formats[2] if self.layer.has_bias else None
-        product = forward(*formats[:2], shapes, "auto", model_of(self.entry), bias_format)
+        product = forward(*formats[:2], shapes, model_of(self.entry), bias_format)
         weights = WEIGHT_VIEWS[key.weights](weights.reshape(shapes.weight))
         return Dot.of(product(x.reshape(-1, *shapes.input), weights, bias))
 
