@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fxsim.experiment.stages import Experiment
     from fxsim.factors import LearningRate
     from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
+    from fxsim.nn.activation import Activation
     from fxsim.nn.fixed.network import FixedNetwork
     from fxsim.nn.floating.network import FloatNetwork
     from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, Reason
@@ -38,6 +39,7 @@ _NAMES = {
     "fxsim.rng": ("Stream",),
     "fxsim.accumulator": ("Accumulator",),
     "fxsim.nn.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
+    "fxsim.nn.activation": ("Activation",),
     "fxsim.nn.spec": ("Conv", "Dense", "Network", "Pool"),
     "fxsim.factors": ("LearningRate",),
     "fxsim.nn.floating.network": ("FloatNetwork",),
@@ -55,6 +57,7 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Accumulator",
+    "Activation",
     "Conv",
     "Counts",
     "Dataset",

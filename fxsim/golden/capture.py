@@ -14,11 +14,12 @@ from fxsim.golden import arithmetic
 from fxsim.golden.description import QUANTIZED, Description
 from fxsim.golden.manifest import RANDOM_WORDS, Entry, Manifest
 from fxsim.machine import versions
-from fxsim.nn.fixed.layer import relu_format
+from fxsim.nn.fixed.layer import relu_format, relu_quantizer
 from fxsim.nn.fixed.network import FURTHER, FixedNetwork, StepResult
 from fxsim.nn.optimizer import velocity_tensor
 from fxsim.nn.spec import Network
 from fxsim.ops.exact import MASK, relu_bound
+from fxsim.quantizer import Quantizer
 from fxsim.rng import tensor_stream
 from fxsim.tensor import Tensor
 
@@ -161,8 +162,9 @@ class _Recorder:
         self._keep(layer, tensor, value)
         own = self.network.layers[layer]
         read = "preactivations" if own.norm is None and own.addition is None else "relu_inputs"
-        if own.layer.relu and tensor == read:
-            bound = relu_bound(value.format.step_exp, relu_format(own.layer, own.output.format))
+        if own.layer.activation.is_relu and tensor == read:
+            quantizer = Quantizer(relu_format(own.layer, own.output.format))
+            bound = relu_bound(value.format.step_exp, relu_quantizer(own.layer, quantizer))
             mask = (value.codes > 0) & (value.codes < bound)
             self._keep(layer, "relu_mask", Tensor(mask.astype(np.uint8), MASK))
         if tensor == "logits":

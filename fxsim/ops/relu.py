@@ -14,7 +14,9 @@ from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
 
 
-def relu(x: Tensor | Exact, quantizer: Format | Quantizer) -> tuple[Tensor, Tensor]:
+def relu(
+    x: Tensor | Exact, quantizer: Format | Quantizer, ceiling: float | None = None
+) -> tuple[Tensor, Tensor]:
     """(codes, mask) of the ReLU of a Tensor or an exact result; see `Exact.relu`.
 
     Example:
@@ -24,9 +26,9 @@ def relu(x: Tensor | Exact, quantizer: Format | Quantizer) -> tuple[Tensor, Tens
         (array([0.    , 0.    , 0.1875, 0.9375]), array([0, 0, 1, 0], dtype=uint8))
     """
     if isinstance(x, Exact):
-        return x.relu(quantizer)
+        return x.relu(quantizer, ceiling)
     tensor_of("x", x, most_bits=MAX_SUM_BITS)
-    return Sums(x.operand.astype(np.int64), x.format).relu(quantizer)
+    return Sums(x.operand.astype(np.int64), x.format).relu(quantizer, ceiling)
 
 
 def relu_grad(grad: Tensor, mask: Tensor) -> Tensor:

@@ -163,7 +163,7 @@ def describe(network):
         {
             "name": layer.name,
             "kind": type(layer).__name__.lower(),
-            "relu": layer.relu,
+            "activation": dataclasses.asdict(layer.activation),
             "dropout": layer.dropout,
             "pool": layer.pool and (layer.pool.kind, layer.pool.size),
             "source": source,

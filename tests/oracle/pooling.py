@@ -1,4 +1,4 @@
-"""Pooling over non-overlapping windows, with backward passes; the clipped ReLU's mask."""
+"""Pooling over non-overlapping windows, with backward passes."""
 
 from fractions import Fraction
 
@@ -65,8 +65,3 @@ def average_pool_backward(grads, size, shape):
                 Fraction(grads[n][y][x][c] * scale, size * size), "nearest_away"
             )
     return out
-
-
-def relu_passes(z):
-    """Whether the gradient passes: the exact pre-activation lies inside (0, 2)."""
-    return 0 < z < 2

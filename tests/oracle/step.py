@@ -1,7 +1,7 @@
 """A whole training step of a sequential network, following the numerical contract line by line.
 
 A network is a list of layers, each a dict: `name`; `kind` 'conv' (with `stride` and `padding`) or
-'dense'; `relu`; `pool` None or (kind, size); `dropout`, its rate; perhaps `accumulators`, those of
+'dense'; `activation`, as in activation.py; `pool` None or (kind, size); `dropout`, its rate; perhaps `accumulators`, those of
 accumulators.py for some of its three products.  `formats` maps a layer's name to its formats by
 tensor; `modes` maps (what, tensor) to a rounding or overflow mode.  The state maps a layer's name
 to a dict of `weight`, `bias`
@@ -11,7 +11,7 @@ and their accumulators `weight_acc`, `bias_acc`.
 from fractions import Fraction
 from functools import partial
 
-from oracle import accumulators, dropout, momentum, philox, pooling, products, softmax
+from oracle import accumulators, activation, dropout, momentum, philox, pooling, products, softmax
 from oracle.rounding import quantize_all, step
 from oracle.update import update
 
@@ -59,12 +59,12 @@ class Run:
             return None
         return philox.words(self.seed, self.number, f"{layer}.{tensor}", 0, count)
 
-    def quantize(self, values, layer, tensor, fmt):
+    def quantize(self, values, layer, tensor, fmt, ceiling=None):
         """Nested Fractions to nested codes, counted as (layer, tensor)."""
         flat = flatten(values)
         modes = self.mode("rounding", tensor), self.mode("overflow", tensor)
         codes, self.counts[layer, tensor] = quantize_all(
-            flat, fmt, *modes, self.words(layer, tensor, len(flat))
+            flat, fmt, *modes, self.words(layer, tensor, len(flat)), ceiling
         )
         return reshape(codes, products.shape_of(values))
 
@@ -153,8 +153,7 @@ def forward(layers, formats, logits_fmt, state, images, run):
             if following is None
             else (following["name"], "activations", formats[following["name"]]["activations"])
         )
-        clipped = map_nested(lambda value: max(value, Fraction(0)), z) if layer["relu"] else z
-        codes = run.quantize(clipped, owner, tensor, relu_format(layer, fmt))
+        codes, factors = activated(layer, z, (owner, tensor, fmt), run)
         winner = None
         full_shape = products.shape_of(codes)
         if layer["pool"] and layer["pool"][0] == "max":
@@ -163,20 +162,31 @@ def forward(layers, formats, logits_fmt, state, images, run):
             codes = pooling.average_pool(codes, layer["pool"][1])
         if layer["dropout"]:
             codes = drop(layer, codes, fmt, run)
-        records.append((layer, source, z, winner, full_shape))
+        records.append((layer, source, factors, winner, full_shape))
         source = codes
     logits = [flatten(sample) for sample in source]
     run.see("logits", layers[-1]["name"], source)
     return logits, records
 
 
+def activated(layer, z, output, run):
+    """(nested codes, nested derivatives) of exact nested values; output: owner, tensor, format."""
+    owner, tensor, fmt = output
+    own = layer["activation"]
+    fmt = relu_format(layer, fmt)
+    values = map_nested(lambda exact: activation.value(exact, own), z)
+    codes = run.quantize(values, owner, tensor, fmt, activation.ceiling_code(own, fmt))
+    return codes, map_nested(lambda exact: activation.derivative(exact, own, fmt), z)
+
+
 def relu_format(layer, fmt):
-    """Where dropout follows, the format's room above 2 is for its scale.
+    """Where dropout follows a clipped ReLU, the format's room above 2 is for its scale.
 
     The ReLU clips to 2 at the same step.
     """
     bits, range_exp, signed = fmt
-    room = max(range_exp - 1, 0) if layer["relu"] and layer["dropout"] else 0
+    clipped = layer["activation"]["kind"] == "clipped_relu"
+    room = max(range_exp - 1, 0) if clipped and layer["dropout"] else 0
     return bits - room, range_exp - room, signed
 
 
@@ -215,7 +225,7 @@ def exponent(unit):
     return unit.numerator.bit_length() - unit.denominator.bit_length()
 
 
-def back_to_preactivations(layer, grads, z, winner, shape, run):
+def back_to_preactivations(layer, grads, factors, winner, shape, run):
     """(codes, by how many bits their step is finer) of the gradient at the pre-activations."""
     finer = 0
     if layer["dropout"]:
@@ -231,20 +241,20 @@ def back_to_preactivations(layer, grads, z, winner, shape, run):
     elif layer["pool"]:
         finer += pooling.finer_bits(layer["pool"][1])
         grads = pooling.average_pool_backward(grads, layer["pool"][1], shape)
-    if layer["relu"]:
-        grads = map_nested(lambda grad, value: grad if pooling.relu_passes(value) else 0, grads, z)
-    return grads, finer
+    own = layer["activation"]
+    flat = activation.back(flatten(grads), flatten(factors), own)
+    return reshape(flat, shape), finer + activation.finer_bits(own)
 
 
 def backward(formats, state, grads, records, run):
     """Layer -> (weight gradient codes, bias gradient codes)."""
     result = {}
     for position in reversed(range(len(records))):
-        layer, source, z, winner, shape = records[position]
+        layer, source, factors, winner, shape = records[position]
         name = layer["name"]
         own = formats[layer["name"]]
         run.see("activation_grads", name, grads)
-        inner, finer = back_to_preactivations(layer, grads, z, winner, shape, run)
+        inner, finer = back_to_preactivations(layer, grads, factors, winner, shape, run)
         run.see("preactivation_grads", name, inner)
         unit = step(own["activation_grads"]) / Fraction(2) ** finer
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])

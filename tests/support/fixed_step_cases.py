@@ -95,7 +95,7 @@ def describe(network, assigned):
         {
             "name": layer.name,
             "kind": type(layer).__name__.lower(),
-            "relu": layer.relu,
+            "activation": dataclasses.asdict(layer.activation),
             "pool": layer.pool and (layer.pool.kind, layer.pool.size),
             "dropout": layer.dropout,
             "stride": getattr(layer, "stride", None),

@@ -28,7 +28,7 @@ from fxsim.golden.explain.dots import Dot, Summing
 from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Semantics
 from fxsim.golden.explain.source import MissingVectors, Source, plain
 from fxsim.golden.manifest import Entry
-from fxsim.nn.fixed.layer import geometry_of, relu_format
+from fxsim.nn.fixed.layer import geometry_of, relu_format, relu_quantizer
 from fxsim.nn.spec import Pool
 from fxsim.ops.exact import relu_bound
 from fxsim.ops.matmul import forward
@@ -178,8 +178,9 @@ class Output:
     @property
     def bound(self) -> int:
         """The ReLU's ceiling in steps of Z."""
-        ceiling = relu_format(self.layer, self.entry.format)
-        return relu_bound(self.forward.entry.format.step_exp, ceiling)
+        quantizer = Quantizer(relu_format(self.layer, self.entry.format))
+        step_exp = self.forward.entry.format.step_exp
+        return relu_bound(step_exp, relu_quantizer(self.layer, quantizer))
 
     @property
     def default(self) -> Semantics:
@@ -188,7 +189,7 @@ class Output:
     def before_pool(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         """(R, O) int64 codes of the given positions before pooling."""
         sums = self.forward.sums_or_golden(semantics, rows)
-        if self.layer.relu:
+        if self.layer.activation.is_relu:
             sums = np.maximum(sums, 0)
         words = None if self._words is None else self._words[rows]
         step_exp = self.forward.entry.format.step_exp
@@ -240,7 +241,7 @@ class PreactivationGrads:
     @cached_property
     def _output(self) -> Output | None:
         """Where masks and maxima come from; None where neither is needed."""
-        needed = self.layer.relu or (self.pool and self.pool.kind == "max")
+        needed = self.layer.activation.is_relu or (self.pool and self.pool.kind == "max")
         return Output(self.source, self.layer.name) if needed else None
 
     @cached_property
@@ -270,7 +271,7 @@ class PreactivationGrads:
                 Tensor(grads, self.source.entry(name, "activation_grads").format), semantics
             )
         grads = grads.reshape(self.shape).astype(np.int64)
-        if not self.layer.relu:
+        if not self.layer.activation.is_relu:
             return grads
         output = present(self._output)
         z = output.forward.golden.reshape(self.shape)
@@ -300,7 +301,7 @@ class PreactivationGrads:
     def changes(self, default: Semantics) -> Iterator[Alternative]:
         if not self.computable:
             return
-        if self.layer.relu:
+        if self.layer.activation.is_relu:
             yield from mask_changes(default)
         if self.pool and self.pool.kind == "max":
             yield change(

@@ -13,9 +13,9 @@ from fxsim.formats import Format
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Step, lent
 from fxsim.nn.precision import BatchNormPrecision, PrecisionAssignment
+from fxsim.nn.activation import CLIPPED_RANGE_EXP
 from fxsim.nn.spec import (
     BATCH_NORM_EPSILON_EXP,
-    RELU_RANGE_EXP,
     RUNNING_RATE_EXP,
     Conv,
     Layer,
@@ -117,6 +117,7 @@ class FixedLayer:
         formats = self.formats
         accumulators = assignment.accumulators_of(self.name)
         geometry = geometry_of(self.layer, self.shape)
+        relu_quantizer(self.layer, Quantizer(relu_format(self.layer, self.output.format)))
         self.inner_format = inner_grad_format(self.layer, formats.activation_grads)
         self.norm: BatchNorm | None = None
         self.norm_grad: BatchNormGrad | None = None
@@ -261,11 +262,12 @@ class FixedLayer:
         """Codes of what leaves the ReLU, or max pooling where one kernel does both."""
         layer = self.layer
         owner, tensor, format = self.output
-        quantizer = step.quantizer(owner, tensor, relu_format(layer, format))
-        if layer.relu and layer.pool and layer.pool.kind == "max":
+        quantizer = relu_quantizer(layer, step.quantizer(owner, tensor, relu_format(layer, format)))
+        relu = layer.activation.is_relu
+        if relu and layer.pool and layer.pool.kind == "max":
             codes, tape.winner = relu_input.rounded_and_pooled(quantizer, layer.pool.size)
         else:
-            codes, tape.mask = relu_input.rounded(quantizer, layer.relu)
+            codes, tape.mask = relu_input.rounded(quantizer, relu)
         return codes.reshape(
             -1, *(self.shape.output if tape.winner is not None else self.shape.pre)
         )
@@ -416,13 +418,18 @@ def inner_grad_format(layer: Layer, format: Format) -> Format:
 def relu_format(layer: Layer, format: Format) -> Format:
     """The format of what leaves the ReLU on its way to an output of that format.
 
-    An output with dropout may have room for dropout's scale; the ReLU itself stays below
-    2**RELU_RANGE_EXP.
+    An output with dropout may have room for dropout's scale; the clipped ReLU itself stays below
+    2**CLIPPED_RANGE_EXP.
     """
-    room = format.range_exp - RELU_RANGE_EXP
-    if not (layer.relu and layer.dropout and room > 0):
+    room = format.range_exp - CLIPPED_RANGE_EXP
+    if not (layer.activation.kind == "clipped_relu" and layer.dropout and room > 0):
         return format
-    return Format(format.bits - room, RELU_RANGE_EXP, format.signed)
+    return Format(format.bits - room, CLIPPED_RANGE_EXP, format.signed)
+
+
+def relu_quantizer(layer: Layer, quantizer: Quantizer) -> Quantizer:
+    """The quantizer with the ceiling of the layer's ReLU, if it has one of its own."""
+    return quantizer.with_ceiling(layer.activation.ceiling)
 
 
 def _batch_norm(

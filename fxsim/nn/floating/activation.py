@@ -1,6 +1,6 @@
 """What follows the weighted operation of a layer, in floating point, and its way back.
 
-Forward, in this order: + bias or batch norm, + residual branch, clipped ReLU, pooling, dropout.
+Forward, in this order: + bias or batch norm, + residual branch, activation, pooling, dropout.
 Batch norm follows S. Ioffe and C. Szegedy, "Batch Normalization" (ICML 2015), the variance being
 the mean squared deviation both in the batch and in the running statistics.
 """
@@ -16,7 +16,6 @@ from fxsim.kernels.floating import activation as kernels
 from fxsim.nn.floating.threads import run
 from fxsim.nn.spec import (
     BATCH_NORM_EPSILON_EXP,
-    RELU_RANGE_EXP,
     RUNNING_RATE_EXP,
     Conv,
     Dense,
@@ -26,21 +25,19 @@ from fxsim.nn.spec import (
 from fxsim.ops.dropout import kept
 from fxsim.rng import tensor_stream
 
-RELU_RANGE = (0.0, 2.0**RELU_RANGE_EXP)
-
 
 @dataclass
 class LayerTape:
     """What one layer keeps of a forward pass.
 
     input: A_l `(N, H, W, C)`.  operation: the weighted operation `(N, H, W, O)` before bias or
-    batch norm. branch: the output `(N, H, W, O)` that joins before the ReLU, None without one.
+    batch norm. branch: the output `(N, H, W, O)` that joins before the activation, None without one.
     output: A_{l+1}. scale, shift `(O,)`: the pre-activation is scale * operation + shift + branch.
     `activate` fills these three in.
     mean, inverse `(O,)` float64: batch norm's mean and 1 / sqrt(variance + epsilon). winner: the
     row-major place of each max pooling window's first maximum.
     keep: dropout's factor for each output, 0 or 1 / (1 - rate); None where nothing is dropped.
-    range: what the activation function clips to, if the layer has one.
+    range: what replaces the range of the activation function, if the layer has one; None for its own.
     """
 
     layer: Conv | Dense
@@ -56,11 +53,11 @@ class LayerTape:
     inverse: np.ndarray | None = None
     winner: np.ndarray | None = None
     keep: np.ndarray | None = None
-    range: tuple[float, float] = RELU_RANGE
+    range: tuple[float, float] | None = None
 
     @property
     def preactivation(self) -> np.ndarray:
-        """`(N, H, W, O)`, what the ReLU reads; computed anew."""
+        """`(N, H, W, O)`, what the activation reads; computed anew."""
         value = self.operation * self.scale + self.shift
         return value if self.branch is None else value + self.branch
 
@@ -110,7 +107,7 @@ def activate_backward(
     """From the gradient of the layer's output to those of the weighted operation, branch and
     parameters.
 
-    Straight-through: the gradient passes where 0 < pre-activation < 2, both excluded.
+    Straight-through: the gradient passes a ReLU where 0 < pre-activation < ceiling, both excluded.
     """
     gradient = np.ascontiguousarray(gradient if tape.keep is None else gradient * tape.keep)
     arguments = (_preactivation(tape), _pooling(tape), gradient)
@@ -193,7 +190,9 @@ def _run(tape: LayerTape, kernel, *arguments) -> None:
 
 def _preactivation(tape: LayerTape) -> kernels.Preactivation:
     dtype = tape.operation.dtype
-    low, high = tape.range if tape.layer.relu else (-np.inf, np.inf)
+    activation = tape.layer.activation
+    replaced = tape.range if activation.kind != "none" else None
+    low, high = replaced or activation.float_range
     branch = _stand_in(tape, dtype) if tape.branch is None else tape.branch
     return kernels.Preactivation(
         tape.operation, tape.scale, tape.shift, branch, dtype.type(low), dtype.type(high)
