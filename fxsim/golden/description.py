@@ -27,6 +27,8 @@ GIVEN = (
     "beta_accumulators_before",
     "running_mean_before",
     "running_variance_before",
+    "table_values",
+    "table_slopes",
     *(f"{tensor}_before" for tensor in VELOCITIES),
 )
 QUANTIZED = (

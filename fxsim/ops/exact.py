@@ -13,6 +13,7 @@ from fxsim.errors import InputError, present, shown
 from fxsim.formats import Format
 from fxsim.kernels import memory
 from fxsim.kernels.elementwise import pool
+from fxsim.ops.checks import tensor_of
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor, operation, shape_after
 
@@ -180,6 +181,14 @@ class Sums(Exact):
     def sums(self) -> np.ndarray:
         """The int64 codes in `format`, lent."""
         return self._sums
+
+
+def exact_of(name: str, x: Tensor | Exact) -> Exact:
+    """An argument as an exact result; TypeError or InputError where it cannot be one."""
+    if isinstance(x, Exact):
+        return x
+    tensor_of(name, x, most_bits=MAX_SUM_BITS)
+    return Sums(x.operand.astype(np.int64), x.format)
 
 
 class Quotient:

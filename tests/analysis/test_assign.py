@@ -46,7 +46,7 @@ def statistics(seed: int = 0, spread: float = 4.0, **changes) -> Statistics:
     def around(magnitude):
         return magnitude * 2.0 ** rng.uniform(-spread, spread, LAYERS)
 
-    fields = {name: around(1.0) for name in PER_LAYER}
+    fields = {name: around(1.0) for name in PER_LAYER if name != "activations_max"}
     for tensor, magnitude in (
         ("weight_grads", 2.0**-8),
         ("activation_grads", 2.0**-12),
@@ -61,6 +61,7 @@ def statistics(seed: int = 0, spread: float = 4.0, **changes) -> Statistics:
     fields["activation_grads_count"] = np.array(
         [32 * math.prod(NETWORK.shape(name).output) for name in NETWORK.names]
     )
+    fields["activations_max"] = around(1.0)
     fields |= {"network": NETWORK.name, "layers": NETWORK.names}
     fields |= {"logits_max": 5.0, "gamma_min": GAMMA_MIN, "batch_size": 32}
     return Statistics(**fields | changes)

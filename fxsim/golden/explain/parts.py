@@ -28,7 +28,8 @@ from fxsim.golden.explain.dots import Dot, Summing
 from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Semantics
 from fxsim.golden.explain.source import MissingVectors, Source, plain
 from fxsim.golden.manifest import Entry
-from fxsim.nn.fixed.layer import geometry_of, relu_format, relu_quantizer
+from fxsim.nn.fixed.activation import relu_format, relu_quantizer
+from fxsim.nn.fixed.layer import geometry_of
 from fxsim.nn.spec import Pool
 from fxsim.ops.exact import relu_bound
 from fxsim.ops.matmul import forward

@@ -13,7 +13,12 @@ from fxsim.formats import Format
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Step, lent
 from fxsim.nn.precision import BatchNormPrecision, PrecisionAssignment
-from fxsim.nn.activation import CLIPPED_RANGE_EXP
+from fxsim.nn.fixed.activation import (
+    FixedActivation,
+    inner_format,
+    relu_format,
+    relu_quantizer,
+)
 from fxsim.nn.spec import (
     BATCH_NORM_EPSILON_EXP,
     RUNNING_RATE_EXP,
@@ -61,13 +66,14 @@ class Output(NamedTuple):
 class LayerTape:
     """What the backward pass needs of a layer's forward pass.
 
-    input, weight: A_l and W_l as the products read them.  mask: of the ReLU.  winner: of max
-    pooling.  kept: what dropout kept.  normalized: of batch norm.
+    input, weight: A_l and W_l as the products read them.  mask: of the ReLU.  factors: of another
+    activation.  winner: of max pooling.  kept: what dropout kept.  normalized: of batch norm.
     """
 
     input: Tensor
     weight: Tensor
     mask: np.ndarray | None = None
+    factors: Tensor | None = None
     winner: np.ndarray | None = None
     kept: np.ndarray | None = None
     normalized: Normalized | None = None
@@ -117,7 +123,6 @@ class FixedLayer:
         formats = self.formats
         accumulators = assignment.accumulators_of(self.name)
         geometry = geometry_of(self.layer, self.shape)
-        relu_quantizer(self.layer, Quantizer(relu_format(self.layer, self.output.format)))
         self.inner_format = inner_grad_format(self.layer, formats.activation_grads)
         self.norm: BatchNorm | None = None
         self.norm_grad: BatchNormGrad | None = None
@@ -140,6 +145,17 @@ class FixedLayer:
         self.addition = None
         if branch is not None and self.norm is None:
             self.addition = addition(self.forward_product.format, branch, geometry.outputs)
+        self.activation = self._activation()
+
+    def _activation(self) -> FixedActivation | None:
+        """The activation function, if it is neither none nor a ReLU; checks a ReLU's ceiling."""
+        own = self.layer.activation
+        format = relu_format(self.layer, self.output.format)
+        relu_quantizer(self.layer, Quantizer(format))
+        if own.is_relu or own.kind == "none":
+            return None
+        grads = unpooled_grad_format(self.layer, self.formats.activation_grads)
+        return FixedActivation(own, self.relu_input_format, format, grads)
 
     @property
     def weighted(self) -> tuple[Forward, InputGrad, WeightGrad]:
@@ -264,7 +280,9 @@ class FixedLayer:
         owner, tensor, format = self.output
         quantizer = relu_quantizer(layer, step.quantizer(owner, tensor, relu_format(layer, format)))
         relu = layer.activation.is_relu
-        if relu and layer.pool and layer.pool.kind == "max":
+        if self.activation is not None:
+            codes, tape.factors = self.activation.forward(relu_input, quantizer)
+        elif relu and layer.pool and layer.pool.kind == "max":
             codes, tape.winner = relu_input.rounded_and_pooled(quantizer, layer.pool.size)
         else:
             codes, tape.mask = relu_input.rounded(quantizer, relu)
@@ -304,7 +322,7 @@ class FixedLayer:
     ) -> LayerGrads:
         """The gradients of the layer's parameters and at its pre-activations."""
         step.see("activation_grads", self.name, arriving)
-        inner = lent(self._at_relu_input(arriving, tape, step.reuse), self.inner_format)
+        inner = lent(self._at_relu_input(arriving, tape, step), self.inner_format)
         pre = inner
         grads: dict[str, Tensor] = {}
         if self.norm_grad is not None:
@@ -312,11 +330,8 @@ class FixedLayer:
         step.see("preactivation_grads", self.name, pre)
         return LayerGrads(inner, pre, self._weight_grads(tape, pre, step) | grads)
 
-    def _at_relu_input(self, arriving: Tensor, tape: LayerTape, reuse: bool) -> np.ndarray:
-        """Gradient codes at what the ReLU reads (N, H, W, O), in `inner_format`.
-
-        reuse: whether the memory of `arriving` may be used for them.
-        """
+    def _at_relu_input(self, arriving: Tensor, tape: LayerTape, step: Step) -> np.ndarray:
+        """Gradient codes at what the activation reads (N, H, W, O), in `inner_format`."""
         grads = arriving.operand
         layer = self.layer
         format = arriving.format
@@ -325,12 +340,24 @@ class FixedLayer:
             format = grad_format(format, layer.dropout)
         shape = (len(grads), *self.shape.pre)
         if layer.pool and layer.pool.kind == "max":
-            return before_max_pool(grads, present(tape.winner), layer.pool.size, shape)
-        if layer.pool:
+            grads = before_max_pool(grads, present(tape.winner), layer.pool.size, shape)
+        elif layer.pool:
             grads = before_average_pool(grads, layer.pool.size, shape, format)
+        if self.activation is not None:
+            return self._before_activation(grads.reshape(shape), tape, step)
         if tape.mask is None:
             return grads
-        return gated(grads, tape.mask.reshape(grads.shape), reuse or layer.pool is not None)
+        return gated(grads, tape.mask.reshape(grads.shape), step.reuse or layer.pool is not None)
+
+    def _before_activation(self, grads: np.ndarray, tape: LayerTape, step: Step) -> np.ndarray:
+        """Gradient codes before a leaky ReLU or a table."""
+        own = present(self.activation)
+
+        def count(counts: Counts) -> None:
+            step.result.counts[self.name, "relu_input_grads"] = counts
+
+        factors = present(tape.factors).reshape(*grads.shape)
+        return own.backward(grads, factors, Quantizer(own.grads, counted=count))
 
     def _through_norm(
         self,
@@ -404,7 +431,12 @@ def geometry_of(layer: Layer, shape: LayerShape) -> Geometry:
 
 
 def inner_grad_format(layer: Layer, format: Format) -> Format:
-    """The format of the gradient at what the ReLU reads.
+    """The format of the gradient at what the activation reads."""
+    return inner_format(layer.activation, unpooled_grad_format(layer, format))
+
+
+def unpooled_grad_format(layer: Layer, format: Format) -> Format:
+    """The format of the gradient at what leaves the activation.
 
     It is that of the gradient at the output, scaled by dropout, with a finer step where average
     pooling divides.
@@ -413,23 +445,6 @@ def inner_grad_format(layer: Layer, format: Format) -> Format:
     if layer.pool and layer.pool.kind == "average":
         return average_grad_format(dropped, layer.pool.size)
     return dropped
-
-
-def relu_format(layer: Layer, format: Format) -> Format:
-    """The format of what leaves the ReLU on its way to an output of that format.
-
-    An output with dropout may have room for dropout's scale; the clipped ReLU itself stays below
-    2**CLIPPED_RANGE_EXP.
-    """
-    room = format.range_exp - CLIPPED_RANGE_EXP
-    if not (layer.activation.kind == "clipped_relu" and layer.dropout and room > 0):
-        return format
-    return Format(format.bits - room, CLIPPED_RANGE_EXP, format.signed)
-
-
-def relu_quantizer(layer: Layer, quantizer: Quantizer) -> Quantizer:
-    """The quantizer with the ceiling of the layer's ReLU, if it has one of its own."""
-    return quantizer.with_ceiling(layer.activation.ceiling)
 
 
 def _batch_norm(

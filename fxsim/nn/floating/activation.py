@@ -13,6 +13,7 @@ import numpy as np
 
 from fxsim.errors import present
 from fxsim.kernels.floating import activation as kernels
+from fxsim.nn.floating.function import Function
 from fxsim.nn.floating.threads import run
 from fxsim.nn.spec import (
     BATCH_NORM_EPSILON_EXP,
@@ -56,6 +57,14 @@ class LayerTape:
     range: tuple[float, float] | None = None
 
     @property
+    def applied(self) -> Function | None:
+        """The activation function where kernels do not have it: neither none nor a ReLU."""
+        own = self.layer.activation
+        if self.range is not None or own.is_relu or own.kind == "none":
+            return None
+        return Function(own)
+
+    @property
     def preactivation(self) -> np.ndarray:
         """`(N, H, W, O)`, what the activation reads; computed anew."""
         value = self.operation * self.scale + self.shift
@@ -92,11 +101,14 @@ def activate(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
     else:
         tape.scale = np.ones_like(parameters["bias"])
         tape.shift = parameters["bias"].copy()
+    preactivation = _preactivation(tape)
+    if tape.applied is not None:
+        preactivation = _as_it_is(tape, tape.applied.forward(tape.preactivation))
     tape.output = np.empty((len(tape.operation), *tape.shape.output), tape.operation.dtype)
     pool = tape.layer.pool
     if pool and pool.kind == "max":
         tape.winner = np.empty(tape.output.shape, np.min_scalar_type(pool.size**2 - 1))
-    _run(tape, kernels.activate, _preactivation(tape), _pooling(tape), tape.output)
+    _run(tape, kernels.activate, preactivation, _pooling(tape), tape.output)
     if tape.keep is not None:
         tape.output *= tape.keep
 
@@ -110,7 +122,11 @@ def activate_backward(
     Straight-through: the gradient passes a ReLU where 0 < pre-activation < ceiling, both excluded.
     """
     gradient = np.ascontiguousarray(gradient if tape.keep is None else gradient * tape.keep)
-    arguments = (_preactivation(tape), _pooling(tape), gradient)
+    pooling = _pooling(tape)
+    if tape.applied is not None:
+        gradient = _before_function(tape, gradient)
+        pooling = kernels.Pooling(1, False, _stand_in(tape, np.dtype(np.uint8)))
+    arguments = (_preactivation(tape), pooling, gradient)
     sums = np.empty((len(gradient), 2, tape.scale.size))
     _run(tape, kernels.gradient_sums, *arguments, sums)
     total, product_total = sums.sum(axis=0)
@@ -138,6 +154,28 @@ def activate_backward(
         operation.reshape(len(gradient), -1, tape.scale.size),
         None if tape.branch is None else branch,
         {name: value.astype(dtype) for name, value in parameter_gradients.items()},
+    )
+
+
+def _before_function(tape: LayerTape, gradient: np.ndarray) -> np.ndarray:
+    """The gradient at what a function that kernels do not have reads."""
+    own = present(tape.applied)
+    inner = np.empty_like(tape.operation)
+    zeros = np.zeros_like(tape.scale)
+    identity = _as_it_is(tape, tape.operation)
+    arguments = (identity, _pooling(tape), gradient, zeros, zeros, inner)
+    _run(tape, kernels.activate_backward, *arguments, _stand_in(tape, inner.dtype))
+    derivative: np.ndarray = own.derivative(tape.preactivation)
+    return np.ascontiguousarray(inner * derivative, inner.dtype)
+
+
+def _as_it_is(tape: LayerTape, maps: np.ndarray) -> kernels.Preactivation:
+    """Maps (N, H, W, O) as a pre-activation that nothing is done to."""
+    dtype = tape.operation.dtype
+    ones, zeros = np.ones_like(tape.scale), np.zeros_like(tape.scale)
+    ends = dtype.type(-np.inf), dtype.type(np.inf)
+    return kernels.Preactivation(
+        np.ascontiguousarray(maps, dtype), ones, zeros, _stand_in(tape, dtype), *ends
     )
 
 
