@@ -297,9 +297,7 @@ class _Ceiled(Quantizer):
         return self.own_ceiling
 
     def at(self, step_exp: int) -> Requantization:
-        return requantization(
-            step_exp, self.format, self.rounding, self.overflow, self.own_ceiling
-        )
+        return requantization(step_exp, self.format, self.rounding, self.overflow, self.own_ceiling)
 
 
 def _guarded_quotients(numerators: np.ndarray, left: int, divisor: int) -> np.ndarray:

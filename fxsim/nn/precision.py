@@ -169,9 +169,9 @@ class LayerPrecision:
 
     preactivations: what batch norm normalizes.  branch: the layer's output where no layer reads it
     but residual additions do; None for 16 bits over [-2, 2) after the clipped ReLU, over the least
-    power of two that holds another ceiling, and over [-8, 8) without one.  batch_norm: None for BatchNormPrecision's defaults, where the
-    layer has batch norm.  A layer with batch norm has no bias, and only such a layer has
-    pre-activations in a format of their own.
+    power of two that holds another ceiling, and over [-8, 8) without one.  batch_norm: None for
+    BatchNormPrecision's defaults, where the layer has batch norm.  A layer with batch norm has no
+    bias, and only such a layer has pre-activations in a format of their own.
 
     Raises:
         TypeError: a field is no Format (batch_norm: no BatchNormPrecision).

@@ -44,9 +44,7 @@ def table_index(x: Tensor | Exact, index_bits: int, range_exp: int) -> Tensor:
     return Tensor(index, format)
 
 
-def lookup(
-    x: Tensor | Exact, table: Tensor, range_exp: int, interpolation: str = "none"
-) -> Exact:
+def lookup(x: Tensor | Exact, table: Tensor, range_exp: int, interpolation: str = "none") -> Exact:
     """The entries of a table at the values of x, or lines between them; exact.
 
     See `table_index` for the index i; r is what is left, x = (i + r) s, 0 <= r < 1.  Below the
@@ -69,7 +67,7 @@ def lookup(
         >>> x = Tensor([-8, -2, 1, 3, 7], Format(4, 1))
         >>> table = Tensor([0, 10, 20, 30, 40], Format(8, 7))
         >>> ops.lookup(x, table, 1, "linear").tensor().real
-        array([ 0., 15., 22.5, 27.5, 37.5])
+        array([ 0. , 15. , 22.5, 27.5, 37.5])
     """
     exact = exact_of("x", x)
     tensor_of("table", table, "E")
@@ -230,5 +228,7 @@ def _bounded(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Saturated: below the table rest is 0, above it a whole step."""
     above = index > format.max_code
-    rest = np.where(above, np.int64(1) << min(bits, MAX_SUM_BITS), np.where(index < format.min_code, 0, rest))
+    rest = np.where(
+        above, np.int64(1) << min(bits, MAX_SUM_BITS), np.where(index < format.min_code, 0, rest)
+    )
     return np.clip(index, format.min_code, format.max_code), rest

@@ -65,8 +65,8 @@ def relu(values, fmt, ceiling=None):
     ceiling: a real number; None for the range of the format.
     """
     own = {"kind": "relu", "ceiling": ceiling}
-    masks = [int(activation.derivative(value, own, fmt)) for value in values]
-    return [activation.value(value, own) for value in values], masks
+    masks = [int(activation.derivative(value, own, fmt, None)) for value in values]
+    return [activation.value(value, own, fmt) for value in values], masks
 
 
 def max_pool_with_mask(codes, mask, size):

@@ -1,8 +1,8 @@
 """A whole training step of a sequential network, following the numerical contract line by line.
 
 A network is a list of layers, each a dict: `name`; `kind` 'conv' (with `stride` and `padding`) or
-'dense'; `activation`, as in activation.py; `pool` None or (kind, size); `dropout`, its rate; perhaps `accumulators`, those of
-accumulators.py for some of its three products.  `formats` maps a layer's name to its formats by
+'dense'; `activation`, as in activation.py; `pool` None or (kind, size); `dropout`, its rate;
+perhaps `accumulators`, those of accumulators.py for some of its three products.  `formats` maps a layer's name to its formats by
 tensor; `modes` maps (what, tensor) to a rounding or overflow mode.  The state maps a layer's name
 to a dict of `weight`, `bias`
 and their accumulators `weight_acc`, `bias_acc`.
@@ -174,9 +174,10 @@ def activated(layer, z, output, run):
     owner, tensor, fmt = output
     own = layer["activation"]
     fmt = relu_format(layer, fmt)
-    values = map_nested(lambda exact: activation.value(exact, own), z)
+    values = map_nested(lambda exact: activation.value(exact, own, fmt), z)
     codes = run.quantize(values, owner, tensor, fmt, activation.ceiling_code(own, fmt))
-    return codes, map_nested(lambda exact: activation.derivative(exact, own, fmt), z)
+    factors = map_nested(lambda exact, code: activation.derivative(exact, own, fmt, code), z, codes)
+    return codes, factors
 
 
 def relu_format(layer, fmt):
@@ -225,8 +226,12 @@ def exponent(unit):
     return unit.numerator.bit_length() - unit.denominator.bit_length()
 
 
-def back_to_preactivations(layer, grads, factors, winner, shape, run):
-    """(codes, by how many bits their step is finer) of the gradient at the pre-activations."""
+def back_to_preactivations(layer, grads, bits, record, run):
+    """(codes, by how many bits their step is finer) of the gradient at the pre-activations.
+
+    bits: of the gradient at the output.  record: (derivatives, winners, shape before pooling).
+    """
+    factors, winner, shape = record
     finer = 0
     if layer["dropout"]:
         flat = flatten(grads)
@@ -236,13 +241,17 @@ def back_to_preactivations(layer, grads, factors, winner, shape, run):
         )
         grads = reshape(flat, products.shape_of(grads))
         finer = -coarser
+        bits += dropout.scale(rate)[0] != 2**15
     if layer["pool"] and layer["pool"][0] == "max":
         grads = pooling.max_pool_backward(grads, winner, layer["pool"][1], shape)
     elif layer["pool"]:
         finer += pooling.finer_bits(layer["pool"][1])
+        bits += 2 ** pooling.finer_bits(layer["pool"][1]) != layer["pool"][1] ** 2
         grads = pooling.average_pool_backward(grads, layer["pool"][1], shape)
     own = layer["activation"]
-    flat = activation.back(flatten(grads), flatten(factors), own)
+    flat, counts = activation.back(flatten(grads), flatten(factors), own, bits)
+    if counts:
+        run.counts[layer["name"], "relu_input_grads"] = counts
     return reshape(flat, shape), finer + activation.finer_bits(own)
 
 
@@ -254,7 +263,9 @@ def backward(formats, state, grads, records, run):
         name = layer["name"]
         own = formats[layer["name"]]
         run.see("activation_grads", name, grads)
-        inner, finer = back_to_preactivations(layer, grads, factors, winner, shape, run)
+        inner, finer = back_to_preactivations(
+            layer, grads, own["activation_grads"][0], (factors, winner, shape), run
+        )
         run.see("preactivation_grads", name, inner)
         unit = step(own["activation_grads"]) / Fraction(2) ** finer
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])

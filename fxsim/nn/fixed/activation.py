@@ -28,8 +28,11 @@ DERIVATIVE_BITS = 16
 
 
 class Activated(NamedTuple):
-    """codes: of the output.  factors: what the gradient is multiplied by, `SLOPES` codes of a leaky
-    ReLU, or derivatives of a table's function."""
+    """What an activation gives.
+
+    codes: of the output.  factors: what the gradient is multiplied by, `SLOPES` codes of a leaky
+    ReLU, or derivatives of a table's function.
+    """
 
     codes: np.ndarray
     factors: Tensor
@@ -134,9 +137,7 @@ class FixedActivation:
         own = self.activation
         if self.table is None:
             return leaked(exact, present(own.slope_exp))[0]
-        return lookup(
-            exact, self.table.values, present(own.range_exp), present(own.interpolation)
-        )
+        return lookup(exact, self.table.values, present(own.range_exp), present(own.interpolation))
 
     def forward(self, exact: Exact, quantizer: Quantizer) -> Activated:
         """The codes, and what the backward pass needs."""

@@ -10,15 +10,15 @@ import numpy as np
 
 from fxsim.errors import InputError, present
 from fxsim.formats import Format
-from fxsim.nn.fixed.parameters import TrainedParameter
-from fxsim.nn.fixed.step import Step, lent
-from fxsim.nn.precision import BatchNormPrecision, PrecisionAssignment
 from fxsim.nn.fixed.activation import (
     FixedActivation,
     inner_format,
     relu_format,
     relu_quantizer,
 )
+from fxsim.nn.fixed.parameters import TrainedParameter
+from fxsim.nn.fixed.step import Step, lent
+from fxsim.nn.precision import BatchNormPrecision, PrecisionAssignment
 from fxsim.nn.spec import (
     BATCH_NORM_EPSILON_EXP,
     RUNNING_RATE_EXP,
