@@ -2,8 +2,9 @@
 
 A network is a list of layers, each a dict: `name`; `kind` 'conv' (with `stride` and `padding`) or
 'dense'; `activation`, as in activation.py; `pool` None or (kind, size); `dropout`, its rate;
-perhaps `accumulators`, those of accumulators.py for some of its three products.  `formats` maps a layer's name to its formats by
-tensor; `modes` maps (what, tensor) to a rounding or overflow mode.  The state maps a layer's name
+perhaps `accumulators`, those of accumulators.py for some of its three products.  `formats` maps a
+layer's name to its formats by tensor; `modes` maps (what, tensor) to a rounding or overflow mode.
+The state maps a layer's name
 to a dict of `weight`, `bias`
 and their accumulators `weight_acc`, `bias_acc`.
 """
