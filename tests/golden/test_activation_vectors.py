@@ -5,7 +5,7 @@ import pytest
 
 from fxsim import Activation, Conv, Dense, Format, LearningRate, Network, Tensor, ops
 from fxsim.golden.capture import capture
-from fxsim.golden.explain import explain
+from fxsim.golden.explain.search import explain
 from fxsim.golden.export import Vectors, write_vectors
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
