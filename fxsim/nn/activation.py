@@ -42,7 +42,7 @@ class Activation:
             to nearest, ties away from zero.
         slope_exp: of 'leaky_relu', -16 to -1.
         function: of 'table': 'sigmoid', 'tanh' or 'exp'; None with `values`.  In a file it may be
-            the name of a JSON file with a list of values, or a table of `values` and `slopes`.
+            the name of a JSON file with `values` and `slopes`, as seen from the working directory.
         index_bits: of a table, 1 to 16, by default 8.
         range_exp: of a table: it covers [-2**range_exp, 2**range_exp), by default 3.
         interpolation: of a table, 'none' (the default) or 'linear'.
@@ -136,10 +136,8 @@ class Activation:
         function = table.get("function")
         if isinstance(function, str) and function.endswith(".json"):
             del table["function"]
-            content = read_json(function)
-            own = {"values": content} if isinstance(content, list) else content
-            file = f"{where}, {shown(function)}"
-            table |= check_keys(file, own, ("values", "slopes"), ("values",))
+            keys = ("values", "slopes")
+            table |= check_keys(f"{where}, {shown(function)}", read_json(function), keys, keys)
         return read_fields(cls, table, where)
 
     def to_dict(self) -> str | dict[str, Any]:
