@@ -32,11 +32,14 @@ def measure(
     """
     shapes = [network.network.shape(name) for name in network.network.names]
     weights_gain, activations_gain = noise_gains(network, images, batch)
-    largest = largest_magnitudes(network, images, training_batch, batch)
+    measured: dict[str, Any] = {
+        **gradients.sigmas(),
+        **largest_magnitudes(network, images, training_batch, batch),
+    }
     return Statistics(
         network=network.network.name,
         layers=network.network.names,
-        **gradients.sigmas(),
+        **measured,
         weights_gain=weights_gain,
         activations_gain=activations_gain,
         lambda_max=largest_singular_values(network, training_batch),
@@ -44,7 +47,6 @@ def measure(
         activation_grads_count=np.array(
             [math.prod(shape.output) * len(training_batch) for shape in shapes]
         ),
-        **largest,
         gamma_min=gamma_min,
         batch_size=len(training_batch),
     )

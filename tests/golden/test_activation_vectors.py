@@ -83,14 +83,13 @@ def test_the_manifest_holds_functions_and_tables(vectors):
 
 @pytest.mark.parametrize("name", NETWORK.names)
 def test_every_tensor_of_a_layer_follows_from_the_others(vectors, name):
-    """A dump with one wrong code has no explanation, and recipes find no contradiction."""
+    """Recipes give the golden codes, or they would try no change."""
     for tensor_name in ("preactivation_grads", "activation_grads", "weight_grads"):
         entry = vectors.manifest.entry(f"{name}.{tensor_name}")
         wrong = vectors.codes(entry.name).copy()
         wrong.reshape(-1)[0] ^= 1
         found = explain(vectors, entry, wrong)
-        assert "do not follow" not in found.note, entry.name
-        assert not found.changes
+        assert found.note == "" and found.tried > 100, entry.name
 
 
 def test_a_table_index_that_is_one_too_high(vectors):

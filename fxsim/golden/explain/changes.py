@@ -278,7 +278,7 @@ def activation_changes(default: Semantics, own: Activation) -> Iterator[Alternat
     if own.kind == "table":
         yield from index_changes(default)
     if own.kind == "table" and own.function is not None:
-        other = "linear" if own.interpolation == "none" else "none"
+        other: Any = "linear" if own.interpolation == "none" else "none"
         text = f"table: interpolation {other} instead of {own.interpolation}"
         changed = dataclasses.replace(own, interpolation=other)
         yield change(default, text, activation=changed)

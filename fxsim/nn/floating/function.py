@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,4 +54,8 @@ def _sigmoid(z: np.ndarray) -> np.ndarray:
     return np.where(z > 0, 1 / (1 + power), power / (1 + power))
 
 
-_FUNCTIONS = {"sigmoid": _sigmoid, "tanh": np.tanh, "exp": np.exp}
+_FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+    "exp": np.exp,
+}
