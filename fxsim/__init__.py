@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fxsim import ops
     from fxsim.accumulator import Accumulator
+    from fxsim.activation import Activation
     from fxsim.analysis.complexity import assignment_complexity, design_complexity
     from fxsim.analysis.statistics import Statistics
     from fxsim.datasets import Dataset
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from fxsim.experiment.stages import Experiment
     from fxsim.factors import LearningRate
     from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
-    from fxsim.nn.activation import Activation
     from fxsim.nn.fixed.network import FixedNetwork
     from fxsim.nn.floating.network import FloatNetwork
     from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, Reason
@@ -39,7 +39,7 @@ _NAMES = {
     "fxsim.rng": ("Stream",),
     "fxsim.accumulator": ("Accumulator",),
     "fxsim.nn.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
-    "fxsim.nn.activation": ("Activation",),
+    "fxsim.activation": ("Activation",),
     "fxsim.nn.spec": ("Conv", "Dense", "Network", "Pool"),
     "fxsim.factors": ("LearningRate",),
     "fxsim.nn.floating.network": ("FloatNetwork",),

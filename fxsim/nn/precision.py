@@ -21,6 +21,7 @@ from typing import Any
 
 from fxsim.accumulator import KINDS, Accumulator, parse_accumulators
 from fxsim.accumulator import check_keys as check_accumulator_keys
+from fxsim.activation import Activation
 from fxsim.errors import InputError, choice, listed, shown
 from fxsim.fields import (
     check_fields,
@@ -35,7 +36,6 @@ from fxsim.fields import (
 )
 from fxsim.files import read_json, write_text
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, Format
-from fxsim.nn.activation import Activation
 from fxsim.nn.spec import Layer, Network
 
 SYMBOLS = {

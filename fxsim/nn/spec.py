@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from fxsim.activation import CLIPPED_RELU, NONE, Activation
 from fxsim.errors import InputError, choice, listed, shown
 from fxsim.fields import check_fields, check_keys, check_table, construct, read_fields
-from fxsim.nn.activation import CLIPPED_RELU, NONE, Activation
 
 BATCH_NORM_EPSILON_EXP = -10
 """2**BATCH_NORM_EPSILON_EXP is added to the variance before the inverse square root."""

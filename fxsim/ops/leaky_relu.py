@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fxsim.activation import LEAST_SLOPE_EXP
 from fxsim.errors import InputError, shown
 from fxsim.fields import integer
 from fxsim.formats import Format
@@ -14,8 +15,6 @@ from fxsim.tensor import Tensor
 
 SLOPES = Format(2, 2, signed=False)
 """Format of a leaky ReLU's mask: 0 where nothing passes, 1 where the slope does, 2 where all does."""
-
-LEAST_SLOPE_EXP = -16
 
 
 def leaky_relu(

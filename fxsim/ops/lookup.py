@@ -9,15 +9,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from fxsim.activation import FUNCTIONS, INTERPOLATIONS, MAX_INDEX_BITS, MAX_RANGE_EXP
 from fxsim.errors import InputError, choice, shown
 from fxsim.formats import Format
 from fxsim.ops.checks import tensor_of, whole
 from fxsim.ops.exact import MAX_SUM_BITS, Exact, Sums, exact_of
 from fxsim.tensor import Tensor
 
-MAX_INDEX_BITS = 16
-INTERPOLATIONS = ("none", "linear")
-FUNCTIONS = ("sigmoid", "tanh", "exp")
 DERIVATIVES = tuple(f"{function}'" for function in FUNCTIONS)
 
 _EXACT = Context(prec=60)
@@ -153,7 +151,7 @@ def function_table(
     choice("function", function, (*FUNCTIONS, *DERIVATIVES))
     choice("interpolation", interpolation, INTERPOLATIONS)
     whole("index_bits", index_bits, 1, MAX_INDEX_BITS)
-    whole("range_exp", range_exp, -8, 8)
+    whole("range_exp", range_exp, -MAX_RANGE_EXP, MAX_RANGE_EXP)
     values = _function_values(function, index_bits, range_exp, interpolation)
     return entries_of(values, format)
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fxsim.activation import Activation
 from fxsim.analysis.assign import assign, assign_bits, assignment_mismatch_bound
 from fxsim.analysis.measure import measure
 from fxsim.analysis.statistics import FIELDS, PER_LAYER, GradientStatistics, Statistics
 from fxsim.errors import InputError
 from fxsim.files import read_arrays, write_arrays
 from fxsim.formats import Format
-from fxsim.nn.activation import Activation
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.precision import TENSORS, PrecisionAssignment, Reason

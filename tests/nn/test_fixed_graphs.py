@@ -14,10 +14,10 @@ from oracle import rounding as rounding_oracle
 from oracle.step import map_nested
 from support.bits import assert_same_codes
 
+from fxsim.activation import Activation
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.kernels.threads import thread_count, use_threads
-from fxsim.nn.activation import Activation
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer
 from fxsim.nn.precision import (

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from fxsim.activation import Activation
 from fxsim.analysis.jacobian import square_jacobian
 from fxsim.analysis.measure import largest_magnitudes
-from fxsim.nn.activation import Activation
 from fxsim.nn.floating.binarized import BinarizedNetwork
 from fxsim.nn.floating.network import FloatNetwork, cross_entropy
 from fxsim.nn.init import initial_parameters

@@ -6,8 +6,8 @@ Each dump is named as the tensor that it is.
 import numpy as np
 
 from fxsim import OVERFLOWS, ROUNDINGS, Dense
+from fxsim.activation import CLIPPED_RANGE_EXP
 from fxsim.factors import MANTISSA_BITS
-from fxsim.nn.activation import CLIPPED_RANGE_EXP
 from rtl.harness import write_codes
 
 

@@ -17,11 +17,11 @@ from fxsim.accumulator import (
     WHEN,
     Accumulator,
 )
+from fxsim.activation import LEAST_SLOPE_EXP, NONE, Activation
 from fxsim.errors import present
 from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.golden.explain.dots import CHANNEL_LAST, Dot
 from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Index, Misread, Semantics
-from fxsim.nn.activation import LEAST_SLOPE_EXP, NONE, Activation
 from fxsim.ops.paths import Operand
 
 FARTHEST_SHIFT = 2

@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from fxsim.accumulator import Accumulator
+from fxsim.activation import Activation
 from fxsim.errors import present
 from fxsim.formats import Format
 from fxsim.golden.arithmetic import narrowed, quantized, rounded
@@ -29,7 +30,6 @@ from fxsim.golden.explain.dots import Dot, Summing
 from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Index, Semantics
 from fxsim.golden.explain.source import MissingVectors, Source, plain
 from fxsim.golden.manifest import Entry
-from fxsim.nn.activation import Activation
 from fxsim.nn.fixed.activation import relu_format, relu_quantizer, table_of
 from fxsim.nn.fixed.layer import geometry_of, unpooled_grad_format
 from fxsim.nn.spec import Pool

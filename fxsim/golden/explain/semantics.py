@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fxsim.activation import Activation
 from fxsim.formats import Format
 from fxsim.golden.arithmetic import bounded
 from fxsim.golden.explain.dots import Summing
-from fxsim.nn.activation import Activation
 
 
 @dataclass(frozen=True)

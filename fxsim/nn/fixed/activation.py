@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fxsim.activation import CLIPPED_RANGE_EXP, Activation
 from fxsim.errors import InputError, present
 from fxsim.formats import MAX_TENSOR_BITS, Format
-from fxsim.nn.activation import CLIPPED_RANGE_EXP, Activation
 from fxsim.nn.spec import Layer
 from fxsim.ops.exact import MAX_SUM_BITS, Exact, Sums
 from fxsim.ops.leaky_relu import SLOPES, leaked, sloped, sloped_format, slopes_of

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fxsim.activation import Activation
 from fxsim.errors import present
-from fxsim.nn.activation import Activation
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ CLIPPED_RANGE_EXP = 1
 
 KINDS = ("none", "relu", "clipped_relu", "leaky_relu", "table")
 FUNCTIONS = ("sigmoid", "tanh", "exp")
+INTERPOLATIONS = ("none", "linear")
 LEAST_SLOPE_EXP = -16
 MAX_INDEX_BITS = 16
 MAX_RANGE_EXP = 8
