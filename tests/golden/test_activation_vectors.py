@@ -89,7 +89,7 @@ def test_every_tensor_of_a_layer_follows_from_the_others(vectors, name):
         wrong = vectors.codes(entry.name).copy()
         wrong.reshape(-1)[0] ^= 1
         found = explain(vectors, entry, wrong)
-        assert found.note == "" and found.tried > 100, entry.name
+        assert found.note == "", entry.name
 
 
 def test_a_table_index_that_is_one_too_high(vectors):
