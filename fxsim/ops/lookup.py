@@ -13,7 +13,7 @@ from fxsim.activation import FUNCTIONS, INTERPOLATIONS, MAX_INDEX_BITS, MAX_RANG
 from fxsim.errors import InputError, choice, shown
 from fxsim.formats import Format
 from fxsim.ops.checks import tensor_of, whole
-from fxsim.ops.exact import MAX_SUM_BITS, Exact, Sums, exact_of
+from fxsim.ops.exact import MAX_SUM_BITS, Exact, Sums, exact_of, holding
 from fxsim.tensor import Tensor
 
 DERIVATIVES = tuple(f"{function}'" for function in FUNCTIONS)
@@ -111,17 +111,9 @@ def output_derivative(y: Tensor, function: str) -> Exact:
         raise InputError(f"y must have a step of 2^-30 to 1, got {y.format}; requantize it")
     one = 1 << -step_exp
     values = codes * (one - codes) if function == "sigmoid" else one * one - codes * codes
-    return Sums(values, derivative_format(y.format, function))
-
-
-def derivative_format(y: Format, function: str) -> Format:
-    """The format of `output_derivative`."""
-    if function == "exp":
-        return y
-    one = 1 << max(-y.step_exp, 0)
-    greatest = max(abs(y.min_code), y.max_code)
-    bits = max(greatest * (one + greatest), one * one + greatest * greatest).bit_length() + 1
-    return Format(bits, 2 * y.step_exp + bits - 1)
+    greatest = max(-y.format.min_code, y.format.max_code)
+    bound = greatest * (one + greatest) if function == "sigmoid" else one * one + greatest**2
+    return Sums(values, holding(bound, 2 * step_exp))
 
 
 def function_table(

@@ -13,7 +13,6 @@ from fxsim.nn.spec import Layer
 from fxsim.ops.exact import MAX_SUM_BITS, Exact, Sums
 from fxsim.ops.leaky_relu import SLOPES, leaked, sloped, sloped_format, slopes_of
 from fxsim.ops.lookup import (
-    derivative_format,
     entries_of,
     function_table,
     lookup,
@@ -117,27 +116,14 @@ class FixedActivation:
                 f"{self.inner_format.bits} bits, at most {MAX_TENSOR_BITS}; give activation_grads "
                 f"fewer bits, or take a greater slope"
             )
-        self._applied(Sums(np.zeros(1, np.int64), input))  # refuses sums that are too wide
-        if self.table is not None:
-            factors = self._factor_format(self.table)
-            if factors.bits + self.grads.bits > MAX_SUM_BITS:
-                raise InputError(
-                    f"the gradient before a table needs {factors.bits + self.grads.bits} bits, at "
-                    f"most {MAX_SUM_BITS} are exact here; lower the widths of its output or of "
-                    f"activation_grads"
-                )
-
-    def _factor_format(self, table: Table) -> Format:
-        if table.slopes is not None:
-            return table.slopes.format
-        return derivative_format(self.output, present(self.activation.function))
-
-    def _applied(self, exact: Exact) -> Exact:
-        """The exact result of the function."""
-        own = self.activation
-        if self.table is None:
-            return leaked(exact, present(own.slope_exp))[0]
-        return lookup(exact, self.table.values, present(own.range_exp), present(own.interpolation))
+        nothing = Sums(np.zeros(1, np.int64), input)
+        factors = self.forward(nothing, Quantizer(self.output)).factors
+        bits = factors.format.bits + self.grads.bits
+        if self.table is not None and bits > MAX_SUM_BITS:
+            raise InputError(
+                f"the gradient before a table needs {bits} bits, at most {MAX_SUM_BITS} are exact "
+                f"here; lower the widths of its output or of activation_grads"
+            )
 
     def forward(self, exact: Exact, quantizer: Quantizer) -> Activated:
         """The codes, and what the backward pass needs."""
@@ -146,12 +132,14 @@ class FixedActivation:
             leaky, positive = leaked(exact, present(own.slope_exp))
             mask = slopes_of(leaky, positive, quantizer)
             return Activated(leaky.rounded(quantizer, relu=False)[0], Tensor._of(mask, SLOPES))
-        codes, _ = self._applied(exact).rounded(quantizer, relu=False)
+        sums = Sums(exact.sums(), exact.format)
+        range_exp = present(own.range_exp)
+        looked_up = lookup(sums, self.table.values, range_exp, present(own.interpolation))
+        codes, _ = looked_up.rounded(quantizer, relu=False)
         if self.table.slopes is None:
             output = Tensor._of(codes, quantizer.format)
             return Activated(codes, output_derivative(output, present(own.function)).tensor())
-        range_exp = present(own.range_exp)
-        return Activated(codes, lookup(exact, self.table.slopes, range_exp).tensor())
+        return Activated(codes, lookup(sums, self.table.slopes, range_exp).tensor())
 
     def backward(self, grads: np.ndarray, factors: Tensor, quantizer: Quantizer) -> np.ndarray:
         """Gradient codes before the activation, in `inner_format`.
