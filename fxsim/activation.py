@@ -194,13 +194,13 @@ class Activation:
         return exponent - (mantissa == 0.5)
 
 
-_TABLE = ("index_bits", "range_exp", "interpolation", "derivative", "values", "slopes")
+_TABLE = ("function", "index_bits", "range_exp", "interpolation", "derivative", "values", "slopes")
 _FIELDS: dict[str, tuple[str, ...]] = {
     "none": (),
     "relu": ("ceiling",),
     "clipped_relu": (),
     "leaky_relu": ("slope_exp",),
-    "table": ("function", *_TABLE),
+    "table": _TABLE,
 }
 """Kind -> its fields."""
 
