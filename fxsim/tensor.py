@@ -267,8 +267,6 @@ def shape_after(before: tuple[int, ...], shape: tuple[Any, ...]) -> tuple[int, .
     return tuple(int(each) if each != -1 else size // known for each in sizes)
 
 
-
-
 @overload
 def quantize(
     values: Any,
