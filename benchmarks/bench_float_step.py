@@ -22,7 +22,7 @@ from fxsim.nn.floating import products as floating_products
 from fxsim.nn.floating.network import AFFINE_MAX, FloatNetwork
 from fxsim.nn.init import WEIGHT_MAX, initial_parameters
 from fxsim.nn.networks import build
-from fxsim.nn.spec import BATCH_NORM_EPSILON_EXP, RELU_RANGE_EXP, RUNNING_RATE_EXP, Conv, Network
+from fxsim.nn.spec import BATCH_NORM_EPSILON_EXP, RUNNING_RATE_EXP, Conv, Network
 
 RATE = 0.01
 
@@ -59,8 +59,8 @@ def torch_model(network: Network, parameters: dict) -> nn.Sequential:
             modules.append(
                 norm(outputs, eps=2.0**BATCH_NORM_EPSILON_EXP, momentum=2.0**RUNNING_RATE_EXP)
             )
-        if layer.relu:
-            modules.append(nn.Hardtanh(0.0, 2.0**RELU_RANGE_EXP, inplace=True))
+        if layer.activation.is_relu:
+            modules.append(nn.Hardtanh(*layer.activation.float_range, inplace=True))
         if layer.pool:
             modules.append(nn.MaxPool2d(layer.pool.size))
     return nn.Sequential(*modules)

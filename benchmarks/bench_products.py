@@ -183,7 +183,7 @@ class LayerWorks:
 
     def forward(self):
         exact = self.layer.forward_product(self.source, self.weight, self.bias)
-        return exact.rounded(self.activations, self.layer.layer.relu)[0]
+        return exact.rounded(self.activations, self.layer.layer.activation.is_relu)[0]
 
     def input_grad(self):
         exact = self.layer.input_grad(self.grad, self.weight)

@@ -106,7 +106,7 @@ def torch_step(network, batch, channels_last, quantizer=None):
             if len(network.shape(network.layers[i - 1].name).weight) == 4:
                 modules.append(torch.nn.Flatten())
             modules.append(torch.nn.Linear(*shape.weight))
-        if layer.relu:
+        if layer.activation.is_relu:
             modules.append(torch.nn.Hardtanh(0.0, 2.0))
         if quantizer:
             modules.append(quantizer(ACTIVATION_BITS[min(i + 1, 8)], GRAD_BITS[i]))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fxsim import ops
     from fxsim.accumulator import Accumulator
+    from fxsim.activation import Activation
     from fxsim.analysis.complexity import assignment_complexity, design_complexity
     from fxsim.analysis.statistics import Statistics
     from fxsim.datasets import Dataset
@@ -38,6 +39,7 @@ _NAMES = {
     "fxsim.rng": ("Stream",),
     "fxsim.accumulator": ("Accumulator",),
     "fxsim.nn.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
+    "fxsim.activation": ("Activation",),
     "fxsim.nn.spec": ("Conv", "Dense", "Network", "Pool"),
     "fxsim.factors": ("LearningRate",),
     "fxsim.nn.floating.network": ("FloatNetwork",),
@@ -55,6 +57,7 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Accumulator",
+    "Activation",
     "Conv",
     "Counts",
     "Dataset",

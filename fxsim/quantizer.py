@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from fxsim.arrays import check_range, frozen, integer_array
-from fxsim.errors import InputError, choice
+from fxsim.errors import InputError, choice, shown
+from fxsim.fields import number
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.kernels import rounding as kernel
 from fxsim.kernels.epilogue import Epilogue
@@ -68,10 +70,18 @@ class Requantization(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def requantization(step_exp: int, format: Format, rounding: str, overflow: str) -> Requantization:
-    """The Requantization of integers with step 2**step_exp."""
+def requantization(
+    step_exp: int, format: Format, rounding: str, overflow: str, ceiling: int | None = None
+) -> Requantization:
+    """The Requantization of integers with step 2**step_exp.
+
+    ceiling: a code at which the results end whatever the overflow; None for the format's end.
+    """
     shift = format.step_exp - step_exp
     bounds = Range.of(format.bits, format.signed, overflow)
+    if ceiling is not None:
+        greatest = ceiling | (rounding == "jam")
+        bounds = bounds._replace(high=greatest, rule=kernel.SATURATE)
     kept = min(max(shift, 0), kernel.MAX_SHIFT)
     terms = Rounding.of(rounding, kept)
     fusable = kept == shift and rounding not in STOCHASTIC and bounds.rule == kernel.SATURATE
@@ -172,6 +182,39 @@ class Quantizer:
         """Whether the rounding needs random words."""
         return self.rounding in STOCHASTIC
 
+    @property
+    def ceiling(self) -> int:
+        """The ceiling of a ReLU in codes: the range of the format, unless another is given."""
+        return 1 << (self.format.range_exp - self.format.step_exp)
+
+    def with_ceiling(self, ceiling: float | None) -> Quantizer:
+        """The same for a ReLU with that ceiling; None for the range of the format.
+
+        The ceiling is rounded to a code, to nearest, ties away from zero.
+
+        Raises:
+            TypeError: the ceiling is no number.
+            InputError: it is outside the range of the format, or rounds to 0.
+        """
+        if ceiling is None:
+            return self
+        exact = Fraction(number("ceiling", ceiling))
+        code = int(exact / Fraction(2) ** self.format.step_exp + Fraction(1, 2))
+        if exact > Fraction(2) ** self.format.range_exp:
+            raise InputError(
+                f"ceiling {shown(ceiling)} is outside the range 2^{self.format.range_exp} of "
+                f"{self.format}; take a format of a greater range, or a lower ceiling"
+            )
+        if code < 1:
+            raise InputError(
+                f"ceiling {shown(ceiling)} must be above half the step of {self.format}; take a "
+                f"format of a finer step, or a higher ceiling"
+            )
+        if code == self.ceiling:
+            return self
+        given = (self.format, self.rounding, self.overflow, self.words, self.counted)
+        return _Ceiled(*given, own_ceiling=code)
+
     def laid_flat(self, shape: tuple[int, ...]) -> Quantizer:
         """The same for a tensor of `shape` that a kernel sees in another shape.
 
@@ -238,6 +281,23 @@ class Quantizer:
         )
         self.tell(out.size, tally)
         return out
+
+
+@dataclass(frozen=True)
+class _Ceiled(Quantizer):
+    """A Quantizer whose codes end at `own_ceiling`, below the end of its format.
+
+    Codes above it become it, whatever the overflow, and are counted as above the range.
+    """
+
+    own_ceiling: int = 0
+
+    @property
+    def ceiling(self) -> int:
+        return self.own_ceiling
+
+    def at(self, step_exp: int) -> Requantization:
+        return requantization(step_exp, self.format, self.rounding, self.overflow, self.own_ceiling)
 
 
 def _guarded_quotients(numerators: np.ndarray, left: int, divisor: int) -> np.ndarray:

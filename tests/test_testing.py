@@ -195,8 +195,10 @@ def test_every_drawn_network_trains(drawn, data):
         "average pooling": lambda layer: (
             layer.pool is not None and layer.pool.kind == "average" and layer.pool.size > 1
         ),
-        "a hidden fully connected layer": lambda layer: isinstance(layer, Dense) and layer.relu,
-        "no relu": lambda layer: isinstance(layer, Conv) and not layer.relu,
+        "a hidden fully connected layer": lambda layer: (
+            isinstance(layer, Dense) and layer.activation.is_relu
+        ),
+        "no relu": lambda layer: isinstance(layer, Conv) and not layer.activation.is_relu,
     }.items(),
 )
 def test_networks_have_all_kinds_of_layers(feature, has):

@@ -21,8 +21,9 @@ from fxsim.nn.precision import (
     PrecisionAssignment,
     Reason,
     accumulator_format,
+    is_branch,
 )
-from fxsim.nn.spec import RELU_RANGE_EXP, Network
+from fxsim.nn.spec import Network
 from fxsim.ops.dropout import scale_bits
 
 WEIGHT_RANGE_EXP = 0
@@ -65,6 +66,8 @@ def assign(
     that at no cost worth naming: there are as many such codes as classes.
 
     Weights get EFQN's B bits over [-1, 1), activations B unsigned bits over [0, 2): the same step.
+    Where the activation function has another ceiling, or none, or is signed, its output has more
+    or fewer bits of that step; without a ceiling its range is twice activations_max, or more.
     The input lies in [0, 1) and reaches that step with one bit less; what dropout scales gets the
     range and the bits for that.  A tensor that several layers read gets the finest step that one of
     them asks for.  Bias gradients, logits, pre-activations, mean, variance and the gradients of
@@ -100,7 +103,8 @@ def assign(
             formats["bias_grads"] = _clipped(
                 "bias_grads", AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row
             )
-            formats |= {} if layer.relu or row == last else {"branch": formats["preactivations"]}
+            if is_branch(network, layer.name) and layer.activation.least_range_exp is None:
+                formats["branch"] = formats["preactivations"]
         else:
             formats |= _batch_norm(statistics, row, formats, clip_factors[0])
     return _collect(network, assigned, _over_abs_max(statistics.logits_max)[0])
@@ -189,7 +193,6 @@ def _feedforward(
     tensors = list(dict.fromkeys(sources))
     assigned = {}
     for row, (name, source) in enumerate(zip(network.names, sources)):
-        _check_relu(network, name, source)
         at = len(sources) + tensors.index(source)
         for tensor, index in (("weights", row), ("activations", at)):
             _check_bits(
@@ -203,13 +206,38 @@ def _feedforward(
         if source is None:
             activations = _input(int(bits[at]), reasons[at], input_bits)
         else:
-            room = scale_bits(network.layer(source).dropout)[1]
-            activations = Format(bits[at] + room, RELU_RANGE_EXP + room, signed=False), reasons[at]
+            activations = _activations(network, statistics, source, int(bits[at]), reasons[at])
         assigned[name] = {
             "weights": weights,
             "activations": _shared(activations, sources.count(source)),
         }
     return assigned
+
+
+def _activations(
+    network: Network, statistics: Statistics, source: str, bits: int, reason: Reason
+) -> Assigned:
+    """The output of layer `source`, with the step of `bits` over [0, 2).
+
+    Its range is that of the activation: the least power of two that holds the ceiling, else that of
+    the largest magnitude in the float run.  Dropout's scale has room beside it.
+    """
+    layer = network.layer(source)
+    range_exp = layer.activation.least_range_exp
+    if range_exp is None:
+        largest = float(statistics.activations_max[network.names.index(source)])
+        if not largest:
+            raise InputError(
+                f"layer {source!r}: the range of its activations follows from activations_max, "
+                f"which these statistics do not have; make them anew with `fxsim analyze`"
+            )
+        range_exp = int(criteria.clipping_range_exp(largest, ABS_MAX_HEADROOM))
+        reason = replace(reason, statistic={**reason.statistic, "activations_max": largest})
+    range_exp += scale_bits(layer.dropout)[1]
+    signed = layer.activation.signed
+    width = max(range_exp + bits - 1 + signed, 1 + signed)
+    _check_bits(source, "activations", width, f"the range 2^{range_exp} of its output")
+    return Format(width, range_exp, signed), reason
 
 
 def _input(bits: int, reason: Reason, input_bits: int | None) -> Assigned:
@@ -352,15 +380,6 @@ def _over_abs_max(abs_max: float, headroom: int = ABS_MAX_HEADROOM) -> Assigned:
 def _margin(format: Format, range_asked: float, step_asked: float) -> float:
     """The smaller of by how much the range is wider and the step is finer than asked."""
     return float(min(format.range / range_asked, step_asked / format.step))
-
-
-def _check_relu(network: Network, reader: str, source: str | None) -> None:
-    if source is not None and not network.layer(source).relu:
-        raise InputError(
-            f"layer {reader!r} reads {source!r}, which has no ReLU; activations are unsigned in "
-            f"[0, 2), "
-            f"so set relu=True on {source!r} or read it through `add`"
-        )
 
 
 def _check_bits(

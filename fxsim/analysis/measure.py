@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from fxsim.analysis.jacobian import largest_singular_values
 from fxsim.analysis.noise_gains import noise_gains
 from fxsim.analysis.statistics import GradientStatistics, Statistics
+from fxsim.nn.floating.activation import LayerTape
 from fxsim.nn.floating.network import FloatNetwork, Tape
 
 
@@ -30,13 +32,14 @@ def measure(
     """
     shapes = [network.network.shape(name) for name in network.network.names]
     weights_gain, activations_gain = noise_gains(network, images, batch)
-    preactivations_max, variances_max, logits_max = largest_magnitudes(
-        network, images, training_batch, batch
-    )
+    measured: dict[str, Any] = {
+        **gradients.sigmas(),
+        **largest_magnitudes(network, images, training_batch, batch),
+    }
     return Statistics(
         network=network.network.name,
         layers=network.network.names,
-        **gradients.sigmas(),
+        **measured,
         weights_gain=weights_gain,
         activations_gain=activations_gain,
         lambda_max=largest_singular_values(network, training_batch),
@@ -44,9 +47,6 @@ def measure(
         activation_grads_count=np.array(
             [math.prod(shape.output) * len(training_batch) for shape in shapes]
         ),
-        preactivations_max=preactivations_max,
-        variances_max=variances_max,
-        logits_max=logits_max,
         gamma_min=gamma_min,
         batch_size=len(training_batch),
     )
@@ -54,23 +54,34 @@ def measure(
 
 def largest_magnitudes(
     network: FloatNetwork, images: np.ndarray, training_batch: np.ndarray, batch: int = 64
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """The largest |Z| of every layer `(layers,)`, bias included, before batch norm; the largest
-    variance of a channel over a batch, 0 without batch norm; the largest score.
+) -> dict[str, Any]:
+    """Entries of Statistics that are largest magnitudes: in inference mode, and where there is
+    batch norm also in training mode, whose statistics may be others.
 
-    In inference mode; where there is batch norm also in training mode, whose statistics may be
-    others.
+    preactivations_max `(layers,)` is the largest |Z|, bias included, before batch norm.
     """
-    layers, variances = np.zeros((2, len(network.network.names)))
+    layers, variances, outputs = np.zeros((3, len(network.network.names)))
     scores = 0.0
     for tape in _tapes(network, images, training_batch, batch):
         scores = max(scores, float(np.abs(tape.logits).max()))
         for row, (name, entry) in enumerate(tape.layers.items()):
             operation = entry.operation + network.parameters[name].get("bias", 0.0)
             layers[row] = max(layers[row], float(np.abs(operation).max()))
+            outputs[row] = max(outputs[row], _largest_output(entry))
             if entry.layer.batch_norm:
                 variances[row] = max(variances[row], float(operation.var(axis=(0, 1, 2)).max()))
-    return layers, variances, scores
+    return {
+        "preactivations_max": layers,
+        "activations_max": outputs,
+        "variances_max": variances,
+        "logits_max": scores,
+    }
+
+
+def _largest_output(entry: LayerTape) -> float:
+    """The largest magnitude that leaves the activation and the pooling, without dropout's scale."""
+    largest = float(np.abs(entry.output).max())
+    return largest * (1.0 - entry.layer.dropout) if entry.keep is not None else largest
 
 
 def _tapes(

@@ -23,7 +23,7 @@ SIGMA_RATE = 0.1
 """Rate of the moving average of a gradient's variance."""
 
 _ZEROS: Any = None
-"""Stands for an entry of zeros, that of a network without batch norm."""
+"""Stands for an entry of zeros."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,8 @@ class Statistics:
     (fxsim.analysis.noise_gains); lambda_max: largest singular value of the square-Jacobian of G^W_l
     with respect to G^A_{l+1}; weight_grads_count, activation_grads_count: elements of G^W_l and of
     G^A_{l+1}, the batch included; preactivations_max: largest magnitude at the weighted operation's
-    output; variances_max: largest variance that batch norm divides by, 0 without batch norm;
+    output; activations_max: largest magnitude of the layer's output, 0 where a file does not tell;
+    variances_max: largest variance that batch norm divides by, 0 without batch norm;
     logits_max: the same of the class scores; gamma_min: the smallest learning rate of the schedule.
 
     Raises InputError, naming entry and layer, for NaN, infinity, and what must be above 0 and is
@@ -69,6 +70,7 @@ class Statistics:
     preactivation_grads_sigma_max: np.ndarray = _ZEROS
     preactivation_grads_sigma_min: np.ndarray = _ZEROS
     variances_max: np.ndarray = _ZEROS
+    activations_max: np.ndarray = _ZEROS
 
     def __post_init__(self) -> None:
         string("network", self.network)
@@ -119,7 +121,7 @@ class Statistics:
         """
         arrays = read_arrays(path)
         try:
-            missing = [field for field in FIELDS if field not in (*arrays, *OF_BATCH_NORM)]
+            missing = [field for field in FIELDS if field not in (*arrays, *OPTIONAL)]
             if missing:
                 raise InputError(
                     f"{missing[0]} is missing; make the file anew with `fxsim analyze`"
@@ -151,6 +153,8 @@ OF_BATCH_NORM = (
     "variances_max",
 )
 """Entries that are 0 for a layer without batch norm."""
+OPTIONAL = (*OF_BATCH_NORM, "activations_max")
+"""Entries that a file may leave out."""
 
 
 def _numbers(name: str, values, shape: tuple[int, ...]) -> np.ndarray:
@@ -167,7 +171,7 @@ def _numbers(name: str, values, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _check_positive(name: str, values: np.ndarray, layers) -> None:
-    if name in OF_BIAS + OF_BATCH_NORM:
+    if name in OF_BIAS + OPTIONAL:
         values = np.where(values == 0, 1, values)
     _check_all_positive(name, values, layers)
 

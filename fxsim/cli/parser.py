@@ -227,7 +227,8 @@ and a network of your own:
   input_shape = [8, 8, 1]
   layer = [
     {type = "conv", name = "conv1", filters = 8, kernel = 3, padding = 1, pool = {kind = "max", size = 2}},
-    {type = "dense", name = "fc1", units = 10, relu = false},
+    {type = "dense", name = "fc1", units = 16, activation = {kind = "leaky_relu", slope_exp = -3}},
+    {type = "dense", name = "fc2", units = 10, activation = "none"},
   ]
 
 written to the folder of --out:

@@ -14,11 +14,12 @@ from fxsim.golden import arithmetic
 from fxsim.golden.description import QUANTIZED, Description
 from fxsim.golden.manifest import RANDOM_WORDS, Entry, Manifest
 from fxsim.machine import versions
-from fxsim.nn.fixed.layer import relu_format
+from fxsim.nn.fixed.activation import relu_format, relu_quantizer, seen_of
 from fxsim.nn.fixed.network import FURTHER, FixedNetwork, StepResult
 from fxsim.nn.optimizer import velocity_tensor
 from fxsim.nn.spec import Network
 from fxsim.ops.exact import MASK, relu_bound
+from fxsim.quantizer import Quantizer
 from fxsim.rng import tensor_stream
 from fxsim.tensor import Tensor
 
@@ -161,13 +162,28 @@ class _Recorder:
         self._keep(layer, tensor, value)
         own = self.network.layers[layer]
         read = "preactivations" if own.norm is None and own.addition is None else "relu_inputs"
-        if own.layer.relu and tensor == read:
-            bound = relu_bound(value.format.step_exp, relu_format(own.layer, own.output.format))
-            mask = (value.codes > 0) & (value.codes < bound)
-            self._keep(layer, "relu_mask", Tensor(mask.astype(np.uint8), MASK))
+        if tensor == read:
+            self._see_activation(layer, value)
         if tensor == "logits":
             bits = max(1, (self.network.network.classes - 1).bit_length())
             self._keep(layer, "labels", Tensor(self.labels, Format(bits, bits, False)))
+
+    def _see_activation(self, layer: str, value: Tensor) -> None:
+        """What the activation function makes of its input beside the codes, and its tables."""
+        own = self.network.layers[layer]
+        quantizer = Quantizer(relu_format(own.layer, own.output.format))
+        if own.layer.activation.is_relu:
+            bound = relu_bound(value.format.step_exp, relu_quantizer(own.layer, quantizer))
+            mask = (value.codes > 0) & (value.codes < bound)
+            self._keep(layer, "relu_mask", Tensor(mask.astype(np.uint8), MASK))
+        if own.activation is None:
+            return
+        self._keep(layer, *seen_of(own.layer.activation, value, quantizer))
+        if own.activation.table is not None:
+            values, slopes = own.activation.table
+            self._keep(layer, "table_values", values)
+            if slopes is not None:
+                self._keep(layer, "table_slopes", slopes)
 
     def _see_update(self, layer: str, kind: str, tensor: str, update: str, grads_name: str) -> None:
         """The accumulators as they were, and the update in their steps."""

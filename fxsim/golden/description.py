@@ -27,6 +27,8 @@ GIVEN = (
     "beta_accumulators_before",
     "running_mean_before",
     "running_variance_before",
+    "table_values",
+    "table_slopes",
     *(f"{tensor}_before" for tensor in VELOCITIES),
 )
 QUANTIZED = (
@@ -124,13 +126,15 @@ class Description:
         return None, None
 
     def _preactivation_grad_modes(self, layer: str) -> tuple[str | None, str | None]:
-        """Batch norm quantizes them; without it, average pooling divides them."""
+        """Batch norm quantizes them; without it, a table's derivative or average pooling does."""
         definition = self.network.layer(layer)
         if definition.batch_norm:
             return (
                 self.assignment.rounding_of("preactivation_grads"),
                 self.assignment.overflow_of("preactivation_grads"),
             )
+        if definition.activation.kind == "table":
+            return "nearest_away", "saturate"
         if definition.pool and definition.pool.kind == "average":
             return definition.pool.rounding, None
         return None, None
@@ -197,4 +201,6 @@ def _axes(tensor: str, dimensions: int) -> str:
     tensor = tensor.removesuffix(RANDOM_WORDS)
     if tensor == "labels":
         return "N"
+    if tensor in ("table_values", "table_slopes"):
+        return "E"
     return {1: "O", 2: "I,O", 4: "KH,KW,C,O" if tensor in OF_WEIGHTS else "N,H,W,C"}[dimensions]

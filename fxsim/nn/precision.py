@@ -4,7 +4,7 @@ training.
 The paper's symbols map to names here, once:
 
     W_l        weights            signed, in [-1, 1)
-    A_l        activations        the layer's *input*; unsigned
+    A_l        activations        the layer's *input*; unsigned after a ReLU
     G^A_{l+1}  activation_grads   gradient with respect to the layer's *output*
     G^W_l      weight_grads
     W^acc_l    accumulators       what is left of the running weight below W's step
@@ -21,6 +21,7 @@ from typing import Any
 
 from fxsim.accumulator import KINDS, Accumulator, parse_accumulators
 from fxsim.accumulator import check_keys as check_accumulator_keys
+from fxsim.activation import Activation
 from fxsim.errors import InputError, choice, listed, shown
 from fxsim.fields import (
     check_fields,
@@ -35,7 +36,7 @@ from fxsim.fields import (
 )
 from fxsim.files import read_json, write_text
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, Format
-from fxsim.nn.spec import RELU_RANGE_EXP, Layer, Network
+from fxsim.nn.spec import Layer, Network
 
 SYMBOLS = {
     "weights": "W",
@@ -107,8 +108,9 @@ The rounding of a parameter is that of its real values at the start; UPDATE_ROUN
 UPDATE_ROUNDING = "nearest_up"
 """How an update brings the running parameter, W with its accumulator, back to W's step."""
 
-_BRANCH = {True: Format(16, RELU_RANGE_EXP), False: Format(16, 3)}
-"""LayerPrecision.branch by default, with and without a ReLU."""
+BRANCH_BITS = 16
+BRANCH_RANGE_EXP = 3
+"""LayerPrecision.branch by default, where the activation has no ceiling."""
 
 UPDATE_BITS = 62
 """W and its accumulator are added as one exact integer; their widths together stay within this."""
@@ -166,10 +168,10 @@ class LayerPrecision:
     batch norm.
 
     preactivations: what batch norm normalizes.  branch: the layer's output where no layer reads it
-    but residual additions do; None for 16 bits over [-2, 2) after a ReLU, whose clipping that is,
-    and over [-8, 8) without one.  batch_norm: None for BatchNormPrecision's defaults, where the
-    layer has batch norm.  A layer with batch norm has no bias, and only such a layer has
-    pre-activations in a format of their own.
+    but residual additions do; None for 16 bits over [-2, 2) after the clipped ReLU, over the least
+    power of two that holds another ceiling, and over [-8, 8) without one.  batch_norm: None for
+    BatchNormPrecision's defaults, where the layer has batch norm.  A layer with batch norm has no
+    bias, and only such a layer has pre-activations in a format of their own.
 
     Raises:
         TypeError: a field is no Format (batch_norm: no BatchNormPrecision).
@@ -338,7 +340,7 @@ class PrecisionAssignment:
         for source in {source for _, source in network.edges()}:
             _check_shared_input(self, network, source)
         for layer in network.layers:
-            _check_present(layer, self.layers[layer.name], _is_branch(network, layer.name))
+            _check_present(layer, self.layers[layer.name], is_branch(network, layer.name))
         tensors = quantized_tensors(network)
         for what, modes in (("rounding", self.rounding), ("overflow", self.overflow)):
             for tensor in modes:
@@ -357,8 +359,8 @@ class PrecisionAssignment:
         for layer in network.layers:
             own = self.layers[layer.name]
             norm = own.batch_norm or (BatchNormPrecision() if layer.batch_norm else None)
-            alone = _is_branch(network, layer.name)
-            branch = own.branch or (_BRANCH[layer.relu] if alone else None)
+            alone = is_branch(network, layer.name)
+            branch = own.branch or (_branch(layer.activation) if alone else None)
             layers[layer.name] = dataclasses.replace(own, batch_norm=norm, branch=branch)
         return dataclasses.replace(self, layers=layers)
 
@@ -471,27 +473,33 @@ def quantized_tensors(network: Network) -> set[str]:
         "bias_grads": bias,
         "bias_accumulators": bias,
         "activations": read,
-        "branch": any(_is_branch(network, name) for name in network.names),
+        "branch": any(is_branch(network, name) for name in network.names),
         **dict.fromkeys(("preactivations", *BATCH_NORM), norm),
     }
     return {tensor for tensor in MODES if tensor not in VELOCITIES and present.get(tensor, True)}
 
 
-def _is_branch(network: Network, name: str) -> bool:
+def _branch(activation: Activation) -> Format:
+    """LayerPrecision.branch by default."""
+    ceiling_exp = activation.least_range_exp
+    return Format(BRANCH_BITS, BRANCH_RANGE_EXP if ceiling_exp is None else ceiling_exp)
+
+
+def is_branch(network: Network, name: str) -> bool:
     """Whether residual additions read the output of a layer, and no layer does."""
     return any(layer.add == name for layer in network.layers) and all(
         source != name for _, source in network.edges()
     )
 
 
-def _check_present(layer: Layer, precision: LayerPrecision, is_branch: bool) -> None:
+def _check_present(layer: Layer, precision: LayerPrecision, branch: bool) -> None:
     """InputError for formats of tensors that the layer has not."""
     if precision.batch_norm and not layer.batch_norm:
         raise InputError(
             f"layer {shown(layer.name)} has no batch norm; leave batch_norm (mean, variance, "
             f"gamma, ...) out of its precision"
         )
-    if precision.branch and not is_branch:
+    if precision.branch and not branch:
         raise InputError(
             f"layer {shown(layer.name)}: branch is the format of an output that only residual "
             f"additions read; the layers that read this one give its format as activations; "

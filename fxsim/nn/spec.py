@@ -3,11 +3,11 @@
 A *layer* is a weighted operation (convolution or fully connected) together with all that follows
 it before the next weighted operation, in this fixed order:
 
-    weights -> + bias -> batch norm -> + residual branch -> clipped ReLU -> pooling -> dropout
+    weights -> + bias -> batch norm -> + residual branch -> activation -> pooling -> dropout
 
 so that each layer owns exactly the five tensors of the method (W, A, G^A, G^W, W^acc).  A layer
 reads the output of the layer before it, or of the one that `input` names; `add` names a layer
-whose output joins this one before the ReLU.  Both executors, the complexity metrics and the
+whose output joins this one before the activation.  Both executors, the complexity metrics and the
 precision assignment read this one definition.
 
 Layouts everywhere in fxsim: activations `(N, H, W, C)`, convolution weights `(KH, KW, C / groups, O)`,
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from fxsim.activation import CLIPPED_RELU, NONE, Activation
 from fxsim.errors import InputError, choice, listed, shown
 from fxsim.fields import check_fields, check_keys, check_table, construct, read_fields
 from fxsim.formats import DETERMINISTIC
@@ -36,9 +37,6 @@ from fxsim.windows import (
     check_groups,
     pair,
 )
-
-RELU_RANGE_EXP = 1
-"""The clipped ReLU keeps activations in [0, 2**RELU_RANGE_EXP)."""
 
 BATCH_NORM_EPSILON_EXP = -10
 """2**BATCH_NORM_EPSILON_EXP is added to the variance before the inverse square root."""
@@ -104,7 +102,9 @@ class Layer:
 
     batch_norm: normalise the pre-activation per output channel; the layer then has no bias.
     bias: whether there is one; None for one where there is no batch norm.
-    relu: clipped ReLU to [0, 2).  dropout: share of activations zeroed in training.
+    activation: the function of the sums; its kind alone may stand for it.  relu: the short way to
+    say activation 'clipped_relu' (True) or 'none' (False); it is None in the layer that is made.
+    dropout: share of activations zeroed in training.
     input, add: names of earlier layers, None for the layer before and for no residual branch.
 
     Raises:
@@ -115,13 +115,15 @@ class Layer:
     name: str
     batch_norm: bool = False
     bias: bool | None = None
-    relu: bool = True
+    activation: Activation = CLIPPED_RELU
+    relu: bool | None = None
     pool: Pool | None = None
     dropout: float = 0.0
     input: str | None = None
     add: str | None = None
 
     def __post_init__(self) -> None:
+        self._read_activation()
         check_fields(self, self._label)
         for what, name in (("name", self.name), ("input", self.input), ("add", self.add)):
             if name is not None and not _NAME.fullmatch(name):
@@ -135,6 +137,19 @@ class Layer:
             )
         if not 0.0 <= self.dropout < 1.0:
             raise InputError(f"{self._label} dropout must be in [0, 1), got {self.dropout}")
+
+    def _read_activation(self) -> None:
+        """Bring `activation` and `relu` to their normal form."""
+        if isinstance(self.activation, str):
+            made = Activation.from_dict(self.activation, f"{self._label} activation")
+            object.__setattr__(self, "activation", made)
+        if self.relu is None:
+            return
+        check_fields(self, self._label)
+        if self.activation is not CLIPPED_RELU:
+            raise InputError(f"{self._label} relu and activation say the same; leave relu out")
+        object.__setattr__(self, "activation", CLIPPED_RELU if self.relu else NONE)
+        object.__setattr__(self, "relu", None)
 
     @property
     def _label(self) -> str:
@@ -234,7 +249,7 @@ class Network:
     An input shape `(length, channels)` is that of a signal: `(1, length, channels)`.
 
     The last layer gives the class scores, one position of them: a Dense layer, or a Conv whose
-    output is (1, 1, classes).  It has no ReLU, batch norm, pooling or dropout.
+    output is (1, 1, classes).  It has no activation, batch norm, pooling or dropout.
 
     Raises:
         TypeError: a field has a value of another type.
@@ -256,10 +271,11 @@ class Network:
         if not self.layers:
             raise InputError(f"{label} layers must be at least one")
         last = self.layers[-1]
-        if last.relu or last.batch_norm or last.pool or last.dropout or last.add:
+        linear = last.activation.kind == "none"
+        if not linear or last.batch_norm or last.pool or last.dropout or last.add:
             raise InputError(
-                f"{label} the last layer {shown(last.name)} gives the class scores; set relu=False "
-                "and leave batch_norm, pool, dropout and add out"
+                f"{label} the last layer {shown(last.name)} gives the class scores; set activation "
+                "'none' and leave batch_norm, pool, dropout and add out"
             )
         height, width, _ = self.shape(last.name).output
         if (height, width) != (1, 1):
@@ -362,16 +378,23 @@ def to_dict(network: Network) -> dict[str, Any]:
         for field in dataclasses.fields(layer):
             value = getattr(layer, field.name)
             if value != field.default:
-                row[field.name] = dataclasses.asdict(value) if isinstance(value, Pool) else value
+                row[field.name] = _plain(value)
         rows.append(row)
     return {"name": network.name, "input_shape": list(network.input_shape), "layer": rows}
+
+
+def _plain(value: Any) -> Any:
+    """The value of a field as plain data."""
+    if isinstance(value, Activation):
+        return value.to_dict()
+    return dataclasses.asdict(value) if isinstance(value, Pool) else value
 
 
 def from_dict(table: object) -> Network:
     """A network from plain data (a TOML table): `name`, `input_shape` and a list `layer`.
 
     Each entry of `layer` has `type = "conv"` or `"dense"` and the fields of that class; `pool` is a
-    table `{kind, size}`.  Without `name` it is 'custom'.
+    table `{kind, size}`, `activation` a kind or a table of its fields.  Without `name` it is 'custom'.
 
     Raises:
         InputError: an unknown key (the message names the nearest valid one), a missing key, a

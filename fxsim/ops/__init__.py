@@ -25,6 +25,8 @@ from fxsim.ops.batch_norm import (
 from fxsim.ops.conv import conv2d, conv2d_input_grad, conv2d_weight_grad
 from fxsim.ops.dropout import dropout, dropout_grad
 from fxsim.ops.exact import MASK, WINNER, Exact, Quotient
+from fxsim.ops.leaky_relu import SLOPES, leaky_relu, leaky_relu_grad
+from fxsim.ops.lookup import function_table, lookup, output_derivative, table_index
 from fxsim.ops.loss import LOSS, softmax_cross_entropy, softmax_cross_entropy_grad
 from fxsim.ops.matmul import dot, linear, matmul
 from fxsim.ops.paths import plan
@@ -35,6 +37,7 @@ from fxsim.ops.update import Parameter, UpdateTally, sgd_update
 __all__ = [
     "LOSS",
     "MASK",
+    "SLOPES",
     "WINNER",
     "Exact",
     "Parameter",
@@ -52,12 +55,17 @@ __all__ = [
     "dot",
     "dropout",
     "dropout_grad",
+    "function_table",
+    "leaky_relu",
+    "leaky_relu_grad",
     "linear",
+    "lookup",
     "matmul",
     "max_pool2d",
     "max_pool2d_grad",
     "multiply",
     "negative",
+    "output_derivative",
     "plan",
     "relu",
     "relu_grad",
@@ -67,4 +75,5 @@ __all__ = [
     "softmax_cross_entropy_grad",
     "subtract",
     "sum",
+    "table_index",
 ]

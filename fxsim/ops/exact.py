@@ -13,6 +13,7 @@ from fxsim.errors import InputError, present, shown
 from fxsim.formats import Format
 from fxsim.kernels import memory
 from fxsim.kernels.elementwise import pool
+from fxsim.ops.checks import tensor_of
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor, operation, shape_after
 from fxsim.windows import PaddingLike, PairLike, Window
@@ -76,13 +77,30 @@ class Exact(ABC):
         codes, _ = self.rounded(chosen, relu=False)
         return Tensor._of(codes, chosen.format)
 
-    def relu(self, quantizer: Format | Quantizer) -> tuple[Tensor, Tensor]:
+    def relu(
+        self, quantizer: Format | Quantizer, ceiling: float | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(codes, mask) of the ReLU: exact values below 0 become 0, then one rounding.
 
-        The range of the quantizer's format is the ReLU's ceiling.  The mask (format `MASK`) is 1
-        where 0 < exact value < ceiling: where the gradient passes (straight-through estimator).
+        The mask (format `MASK`) is 1 where 0 < exact value < ceiling: where the gradient passes
+        (straight-through estimator).
+
+        Args:
+            quantizer: of the codes.
+            ceiling: rounded to a code of the format, to nearest, ties away from zero; values above
+                it become it.  None for the range of the format, where the overflow decides.
+
+        Raises:
+            InputError: the ceiling is outside the range of the format, or rounds to 0.
+
+        Example:
+            >>> from fxsim import Format, Tensor
+            >>> exact = Tensor([-8, 8, 24, 40], Format(7, 3)) + Tensor([0], Format(1, -3))
+            >>> codes, mask = exact.relu(Format(6, 3, signed=False), ceiling=3)
+            >>> codes.real, mask.codes
+            (array([0., 1., 3., 3.]), array([0, 1, 0, 0], dtype=uint8))
         """
-        chosen = Quantizer.of(quantizer)
+        chosen = Quantizer.of(quantizer).with_ceiling(ceiling)
         codes, mask = self.rounded(chosen, relu=True)
         return Tensor._of(codes, chosen.format), Tensor._of(present(mask), MASK)
 
@@ -90,6 +108,7 @@ class Exact(ABC):
         self,
         quantizer: Format | Quantizer,
         size: PairLike,
+        ceiling: float | None = None,
         stride: PairLike | None = None,
         padding: PaddingLike = 0,
     ) -> tuple[Tensor, Tensor]:
@@ -97,9 +116,10 @@ class Exact(ABC):
 
         The result is (N, H, W, C), the codes and the winner (format `WINNER`) are
         (N, OH, OW, C).  The winner is the place of the first greatest code in its window,
-        row-major, or the number of places where the ReLU's mask is 0 there.
+        row-major, or the number of places where the ReLU's mask is 0 there.  See `relu` for the
+        ceiling.
         """
-        chosen = Quantizer.of(quantizer)
+        chosen = Quantizer.of(quantizer).with_ceiling(ceiling)
         window = pool_window(self.shape, size, stride, padding)
         codes, winner = self.rounded_and_pooled(chosen, window)
         return Tensor._of(codes, chosen.format), Tensor._of(winner, WINNER)
@@ -109,7 +129,7 @@ class Exact(ABC):
         sums = self.sums()
         mask = None
         if relu:
-            bound = relu_bound(self.format.step_exp, quantizer.format)
+            bound = relu_bound(self.format.step_exp, quantizer)
             mask = ((sums > 0) & (sums < bound)).astype(np.uint8)
             sums = np.maximum(sums, 0)
         return quantizer.quantized(sums, self.format.step_exp), mask
@@ -192,6 +212,14 @@ class Sums(Exact):
         return self._sums
 
 
+def exact_of(name: str, x: Tensor | Exact) -> Exact:
+    """An argument as an exact result; TypeError or InputError where it cannot be one."""
+    if isinstance(x, Exact):
+        return x
+    tensor_of(name, x, most_bits=MAX_SUM_BITS)
+    return Sums(x.operand.astype(np.int64), x.format)
+
+
 class Quotient:
     """An exact result divided by a whole number, to be rounded once.
 
@@ -229,13 +257,15 @@ class Quotient:
         return f"<exact result of shape {self.shape} over {self.divisor}>"
 
 
-def relu_bound(step_exp: int, format: Format) -> int:
-    """The ReLU's ceiling, the format's range, in steps of 2**step_exp.
+def relu_bound(step_exp: int, quantizer: Quantizer) -> int:
+    """The ReLU's ceiling in steps of 2**step_exp, rounded up: no multiple of the step is between.
 
-    It is 1 where the step is coarser, since no multiple of the step lies below the ceiling, and at
-    most 2**62, which no exact sum reaches.
+    It is at most 2**62, which no exact sum reaches.
     """
-    return 1 << min(max(format.range_exp - step_exp, 0), MAX_SUM_BITS)
+    finer = quantizer.format.step_exp - step_exp
+    if finer < 0:
+        return -(-quantizer.ceiling >> -finer)
+    return min(quantizer.ceiling << min(finer, MAX_SUM_BITS), 1 << MAX_SUM_BITS)
 
 
 def holding(magnitude: int, step_exp: int) -> Format:

@@ -499,7 +499,7 @@ class ForwardSum(ProductSum):
         product = self.product
         if relu:
             step_exp = self.format.step_exp - extra
-            found = found._replace(floor=0, relu_bound=relu_bound(step_exp, quantizer.format))
+            found = found._replace(floor=0, relu_bound=relu_bound(step_exp, quantizer))
         bias = None
         if self._bias is not None:
             bias = self._bias.astype(np.int64) << (product._bias_shift + extra)

@@ -9,12 +9,14 @@ from fxsim.formats import Format
 from fxsim.kernels import memory
 from fxsim.kernels.elementwise.relu_mask import gate
 from fxsim.ops.checks import of_shape, tensor_of
-from fxsim.ops.exact import MASK, MAX_SUM_BITS, Exact, Sums
+from fxsim.ops.exact import MASK, Exact, exact_of
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
 
 
-def relu(x: Tensor | Exact, quantizer: Format | Quantizer) -> tuple[Tensor, Tensor]:
+def relu(
+    x: Tensor | Exact, quantizer: Format | Quantizer, ceiling: float | None = None
+) -> tuple[Tensor, Tensor]:
     """(codes, mask) of the ReLU of a Tensor or an exact result; see `Exact.relu`.
 
     Example:
@@ -23,10 +25,7 @@ def relu(x: Tensor | Exact, quantizer: Format | Quantizer) -> tuple[Tensor, Tens
         >>> codes.real, mask.codes
         (array([0.    , 0.    , 0.1875, 0.9375]), array([0, 0, 1, 0], dtype=uint8))
     """
-    if isinstance(x, Exact):
-        return x.relu(quantizer)
-    tensor_of("x", x, most_bits=MAX_SUM_BITS)
-    return Sums(x.operand.astype(np.int64), x.format).relu(quantizer)
+    return exact_of("x", x).relu(quantizer, ceiling)
 
 
 def relu_grad(grad: Tensor, mask: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ def _epilogue(quantizer: Quantizer, step_exp: int, relu: bool) -> Epilogue | Non
     found = quantizer.at(step_exp).epilogue
     if found is None or not relu:
         return found
-    return found._replace(floor=0, relu_bound=relu_bound(step_exp, quantizer.format))
+    return found._replace(floor=0, relu_bound=relu_bound(step_exp, quantizer))
 
 
 def magnitude(format: Format) -> int:

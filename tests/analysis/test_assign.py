@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fxsim.activation import Activation
 from fxsim.analysis.assign import assign, assign_bits, assignment_mismatch_bound
 from fxsim.analysis.measure import measure
 from fxsim.analysis.statistics import FIELDS, PER_LAYER, GradientStatistics, Statistics
@@ -45,7 +46,7 @@ def statistics(seed: int = 0, spread: float = 4.0, **changes) -> Statistics:
     def around(magnitude):
         return magnitude * 2.0 ** rng.uniform(-spread, spread, LAYERS)
 
-    fields = {name: around(1.0) for name in PER_LAYER}
+    fields = {name: around(1.0) for name in PER_LAYER if name != "activations_max"}
     for tensor, magnitude in (
         ("weight_grads", 2.0**-8),
         ("activation_grads", 2.0**-12),
@@ -60,6 +61,7 @@ def statistics(seed: int = 0, spread: float = 4.0, **changes) -> Statistics:
     fields["activation_grads_count"] = np.array(
         [32 * math.prod(NETWORK.shape(name).output) for name in NETWORK.names]
     )
+    fields["activations_max"] = around(1.0)
     fields |= {"network": NETWORK.name, "layers": NETWORK.names}
     fields |= {"logits_max": 5.0, "gamma_min": GAMMA_MIN, "batch_size": 32}
     return Statistics(**fields | changes)
@@ -264,15 +266,38 @@ def test_weights_and_accumulator_together_stay_within_one_update_word():
         assign_bits(NETWORK, with_last_weight_grad_step(-52), 9)
 
 
-def test_reading_a_layer_without_relu_is_refused():
-    network = Network(
-        "linear",
-        (4, 4, 1),
-        (Dense(name="a", units=3, relu=False), Dense(name="b", units=2, relu=False)),
-    )
+ACTIVATIONS = {
+    "none": (Activation("none"), 3.1, Format(10, 3)),
+    "relu": (Activation("relu"), 3.1, Format(9, 3, signed=False)),
+    "relu, small": (Activation("relu"), 0.2, Format(5, -1, signed=False)),
+    "a ceiling": (Activation("relu", ceiling=6), 3.1, Format(9, 3, signed=False)),
+    "a power of two": (Activation("relu", ceiling=4), 9.0, Format(8, 2, signed=False)),
+    "clipped": (Activation("clipped_relu"), 9.0, Format(7, 1, signed=False)),
+}
+
+
+@pytest.mark.parametrize("case", ACTIVATIONS)
+def test_the_range_of_activations_follows_from_the_function_and_the_float_run(case):
+    """Always the step 2**-6 of 7 bits over [0, 2)."""
+    activation, largest, wanted = ACTIVATIONS[case]
+    layers = (Dense(name="a", units=3, activation=activation), Dense(name="b", units=2, relu=False))
     two = {name: getattr(statistics(), name)[:2] for name in PER_LAYER}
-    with pytest.raises(InputError, match="layer 'b' reads 'a', which has no ReLU"):
-        assign(network, statistics(network="linear", layers=("a", "b"), **two))
+    two |= {"activations_max": np.array([largest, 1.0])}
+    two |= dict.fromkeys(("weights_gain", "activations_gain"), np.ones(2))
+    given_ = statistics(network="two", layers=("a", "b"), **two)
+    assigned = assign_bits(Network("two", (4, 4, 1), layers), given_, 7)
+    assert assigned.layers["b"].activations == wanted
+    reason = assigned.reasons["b", "activations"]
+    assert reason.statistic.get("activations_max", largest) == largest
+
+
+def test_statistics_without_magnitudes_of_activations_are_refused_where_a_range_needs_them():
+    layers = (Dense(name="a", units=3, activation="relu"), Dense(name="b", units=2, relu=False))
+    two = {name: getattr(statistics(), name)[:2] for name in PER_LAYER}
+    two |= {"activations_max": np.zeros(2)}
+    given_ = statistics(network="two", layers=("a", "b"), **two)
+    with pytest.raises(InputError, match="'a': the range .* activations_max, .* `fxsim analyze`"):
+        assign(Network("two", (4, 4, 1), layers), given_)
 
 
 def equal(one: Statistics, other: Statistics) -> bool:

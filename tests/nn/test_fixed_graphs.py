@@ -15,6 +15,7 @@ from oracle.step import map_nested
 from support.bits import assert_same_codes
 from support.fixed_step_cases import pool_of
 
+from fxsim.activation import Activation
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.kernels.threads import thread_count, use_threads
@@ -71,6 +72,84 @@ NETWORKS = {
             Dense(name="d1", units=5, batch_norm=True),
             Dense(name="d2", units=4, batch_norm=True, relu=False, dropout=0.5),
             Dense(name="d3", units=3, relu=False),
+        ),
+    ),
+    "leaky, ceilings and tanh": Network(
+        "leaky",
+        (8, 8, 1),
+        (
+            Conv(
+                name="c1",
+                filters=3,
+                padding=1,
+                activation=Activation("relu", ceiling=1.3),
+                pool=Pool("max", 2),
+            ),
+            Conv(
+                name="c2",
+                filters=2,
+                padding=1,
+                batch_norm=True,
+                activation=Activation("leaky_relu", slope_exp=-2),
+                pool=Pool("average", 2),
+            ),
+            Conv(
+                name="c3",
+                filters=3,
+                kernel=1,
+                activation=Activation(
+                    "table", function="tanh", index_bits=5, interpolation="linear"
+                ),
+                dropout=0.25,
+            ),
+            Dense(
+                name="d1", units=4, activation=Activation("leaky_relu", slope_exp=-1), dropout=0.5
+            ),
+            Dense(name="scores", units=3, relu=False),
+        ),
+    ),
+    "tables": Network(
+        "tables",
+        (4, 4, 2),
+        (
+            Conv(
+                name="stem",
+                filters=3,
+                padding=1,
+                activation=Activation("leaky_relu", slope_exp=-3),
+                pool=Pool("max", 2),
+            ),
+            Conv(name="a", filters=3, padding=1, activation="relu"),
+            Conv(
+                name="b",
+                filters=3,
+                kernel=1,
+                activation=Activation("table", function="sigmoid", index_bits=4, range_exp=2),
+                add="stem",
+            ),
+            Conv(
+                name="c",
+                filters=2,
+                kernel=1,
+                activation=Activation(
+                    "table", function="exp", index_bits=3, range_exp=0, derivative="table"
+                ),
+                pool=Pool("max", 2),
+            ),
+            Dense(
+                name="d",
+                units=4,
+                batch_norm=True,
+                activation=Activation(
+                    "table",
+                    index_bits=2,
+                    range_exp=1,
+                    interpolation="linear",
+                    values=(-1.0, -0.3, 0.1, 0.7, 1.9),
+                    slopes=(0.7, 0.4, 0.6, -1.2),
+                ),
+            ),
+            Dense(name="scores", units=3, relu=False),
         ),
     ),
 }
@@ -148,6 +227,12 @@ def assignment(network, rounding=None, overflow=None, **widths):
         )
         for layer in network.layers
     }
+    for layer, source in network.edges():
+        if source and network.layer(source).activation.kind in ("leaky_relu", "table"):
+            own = layers[layer.name]
+            signed = network.layer(source).activation.signed
+            format = Format(own.activations.bits + signed, 1, signed)
+            layers[layer.name] = dataclasses.replace(own, activations=format)
     modes = (
         {tensor: mode for tensor, mode in (given or {}).items() if tensor in tensors}
         for given in (rounding, overflow)
@@ -164,7 +249,7 @@ def describe(network):
         {
             "name": layer.name,
             "kind": type(layer).__name__.lower(),
-            "relu": layer.relu,
+            "activation": dataclasses.asdict(layer.activation),
             "dropout": layer.dropout,
             "pool": pool_of(layer, network.shape(layer.name).pool),
             "source": source,

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -9,8 +10,12 @@ from hypothesis import given, settings
 from support.modes_cases import NETWORK
 from support.mutations import WRONG, refusal, spoilt
 
-from fxsim import Conv, Dense, InputError, Network, Pool
+from fxsim import Activation, Conv, Dense, InputError, Network, Pool
+from fxsim.formats import Format
 from fxsim.nn import networks
+from fxsim.nn.fixed.network import FixedNetwork
+from fxsim.nn.init import initial_parameters
+from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
 from fxsim.nn.spec import from_dict, to_dict
 
 SCORES = Dense(name="scores", units=3, relu=False)
@@ -37,6 +42,8 @@ def table(**layer):
         ),
         (lambda: Conv(name="c", filters=4, relu="relu6"), "relu must be True or False"),
         (lambda: Conv(name="c", filters=4, relu=1), "relu must be True or False, got 1"),
+        (lambda: Conv(name="c", filters=4, activation=6), "activation must be a fxsim.Activation"),
+        (lambda: Activation("relu", ceiling="6"), "activation ceiling must be a number, got '6'"),
         (lambda: Conv(name="c", filters=4, batch_norm="false"), "batch_norm must be True or"),
         (lambda: Conv(name="c", filters=4, dropout="0.5"), "dropout must be a number"),
         (lambda: Conv(name="c", filters=4, dropout=True), "dropout must be a number, got True"),
@@ -75,6 +82,41 @@ def test_another_type_is_a_type_error(build, message):
         (lambda: Conv(name="", filters=4), "must be letters"),
         (lambda: Conv(name="c", filters=4, input=""), "layer input '' must be letters"),
         (lambda: Conv(name="c", filters=4, add=""), "layer add '' must be letters"),
+        (
+            lambda: Conv(name="c", filters=4, activation="relu6"),
+            "layer 'c': activation 'relu6' is unknown; did you mean 'relu'",
+        ),
+        (
+            lambda: Conv(name="c", filters=4, relu=True, activation="relu"),
+            "layer 'c': relu and activation say the same; leave relu out",
+        ),
+        (lambda: Activation("lrelu"), "activation kind 'lrelu' is unknown; did you mean"),
+        (lambda: Activation("relu", ceiling=0), "ceiling must be above 0, got 0"),
+        (lambda: Activation("relu", ceiling=float("inf")), "ceiling must be a finite number"),
+        (lambda: Activation("relu", slope_exp=-3), "'relu' has no slope_exp, got -3; leave it out"),
+        (lambda: Activation("none", ceiling=6), "'none' has no ceiling, got 6.0; leave it out"),
+        (lambda: Activation("leaky_relu"), "slope_exp must be -16 to -1, got None"),
+        (lambda: Activation("leaky_relu", slope_exp=0), "slope_exp must be -16 to -1, got 0"),
+        (lambda: Activation("table"), "needs either function, sigmoid or tanh or exp, or values"),
+        (lambda: Activation("table", function="sigmoyd"), "did you mean 'sigmoid'"),
+        (lambda: Activation("table", function="exp", index_bits=17), "index_bits must be 1 to 16"),
+        (lambda: Activation("table", function="exp", range_exp=9), "range_exp must be -8 to 8"),
+        (
+            lambda: Activation("table", values=[1.0] * 255, slopes=[1.0] * 256),
+            "values must be 256 by index_bits and interpolation, got 255",
+        ),
+        (
+            lambda: Activation("table", values=[1.0] * 4, slopes=[1.0] * 5, index_bits=2),
+            "slopes must be 4 by index_bits and interpolation, got 5",
+        ),
+        (
+            lambda: Activation("table", values=[1.0] * 4, index_bits=2),
+            "slopes must stand beside values, and only there, got None",
+        ),
+        (
+            lambda: Activation("table", values=[1.0] * 4, index_bits=2, derivative="output"),
+            "cannot be 'output'; give slopes",
+        ),
         (lambda: Pool("mean", 2), "pool kind 'mean' is unknown; .*choose from max, average"),
         (lambda: Pool(2, "max"), "pool kind 2 is unknown; choose from max, average"),
         (lambda: network(shape=(6, 6, 1, 1)), "input_shape must have 3 elements, got"),
@@ -103,7 +145,7 @@ def test_any_value_of_any_field_is_taken_or_refused_in_one_line(cls, good, value
 
 def test_numpy_numbers_become_those_of_python():
     layer = Conv(name="c", filters=np.int64(4), relu=np.True_, dropout=np.float32(0.5))
-    assert (type(layer.filters), type(layer.relu), type(layer.dropout)) == (int, bool, float)
+    assert (type(layer.filters), type(layer.dropout)) == (int, float)
     assert layer == Conv(name="c", filters=4, dropout=0.5)
     made = Network("n", [np.int8(6), 6, np.uint16(2)], [layer, SCORES])
     assert made == network(layer)
@@ -218,3 +260,81 @@ def test_definitions_have_hashes_and_copies():
 def test_a_spoilt_table_is_read_or_refused_in_one_line(data):
     error = refusal(from_dict, data)
     assert error is None or isinstance(error, InputError)
+
+
+ACTIVATIONS = {
+    "none": Activation("none"),
+    "relu": Activation("relu"),
+    "clipped_relu": Activation("clipped_relu"),
+    "ceiling": Activation("relu", ceiling=6),
+    "leaky": Activation("leaky_relu", slope_exp=-3),
+    "function": Activation("table", function="sigmoid", interpolation="linear"),
+    "values": Activation("table", values=[0, 1, 2, 4], slopes=[1, 1, 1, 2], index_bits=2),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_survive_plain_data_and_copies(name):
+    layer = Conv(name="c", filters=2, activation=ACTIVATIONS[name])
+    made = network(layer)
+    again = from_dict(json.loads(json.dumps(to_dict(made))))
+    assert again == made and hash(again) == hash(made)
+    assert dataclasses.replace(layer, filters=3).activation == layer.activation
+
+
+def test_relu_still_says_which_activation():
+    made = [from_dict(table(relu=relu)).layers[0].activation.kind for relu in (True, False)]
+    assert made == ["clipped_relu", "none"]
+    assert Conv(name="c", filters=2) == Conv(name="c", filters=2, relu=True)
+    off = Conv(name="c", filters=2, relu=False)
+    assert dataclasses.replace(off, activation="relu") == Conv(
+        name="c", filters=2, activation="relu"
+    )
+
+
+def test_a_table_comes_from_a_file(tmp_path):
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({"values": [0, 1, 2, 4], "slopes": [1, 1, 1, 2]}))
+    own = {"kind": "table", "function": str(path), "index_bits": 2}
+    assert from_dict(table(activation=own)).layers[0].activation == ACTIVATIONS["values"]
+    own["index_bits"] = 3
+    with pytest.raises(InputError, match="values must be 8 by index_bits .*, got 4; change"):
+        from_dict(table(activation=own))
+    path.write_text(json.dumps({"value": [0]}))
+    with pytest.raises(InputError, match="'value' is unknown; did you mean 'values'"):
+        from_dict(table(activation=own))
+
+
+@pytest.mark.parametrize(
+    "activation, output, message",
+    [
+        (
+            Activation("relu", ceiling=6),
+            Format(8, 2, False),
+            r"'c': ceiling 6.0 is outside .* 2\^2",
+        ),
+        (
+            Activation("relu", ceiling=0.001),
+            Format(8, 2, False),
+            "'c': ceiling 0.001 must be above",
+        ),
+        (
+            Activation("leaky_relu", slope_exp=-3),
+            Format(8, 2, False),
+            "'c': activation 'leaky_relu' gives values below 0, .* signed activations",
+        ),
+        (Activation("leaky_relu", slope_exp=-16), Format(8, 2), "needs 36 bits, at most 32"),
+    ],
+)
+def test_an_activation_that_its_output_cannot_hold_is_refused(activation, output, message):
+    made = network(Conv(name="c", filters=2, activation=activation))
+    weights = Format(8, 0)
+    layers = {
+        name: LayerPrecision(
+            weights, format, Format(20, 0), Format(8, 0), accumulator_format(weights, -12)
+        )
+        for name, format in (("c", Format(8, 0, False)), ("scores", output))
+    }
+    with pytest.raises(InputError, match=message) as caught:
+        FixedNetwork(made, PrecisionAssignment("n", layers), initial_parameters(made, 0))
+    assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) <= 300

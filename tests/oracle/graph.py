@@ -12,6 +12,7 @@ from oracle import batch_norm, pooling, products, softmax
 from oracle.rounding import quantize, step
 from oracle.step import (
     Run,
+    activated,
     as_conv,
     back_to_preactivations,
     drop,
@@ -21,7 +22,6 @@ from oracle.step import (
     loss_gradient,
     map_nested,
     preactivations,
-    relu_format,
     reshape,
     update_parameter,
     velocities,
@@ -107,15 +107,12 @@ def forward(layers, formats, logits_fmt, state, images, run):
         )
         value, xs, roots = relu_input(layer, x, w, stride, padding, own, parameters, branch, run)
         owner, tensor, fmt = output_of(name, layers, formats, logits_fmt)
-        clipped = (
-            map_nested(lambda total: max(total, Fraction(0)), value) if layer["relu"] else value
-        )
-        codes = run.quantize(clipped, owner, tensor, relu_format(layer, fmt))
+        codes, factors = activated(layer, value, (owner, tensor, fmt), run)
         winner = None
-        records[name] = layer, source, value, winner, products.shape_of(codes), xs, roots
+        records[name] = layer, source, factors, winner, products.shape_of(codes), xs, roots
         if layer["pool"] and layer["pool"][0] == "max":
             codes, winner = pooling.max_pool(codes, layer["pool"][1])
-            records[name] = layer, source, value, winner, records[name][4], xs, roots
+            records[name] = layer, source, factors, winner, records[name][4], xs, roots
         elif layer["pool"]:
             codes = pooling.average_pool(codes, *layer["pool"][1:])
         if layer["dropout"]:
@@ -134,7 +131,7 @@ def backward(layers, formats, state, scores_grad, records, run):
         name = layer["name"]
         own = formats[layer["name"]]
         parameters = state[layer["name"]]
-        _, source, value, winner, shape, xs, roots = records[name]
+        _, source, factors, winner, shape, xs, roots = records[name]
         grads = scores_grad
         if layer is not layers[-1]:
             total = [sum(values) for values in zip(*arriving.pop(name))]
@@ -143,7 +140,9 @@ def backward(layers, formats, state, scores_grad, records, run):
                 reshape(total, shape_out), name, "activation_grads", own["activation_grads"]
             )
         run.see("activation_grads", name, grads)
-        inner, finer = back_to_preactivations(layer, grads, value, winner, shape, run)
+        inner, finer = back_to_preactivations(
+            layer, grads, own["activation_grads"][0], (factors, winner, shape), run
+        )
         unit = step(own["activation_grads"]) / Fraction(2) ** finer
         if layer["add"]:
             arriving.setdefault(layer["add"], []).append([code * unit for code in flatten(inner)])
@@ -251,11 +250,8 @@ def logits(layers, formats, logits_fmt, state, images):
         value = affine_at_rest(
             layer, outputs[layer["source"]], formats[layer["name"]], state[layer["name"]], branch
         )
-        least = Fraction(0) if layer["relu"] else min(flatten(value))
-        fmt = relu_format(layer, output_of(layer["name"], layers, formats, logits_fmt)[2])
-        codes = map_nested(
-            lambda total, low=least, fmt=fmt: quantize(max(total, low), fmt)[0], value
-        )
+        _, tensor, fmt = output_of(layer["name"], layers, formats, logits_fmt)
+        codes, _ = activated(layer, value, (layer["name"], tensor, fmt), Run({}, 0, 0))
         if layer["pool"] and layer["pool"][0] == "max":
             codes = pooling.max_pool(codes, layer["pool"][1])[0]
         elif layer["pool"]:

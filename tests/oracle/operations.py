@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from oracle import philox
+from oracle import activation, philox
 from oracle.dropout import scale
 from oracle.pooling import count, max_pool, output_shape, windows
 from oracle.products import matmul, shape_of, zeros
@@ -59,10 +59,14 @@ def summed(x, axes):
     return list(totals.values())
 
 
-def relu(values, fmt):
-    """(values, masks): the gradient passes above 0 and below the range of the format."""
-    ceiling = Fraction(2) ** fmt[1]
-    return [max(value, 0) for value in values], [int(0 < value < ceiling) for value in values]
+def relu(values, fmt, ceiling=None):
+    """(values, masks): the gradient passes above 0 and below the ceiling.
+
+    ceiling: a real number; None for the range of the format.
+    """
+    own = {"kind": "relu", "ceiling": ceiling}
+    masks = [int(activation.derivative(value, own, fmt, None)) for value in values]
+    return [activation.value(value, own, fmt) for value in values], masks
 
 
 def max_pool_with_mask(codes, mask, size):

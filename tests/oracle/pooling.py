@@ -1,4 +1,4 @@
-"""Pooling over windows, with backward passes; the clipped ReLU's mask.
+"""Pooling over windows, with backward passes.
 
 A window is a number, the size of square windows side by side, or (size, stride, padding): two
 pairs and (top, bottom, left, right).
@@ -19,6 +19,16 @@ def count(window):
     """The places of a window."""
     (rows, columns), _, _ = geometry(window)
     return rows * columns
+
+
+def overlap_bits(window):
+    """The least b so that no element lies in more than 2**b windows."""
+    (rows, columns), (down, across), _ = geometry(window)
+    most = -(-rows // down) * -(-columns // across)
+    bits = 0
+    while 2**bits < most:
+        bits += 1
+    return bits
 
 
 def output_shape(shape, window):
@@ -102,8 +112,3 @@ def average_pool_backward(grads, window, shape, rounding="nearest_away"):
         ]
         for sample in total
     ]
-
-
-def relu_passes(z):
-    """Whether the gradient passes: the exact pre-activation lies inside (0, 2)."""
-    return 0 < z < 2

@@ -93,17 +93,28 @@ def bound(code, fmt, overflow):
 
 
 @cache
-def quantize(value, fmt, rounding="nearest_away", overflow="saturate", word=0):
-    """(code, below, above, flushed) of the Fraction `value` in format `fmt`."""
+def quantize(value, fmt, rounding="nearest_away", overflow="saturate", word=0, ceiling=None):
+    """(code, below, above, flushed) of the Fraction `value` in format `fmt`.
+
+    ceiling: the code of a ReLU's ceiling inside the format; `value` is not below 0 then.
+    """
     rounded = round_exact(value / step(fmt), rounding, word)
+    if ceiling is not None:
+        greatest = round_exact(Fraction(ceiling), rounding)
+        return min(rounded, greatest), False, rounded > greatest, value != 0 and rounded == 0
     code, below, above = bound(rounded, fmt, overflow)
     return code, below, above, value != 0 and rounded == 0
 
 
-def quantize_all(values, fmt, rounding="nearest_away", overflow="saturate", words=None):
+def quantize_all(
+    values, fmt, rounding="nearest_away", overflow="saturate", words=None, ceiling=None
+):
     """Codes of a flat list of Fractions, and (below, above, flushed) counted."""
     words = words or [0] * len(values)
-    rows = [quantize(value, fmt, rounding, overflow, word) for value, word in zip(values, words)]
+    rows = [
+        quantize(value, fmt, rounding, overflow, word, ceiling)
+        for value, word in zip(values, words)
+    ]
     return [row[0] for row in rows], tuple(sum(row[k] for row in rows) for k in (1, 2, 3))
 
 

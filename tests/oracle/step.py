@@ -1,9 +1,10 @@
 """A whole training step of a sequential network, following the numerical contract line by line.
 
 A network is a list of layers, each a dict: `name`; `kind` 'conv' (with `stride` and `padding`) or
-'dense'; `relu`; `pool` None or (kind, size); `dropout`, its rate; perhaps `accumulators`, those of
-accumulators.py for some of its three products.  `formats` maps a layer's name to its formats by
-tensor; `modes` maps (what, tensor) to a rounding or overflow mode.  The state maps a layer's name
+'dense'; `activation`, as in activation.py; `pool` None or (kind, size); `dropout`, its rate;
+perhaps `accumulators`, those of accumulators.py for some of its three products.  `formats` maps a
+layer's name to its formats by tensor; `modes` maps (what, tensor) to a rounding or overflow mode.
+The state maps a layer's name
 to a dict of `weight`, `bias`
 and their accumulators `weight_acc`, `bias_acc`.
 """
@@ -11,7 +12,7 @@ and their accumulators `weight_acc`, `bias_acc`.
 from fractions import Fraction
 from functools import partial
 
-from oracle import accumulators, dropout, momentum, philox, pooling, products, softmax
+from oracle import accumulators, activation, dropout, momentum, philox, pooling, products, softmax
 from oracle.rounding import quantize_all, step
 from oracle.update import update
 
@@ -59,12 +60,12 @@ class Run:
             return None
         return philox.words(self.seed, self.number, f"{layer}.{tensor}", 0, count)
 
-    def quantize(self, values, layer, tensor, fmt):
+    def quantize(self, values, layer, tensor, fmt, ceiling=None):
         """Nested Fractions to nested codes, counted as (layer, tensor)."""
         flat = flatten(values)
         modes = self.mode("rounding", tensor), self.mode("overflow", tensor)
         codes, self.counts[layer, tensor] = quantize_all(
-            flat, fmt, *modes, self.words(layer, tensor, len(flat))
+            flat, fmt, *modes, self.words(layer, tensor, len(flat)), ceiling
         )
         return reshape(codes, products.shape_of(values))
 
@@ -158,8 +159,7 @@ def forward(layers, formats, logits_fmt, state, images, run):
             if following is None
             else (following["name"], "activations", formats[following["name"]]["activations"])
         )
-        clipped = map_nested(lambda value: max(value, Fraction(0)), z) if layer["relu"] else z
-        codes = run.quantize(clipped, owner, tensor, relu_format(layer, fmt))
+        codes, factors = activated(layer, z, (owner, tensor, fmt), run)
         winner = None
         full_shape = products.shape_of(codes)
         if layer["pool"] and layer["pool"][0] == "max":
@@ -168,20 +168,32 @@ def forward(layers, formats, logits_fmt, state, images, run):
             codes = pooling.average_pool(codes, *layer["pool"][1:])
         if layer["dropout"]:
             codes = drop(layer, codes, fmt, run)
-        records.append((layer, source, z, winner, full_shape))
+        records.append((layer, source, factors, winner, full_shape))
         source = codes
     logits = [flatten(sample) for sample in source]
     run.see("logits", layers[-1]["name"], source)
     return logits, records
 
 
+def activated(layer, z, output, run):
+    """(nested codes, nested derivatives) of exact nested values; output: owner, tensor, format."""
+    owner, tensor, fmt = output
+    own = layer["activation"]
+    fmt = relu_format(layer, fmt)
+    values = map_nested(lambda exact: activation.value(exact, own, fmt), z)
+    codes = run.quantize(values, owner, tensor, fmt, activation.ceiling_code(own, fmt))
+    factors = map_nested(lambda exact, code: activation.derivative(exact, own, fmt, code), z, codes)
+    return codes, factors
+
+
 def relu_format(layer, fmt):
-    """Where dropout follows, the format's room above 2 is for its scale.
+    """Where dropout follows a clipped ReLU, the format's room above 2 is for its scale.
 
     The ReLU clips to 2 at the same step.
     """
     bits, range_exp, signed = fmt
-    room = max(range_exp - 1, 0) if layer["relu"] and layer["dropout"] else 0
+    clipped = layer["activation"]["kind"] == "clipped_relu"
+    room = max(range_exp - 1, 0) if clipped and layer["dropout"] else 0
     return bits - room, range_exp - room, signed
 
 
@@ -220,8 +232,12 @@ def exponent(unit):
     return unit.numerator.bit_length() - unit.denominator.bit_length()
 
 
-def back_to_preactivations(layer, grads, z, winner, shape, run):
-    """(codes, by how many bits their step is finer) of the gradient at the pre-activations."""
+def back_to_preactivations(layer, grads, bits, record, run):
+    """(codes, by how many bits their step is finer) of the gradient at the pre-activations.
+
+    bits: of the gradient at the output.  record: (derivatives, winners, shape before pooling).
+    """
+    factors, winner, shape = record
     finer = 0
     if layer["dropout"]:
         flat = flatten(grads)
@@ -231,25 +247,33 @@ def back_to_preactivations(layer, grads, z, winner, shape, run):
         )
         grads = reshape(flat, products.shape_of(grads))
         finer = -coarser
+        bits += dropout.scale(rate)[0] != 2**15
     if layer["pool"] and layer["pool"][0] == "max":
+        bits += pooling.overlap_bits(layer["pool"][1])
         grads = pooling.max_pool_backward(grads, winner, layer["pool"][1], shape)
     elif layer["pool"]:
         finer += pooling.finer_bits(layer["pool"][1])
+        bits += 2 ** pooling.finer_bits(layer["pool"][1]) != pooling.count(layer["pool"][1])
+        bits += pooling.overlap_bits(layer["pool"][1])
         grads = pooling.average_pool_backward(grads, layer["pool"][1], shape, *layer["pool"][2:])
-    if layer["relu"]:
-        grads = map_nested(lambda grad, value: grad if pooling.relu_passes(value) else 0, grads, z)
-    return grads, finer
+    own = layer["activation"]
+    flat, counts = activation.back(flatten(grads), flatten(factors), own, bits)
+    if counts:
+        run.counts[layer["name"], "relu_input_grads"] = counts
+    return reshape(flat, shape), finer + activation.finer_bits(own)
 
 
 def backward(formats, state, grads, records, run):
     """Layer -> (weight gradient codes, bias gradient codes)."""
     result = {}
     for position in reversed(range(len(records))):
-        layer, source, z, winner, shape = records[position]
+        layer, source, factors, winner, shape = records[position]
         name = layer["name"]
         own = formats[layer["name"]]
         run.see("activation_grads", name, grads)
-        inner, finer = back_to_preactivations(layer, grads, z, winner, shape, run)
+        inner, finer = back_to_preactivations(
+            layer, grads, own["activation_grads"][0], (factors, winner, shape), run
+        )
         run.see("preactivation_grads", name, inner)
         unit = step(own["activation_grads"]) / Fraction(2) ** finer
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])

@@ -6,8 +6,8 @@ Each dump is named as the tensor that it is.
 import numpy as np
 
 from fxsim import OVERFLOWS, ROUNDINGS, Dense
+from fxsim.activation import CLIPPED_RANGE_EXP
 from fxsim.factors import MANTISSA_BITS
-from fxsim.nn.spec import RELU_RANGE_EXP
 from rtl.harness import write_codes
 
 
@@ -49,8 +49,8 @@ class StepUnits:
             - self.step_exp(name, "weights"),
             "ACC_BITS": z.accumulator.bits,
             "Z_BITS": z.format.bits,
-            "RELU": layer.relu,
-            "RELU_BITS": RELU_RANGE_EXP - z_step_exp,
+            "RELU": layer.activation.is_relu,
+            "RELU_BITS": CLIPPED_RANGE_EXP - z_step_exp,
             "OUT_SIGNED": self.entry(*output).format.signed,
             **self.quantization(*output, z_step_exp),
             **overrides,
@@ -62,7 +62,7 @@ class StepUnits:
             inputs,
             {
                 "preactivations": (name, "preactivations"),
-                "mask": (name, "relu_mask") if layer.relu else None,
+                "mask": (name, "relu_mask") if layer.activation.is_relu else None,
                 "codes": None if layer.pool else output,
                 "flags": None,
                 "overflows": None,

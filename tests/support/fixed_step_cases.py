@@ -128,7 +128,7 @@ def describe(network, assigned):
         {
             "name": layer.name,
             "kind": type(layer).__name__.lower(),
-            "relu": layer.relu,
+            "activation": dataclasses.asdict(layer.activation),
             "pool": pool_of(layer, network.shape(layer.name).pool),
             "dropout": layer.dropout,
             "stride": getattr(layer, "stride", None),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
-from oracle import operations
+from oracle import activation, operations
 from oracle import rounding as oracle
 
 from fxsim.accumulator import Accumulator
@@ -171,24 +171,39 @@ def check_rounded(make, values, rounded, what=""):
     assert law.equals(got), what
     assert again == seen, what
 
-    above, mask = operations.relu(values, fmt)
-    codes, counts = oracle.quantize_all(above, fmt, *modes, words)
-    seen.clear()
-    got, got_mask = make().relu(rounded.quantizer(format, shape, seen.append))
+    for ceiling in (None, 0.625 * format.range):
+        if ceiling is None or ceiling >= format.step:
+            _check_relu(make, values, rounded, ceiling, what)
+
+
+def _check_relu(make, values, rounded, ceiling, what):
+    exact = make()
+    shape = tuple(exact.shape)
+    format = rounded.format(exact.format.step_exp)
+    fmt = tuple_of(format)
+    what = f"{what}, ceiling {ceiling}"
+    above, mask = operations.relu(values, fmt, ceiling)
+    code = activation.ceiling_code({"ceiling": ceiling}, fmt)
+    modes = (rounded.rounding, rounded.overflow, rounded.words(len(values)))
+    codes, counts = oracle.quantize_all(above, fmt, *modes, code)
+    seen = []
+    got, got_mask = make().relu(rounded.quantizer(format, shape, seen.append), ceiling)
     assert_same_codes(got.codes.reshape(-1), codes, values, f"relu, {what}")
     assert_same_codes(got_mask.codes.reshape(-1), mask, values, f"mask, {what}")
     assert got_mask.format == MASK
     assert seen == [Counts(len(values), *counts)], what
     if len(shape) == 4:
         for size in {1, min(shape[1:3])}:
-            _check_pooled(make, rounded.quantizer(format, shape), (codes, mask), size, what)
+            quantizer = rounded.quantizer(format, shape)
+            _check_pooled(make, (quantizer, size, ceiling), (codes, mask), what)
 
 
-def _check_pooled(make, quantizer, wanted, size, what):
+def _check_pooled(make, arguments, wanted, what):
+    quantizer, size, _ = arguments
     exact = make()
     codes, mask = (nested(values, exact.shape) for values in wanted)
     pooled, winner = operations.max_pool_with_mask(codes, mask, size)
-    got, got_winner = exact.relu_max_pool(quantizer, size)
+    got, got_winner = exact.relu_max_pool(*arguments)
     assert_same_codes(got.codes, pooled, what=f"pooled by {size}, {what}")
     assert_same_codes(got_winner.codes, winner, what=f"winner by {size}, {what}")
     assert got.format == quantizer.format and got_winner.format == WINNER

@@ -197,7 +197,7 @@ def random_epilogue(rng, case: Case, dtypes) -> Case:
     relu = case.kind == "forward" and bool(rng.integers(2))
     epilogue = Epilogue(
         acc_shift=acc_shift,
-        relu_bound=1 << int(rng.integers(0, 62)),
+        relu_bound=int(rng.integers(1, 1 << int(rng.integers(1, 62)), endpoint=True)),
         floor=0 if relu else NO_FLOOR,
         shift=shift,
         base=base,

@@ -89,6 +89,8 @@ class Sums(TensorRecipe):
                 mask=semantics.mask,
                 last_maximum=semantics.last_maximum,
                 averaging=semantics.averaging,
+                activation=semantics.activation,
+                index=semantics.index,
                 weights=semantics.weights,
                 weights_from=semantics.weights_from,
                 misread=semantics.misread,

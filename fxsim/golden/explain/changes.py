@@ -17,10 +17,11 @@ from fxsim.accumulator import (
     WHEN,
     Accumulator,
 )
+from fxsim.activation import LEAST_SLOPE_EXP, NONE, Activation
 from fxsim.errors import present
 from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.golden.explain.dots import CHANNEL_LAST, Dot
-from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Misread, Semantics
+from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Index, Misread, Semantics
 from fxsim.nn.spec import Pool
 from fxsim.ops.paths import Operand
 
@@ -263,6 +264,48 @@ def mask_changes(default: Semantics) -> Iterator[Alternative]:
     for mask in MASKS:
         if mask != default.mask:
             yield change(default, f"ReLU mask {mask} instead of {default.mask}", mask=mask)
+
+
+def activation_changes(default: Semantics, own: Activation) -> Iterator[Alternative]:
+    """Other functions in place of the layer's own, and other indices of its table."""
+    if own.kind == "none":
+        return
+    yield change(default, f"activation {own.kind} left out", activation=NONE)
+    if own.kind == "relu" and own.ceiling is not None:
+        text = f"ceiling {own.ceiling:g} of the ReLU left out"
+        yield change(default, text, activation=Activation("relu"))
+    if own.kind == "leaky_relu":
+        yield from _slope_changes(default, own)
+    if own.kind == "table":
+        yield from index_changes(default)
+    if own.kind == "table" and own.function is not None:
+        other: Any = "linear" if own.interpolation == "none" else "none"
+        text = f"table: interpolation {other} instead of {own.interpolation}"
+        changed = dataclasses.replace(own, interpolation=other)
+        yield change(default, text, activation=changed)
+
+
+def _slope_changes(default: Semantics, own: Activation) -> Iterator[Alternative]:
+    slope_exp = present(own.slope_exp)
+    for other in range(slope_exp - FARTHEST_SHIFT, slope_exp + FARTHEST_SHIFT + 1):
+        if other != slope_exp and LEAST_SLOPE_EXP <= other <= -1:
+            text = f"leaky ReLU: slope 2^{other} instead of 2^{slope_exp}"
+            yield change(default, text, activation=Activation("leaky_relu", slope_exp=other))
+    text = "ReLU instead of leaky ReLU"
+    yield change(default, text, activation=Activation("relu"))
+
+
+def index_changes(default: Semantics) -> Iterator[Alternative]:
+    """Other indices of a table."""
+    for offset in (1, -1):
+        which = "high" if offset > 0 else "low"
+        yield change(default, f"table index one too {which}", index=Index(offset=offset))
+    for bits in range(1, FARTHEST_SHIFT + 1):
+        text = f"table index: {_bits(bits)} too"
+        yield change(default, f"{text} many dropped", index=Index(shift=bits))
+        yield change(default, f"{text} few dropped", index=Index(shift=-bits))
+    text = "table index rounded to nearest instead of floor"
+    yield change(default, text, index=Index(nearest=True))
 
 
 def averaging_changes(default: Semantics, pool: Pool) -> Iterator[Alternative]:

@@ -10,22 +10,25 @@ from collections.abc import Iterator
 import numpy as np
 
 from fxsim.errors import present
-from fxsim.formats import STOCHASTIC
+from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden.arithmetic import narrowed
 from fxsim.golden.explain.changes import (
     Alternative,
+    activation_changes,
     averaging_changes,
     change,
+    index_changes,
     mask_changes,
     quantization_changes,
 )
 from fxsim.golden.explain.dots import rows_per_block
-from fxsim.golden.explain.parts import Forward, Output
+from fxsim.golden.explain.parts import Forward, Output, looked_up
 from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import MASKS, Semantics
 from fxsim.golden.explain.source import Source
 from fxsim.golden.manifest import Entry
 from fxsim.ops.exact import Quotient
+from fxsim.ops.leaky_relu import leaked, slopes_of
 from fxsim.ops.loss import softmax_cross_entropy_grad
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
@@ -76,6 +79,41 @@ class ReluMask(TensorRecipe):
         return MASKS[semantics.mask](z, self.output.bound, codes).astype(np.int64)
 
 
+class LeakyMask(ReluMask):
+    """What of a gradient passes a leaky ReLU: nothing, the slope, all."""
+
+    def alternatives(self) -> Iterator[Alternative]:
+        yield from activation_changes(self.default, self.layer.activation)
+        yield from self.forward.changes(self.default)
+
+    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        own = semantics.activation or self.layer.activation
+        exact = self.output.exact(semantics, rows)
+        if own.kind == "none":
+            return np.full(exact.shape, 2)
+        if own.is_relu:
+            z = exact.sums()
+            return 2 * ((z > 0) & (z < self.output.bound))
+        leaky, positive = leaked(exact, present(own.slope_exp))
+        return slopes_of(leaky, positive, self.output.quantizer).astype(np.int64)
+
+
+class TableIndices(ReluMask):
+    """The index of each sum in a table."""
+
+    def alternatives(self) -> Iterator[Alternative]:
+        yield from index_changes(self.default)
+        yield from self.forward.changes(self.default)
+
+    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        own = self.layer.activation
+        exact = self.output.exact(semantics, rows)
+        half = own.cells // 2
+        format = Format(present(own.index_bits), present(own.index_bits) - 1)
+        indices = Tensor(np.arange(-half, half), format)
+        return looked_up(exact, own, indices, semantics.index, "none").sums()
+
+
 class LayerOutput(TensorRecipe):
     """Activations or logits: ReLU, one quantization, pooling."""
 
@@ -95,6 +133,7 @@ class LayerOutput(TensorRecipe):
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from quantization_changes(self.default, self.entry.format)
+        yield from activation_changes(self.default, self.output.layer.activation)
         pool = self.output.layer.pool
         if pool and pool.kind == "average":
             yield from averaging_changes(self.default, pool)

@@ -11,11 +11,13 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from fxsim.accumulator import Accumulator
+from fxsim.activation import Activation
 from fxsim.errors import present
 from fxsim.formats import Format
 from fxsim.golden.arithmetic import narrowed, quantized, rounded
 from fxsim.golden.explain.changes import (
     Alternative,
+    activation_changes,
     averaging_changes,
     change,
     mask_changes,
@@ -25,13 +27,16 @@ from fxsim.golden.explain.changes import (
     weight_changes,
 )
 from fxsim.golden.explain.dots import Dot, Summing
-from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Semantics
+from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Index, Semantics
 from fxsim.golden.explain.source import MissingVectors, Source, plain
 from fxsim.golden.manifest import Entry
-from fxsim.nn.fixed.layer import relu_format
+from fxsim.nn.fixed.activation import relu_format, relu_quantizer, table_of
+from fxsim.nn.fixed.layer import unpooled_grad_format
 from fxsim.nn.geometry import geometry_of
 from fxsim.nn.spec import Pool
-from fxsim.ops.exact import WINNER, relu_bound
+from fxsim.ops.exact import WINNER, Exact, Sums, relu_bound
+from fxsim.ops.leaky_relu import leaked, slopes_of
+from fxsim.ops.lookup import lookup, output_derivative
 from fxsim.ops.matmul import forward
 from fxsim.ops.pooling import (
     average_grad_format,
@@ -164,6 +169,20 @@ def _of_operands(semantics: Semantics) -> Semantics:
     )
 
 
+def looked_up(
+    exact: Sums, own: Activation, table: Tensor, index: Index, interpolation: str
+) -> Exact:
+    """The entries of a table for values whose index goes wrong as `index` says."""
+    format = exact.format
+    sums = exact.sums()
+    cell_exp = present(own.range_exp) + 1 - present(own.index_bits)
+    if index.nearest and cell_exp > format.step_exp:
+        sums = sums + (1 << (cell_exp - format.step_exp - 1))
+    places = np.clip(np.arange(table.size) + index.offset, 0, table.size - 1)
+    entries = Tensor(table.codes[places], table.format)
+    return lookup(Sums(sums, format), entries, present(own.range_exp) + index.shift, interpolation)
+
+
 class Output:
     """What becomes of a layer's pre-activations: the activations of its readers, or the logits."""
 
@@ -179,10 +198,14 @@ class Output:
         self._words = None if words is None else words.reshape(-1, words.shape[-1])
 
     @property
+    def quantizer(self) -> Quantizer:
+        """The format of the output, with the ReLU's ceiling."""
+        return relu_quantizer(self.layer, Quantizer(relu_format(self.layer, self.entry.format)))
+
+    @property
     def bound(self) -> int:
         """The ReLU's ceiling in steps of Z."""
-        ceiling = relu_format(self.layer, self.entry.format)
-        return relu_bound(self.forward.entry.format.step_exp, ceiling)
+        return relu_bound(self.forward.entry.format.step_exp, self.quantizer)
 
     @property
     def default(self) -> Semantics:
@@ -190,12 +213,32 @@ class Output:
 
     def before_pool(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         """(R, O) int64 codes of the given positions before pooling."""
-        sums = self.forward.sums_or_golden(semantics, rows)
-        if self.layer.relu:
-            sums = np.maximum(sums, 0)
+        own = semantics.activation or self.layer.activation
+        exact = self.activated(self.exact(semantics, rows), own, semantics.index)
         words = None if self._words is None else self._words[rows]
-        step_exp = self.forward.entry.format.step_exp
-        return requantized(sums, step_exp, self.entry.format, semantics, words)
+        step_exp = exact.format.step_exp
+        codes = requantized(exact.sums(), step_exp, self.entry.format, semantics, words)
+        if own.ceiling is None:
+            return codes
+        greatest = self.quantizer.ceiling | (semantics.rounding == "jam")
+        return np.minimum(codes, greatest)
+
+    def exact(self, semantics: Semantics, rows: np.ndarray) -> Sums:
+        """What the activation reads at the given positions."""
+        sums = self.forward.sums_or_golden(semantics, rows)
+        return Sums(sums, self.forward.entry.format)
+
+    def activated(self, exact: Sums, own: Activation, index: Index) -> Exact:
+        """The exact results of an activation function."""
+        if own.is_relu:
+            bound = None if own.ceiling is None else self.bound
+            return Sums(np.clip(exact.sums(), 0, bound), exact.format)
+        if own.kind == "leaky_relu":
+            return leaked(exact, present(own.slope_exp))[0]
+        if own.kind != "table":
+            return exact
+        table, _ = table_of(own, self.entry.format)
+        return looked_up(exact, own, table, index, present(own.interpolation))
 
     def after_pool(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         """(R, O) int64 codes of the given positions after pooling, if there is any."""
@@ -248,24 +291,24 @@ class PreactivationGrads:
     @cached_property
     def _output(self) -> Output | None:
         """Where masks and maxima come from; None where neither is needed."""
-        needed = self.layer.relu or (self.pool and self.pool.kind == "max")
+        needed = self.layer.activation.kind != "none" or (self.pool and self.pool.kind == "max")
         return Output(self.source, self.layer.name) if needed else None
+
+    @property
+    def _rows(self) -> np.ndarray:
+        """Every position."""
+        return np.arange(int(np.prod(self.shape[:3])))
 
     @cached_property
     def _codes(self) -> np.ndarray:
         """Activations before pooling, of every position."""
-        rows = np.arange(int(np.prod(self.shape[:3])))
         output = present(self._output)
-        return output.before_pool(output.default, rows).reshape(self.shape)
+        return output.before_pool(output.default, self._rows).reshape(self.shape)
 
     def codes_or_golden(self, semantics: Semantics) -> np.ndarray:
         plain = Semantics()
-        changed = (semantics.mask, semantics.last_maximum, semantics.averaging) != (
-            plain.mask,
-            plain.last_maximum,
-            plain.averaging,
-        )
-        if changed:
+        fields = ("mask", "last_maximum", "averaging", "activation", "index")
+        if any(getattr(semantics, field) != getattr(plain, field) for field in fields):
             return self.codes(semantics)
         return self.source.operand(self.layer.name, "preactivation_grads", semantics.misread)
 
@@ -278,11 +321,37 @@ class PreactivationGrads:
                 Tensor(grads, self.source.entry(name, "activation_grads").format), semantics
             )
         grads = grads.reshape(self.shape).astype(np.int64)
-        if not self.layer.relu:
+        own = semantics.activation or self.layer.activation
+        if own.kind == "table":
+            return self._through_table(grads, own, semantics.index)
+        grads = grads << -(self.layer.activation.slope_exp or 0)
+        if own.kind == "none":
             return grads
         output = present(self._output)
+        if own.kind == "leaky_relu":
+            slope_exp = present(own.slope_exp)
+            exact = output.exact(output.default, self._rows)
+            mask = slopes_of(*leaked(exact, slope_exp), output.quantizer).reshape(self.shape)
+            return np.select([mask == 1, mask == 2], [grads >> -slope_exp, grads])
         z = output.forward.golden.reshape(self.shape)
         return grads * MASKS[semantics.mask](z, output.bound, self._codes)
+
+    def _through_table(self, grads: np.ndarray, own: Activation, index: Index) -> np.ndarray:
+        """Gradients times the derivative of a table's function."""
+        output = present(self._output)
+        _, slopes = table_of(own, output.entry.format)
+        if slopes is None:
+            codes = Tensor(self._codes, output.entry.format)
+            factors = output_derivative(codes, present(own.function)).tensor()
+        else:
+            exact = output.exact(output.default, self._rows)
+            factors = looked_up(exact, own, slopes, index, "none").tensor().reshape(*self.shape)
+        arriving = self.source.entry(self.layer.name, "activation_grads").format
+        format = unpooled_grad_format(
+            self.layer, self.source.network.shape(self.layer.name), arriving
+        )
+        step_exp = format.step_exp + factors.format.step_exp
+        return quantized(grads * factors.operand, step_exp, format, "nearest_away", "saturate")
 
     def _through_pool(self, grads: Tensor, semantics: Semantics) -> np.ndarray:
         pool = present(self.pool)
@@ -311,8 +380,11 @@ class PreactivationGrads:
     def changes(self, default: Semantics) -> Iterator[Alternative]:
         if not self.computable:
             return
-        if self.layer.relu:
+        own = self.layer.activation
+        if own.is_relu:
             yield from mask_changes(default)
+        elif own.kind == "leaky_relu" or own.derivative == "table":
+            yield from activation_changes(default, own)
         if self.pool and self.pool.kind == "max":
             yield change(
                 default,

@@ -10,7 +10,14 @@ from fxsim.golden.explain.backward_recipes import (
     GradsAtPreactivations,
     WeightGrads,
 )
-from fxsim.golden.explain.forward_recipes import LayerOutput, LossGradient, Preactivations, ReluMask
+from fxsim.golden.explain.forward_recipes import (
+    LayerOutput,
+    LeakyMask,
+    LossGradient,
+    Preactivations,
+    ReluMask,
+    TableIndices,
+)
 from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.source import Source, plain
 from fxsim.golden.explain.update_recipes import Updated, UpdateItself
@@ -19,6 +26,8 @@ from fxsim.golden.manifest import Entry
 RECIPES: dict[str, Callable[[Source, Entry], TensorRecipe]] = {
     "preactivations": Preactivations,
     "relu_mask": ReluMask,
+    "leaky_relu_mask": LeakyMask,
+    "table_indices": TableIndices,
     "activations": LayerOutput,
     "logits": LayerOutput,
     "preactivation_grads": GradsAtPreactivations,
@@ -53,6 +62,9 @@ def _covered(source: Source, entry: Entry) -> bool:
             layer.add == entry.layer for layer in source.network.layers
         )
     through = {"activations": source.network.source(entry.layer)}
-    through |= dict.fromkeys(("logits", "relu_mask", "preactivation_grads"), entry.layer)
+    through |= dict.fromkeys(
+        ("logits", "relu_mask", "leaky_relu_mask", "table_indices", "preactivation_grads"),
+        entry.layer,
+    )
     name = through.get(entry.tensor)
     return name is None or plain(source.network.layer(name))

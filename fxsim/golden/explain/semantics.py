@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fxsim.activation import Activation
 from fxsim.formats import Format
 from fxsim.golden.arithmetic import bounded
 from fxsim.golden.explain.dots import Summing
@@ -28,6 +29,19 @@ class Misread:
 
 
 @dataclass(frozen=True)
+class Index:
+    """How a device comes to the index of a table.
+
+    offset: what it adds to the index.  shift: bits by which too many (or, negative, too few) are
+    dropped.  nearest: whether it rounds to the nearest index, ties up, instead of the floor.
+    """
+
+    offset: int = 0
+    shift: int = 0
+    nearest: bool = False
+
+
+@dataclass(frozen=True)
 class Semantics:
     """Every choice that recipes know how to make; the stated one is the default of a recipe.
 
@@ -35,7 +49,9 @@ class Semantics:
     bits by which too many (or, negative, too few) are dropped.  guard_bits, guard_rounding: a
     rounding before it, to so many bits below the step (0: none).  summing: of the products.
     misread: an operand.  weights: key of WEIGHT_VIEWS.  weights_from, bias_from: the tensors that
-    are taken for the parameters.  bias: whether it is added.  mask: key of MASKS. last_maximum:
+    are taken for the parameters.  bias: whether it is added.  mask: key of MASKS.  activation: the
+    function that takes the place of the layer's own.  index: how a table's index goes wrong.
+    last_maximum:
     which of several maxima a max pooling's gradient goes to.  averaging: rounding of average
     pooling, None for its own. divide: whether the loss gradient is divided by the batch.
 
@@ -57,6 +73,8 @@ class Semantics:
     bias_from: str = "bias"
     bias: bool = True
     mask: str = "0 < Z < ceiling"
+    activation: Activation | None = None
+    index: Index = Index()
     last_maximum: bool = False
     averaging: str | None = None
     divide: bool = True

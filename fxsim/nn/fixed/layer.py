@@ -10,13 +10,18 @@ import numpy as np
 
 from fxsim.errors import InputError, present
 from fxsim.formats import Format
+from fxsim.nn.fixed.activation import (
+    FixedActivation,
+    inner_format,
+    relu_format,
+    relu_quantizer,
+)
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Step, lent
 from fxsim.nn.geometry import geometry_of
 from fxsim.nn.precision import BatchNormPrecision, PrecisionAssignment
 from fxsim.nn.spec import (
     BATCH_NORM_EPSILON_EXP,
-    RELU_RANGE_EXP,
     RUNNING_RATE_EXP,
     Layer,
     LayerShape,
@@ -62,13 +67,14 @@ class Output(NamedTuple):
 class LayerTape:
     """What the backward pass needs of a layer's forward pass.
 
-    input, weight: A_l and W_l as the products read them.  mask: of the ReLU.  winner: of max
-    pooling.  kept: what dropout kept.  normalized: of batch norm.
+    input, weight: A_l and W_l as the products read them.  mask: of the ReLU.  factors: of another
+    activation.  winner: of max pooling.  kept: what dropout kept.  normalized: of batch norm.
     """
 
     input: Tensor
     weight: Tensor
     mask: np.ndarray | None = None
+    factors: Tensor | None = None
     winner: np.ndarray | None = None
     kept: np.ndarray | None = None
     normalized: Normalized | None = None
@@ -140,6 +146,17 @@ class FixedLayer:
         self.addition = None
         if branch is not None and self.norm is None:
             self.addition = addition(self.forward_product.format, branch, geometry.outputs)
+        self.activation = self._activation()
+
+    def _activation(self) -> FixedActivation | None:
+        """The activation function, if it is neither none nor a ReLU; checks a ReLU's ceiling."""
+        own = self.layer.activation
+        format = relu_format(self.layer, self.output.format)
+        relu_quantizer(self.layer, Quantizer(format))
+        if own.is_relu or own.kind == "none":
+            return None
+        grads = unpooled_grad_format(self.layer, self.shape, self.formats.activation_grads)
+        return FixedActivation(own, self.relu_input_format, format, grads)
 
     @property
     def weighted(self) -> tuple[Forward, InputGrad, WeightGrad]:
@@ -262,11 +279,14 @@ class FixedLayer:
         """Codes of what leaves the ReLU, or max pooling where one kernel does both."""
         layer = self.layer
         owner, tensor, format = self.output
-        quantizer = step.quantizer(owner, tensor, relu_format(layer, format))
-        if layer.relu and layer.pool and layer.pool.kind == "max":
+        quantizer = relu_quantizer(layer, step.quantizer(owner, tensor, relu_format(layer, format)))
+        relu = layer.activation.is_relu
+        if self.activation is not None:
+            codes, tape.factors = self.activation.forward(relu_input, quantizer)
+        elif relu and layer.pool and layer.pool.kind == "max":
             codes, tape.winner = relu_input.rounded_and_pooled(quantizer, present(self.shape.pool))
         else:
-            codes, tape.mask = relu_input.rounded(quantizer, layer.relu)
+            codes, tape.mask = relu_input.rounded(quantizer, relu)
         return codes.reshape(
             -1, *(self.shape.output if tape.winner is not None else self.shape.pre)
         )
@@ -304,7 +324,7 @@ class FixedLayer:
     ) -> LayerGrads:
         """The gradients of the layer's parameters and at its pre-activations."""
         step.see("activation_grads", self.name, arriving)
-        inner = lent(self._at_relu_input(arriving, tape, step.reuse), self.inner_format)
+        inner = lent(self._at_relu_input(arriving, tape, step), self.inner_format)
         pre = inner
         grads: dict[str, Tensor] = {}
         if self.norm_grad is not None:
@@ -312,11 +332,8 @@ class FixedLayer:
         step.see("preactivation_grads", self.name, pre)
         return LayerGrads(inner, pre, self._weight_grads(tape, pre, step) | grads)
 
-    def _at_relu_input(self, arriving: Tensor, tape: LayerTape, reuse: bool) -> np.ndarray:
-        """Gradient codes at what the ReLU reads (N, H, W, O), in `inner_format`.
-
-        reuse: whether the memory of `arriving` may be used for them.
-        """
+    def _at_relu_input(self, arriving: Tensor, tape: LayerTape, step: Step) -> np.ndarray:
+        """Gradient codes at what the activation reads (N, H, W, O), in `inner_format`."""
         grads = arriving.operand
         layer = self.layer
         format = arriving.format
@@ -326,13 +343,25 @@ class FixedLayer:
         shape = (len(grads), *self.shape.pre)
         if layer.pool and layer.pool.kind == "max":
             winner = present(tape.winner)
-            return before_max_pool(grads, winner, present(self.shape.pool), shape, format)
-        if layer.pool:
+            grads = before_max_pool(grads, winner, present(self.shape.pool), shape, format)
+        elif layer.pool:
             window = present(self.shape.pool)
             grads = before_average_pool(grads, window, shape, format, layer.pool.rounding)
+        if self.activation is not None:
+            return self._before_activation(grads.reshape(shape), tape, step)
         if tape.mask is None:
             return grads
-        return gated(grads, tape.mask.reshape(grads.shape), reuse or layer.pool is not None)
+        return gated(grads, tape.mask.reshape(grads.shape), step.reuse or layer.pool is not None)
+
+    def _before_activation(self, grads: np.ndarray, tape: LayerTape, step: Step) -> np.ndarray:
+        """Gradient codes before a leaky ReLU or a table."""
+        own = present(self.activation)
+
+        def count(counts: Counts) -> None:
+            step.result.counts[self.name, "relu_input_grads"] = counts
+
+        factors = present(tape.factors).reshape(*grads.shape)
+        return own.backward(grads, factors, Quantizer(own.grads, counted=count))
 
     def _through_norm(
         self,
@@ -396,7 +425,12 @@ class FixedLayer:
 
 
 def inner_grad_format(layer: Layer, shape: LayerShape, format: Format) -> Format:
-    """The format of the gradient at what the ReLU reads.
+    """The format of the gradient at what the activation reads."""
+    return inner_format(layer.activation, unpooled_grad_format(layer, shape, format))
+
+
+def unpooled_grad_format(layer: Layer, shape: LayerShape, format: Format) -> Format:
+    """The format of the gradient at what leaves the activation.
 
     It is that of the gradient at the output, scaled by dropout, with a finer step where average
     pooling divides, and wider where pooling's windows overlap.
@@ -407,18 +441,6 @@ def inner_grad_format(layer: Layer, shape: LayerShape, format: Format) -> Format
     if layer.pool.kind == "average":
         return average_grad_format(dropped, shape.pool)
     return max_grad_format(dropped, shape.pool)
-
-
-def relu_format(layer: Layer, format: Format) -> Format:
-    """The format of what leaves the ReLU on its way to an output of that format.
-
-    An output with dropout may have room for dropout's scale; the ReLU itself stays below
-    2**RELU_RANGE_EXP.
-    """
-    room = format.range_exp - RELU_RANGE_EXP
-    if not (layer.relu and layer.dropout and room > 0):
-        return format
-    return Format(format.bits - room, RELU_RANGE_EXP, format.signed)
 
 
 def _batch_norm(

@@ -2,7 +2,7 @@
 
 Every tensor is an array of codes; no float takes part.  A training step is, layer by layer:
 
-    forward    Z = conv(A, W) + b, exact; clipped ReLU and one quantization to A of the next layer;
+    forward    Z = conv(A, W) + b, exact; activation and one quantization to A of the next layer;
                pooling; dropout
     loss       logits quantized, softmax cross-entropy in integers, (p - onehot) / N to G^A
     backward   dropout, pooling and straight-through mask (0 < Z < the ReLU's ceiling, exact Z, both

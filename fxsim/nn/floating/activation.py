@@ -1,6 +1,6 @@
 """What follows the weighted operation of a layer, in floating point, and its way back.
 
-Forward, in this order: + bias or batch norm, + residual branch, clipped ReLU, pooling, dropout.
+Forward, in this order: + bias or batch norm, + residual branch, activation, pooling, dropout.
 Batch norm follows S. Ioffe and C. Szegedy, "Batch Normalization" (ICML 2015), the variance being
 the mean squared deviation both in the batch and in the running statistics.
 """
@@ -13,10 +13,10 @@ import numpy as np
 
 from fxsim.errors import present
 from fxsim.kernels.floating import activation as kernels
+from fxsim.nn.floating.function import Function
 from fxsim.nn.floating.threads import run
 from fxsim.nn.spec import (
     BATCH_NORM_EPSILON_EXP,
-    RELU_RANGE_EXP,
     RUNNING_RATE_EXP,
     Conv,
     Dense,
@@ -27,21 +27,19 @@ from fxsim.ops.dropout import kept
 from fxsim.rng import tensor_stream
 from fxsim.windows import Window
 
-RELU_RANGE = (0.0, 2.0**RELU_RANGE_EXP)
-
 
 @dataclass
 class LayerTape:
     """What one layer keeps of a forward pass.
 
     input: A_l `(N, H, W, C)`.  operation: the weighted operation `(N, H, W, O)` before bias or
-    batch norm. branch: the output `(N, H, W, O)` that joins before the ReLU, None without one.
+    batch norm. branch: the output `(N, H, W, O)` that joins before the activation, None without one.
     output: A_{l+1}. scale, shift `(O,)`: the pre-activation is scale * operation + shift + branch.
     `activate` fills these three in.
     mean, inverse `(O,)` float64: batch norm's mean and 1 / sqrt(variance + epsilon). winner: the
     row-major place of each max pooling window's first maximum.
     keep: dropout's factor for each output, 0 or 1 / (1 - rate); None where nothing is dropped.
-    range: what the activation function clips to, if the layer has one.
+    range: what replaces the range of the activation function, if the layer has one; None for its own.
     """
 
     layer: Conv | Dense
@@ -57,11 +55,19 @@ class LayerTape:
     inverse: np.ndarray | None = None
     winner: np.ndarray | None = None
     keep: np.ndarray | None = None
-    range: tuple[float, float] = RELU_RANGE
+    range: tuple[float, float] | None = None
+
+    @property
+    def applied(self) -> Function | None:
+        """The activation function where kernels do not have it: neither none nor a ReLU."""
+        own = self.layer.activation
+        if self.range is not None or own.is_relu or own.kind == "none":
+            return None
+        return Function(own)
 
     @property
     def preactivation(self) -> np.ndarray:
-        """`(N, H, W, O)`, what the ReLU reads; computed anew."""
+        """`(N, H, W, O)`, what the activation reads; computed anew."""
         value = self.operation * self.scale + self.shift
         return value if self.branch is None else value + self.branch
 
@@ -98,13 +104,15 @@ def activate(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
         bias = parameters.get("bias")
         tape.scale = np.ones(outputs, tape.operation.dtype)
         tape.shift = np.zeros(outputs, tape.operation.dtype) if bias is None else bias.copy()
+    preactivation = _preactivation(tape)
+    if tape.applied is not None:
+        preactivation = _as_it_is(tape, tape.applied.forward(tape.preactivation))
     tape.output = np.empty((len(tape.operation), *tape.shape.output), tape.operation.dtype)
     pool = tape.layer.pool
     if pool and pool.kind == "max":
-        tape.winner = np.empty(
-            tape.output.shape, np.min_scalar_type(present(tape.shape.pool).taps - 1)
-        )
-    _run(tape, kernels.activate, _preactivation(tape), _pooling(tape), tape.output)
+        most = present(tape.shape.pool).taps - 1
+        tape.winner = np.empty(tape.output.shape, np.min_scalar_type(most))
+    _run(tape, kernels.activate, preactivation, _pooling(tape), tape.output)
     if tape.keep is not None:
         tape.output *= tape.keep
 
@@ -115,10 +123,14 @@ def activate_backward(
     """From the gradient of the layer's output to those of the weighted operation, branch and
     parameters.
 
-    Straight-through: the gradient passes where 0 < pre-activation < 2, both excluded.
+    Straight-through: the gradient passes a ReLU where 0 < pre-activation < ceiling, both excluded.
     """
     gradient = np.ascontiguousarray(gradient if tape.keep is None else gradient * tape.keep)
-    arguments = (_preactivation(tape), _pooling(tape), gradient)
+    pooling = _pooling(tape)
+    if tape.applied is not None:
+        gradient = _before_function(tape, gradient)
+        pooling = kernels.Pooling(1, 1, 1, 1, 0, 0, False, _stand_in(tape, np.dtype(np.uint8)))
+    arguments = (_preactivation(tape), pooling, gradient)
     sums = np.empty((len(gradient), 2, tape.scale.size))
     _run(tape, kernels.gradient_sums, *arguments, sums)
     total, product_total = sums.sum(axis=0)
@@ -146,6 +158,28 @@ def activate_backward(
         operation.reshape(len(gradient), -1, tape.scale.size),
         None if tape.branch is None else branch,
         {name: value.astype(dtype) for name, value in parameter_gradients.items()},
+    )
+
+
+def _before_function(tape: LayerTape, gradient: np.ndarray) -> np.ndarray:
+    """The gradient at what a function that kernels do not have reads."""
+    own = present(tape.applied)
+    inner = np.empty_like(tape.operation)
+    zeros = np.zeros_like(tape.scale)
+    identity = _as_it_is(tape, tape.operation)
+    arguments = (identity, _pooling(tape), gradient, zeros, zeros, inner)
+    _run(tape, kernels.activate_backward, *arguments, _stand_in(tape, inner.dtype))
+    derivative: np.ndarray = own.derivative(tape.preactivation)
+    return np.ascontiguousarray(inner * derivative, inner.dtype)
+
+
+def _as_it_is(tape: LayerTape, maps: np.ndarray) -> kernels.Preactivation:
+    """Maps (N, H, W, O) as a pre-activation that nothing is done to."""
+    dtype = tape.operation.dtype
+    ones, zeros = np.ones_like(tape.scale), np.zeros_like(tape.scale)
+    ends = dtype.type(-np.inf), dtype.type(np.inf)
+    return kernels.Preactivation(
+        np.ascontiguousarray(maps, dtype), ones, zeros, _stand_in(tape, dtype), *ends
     )
 
 
@@ -198,7 +232,9 @@ def _run(tape: LayerTape, kernel, *arguments) -> None:
 
 def _preactivation(tape: LayerTape) -> kernels.Preactivation:
     dtype = tape.operation.dtype
-    low, high = tape.range if tape.layer.relu else (-np.inf, np.inf)
+    activation = tape.layer.activation
+    replaced = tape.range if activation.kind != "none" else None
+    low, high = replaced or activation.float_range
     branch = _stand_in(tape, dtype) if tape.branch is None else tape.branch
     return kernels.Preactivation(
         tape.operation, tape.scale, tape.shift, branch, dtype.type(low), dtype.type(high)

@@ -15,8 +15,8 @@ from fxsim.nn.floating.network import FloatNetwork
 
 
 class BinarizedNetwork(FloatNetwork):
-    """A FloatNetwork whose activations are -1 or 1, and whose products read weights of -1 or 1 over
-    the root of the number of terms in a sum.
+    """A FloatNetwork whose activations, those of every function, are -1 or 1, and whose products
+    read weights of -1 or 1 over the root of the number of terms in a sum.
 
     Without that constant of the layer, which batch norm cancels, a sum would hardly ever lie within
     (-1, 1), and the weights' gradients would be as much smaller than those of a float network.
@@ -36,6 +36,6 @@ class BinarizedNetwork(FloatNetwork):
 
     def _activate(self, tape: LayerTape) -> None:
         super()._activate(tape)
-        if tape.layer.relu:
+        if tape.layer.activation.kind != "none":
             magnitude = self.dtype.type(1) if tape.keep is None else tape.keep
             tape.output = np.copysign(magnitude, tape.output + 0)  # 0 is added for the sign of -0.0

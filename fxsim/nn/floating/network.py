@@ -20,7 +20,6 @@ from fxsim.factors import LearningRate
 from fxsim.fields import function, instance
 from fxsim.nn.floating import products as products
 from fxsim.nn.floating.activation import (
-    RELU_RANGE,
     ActivationGradients,
     LayerTape,
     activate,
@@ -120,8 +119,9 @@ class FloatNetwork:
     not fit the network.
     """
 
-    activation_range = RELU_RANGE
-    """Where the activation function passes its gradient; it clips to the same range."""
+    activation_range: tuple[float, float] | None = None
+    """Where activation functions pass their gradients; they clip to the same range.  None for that
+    of each layer's own."""
 
     def __init__(
         self,
