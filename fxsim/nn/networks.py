@@ -1,4 +1,4 @@
-"""The paper's four networks (Sakr and Shanbhag, ICLR 2019, section 4) and small ones.
+"""The paper's four networks (Sakr and Shanbhag, ICLR 2019, section 4), small ones, autoencoders.
 
 Every builder takes a width multiplier, so that a narrow relative trains in minutes.
 """
@@ -110,6 +110,33 @@ def _paper_resnet(name: str, width: float, classes: int) -> Network:
     return Network(name, (32, 32, 3), tuple(layers))
 
 
+def digits_autoencoder(width: float = 1.0) -> Network:
+    """64 - 32FC - 16FC - 32FC - 64 on 8x8 digits, mean squared error, no batch norm."""
+    hidden = (
+        Dense(name="encoder", units=_scaled(32, width)),
+        Dense(name="code", units=_scaled(16, width)),
+        Dense(name="decoder", units=_scaled(32, width)),
+    )
+    pixels = Dense(name="pixels", units=64, relu=False)
+    return Network("digits-autoencoder", (8, 8, 1), (*hidden, pixels), "mse", "tensors")
+
+
+def ad_autoencoder(width: float = 1.0) -> Network:
+    """640 - 4x128FC - 8FC - 4x128FC - 640, batch norm and ReLU but for the last, mean squared error.
+
+    Anomaly detection of MLPerf Tiny (C. Banbury et al., "MLPerf Tiny Benchmark", NeurIPS 2021),
+    the baseline of DCASE 2020, task 2: five frames of 128 mel bands.  Its layers with batch norm
+    have a bias, too, which changes nothing; here they have none.
+    """
+    outer = _scaled(128, width)
+    units = {f"encoder{number}": outer for number in range(1, 5)}
+    units |= {"code": _scaled(8, width)}
+    units |= {f"decoder{number}": outer for number in range(1, 5)}
+    hidden = (Dense(name=name, units=size, batch_norm=True) for name, size in units.items())
+    frames = Dense(name="frames", units=640, relu=False)
+    return Network("ad-autoencoder", (1, 1, 640), (*hidden, frames), "mse", "tensors")
+
+
 def _scaled(count: int, width: float) -> int:
     if not width > 0:
         raise InputError(f"width must be above 0, got {width}")
@@ -123,6 +150,8 @@ BUILDERS: dict[str, Callable[[float], Network]] = {
     "svhn-convnet": svhn_convnet,
     "cifar10-resnet": cifar10_resnet,
     "cifar100-resnet": cifar100_resnet,
+    "digits-autoencoder": digits_autoencoder,
+    "ad-autoencoder": ad_autoencoder,
 }
 
 

@@ -25,7 +25,17 @@ from fxsim.ops.batch_norm import (
 from fxsim.ops.conv import conv2d, conv2d_input_grad, conv2d_weight_grad
 from fxsim.ops.dropout import dropout, dropout_grad
 from fxsim.ops.exact import MASK, WINNER, Exact, Quotient
-from fxsim.ops.loss import LOSS, softmax_cross_entropy, softmax_cross_entropy_grad
+from fxsim.ops.loss import (
+    LOSS,
+    half_mse,
+    half_mse_grad,
+    mse,
+    mse_grad,
+    sigmoid_cross_entropy,
+    sigmoid_cross_entropy_grad,
+    softmax_cross_entropy,
+    softmax_cross_entropy_grad,
+)
 from fxsim.ops.matmul import dot, linear, matmul
 from fxsim.ops.paths import plan
 from fxsim.ops.pooling import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
@@ -52,10 +62,14 @@ __all__ = [
     "dot",
     "dropout",
     "dropout_grad",
+    "half_mse",
+    "half_mse_grad",
     "linear",
     "matmul",
     "max_pool2d",
     "max_pool2d_grad",
+    "mse",
+    "mse_grad",
     "multiply",
     "negative",
     "plan",
@@ -63,6 +77,8 @@ __all__ = [
     "relu_grad",
     "running_statistics",
     "sgd_update",
+    "sigmoid_cross_entropy",
+    "sigmoid_cross_entropy_grad",
     "softmax_cross_entropy",
     "softmax_cross_entropy_grad",
     "subtract",

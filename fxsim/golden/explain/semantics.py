@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Semantics:
     misread: an operand.  weights: key of WEIGHT_VIEWS.  weights_from, bias_from: the tensors that
     are taken for the parameters.  bias: whether it is added.  mask: key of MASKS. last_maximum:
     which of several maxima a max pooling's gradient goes to.  averaging: rounding of average
-    pooling. divide: whether the loss gradient is divided by the batch.
+    pooling. factor: of the loss gradient, too many.
 
     In an update, rounding, overflow and narrower are the parameter's; update_rounding is that of u;
     the accumulator has accumulator_overflow, accumulator_narrower, and start: whether what it held
@@ -59,7 +60,7 @@ class Semantics:
     mask: str = "0 < Z < ceiling"
     last_maximum: bool = False
     averaging: str = "nearest_away"
-    divide: bool = True
+    factor: Fraction = Fraction(1)
     update_rounding: str | None = None
     accumulator_overflow: str = "saturate"
     accumulator_narrower: int = 0
