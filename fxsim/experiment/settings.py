@@ -58,7 +58,7 @@ DEFAULTS: dict[str, dict] = {
         "dataset": "digits",
         "epochs": 40,
         "batch": 32,
-        "learning_rate": 1.0,
+        "learning_rate": 0.3,
         "momentum": 0.9,
     },
 }

@@ -111,11 +111,11 @@ def _paper_resnet(name: str, width: float, classes: int) -> Network:
 
 
 def digits_autoencoder(width: float = 1.0) -> Network:
-    """64 - 32FC - 16FC - 32FC - 64 on 8x8 digits, mean squared error, no batch norm."""
+    """64FC - 32FC - 64FC - 64 on 8x8 digits, mean squared error, no batch norm."""
     hidden = (
-        Dense(name="encoder", units=_scaled(32, width)),
-        Dense(name="code", units=_scaled(16, width)),
-        Dense(name="decoder", units=_scaled(32, width)),
+        Dense(name="encoder", units=_scaled(64, width)),
+        Dense(name="code", units=_scaled(32, width)),
+        Dense(name="decoder", units=_scaled(64, width)),
     )
     pixels = Dense(name="pixels", units=64, relu=False)
     return Network("digits-autoencoder", (8, 8, 1), (*hidden, pixels), "mse", "tensors")
