@@ -56,7 +56,7 @@ DEFAULTS: dict[str, dict] = {
     },
     "digits-autoencoder": {
         "dataset": "digits",
-        "epochs": 40,
+        "epochs": 30,
         "batch": 32,
         "learning_rate": 0.3,
         "momentum": 0.9,

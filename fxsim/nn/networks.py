@@ -5,10 +5,11 @@ Every builder takes a width multiplier, so that a narrow relative trains in minu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from fxsim.errors import InputError, choice
-from fxsim.nn.spec import Conv, Dense, Network, Pool
+from fxsim.nn.spec import Conv, Dense, Network, Pool, Shape
 
 
 def digits_convnet(width: float = 1.0) -> Network:
@@ -111,14 +112,10 @@ def _paper_resnet(name: str, width: float, classes: int) -> Network:
 
 
 def digits_autoencoder(width: float = 1.0) -> Network:
-    """64FC - 32FC - 64FC - 64 on 8x8 digits, mean squared error, no batch norm."""
-    hidden = (
-        Dense(name="encoder", units=_scaled(64, width)),
-        Dense(name="code", units=_scaled(32, width)),
-        Dense(name="decoder", units=_scaled(64, width)),
-    )
-    pixels = Dense(name="pixels", units=64, relu=False)
-    return Network("digits-autoencoder", (8, 8, 1), (*hidden, pixels), "mse", "tensors")
+    """64FC - 32FC - 64FC - 64 on 8x8 digits, mean squared error; batch norm but for the last."""
+    units = {"encoder": _scaled(64, width), "code": _scaled(32, width)}
+    units |= {"decoder": _scaled(64, width)}
+    return _autoencoder("digits-autoencoder", (8, 8, 1), units, "pixels")
 
 
 def ad_autoencoder(width: float = 1.0) -> Network:
@@ -132,9 +129,14 @@ def ad_autoencoder(width: float = 1.0) -> Network:
     units = {f"encoder{number}": outer for number in range(1, 5)}
     units |= {"code": _scaled(8, width)}
     units |= {f"decoder{number}": outer for number in range(1, 5)}
-    hidden = (Dense(name=name, units=size, batch_norm=True) for name, size in units.items())
-    frames = Dense(name="frames", units=640, relu=False)
-    return Network("ad-autoencoder", (1, 1, 640), (*hidden, frames), "mse", "tensors")
+    return _autoencoder("ad-autoencoder", (1, 1, 640), units, "frames")
+
+
+def _autoencoder(name: str, input_shape: Shape, units: dict[str, int], last: str) -> Network:
+    """Fully connected layers with these units, and a last one that gives the input."""
+    hidden = (Dense(name=label, units=size, batch_norm=True) for label, size in units.items())
+    output = Dense(name=last, units=math.prod(input_shape), relu=False)
+    return Network(name, input_shape, (*hidden, output), "mse", "tensors")
 
 
 def _scaled(count: int, width: float) -> int:
