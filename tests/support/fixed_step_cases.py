@@ -157,7 +157,7 @@ def check_steps(
     """
     real, formats, state = start(network, assigned, seed)
     fixed = FixedNetwork(network, assigned, real, kernel, seed, optimizer)
-    options = {"kind": network.loss}
+    options = {} if network.loss == "softmax_cross_entropy" else {"kind": network.loss}
     if optimizer:
         options["optimizer"] = dataclasses.asdict(optimizer)
     modes = {("rounding", tensor): mode for tensor, mode in assigned.rounding.items()}
