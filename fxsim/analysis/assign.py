@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from fxsim.analysis import criteria
+from fxsim.analysis.output_error import OUTPUT_EFQN, asked_output_error
 from fxsim.analysis.statistics import Statistics
 from fxsim.errors import InputError
 from fxsim.formats import MAX_TENSOR_BITS, Format
@@ -57,8 +58,10 @@ def assign(
 ) -> PrecisionAssignment:
     """The precision configuration C_o that meets the five criteria, for all tensors of `network`.
 
-    target: bound on the decision mismatch p_m, from which B_min follows; or B_min itself as
-    `min_bits`. clip_factors: ranges of G^A and of G^W in units of sigma_max.  fourth_root: see
+    target: bound on the decision mismatch p_m, from which B_min follows; for a network that decides
+    nothing, bound on the mean squared error of its outputs against float, as a share of the float
+    network's loss (analysis/output_error.py).  Or B_min itself as `min_bits`.  clip_factors: ranges
+    of G^A and of G^W in units of sigma_max.  fourth_root: see
     criteria.reflected_noise_step_exp.  input_bits: of the network's input, in place of EFQN's.
     output_grad_bits: of the gradient at the logits, in place of BQN's.  The parts of that gradient
     sum to zero over the classes, but most are small; a coarse step flushes them, what is left
@@ -81,6 +84,8 @@ def assign(
     where the bits would be too many.
     """
     statistics.check_network(network)
+    if not network.decides:
+        target = asked_output_error(statistics, target)
     asked = target if min_bits is None else None
     if min_bits is None:
         min_bits = criteria.smallest_min_bits(feedforward_gains(network, statistics), target)
@@ -136,7 +141,8 @@ def assignment_mismatch_bound(
 ) -> float:
     """The bound on p_m for the steps of weights and activations in `assignment`.
 
-    See criteria.mismatch_bound.
+    See criteria.mismatch_bound.  For a network that decides nothing, the mean squared error that
+    they are expected to put on its outputs.
     """
     statistics.check_network(network)
     assignment.check_network(network)
@@ -185,9 +191,10 @@ def _feedforward(
     statistic = {
         "least_gain": float(gains.min()),
         "min_bits": float(min_bits),
-        "mismatch_bound": bound,
+        "mismatch_bound" if network.decides else "output_error": bound,
     }
-    reasons = [Reason("EFQN", {"gain": float(gain), **statistic}, margin) for gain in gains]
+    criterion = "EFQN" if network.decides else OUTPUT_EFQN
+    reasons = [Reason(criterion, {"gain": float(gain), **statistic}, margin) for gain in gains]
 
     sources = _sources(network)
     tensors = list(dict.fromkeys(sources))

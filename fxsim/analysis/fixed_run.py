@@ -69,13 +69,13 @@ def quantization_bias(
     network: FixedNetwork, batches: Iterable[Batch], rate: LearningRate
 ) -> Iterator[Finding]:
     """Relative quantization bias of G^W over one step from here on each of the `batches` (codes,
-    labels).
+    targets).
 
     From the exact sums that were quantized.  The network is left as it was.
     """
     exact: dict[str, list[np.ndarray]] = {name: [] for name in network.network.names}
-    for images, labels in batches:
-        for name, gradient in exact_weight_grads(network, images, labels, rate).items():
+    for images, targets in batches:
+        for name, gradient in exact_weight_grads(network, images, targets, rate).items():
             exact[name].append(gradient.ravel())
     for name, gradients in exact.items():
         magnitudes = np.abs(np.concatenate(gradients))
@@ -93,7 +93,7 @@ def quantization_bias(
 
 
 def exact_weight_grads(
-    network: FixedNetwork, images: np.ndarray, labels: np.ndarray, rate: LearningRate
+    network: FixedNetwork, images: np.ndarray, targets: np.ndarray, rate: LearningRate
 ) -> dict[str, np.ndarray]:
     """Real values of every layer's G^W before its quantization, in one step that is then taken
     back.
@@ -105,7 +105,7 @@ def exact_weight_grads(
             kept[tensor, layer] = value
 
     before = network.state()
-    network.train_step(images, labels, rate, step=0, probe=keep)
+    network.train_step(images, targets, rate, step=0, probe=keep)
     network.load_state(before)
     exact = {}
     for name, layer in network.layers.items():
@@ -157,7 +157,7 @@ def real_parameters(network: FixedNetwork) -> Parameters:
 
 
 def histograms(
-    network: FixedNetwork, images: np.ndarray, labels: np.ndarray, rate: float
+    network: FixedNetwork, images: np.ndarray, targets: np.ndarray, rate: float
 ) -> dict[str, dict[str, dict]]:
     """For each layer and each of the method's five tensors its magnitudes, counted by powers of
     two.
@@ -182,7 +182,7 @@ def histograms(
                 parameters["weight"].running * parameters["weight"].accumulator_format.step
             )
         }
-    view.loss_and_grads(images, labels, step=0, probe=see)
+    view.loss_and_grads(images, targets, step=0, probe=see)
     return rows
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fxsim.analysis.jacobian import largest_singular_values
 from fxsim.analysis.noise_gains import noise_gains
+from fxsim.analysis.output_error import output_gains, output_loss
 from fxsim.analysis.statistics import GradientStatistics, Statistics
 from fxsim.nn.floating.activation import LayerTape
 from fxsim.nn.floating.network import FloatNetwork, Tape
@@ -29,9 +30,14 @@ def measure(
     gains and largest magnitudes, taken `batch` at a time.  training_batch: images of one training
     batch, for lambda_max; its length is the batch size.  gamma_min: the smallest learning rate of
     the schedule.
+
+    Where the network's targets are tensors, the images are the targets, and the noise gains are
+    those of analysis/output_error.py.
     """
     shapes = [network.network.shape(name) for name in network.network.names]
-    weights_gain, activations_gain = noise_gains(network, images, batch)
+    decides = network.network.decides
+    gains = noise_gains if decides else output_gains
+    weights_gain, activations_gain = gains(network, images, batch)
     measured: dict[str, Any] = {
         **gradients.sigmas(),
         **largest_magnitudes(network, images, training_batch, batch),
@@ -49,6 +55,7 @@ def measure(
         ),
         gamma_min=gamma_min,
         batch_size=len(training_batch),
+        output_loss=0.0 if decides else output_loss(network, images),
     )
 
 

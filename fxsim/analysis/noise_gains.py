@@ -37,7 +37,7 @@ def noise_gains(
     for start in range(0, len(images), batch):
         tape = network.forward_tape(images[start : start + batch])
         for seeds in _decision_gradients(tape.logits):
-            _add_squared_norms(network, tape, seeds, weights, activations)
+            add_squared_norms(network, tape, seeds, weights, activations)
     return (
         np.array([weights[layer.name] for layer in network.network.layers]) / len(images),
         np.array([activations[source] for _, source in network.network.edges()]) / len(images),
@@ -65,9 +65,12 @@ def _decision_gradients(scores: np.ndarray) -> Iterator[np.ndarray]:
         yield seeds
 
 
-def _add_squared_norms(
+def add_squared_norms(
     network: FloatNetwork, tape: Tape, seeds: np.ndarray, weights: dict, activations: dict
 ) -> None:
+    """Add to each layer's entries the squared norms of the gradients that `seeds` `(N, outputs)`,
+    given at the outputs, have at its weights, image by image, and at its activations.
+    """
     sources = {layer.name: source for layer, source in network.network.edges()}
     image_gradient: np.ndarray | float = 0.0
     for local in network.walk_back(tape, seeds, images=True):

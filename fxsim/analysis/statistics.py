@@ -40,7 +40,8 @@ class Statistics:
     G^A_{l+1}, the batch included; preactivations_max: largest magnitude at the weighted operation's
     output; activations_max: largest magnitude of the layer's output, 0 where a file does not tell;
     variances_max: largest variance that batch norm divides by, 0 without batch norm;
-    logits_max: the same of the class scores; gamma_min: the smallest learning rate of the schedule.
+    logits_max: the same of the class scores; gamma_min: the smallest learning rate of the schedule;
+    output_loss: what analysis/output_error.py says, 0 where the network decides.
 
     Raises InputError, naming entry and layer, for NaN, infinity, and what must be above 0 and is
     not. Source: Sakr and Shanbhag (ICLR 2019), section 3 and appendix.
@@ -71,6 +72,7 @@ class Statistics:
     preactivation_grads_sigma_min: np.ndarray = _ZEROS
     variances_max: np.ndarray = _ZEROS
     activations_max: np.ndarray = _ZEROS
+    output_loss: float = 0.0
 
     def __post_init__(self) -> None:
         string("network", self.network)
@@ -88,6 +90,9 @@ class Statistics:
             _check_positive(name, value.reshape(1), ("",))
             if name != "batch_size":
                 object.__setattr__(self, name, value.item())
+        loss = _numbers("output_loss", self.output_loss, ())
+        _check_all_positive("output_loss", loss[loss != 0], ("",))
+        object.__setattr__(self, "output_loss", loss.item())
         object.__setattr__(self, "batch_size", integer("batch_size", self.batch_size))
 
     def check_network(self, network: Network) -> None:
@@ -108,6 +113,8 @@ class Statistics:
                 _check_all_positive(
                     name, getattr(self, name)[rows], [self.layers[row] for row in rows]
                 )
+        if not network.decides:
+            _check_all_positive("output_loss", np.array([self.output_loss]), ("",))
 
     def save(self, path: str | Path) -> None:
         """An .npz of plain arrays, one for each field."""
@@ -121,13 +128,15 @@ class Statistics:
         """
         arrays = read_arrays(path)
         try:
-            missing = [field for field in FIELDS if field not in (*arrays, *OPTIONAL)]
+            optional = (*OPTIONAL, "output_loss")
+            missing = [field for field in FIELDS if field not in (*arrays, *optional)]
             if missing:
                 raise InputError(
                     f"{missing[0]} is missing; make the file anew with `fxsim analyze`"
                 )
             layers = tuple(np.atleast_1d(arrays["layers"]))
             entries: dict[str, Any] = {field: arrays.get(field) for field in FIELDS}
+            entries["output_loss"] = arrays.get("output_loss", 0.0)
             entries |= {field: entries[field].tolist() for field in ("network", *PER_NETWORK)}
             statistics = cls(**entries | {"layers": layers})
             if network is not None:

@@ -219,12 +219,15 @@ examples:
 
 experiment.toml may hold any of the settings below (learning_rate with an underscore), and also
   drops = [9]              epochs (from 0) at whose start the learning rate is divided by 10
-  target = 0.01            bound on the mismatch of float and fixed-point decisions
+  target = 0.01            bound on the mismatch of float and fixed-point decisions; with targets = "tensors", on the
+                           squared error of the outputs, as a share of the float run's loss
   gain_samples = 512       images on which noise gains are measured
 and a network of your own:
   [layers]
   name = "mine"
   input_shape = [8, 8, 1]
+  loss = "mse"             # or half_mse, sigmoid_cross_entropy; default: softmax_cross_entropy
+  targets = "labels"       # the default; "tensors": the images themselves, for an autoencoder
   layer = [
     {type = "conv", name = "conv1", filters = 8, kernel = 3, padding = 1, pool = {kind = "max", size = 2}},
     {type = "dense", name = "fc1", units = 16, activation = {kind = "leaky_relu", slope_exp = -3}},

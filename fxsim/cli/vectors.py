@@ -121,7 +121,7 @@ tried for the first tensor that differs, one change at a time; named is what giv
                  weights transposed; weights or bias of the step before, or updated too early
   layer, loss    ends of the ReLU's mask; no activation, no ceiling, another slope; a table's index one too high or low,
                  shifted or rounded, with or without interpolation; the winner of equal maxima, rounding of averages;
-                 no division by the batch
+                 no division by the batch or the outputs, another factor or sign of a squared error
   update         rounding of the update and of the weight, overflow, a narrower accumulator;
                  the accumulator left out, the update left out or added
   file           elements in the order of other axes (channels first or last), the last element first; the bytes or

@@ -25,6 +25,13 @@ COMPILE_SECONDS = 30
 """Roughly what compiling all kernels of a run takes on two cores."""
 
 
+def tested(epoch: Epoch) -> str:
+    """The error on the test set, or the loss there where nothing is decided."""
+    if epoch.test_error is None:
+        return f"test loss {epoch.test_loss:.3g}"
+    return f"test error {epoch.test_error:.2%}"
+
+
 class Bar(Protocol):
     """The progress of one training, as it is drawn; done and total count images."""
 
@@ -149,7 +156,7 @@ class Progress(Observer):
 
     def epoch(self, epoch: Epoch) -> None:
         """One epoch of it is done."""
-        self._error = f"  test error {epoch.test_error:.2%}"
+        self._error = f"  {tested(epoch)}"
         if not self.terminal:
             speed = f"  {epoch.images_per_second:,.0f} images/s"
             self._print(f"{self.design}  {self._text}{self._error}{speed}")
@@ -158,7 +165,7 @@ class Progress(Observer):
         """It is done."""
         last = outcome.epochs[-1]
         self._print(
-            f"{self.design}  test error {last.test_error:.2%}, training loss "
+            f"{self.design}  {tested(last)}, training loss "
             f"{last.train_loss:.4f}, {outcome.seconds:.1f} s"
         )
 

@@ -49,7 +49,8 @@ def replay(
     network = learner.network
     earlier = None
     for each in setup.plan.steps():
-        batch = learner.images(each.pixels), each.labels, each.rate, each.number
+        targets = learner.targets(each.pixels, each.labels)
+        batch = learner.images(each.pixels), targets, each.rate, each.number
         if each.number == step:
             break
         earlier = parameter_codes(network)

@@ -8,6 +8,7 @@ results.json holds
     images           training, test: how many; sha256: of their pixels and labels
     designs          a row for each design: Outcome.to_dict, command, machine
     mismatch         criterion EFQN as measured (Experiment.mismatch), once it has been
+    output_error     in its place, for a network that decides nothing (Experiment.output_error)
 """
 
 from __future__ import annotations
@@ -196,6 +197,7 @@ class Results:
 
 
 _IMAGES = tuple(field.name for field in dataclasses.fields(stored.Images))
+_MEASURED: dict[str, type] = {"mismatch": stored.Mismatch, "output_error": stored.OutputError}
 
 
 def read_results(folder: str | Path) -> dict:
@@ -206,7 +208,7 @@ def read_results(folder: str | Path) -> dict:
             missing, or a value that `to_dict` does not give.
     """
     path = Path(folder) / FILE
-    data = read_stage_file(path, KIND, VERSION, ("settings", "images", "designs"), ("mismatch",))
+    data = read_stage_file(path, KIND, VERSION, ("settings", "images", "designs"), tuple(_MEASURED))
     try:
         _check(data)
     except InputError as error:
@@ -219,8 +221,9 @@ def _check(data: dict) -> None:
     """InputError unless the values in results.json are those that `stored` describes."""
     Settings.from_dict(data["settings"])
     read_fields(stored.Images, data["images"], "images")
-    if "mismatch" in data:
-        read_fields(stored.Mismatch, data["mismatch"], "mismatch")
+    for name, kind in _MEASURED.items():
+        if name in data:
+            read_fields(kind, data[name], name)
     if not isinstance(data["designs"], list):
         raise InputError(f"designs must be a list, got {shown(data['designs'])}")
     keys = [field.name for field in dataclasses.fields(stored.Design)]

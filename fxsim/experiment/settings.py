@@ -54,6 +54,13 @@ DEFAULTS: dict[str, dict] = {
         "learning_rate": 0.01,
         **_CIFAR,
     },
+    "digits-autoencoder": {
+        "dataset": "digits",
+        "epochs": 30,
+        "batch": 32,
+        "learning_rate": 0.3,
+        "momentum": 0.9,
+    },
 }
 """What a network is trained with where the user says nothing.
 
@@ -95,7 +102,8 @@ class Settings:
         flip: augmentation of training images, see train/augment.py.
         crop: augmentation of training images, see train/augment.py.
         seed: of the initial weights, of the order of the images and of their augmentation.
-        target: bound on the mismatch probability p_m that B_min must meet.
+        target: bound on the mismatch probability p_m that B_min must meet; for a network that
+            decides nothing, on the squared error of its outputs as a share of the float loss.
         designs: the designs of train/designs.py to train, in this order.
         perturb: bits to add to C_o, one training each.
         per_class: perturb also each class of tensors alone (precision.PERTURBATION_CLASSES).

@@ -25,6 +25,7 @@ from fxsim.analysis import assign as assignment_rules
 from fxsim.analysis.complexity import Complexity
 from fxsim.analysis.measure import measure
 from fxsim.analysis.mismatch import mismatch
+from fxsim.analysis.output_error import asked_output_error, measured_output_error
 from fxsim.analysis.statistics import GradientStatistics, Statistics
 from fxsim.datasets import Dataset
 from fxsim.errors import InputError, shown
@@ -277,6 +278,37 @@ class Experiment:
             )
         }
         return {"target": self.settings.target, "bound": float(bound), "measured": measured}
+
+    def output_error(self, assignment: PrecisionAssignment) -> dict:
+        """What `mismatch` is for a network that decides nothing: the mean squared error of its
+        outputs against float; plain data.
+
+        target: the share of `loss` that was asked for.  loss: of the float network, for an output
+        (analysis/output_error.py).  bound_asked: their product.  bound: what noise gains expect.
+        measured: what was found on training and test images.
+        """
+        network = FloatNetwork(self.network, self.float_parameters(), np.float64)
+        statistics = Statistics.load(self.path("statistics.npz"), self.network)
+        bound = assignment_rules.assignment_mismatch_bound(self.network, statistics, assignment)
+        sample = slice(self.settings.gain_samples)
+        pixel_max = self.dataset.pixel_max
+        measured = {
+            name: {
+                "images": len(images),
+                "error": measured_output_error(network, assignment, images, pixel_max),
+            }
+            for name, images in (
+                ("training", self.dataset.train_images[sample]),
+                ("test", self.dataset.test_images[sample]),
+            )
+        }
+        return {
+            "target": self.settings.target,
+            "loss": statistics.output_loss,
+            "bound_asked": asked_output_error(statistics, self.settings.target),
+            "bound": float(bound),
+            "measured": measured,
+        }
 
     def train_fixed(self, assignment: PrecisionAssignment, design: str = "FX C_o") -> Outcome:
         """A run in fixed point from the same initial parameters, on the images in the same order."""

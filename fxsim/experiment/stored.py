@@ -63,6 +63,25 @@ class Mismatch:
 
 
 @dataclass(frozen=True)
+class Error:
+    """The mean squared error of the outputs over so many images."""
+
+    images: int
+    error: float
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """What takes the place of Mismatch where nothing is decided: see Experiment.output_error."""
+
+    target: float
+    loss: float
+    bound_asked: float
+    bound: float
+    measured: Mapping[Literal["training", "test"], Error]
+
+
+@dataclass(frozen=True)
 class Kernels:
     """Kernel paths; see machine.describe."""
 
@@ -145,7 +164,7 @@ class Design:
     command: str
     machine: Machine
     design: str
-    test_error: float
+    test_error: float | None
     test_loss: float
     train_loss: float
     seconds: float

@@ -45,7 +45,8 @@ def run(experiment: Experiment, executor: Executor | None = None) -> list[Outcom
     )
     outcomes += train
     if assignment is not None:
-        experiment.open_results().put("mismatch", experiment.mismatch(assignment))
+        name = "mismatch" if experiment.network.decides else "output_error"
+        experiment.open_results().put(name, getattr(experiment, name)(assignment))
     return outcomes
 
 
@@ -80,7 +81,7 @@ def planned(settings: Settings) -> list[tuple[str, str, int, str | None]]:
 
 
 def sensitivity(settings: Settings, designs: Iterable[dict]) -> list[dict]:
-    """'class' ('all' for all tensors), 'bits', 'train_loss' and 'test_error' of every perturbation
+    """'class' ('all' for all tensors), 'bits', and the losses and the error of every perturbation
     among the designs of results.json, class after class, and of C_o (0 bits in 'all'); none where
     nothing was perturbed.
     """
@@ -89,8 +90,7 @@ def sensitivity(settings: Settings, designs: Iterable[dict]) -> list[dict]:
         {
             "class": only or "all",
             "bits": bits,
-            "train_loss": found[name]["train_loss"],
-            "test_error": found[name]["test_error"],
+            **{key: found[name][key] for key in ("train_loss", "test_loss", "test_error")},
         }
         for name, design, bits, only in planned(settings)
         if design == "FX" and name in found

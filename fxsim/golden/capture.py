@@ -48,7 +48,7 @@ def parameter_codes(network: FixedNetwork) -> dict[tuple[str, str], np.ndarray]:
 def capture(
     network: FixedNetwork,
     images: np.ndarray,
-    labels: np.ndarray,
+    targets: np.ndarray,
     learning_rate: LearningRate,
     step: int,
     layers: Iterable[str] | None = None,
@@ -56,14 +56,14 @@ def capture(
 ) -> GoldenStep:
     """Run one training step in place and keep its tensors.
 
-    images, labels, learning_rate, step: as for FixedNetwork.train_step.  layers: names of the
+    images, targets, learning_rate, step: as for FixedNetwork.train_step.  layers: names of the
     layers to keep, each with its input, its output and the gradients of both; None for all.
     earlier: parameter_codes as of the step before, kept so that a device which computes with stale
     parameters is found out.
     """
     before = network.fingerprint()
-    recorder = _Recorder(network, np.asarray(labels), learning_rate, step, earlier or {})
-    recorder.result = network.train_step(images, labels, learning_rate, step, recorder.see)
+    recorder = _Recorder(network, _codes(targets), learning_rate, step, earlier or {})
+    recorder.result = network.train_step(images, targets, learning_rate, step, recorder.see)
     entries, codes = recorder.tensors(_wanted(network.network, layers))
     used = {
         package: version
@@ -81,6 +81,11 @@ def capture(
         {"before": before, "after": network.fingerprint()},
     )
     return GoldenStep(manifest, codes)
+
+
+def _codes(targets: np.ndarray | Tensor) -> np.ndarray:
+    """The codes of targets, which may be a Tensor."""
+    return targets.codes if isinstance(targets, Tensor) else np.asarray(targets)
 
 
 def _wanted(network: Network, layers: Iterable[str] | None) -> set[tuple[str, str]] | None:
@@ -106,13 +111,13 @@ class _Recorder:
     def __init__(
         self,
         network: FixedNetwork,
-        labels: np.ndarray,
+        targets: np.ndarray,
         learning_rate: LearningRate,
         step: int,
         earlier: Mapping[tuple[str, str], np.ndarray],
     ):
         self.network = network
-        self.labels = labels
+        self.targets = targets
         self.learning_rate = learning_rate
         self.step = step
         self.earlier = earlier
@@ -165,8 +170,16 @@ class _Recorder:
         if tensor == read:
             self._see_activation(layer, value)
         if tensor == "logits":
-            bits = max(1, (self.network.network.classes - 1).bit_length())
-            self._keep(layer, "labels", Tensor(self.labels, Format(bits, bits, False)))
+            self._see_targets(layer, value)
+
+    def _see_targets(self, layer: str, outputs: Tensor) -> None:
+        """What the loss compares the outputs with."""
+        if not self.network.network.decides:
+            codes = self.targets.reshape(outputs.shape)
+            self._keep(layer, "targets", Tensor(codes, outputs.format))
+            return
+        bits = max(1, (self.network.network.classes - 1).bit_length())
+        self._keep(layer, "labels", Tensor(self.targets, Format(bits, bits, False)))
 
     def _see_activation(self, layer: str, value: Tensor) -> None:
         """What the activation function makes of its input beside the codes, and its tables."""
@@ -211,7 +224,7 @@ class _Recorder:
         source = self.network.network.source(layer)
         if tensor == "activations" and source is not None:
             self._see_words(
-                layer, tensor, (len(self.labels), *self.network.network.shape(source).pre)
+                layer, tensor, (len(self.targets), *self.network.network.shape(source).pre)
             )
         self.kept.append((layer, tensor, value))
 
@@ -233,7 +246,7 @@ class _Recorder:
         self, wanted: set[tuple[str, str]] | None
     ) -> tuple[tuple[Entry, ...], dict[str, np.ndarray]]:
         """Entries and codes of what is wanted (None: of all), in data-flow order."""
-        describe = Description(self.network, len(self.labels), present(self.result).counts).entry
+        describe = Description(self.network, len(self.targets), present(self.result).counts).entry
         kept = [row for row in self.kept if wanted is None or wanted & {(row[0], ""), row[:2]}]
         entries = tuple(describe(*row) for row in kept)
         return entries, {entry.name: value.codes for entry, (_, _, value) in zip(entries, kept)}

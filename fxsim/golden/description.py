@@ -19,6 +19,7 @@ GIVEN = (
     "earlier_weights",
     "earlier_bias",
     "labels",
+    "targets",
     "accumulators_before",
     "bias_accumulators_before",
     "gamma",

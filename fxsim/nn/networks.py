@@ -6,11 +6,12 @@ Every builder takes a width multiplier, so that a narrow relative trains in minu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from fxsim.errors import InputError, choice
-from fxsim.nn.spec import Conv, Dense, Network, Pool
+from fxsim.nn.spec import Conv, Dense, Network, Pool, Shape
 
 
 def digits_convnet(width: float = 1.0) -> Network:
@@ -249,6 +250,34 @@ def _separable(label: str, channels: int, filters: int, stride: int, last: bool)
     ]
 
 
+def digits_autoencoder(width: float = 1.0) -> Network:
+    """64FC - 32FC - 64FC - 64 on 8x8 digits, mean squared error; batch norm but for the last."""
+    units = {"encoder": _scaled(64, width), "code": _scaled(32, width)}
+    units |= {"decoder": _scaled(64, width)}
+    return _autoencoder("digits-autoencoder", (8, 8, 1), units, "pixels")
+
+
+def ad_autoencoder(width: float = 1.0) -> Network:
+    """640 - 4x128FC - 8FC - 4x128FC - 640, batch norm and ReLU but for the last, mean squared error.
+
+    Anomaly detection of MLPerf Tiny (C. Banbury et al., "MLPerf Tiny Benchmark", NeurIPS 2021),
+    the baseline of DCASE 2020, task 2: five frames of 128 mel bands.  Its layers with batch norm
+    have a bias, too, which changes nothing; here they have none.
+    """
+    outer = _scaled(128, width)
+    units = {f"encoder{number}": outer for number in range(1, 5)}
+    units |= {"code": _scaled(8, width)}
+    units |= {f"decoder{number}": outer for number in range(1, 5)}
+    return _autoencoder("ad-autoencoder", (1, 1, 640), units, "frames")
+
+
+def _autoencoder(name: str, input_shape: Shape, units: dict[str, int], last: str) -> Network:
+    """Fully connected layers with these units, and a last one that gives the input."""
+    hidden = (Dense(name=label, units=size, batch_norm=True) for label, size in units.items())
+    output = Dense(name=last, units=math.prod(input_shape), relu=False)
+    return Network(name, input_shape, (*hidden, output), "mse", "tensors")
+
+
 def _scaled(count: int, width: float) -> int:
     if not width > 0:
         raise InputError(f"width must be above 0, got {width}")
@@ -268,6 +297,8 @@ BUILDERS: dict[str, Callable[[float], Network]] = {
     "vww-mobilenet": vww_mobilenet,
     "jet-mlp": jet_mlp,
     "ecg-convnet": ecg_convnet,
+    "digits-autoencoder": digits_autoencoder,
+    "ad-autoencoder": ad_autoencoder,
 }
 
 

@@ -50,6 +50,8 @@ AFFINE_RANGE_EXP = 1
 _NAME = re.compile(r"\w*[^\W_]\w*", re.ASCII)
 
 Shape = tuple[int, int, int]
+Loss = Literal["softmax_cross_entropy", "mse", "half_mse", "sigmoid_cross_entropy"]
+Targets = Literal["labels", "tensors"]
 
 
 @dataclass(frozen=True)
@@ -248,18 +250,26 @@ class Network:
 
     An input shape `(length, channels)` is that of a signal: `(1, length, channels)`.
 
-    The last layer gives the class scores, one position of them: a Dense layer, or a Conv whose
-    output is (1, 1, classes).  It has no activation, batch norm, pooling or dropout.
+    The last layer gives what the loss reads.  It has no activation, batch norm, pooling or dropout.
+
+    loss: what training makes small; see fxsim/numerics.md.  targets: what the outputs are compared
+    with.  "labels" are class numbers: the outputs are class scores, one position of them (a Dense
+    layer, or a Conv whose output is (1, 1, classes)), and every loss but softmax_cross_entropy
+    takes a label for a row of zeros with a one at the label.  "tensors" have the shape of the
+    outputs, which is any, and there are no decisions; where a data set is trained on, the targets
+    are the images themselves, as an autoencoder has it.
 
     Raises:
         TypeError: a field has a value of another type.
-        InputError: names repeat, a named layer does not come earlier, shapes do not fit, or the
-            last layer gives no class scores.
+        InputError: names repeat, a named layer does not come earlier, shapes do not fit, the last
+            layer gives no class scores for labels, or the loss takes no tensors.
     """
 
     name: str
     input_shape: Shape
     layers: tuple[Conv | Dense, ...]
+    loss: Loss = "softmax_cross_entropy"
+    targets: Targets = "labels"
 
     def __post_init__(self) -> None:
         label = f"network {shown(self.name)}:"
@@ -274,15 +284,25 @@ class Network:
         linear = last.activation.kind == "none"
         if not linear or last.batch_norm or last.pool or last.dropout or last.add:
             raise InputError(
-                f"{label} the last layer {shown(last.name)} gives the class scores; set activation "
-                "'none' and leave batch_norm, pool, dropout and add out"
+                f"{label} the last layer {shown(last.name)} gives what the loss reads; set "
+                "activation 'none' and leave batch_norm, pool, dropout and add out"
             )
+        self._check_targets(label)
+
+    def _check_targets(self, label: str) -> None:
+        """InputError where loss, targets and the last layer do not go together."""
+        last = self.layers[-1]
         height, width, _ = self.shape(last.name).output
-        if (height, width) != (1, 1):
+        if self.targets == "tensors" and self.loss == "softmax_cross_entropy":
+            raise InputError(
+                f"{label} loss 'softmax_cross_entropy' takes labels; leave targets out, or choose "
+                "loss 'mse', 'half_mse' or 'sigmoid_cross_entropy'"
+            )
+        if self.decides and (height, width) != (1, 1):
             raise InputError(
                 f"{label} the last layer {shown(last.name)} must give one position of class "
                 f"scores, got {height} x {width}; end with a Dense layer, or a kernel of the size "
-                f"of its input"
+                f"of its input, or set targets='tensors'"
             )
 
     @cached_property
@@ -326,9 +346,24 @@ class Network:
         return tuple(layer.name for layer in self.layers)
 
     @property
+    def decides(self) -> bool:
+        """Whether the outputs are class scores: the greatest is a decision, right or wrong."""
+        return self.targets == "labels"
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape `(H, W, O)` of the outputs for one image."""
+        return self.shape(self.layers[-1].name).output
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs for one image."""
+        return math.prod(self.output_shape)
+
+    @property
     def classes(self) -> int:
-        """The number of classes."""
-        return self.shape(self.layers[-1].name).output[-1]
+        """The number of classes; 0 where the outputs are no class scores."""
+        return self.outputs if self.decides else 0
 
     def layer(self, name: str) -> Conv | Dense:
         """The layer of that name; InputError where there is none."""
@@ -370,6 +405,10 @@ def _at_least(argument: str, value: int, least: int) -> None:
         )
 
 
+_OF_TRAINING = ("loss", "targets")
+"""Fields of Network that a table may leave out."""
+
+
 def to_dict(network: Network) -> dict[str, Any]:
     """The network as plain data, the same shape as the TOML form; `from_dict` reads it back."""
     rows = []
@@ -380,7 +419,17 @@ def to_dict(network: Network) -> dict[str, Any]:
             if value != field.default:
                 row[field.name] = _plain(value)
         rows.append(row)
-    return {"name": network.name, "input_shape": list(network.input_shape), "layer": rows}
+    given = {
+        name: getattr(network, name)
+        for name in _OF_TRAINING
+        if getattr(network, name) != getattr(Network, name)
+    }
+    return {
+        "name": network.name,
+        "input_shape": list(network.input_shape),
+        **given,
+        "layer": rows,
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -393,8 +442,9 @@ def _plain(value: Any) -> Any:
 def from_dict(table: object) -> Network:
     """A network from plain data (a TOML table): `name`, `input_shape` and a list `layer`.
 
-    Each entry of `layer` has `type = "conv"` or `"dense"` and the fields of that class; `pool` is a
-    table `{kind, size}`, `activation` a kind or a table of its fields.  Without `name` it is 'custom'.
+    `loss` and `targets` are those of Network.  Each entry of `layer` has `type = "conv"` or
+    `"dense"` and the fields of that class; `pool` is a table `{kind, size}`, `activation` a kind or
+    a table of its fields.  Without `name` it is 'custom'.
 
     Raises:
         InputError: an unknown key (the message names the nearest valid one), a missing key, a
@@ -405,16 +455,17 @@ def from_dict(table: object) -> Network:
         >>> from_dict({"input_shape": [8, 8, 1], "layer": rows}).classes
         10
     """
-    keys = ("name", "input_shape", "layer")
+    needed = ("input_shape", "layer")
+    keys = ("name", *needed, *_OF_TRAINING)
     table = check_keys("network", table, keys)
     rows = table.get("layer", [])
     if not isinstance(rows, (list, tuple)):
         raise InputError(f"network: layer must be a list of tables, got {shown(rows)}")
     layers = [_layer_from_dict(row, f"layer {index}") for index, row in enumerate(rows)]
-    check_keys("network", table, keys, keys[1:])
-    return construct(
-        Network, "network", table.get("name", "custom"), table["input_shape"], tuple(layers)
-    )
+    check_keys("network", table, keys, needed)
+    given = {name: table[name] for name in _OF_TRAINING if name in table}
+    name = table.get("name", "custom")
+    return construct(Network, "network", name, table["input_shape"], tuple(layers), **given)
 
 
 _LAYERS: dict[str, type[Conv] | type[Dense]] = {"conv": Conv, "dense": Dense}

@@ -27,7 +27,17 @@ from fxsim.ops.dropout import dropout, dropout_grad
 from fxsim.ops.exact import MASK, WINNER, Exact, Quotient
 from fxsim.ops.leaky_relu import SLOPES, leaky_relu, leaky_relu_grad
 from fxsim.ops.lookup import function_table, lookup, output_derivative, table_index
-from fxsim.ops.loss import LOSS, softmax_cross_entropy, softmax_cross_entropy_grad
+from fxsim.ops.loss import (
+    LOSS,
+    half_mse,
+    half_mse_grad,
+    mse,
+    mse_grad,
+    sigmoid_cross_entropy,
+    sigmoid_cross_entropy_grad,
+    softmax_cross_entropy,
+    softmax_cross_entropy_grad,
+)
 from fxsim.ops.matmul import dot, linear, matmul
 from fxsim.ops.paths import plan
 from fxsim.ops.pooling import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
@@ -56,6 +66,8 @@ __all__ = [
     "dropout",
     "dropout_grad",
     "function_table",
+    "half_mse",
+    "half_mse_grad",
     "leaky_relu",
     "leaky_relu_grad",
     "linear",
@@ -63,6 +75,8 @@ __all__ = [
     "matmul",
     "max_pool2d",
     "max_pool2d_grad",
+    "mse",
+    "mse_grad",
     "multiply",
     "negative",
     "output_derivative",
@@ -71,6 +85,8 @@ __all__ = [
     "relu_grad",
     "running_statistics",
     "sgd_update",
+    "sigmoid_cross_entropy",
+    "sigmoid_cross_entropy_grad",
     "softmax_cross_entropy",
     "softmax_cross_entropy_grad",
     "subtract",

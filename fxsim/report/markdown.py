@@ -52,6 +52,8 @@ def report_markdown(data: dict, sensitivity: Sequence[dict], plots: Sequence[str
         ]
     if "mismatch" in data:
         parts += ["## Decisions", _mismatch_text(data["mismatch"])]
+    if "output_error" in data:
+        parts += ["## Outputs", _output_error_text(data["output_error"])]
     if chosen:
         formats = text.assignment_table(PrecisionAssignment.from_dict(chosen["assignment"]))
         parts += ["## Formats", f"```text\n{formats}\n```"]
@@ -77,13 +79,12 @@ def _introduction(data: dict) -> str:
 
 
 def _sensitivity_rows(rows: Sequence[dict]) -> list[list[str]]:
-    cells = [["class", "bits", "training loss", "test error"]]
+    cells = [["class", "bits", "training loss", text.tested_header(rows)]]
     return cells + [
         [
             row["class"].replace("_", " "),
             f"{row['bits']:+d}" if row["bits"] else "0",
-            f"{row['train_loss']:.4f}",
-            f"{row['test_error']:.2%}",
+            *reversed(text.tested_cells(row)),
         ]
         for row in rows
     ]
@@ -134,6 +135,20 @@ def _mismatch_text(mismatch: dict) -> str:
         "otherwise than in float on "
         f"{shares}. The bound on this share, from noise gains over the same training images, is "
         f"{mismatch['bound']:.2%}; its target {mismatch['target']:.0%}."
+    )
+
+
+def _output_error_text(error: dict) -> str:
+    means = " and ".join(
+        f"{row['error']:.3g} over {row['images']:,} {name} images"
+        for name, row in error["measured"].items()
+    )
+    return (
+        "Criterion EFQN: there are no decisions, so that B_min follows from the mean squared "
+        "error of the outputs against float. The trained float network with weights and "
+        f"activations in C_o has {means}. What noise gains over the same training images expect "
+        f"is {error['bound']:.3g}; the target is {error['bound_asked']:.3g}, "
+        f"{error['target']:g} of the float network's loss there, {error['loss']:.3g} for an output."
     )
 
 

@@ -73,7 +73,8 @@ def _figure(width: float, height: float):
 
 
 def curves_figure(designs: Sequence[dict]):
-    """A matplotlib Figure: training loss and test error of each design along the epochs.
+    """A matplotlib Figure: training loss and test error (or test loss, where nothing is decided)
+    of each design along the epochs.
 
     Designs with one class of tensors perturbed are left out: they are what sensitivity_figure is
     for.
@@ -87,19 +88,28 @@ def curves_figure(designs: Sequence[dict]):
         epochs = [epoch["epoch"] for epoch in row["epochs"]]
         style = _style(index, label(row["design"]))
         axes[0].plot(epochs, [epoch["train_loss"] for epoch in row["epochs"]], **style)
-        axes[1].plot(epochs, [100 * epoch["test_error"] for epoch in row["epochs"]], **style)
+        axes[1].plot(epochs, list(map(_tested, row["epochs"])), **style)
     axes[0].set_yscale("log", subs=[])
     axes[0].yaxis.get_major_locator().set_params(subs=(1, 1.5, 2, 3, 5, 7))
     axes[0].yaxis.set_major_formatter("{x:g}")
-    axes[0].set(ylabel="training loss (nats)")
+    axes[0].set(ylabel="training loss")
     axes[0].set_title(designs[0]["costs"]["network"], loc="left", fontsize=10)
-    axes[1].set(ylabel="test error (%)", ylim=(0, None))
+    axes[1].set(ylabel=_tested_label(designs), ylim=(0, None))
     for axis in axes:
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         _tidy(axis)
     axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def _tested(row: dict) -> float:
+    """The error on the test set in percent, or the loss there where nothing is decided."""
+    return row["test_loss"] if row["test_error"] is None else 100 * row["test_error"]
+
+
+def _tested_label(rows: Sequence[dict]) -> str:
+    return "test loss" if rows[0]["test_error"] is None else "test error (%)"
 
 
 def label(design: str) -> str:
@@ -156,11 +166,10 @@ def _words(tensor: str) -> str:
 
 
 def sensitivity_figure(rows: Sequence[dict]):
-    """A matplotlib Figure: training loss and test error against the bits added to each class of
-    tensors.
+    """A matplotlib Figure: training loss and test error (or test loss, where nothing is decided)
+    against the bits added to each class of tensors.
 
-    rows: plain data with 'class', 'bits', 'train_loss' and 'test_error'; all classes share the row
-    of 0 bits.
+    rows: those of study.sensitivity; all classes share the row of 0 bits.
     """
     figure = _figure(9, 3.6)
     axes = figure.subplots(1, 2)
@@ -174,11 +183,9 @@ def sensitivity_figure(rows: Sequence[dict]):
         axes[0].plot(
             [row["bits"] for row in chosen], [row["train_loss"] for row in chosen], **style
         )
-        axes[1].plot(
-            [row["bits"] for row in chosen], [100 * row["test_error"] for row in chosen], **style
-        )
-    axes[0].set(ylabel="training loss (nats)")
-    axes[1].set(ylabel="test error (%)")
+        axes[1].plot([row["bits"] for row in chosen], list(map(_tested, chosen)), **style)
+    axes[0].set(ylabel="training loss")
+    axes[1].set(ylabel=_tested_label(rows))
     for axis in axes:
         axis.set_xlabel("bits added to $C_o$")
         axis.set_xticks(sorted({row["bits"] for row in rows}))

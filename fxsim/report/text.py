@@ -87,12 +87,14 @@ def designs_table(designs: Sequence[dict]) -> str:
 
 
 def designs_rows(designs: Sequence[dict]) -> list[list[str]]:
-    """A header and a row for each design: error, loss, the four costs and their share of FL's."""
+    """A header and a row for each design: error (or loss, where nothing is decided) on the test
+    set, training loss, the four costs and their share of FL's.
+    """
     float_costs = next((row["costs"]["total"] for row in designs if row["design"] == "FL"), None)
     units = {
         metric: _unit(max(row["costs"]["total"][metric] for row in designs)) for metric in METRICS
     }
-    header = ["design", "test error", "train loss"]
+    header = ["design", tested_header(designs), "train loss"]
     header += [f"{symbol} [{units[metric][1]}{unit}]" for metric, (symbol, unit) in METRICS.items()]
     rows = []
     for row in designs:
@@ -101,8 +103,22 @@ def designs_rows(designs: Sequence[dict]) -> list[list[str]]:
             _cost(costs[metric], units[metric][0], float_costs and float_costs[metric])
             for metric in METRICS
         )
-        rows.append([row["design"], f"{row['test_error']:.2%}", f"{row['train_loss']:.4f}", *cells])
+        rows.append([row["design"], *tested_cells(row), *cells])
     return [header, *rows]
+
+
+def tested_header(rows: Sequence[dict]) -> str:
+    """What the test set tells of designs of results.json: their error, or their loss where they
+    decide nothing.
+    """
+    return "test loss" if any(row["test_error"] is None for row in rows) else "test error"
+
+
+def tested_cells(row: dict) -> list[str]:
+    """What the test set tells, and the training loss."""
+    if row["test_error"] is None:
+        return [f"{row['test_loss']:.4g}", f"{row['train_loss']:.4g}"]
+    return [f"{row['test_error']:.2%}", f"{row['train_loss']:.4f}"]
 
 
 def statistics_table(statistics: Statistics) -> str:

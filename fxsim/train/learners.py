@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +16,7 @@ from fxsim.errors import InputError
 from fxsim.factors import LearningRate
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
+from fxsim.nn.spec import Network
 from fxsim.nn.state import Arrays, restore
 from fxsim.tensor import Counts
 
@@ -36,21 +38,28 @@ class FloatLearner:
         """Reals in [0, 1] of uint8 pixels."""
         return pixels.astype(self.network.dtype) / self.network.dtype.type(self.pixel_max)
 
+    def targets(self, pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The labels, or where the targets are tensors the images."""
+        return labels if self.network.network.decides else self.images(pixels)
+
     def step(self, pixels: np.ndarray, labels: np.ndarray, rate: LearningRate, step: int) -> float:
         """One SGD step; returns the batch's mean loss."""
         probe = self.gradients.probe(step) if self.gradients else None
-        return self.network.train_step(self.images(pixels), labels, rate, step, probe).loss
+        batch = self.images(pixels), self.targets(pixels, labels)
+        return self.network.train_step(*batch, rate, step, probe).loss
 
-    def evaluate(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-        """(mean loss, share of errors)."""
+    def evaluate(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[float, float | None]:
+        """(mean loss, share of errors; None where the network decides nothing)."""
         losses = 0.0
         wrong = 0
         for start in range(0, len(pixels), 256):
             part = slice(start, start + 256)
-            result = self.network.evaluate(self.images(pixels[part]), labels[part])
+            batch = self.images(pixels[part]), self.targets(pixels[part], labels[part])
+            result = self.network.evaluate(*batch)
             losses += result.loss * result.samples
-            wrong += result.wrong
-        return losses / len(labels), wrong / len(labels)
+            wrong += result.wrong or 0
+        error = wrong / len(labels) if self.network.network.decides else None
+        return losses / len(labels), error
 
     def state(self) -> Arrays:
         """All that the next steps depend on, and what was measured: arrays by name, lent."""
@@ -69,6 +78,7 @@ class FixedLearner:
     def __init__(self, network: FixedNetwork, pixel_max: int):
         self.network = network
         self.codes = pixel_codes(pixel_max, network.input_format)
+        self.target_codes = pixel_codes(pixel_max, network.target_format)
         self.counts: dict[tuple[str, str], Counts] = {}
         self.stopped: dict[str, int] = {}
         self.overflows: dict[tuple[str, str], Overflows] = {}
@@ -77,18 +87,23 @@ class FixedLearner:
         """Codes of A_1 of uint8 pixels."""
         return self.codes[pixels]
 
+    def targets(self, pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The labels, or where the targets are tensors the images in the format of the logits."""
+        return labels if self.network.network.decides else self.target_codes[pixels]
+
     def step(self, pixels: np.ndarray, labels: np.ndarray, rate: LearningRate, step: int) -> float:
         """One SGD step; returns the batch's mean loss."""
-        result = self.network.train_step(self.images(pixels), labels, rate, step)
+        batch = self.images(pixels), self.targets(pixels, labels)
+        result = self.network.train_step(*batch, rate, step)
         _add(self.counts, result.counts)
         _add(self.overflows, result.overflows)
         for layer, stopped in result.stopped.items():
             self.stopped[layer] = self.stopped.get(layer, 0) + stopped
         return result.loss
 
-    def evaluate(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-        """(mean loss, share of errors)."""
-        result = self.network.evaluate(self.images(pixels), labels)
+    def evaluate(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[float, float | None]:
+        """(mean loss, share of errors; None where the network decides nothing)."""
+        result = self.network.evaluate(self.images(pixels), self.targets(pixels, labels))
         return result.loss, result.error
 
     def state(self) -> Arrays:
@@ -144,12 +159,15 @@ def _add(total: dict, more: Mapping) -> None:
         total[key] = total[key] + counts if key in total else counts
 
 
-def check_dataset(dataset: Dataset, network) -> None:
-    """InputError unless the images fit the network."""
-    if dataset.image_shape != network.input_shape or dataset.classes != network.classes:
+def check_dataset(dataset: Dataset, network: Network) -> None:
+    """InputError unless the images fit the network, and its outputs the labels or the images."""
+    fits = network.classes == dataset.classes
+    takes = f"{network.input_shape} in {network.classes}"
+    if not network.decides:
+        fits = network.outputs == math.prod(dataset.image_shape)
+        takes = f"{network.input_shape} as input and images of {network.outputs} pixels as targets"
+    if dataset.image_shape != network.input_shape or not fits:
         raise InputError(
             f"dataset {dataset.name!r} has images {dataset.image_shape} in {dataset.classes} "
-            f"classes; network "
-            f"{network.name!r} takes {network.input_shape} in {network.classes}; choose another "
-            f"--network"
+            f"classes; network {network.name!r} takes {takes}; choose another --network"
         )

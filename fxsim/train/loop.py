@@ -25,13 +25,16 @@ NO_AUGMENTATION = Augmentation()
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: mean training loss over its steps, loss and error on the test set, speed."""
+    """One epoch: mean training loss over its steps, loss and error on the test set, speed.
+
+    test_error is None where the network decides nothing.
+    """
 
     epoch: int
     learning_rate: float
     train_loss: float
     test_loss: float
-    test_error: float
+    test_error: float | None
     images_per_second: float
 
 

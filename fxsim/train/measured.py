@@ -41,9 +41,9 @@ def measured(
     ):
         findings += _rows(moment, _recorded(learner, dataset, batch, rate))
         images = dataset.train_images[:batch] / dataset.pixel_max
-        histograms[moment] = fixed_run.histograms(
-            learner.network, images, dataset.train_labels[:batch], rate.real
-        )
+        decides = learner.network.network.decides
+        targets = dataset.train_labels[:batch] if decides else images
+        histograms[moment] = fixed_run.histograms(learner.network, images, targets, rate.real)
     return {"criteria": findings, "histograms": histograms}
 
 
@@ -54,9 +54,11 @@ def _recorded(
         slice(first, first + batch)
         for first in range(0, len(dataset.train_labels) - batch + 1, batch)
     ]
+    recorded = [
+        (dataset.train_images[part], dataset.train_labels[part]) for part in parts[:RECORDED_STEPS]
+    ]
     batches = (
-        (learner.images(dataset.train_images[part]), dataset.train_labels[part])
-        for part in parts[:RECORDED_STEPS]
+        (learner.images(pixels), learner.targets(pixels, labels)) for pixels, labels in recorded
     )
     yield from fixed_run.quantization_bias(learner.network, batches, rate)
     yield from fixed_run.reflected_noise(

@@ -143,7 +143,7 @@ def test_the_curves_show_every_design_on_labelled_axes():
     assert [line.get_label() for line in error.lines] == ["FL", "BN", "FX $C_{-1}$"]
     assert len({(line.get_color(), line.get_marker()) for line in error.lines}) == 3
     assert (loss.get_ylabel(), error.get_ylabel(), error.get_xlabel()) == (
-        "training loss (nats)",
+        "training loss",
         "test error (%)",
         "epoch",
     )

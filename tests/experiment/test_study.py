@@ -178,7 +178,7 @@ def test_every_class_is_perturbed_alone_where_that_is_asked_for():
 def test_the_sensitivity_is_that_of_the_designs_in_the_results():
     given = settings(perturb=[-1, 1], per_class=True)
     rows = [
-        {"design": row[0], "train_loss": place, "test_error": 0.5}
+        {"design": row[0], "train_loss": place, "test_loss": 1.0, "test_error": 0.5}
         for place, row in enumerate(study.planned(given))
         if row[0] != "FX C_+1 weight_grads"
     ]

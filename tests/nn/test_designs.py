@@ -20,7 +20,8 @@ from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.stochastic import StochasticNetwork, drawn, wide_accumulators
 from fxsim.nn.floating.binarized import BinarizedNetwork
-from fxsim.nn.floating.network import FloatNetwork, cross_entropy
+from fxsim.nn.floating.losses import cross_entropy
+from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.floating.terngrad import TernGradNetwork, ternarized
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.networks import BUILDERS, build

@@ -7,7 +7,8 @@ import pytest
 
 from fxsim import datasets
 from fxsim.errors import InputError
-from fxsim.nn.floating.network import FloatNetwork, cross_entropy
+from fxsim.nn.floating.losses import cross_entropy
+from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import WEIGHT_MAX, initial_parameters
 from fxsim.nn.networks import digits_convnet
 from fxsim.nn.spec import BATCH_NORM_EPSILON_EXP, Conv, Dense, Network, Pool

@@ -89,25 +89,37 @@ def loss(logits, label, step_exp):
     return _half_up(Fraction(bits * constants()[1], 2**24))
 
 
+def exact_gradient(logits, label, step_exp, samples):
+    """(p - onehot) / samples for one row, as Fractions."""
+    return [
+        Fraction(p - (2**16 if k == label else 0), 2**16 * samples)
+        for k, p in enumerate(probabilities(logits, step_exp)[0])
+    ]
+
+
 def gradient(
     logits, label, step_exp, samples, fmt, rounding="nearest_away", overflow="saturate", words=None
 ):
-    """[(code, below, above, flushed)] of (p - onehot) / samples for one row.
+    """[(code, below, above, flushed)] of `exact_gradient`."""
+    exact = exact_gradient(logits, label, step_exp, samples)
+    return [
+        quantized_quotient(value, fmt, rounding, overflow, word)
+        for value, word in zip(exact, words or [None] * len(exact))
+    ]
 
-    A stochastic mode sees the quotient with 16 bits below the step, the last one sticky.
+
+def quantized_quotient(exact, fmt, rounding="nearest_away", overflow="saturate", word=None):
+    """(code, below, above, flushed) of an exact quotient.
+
+    A stochastic mode sees it with 16 bits below the step, the last one sticky.
     """
-    row = []
-    for k, p in enumerate(probabilities(logits, step_exp)[0]):
-        exact = Fraction(p - (2**16 if k == label else 0), 2**16 * samples)
-        if words is None:
-            row.append(quantize(exact, fmt, rounding, overflow))
-            continue
-        guarded = exact / step(fmt) * 2**16
-        kept = guarded.numerator // guarded.denominator
-        kept += int(kept != guarded and kept % 2 == 0)
-        rounded = round_exact(Fraction(kept, 2**16), rounding, words[k])
-        row.append((*bound(rounded, fmt, overflow), exact != 0 and rounded == 0))
-    return row
+    if word is None:
+        return quantize(exact, fmt, rounding, overflow)
+    guarded = exact / step(fmt) * 2**16
+    kept = guarded.numerator // guarded.denominator
+    kept += int(kept != guarded and kept % 2 == 0)
+    rounded = round_exact(Fraction(kept, 2**16), rounding, word)
+    return (*bound(rounded, fmt, overflow), exact != 0 and rounded == 0)
 
 
 def wrong(logits, label):

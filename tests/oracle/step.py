@@ -12,7 +12,17 @@ and their accumulators `weight_acc`, `bias_acc`.
 from fractions import Fraction
 from functools import partial
 
-from oracle import accumulators, activation, dropout, momentum, philox, pooling, products, softmax
+from oracle import (
+    accumulators,
+    activation,
+    dropout,
+    losses,
+    momentum,
+    philox,
+    pooling,
+    products,
+    softmax,
+)
 from oracle.rounding import quantize_all, step
 from oracle.update import update
 
@@ -208,23 +218,43 @@ def drop(layer, codes, fmt, run):
     return reshape(dropped, products.shape_of(codes))
 
 
-def loss_gradient(layers, formats, logits_fmt, logits, labels, run):
-    """G^A of the last layer, (N, 1, 1, classes) codes."""
+def targets_of(kind, logits, targets, logits_fmt):
+    """Target codes of every image; a label becomes a row with a one."""
+    if kind == "softmax_cross_entropy" or isinstance(targets[0], list):
+        return targets
+    return [losses.onehot(label, len(logits[0]), logits_fmt) for label in targets]
+
+
+def loss_and_wrong(kind, logits, targets, logits_fmt):
+    """(sum of the losses of all images, in the loss's unit; images that err, None for tensors)."""
+    unit = exponent(step(logits_fmt))
+    wrong = None
+    if not isinstance(targets[0], list):
+        wrong = sum(softmax.wrong(row, label) for row, label in zip(logits, targets))
+    if kind == "softmax_cross_entropy":
+        return sum(softmax.loss(*each, unit) for each in zip(logits, targets)), wrong
+    rows = targets_of(kind, logits, targets, logits_fmt)
+    return sum(losses.loss(kind, *each, unit) for each in zip(logits, rows)), wrong
+
+
+def loss_gradient(layers, formats, logits_fmt, logits, targets, run, kind="softmax_cross_entropy"):
+    """G^A of the last layer, codes of the shape of its output."""
     name = layers[-1]["name"]
     words = run.words(name, "activation_grads", len(flatten(logits)))
     modes = run.mode("rounding", "activation_grads"), run.mode("overflow", "activation_grads")
     unit = exponent(step(logits_fmt))
-    rows = []
-    for n, (row, label) in enumerate(zip(logits, labels)):
+    fmt = formats[name]["activation_grads"]
+    cells = []
+    targets = targets_of(kind, logits, targets, logits_fmt)
+    for n, (row, target) in enumerate(zip(logits, targets)):
         own = words and words[n * len(row) : (n + 1) * len(row)]
-        rows.append(
-            softmax.gradient(
-                row, label, unit, len(logits), formats[name]["activation_grads"], *modes, own
-            )
-        )
-    cells = [cell for row in rows for cell in row]
+        if kind == "softmax_cross_entropy":
+            cells += softmax.gradient(row, target, unit, len(logits), fmt, *modes, own)
+        else:
+            cells += losses.gradient(kind, row, target, unit, len(logits), fmt, modes, own)
     run.counts[name, "activation_grads"] = tuple(sum(cell[k] for cell in cells) for k in (1, 2, 3))
-    return [[[[cell[0] for cell in row]]] for row in rows]
+    shape = products.shape_of(run.tensors["logits", name])
+    return reshape([cell[0] for cell in cells], shape)
 
 
 def exponent(unit):
@@ -408,29 +438,24 @@ def train_step(
     logits_fmt,
     state,
     images,
-    labels,
+    targets,
     rate,
     modes=None,
     seed=0,
     number=0,
     optimizer=None,
+    kind="softmax_cross_entropy",
 ):
-    """One SGD step; `state` is changed in place.  optimizer: None, or `momentum`, `weight_decay`
+    """One SGD step; `state` is changed in place.  targets: labels, or a list of codes for each
+    image.  kind: of the loss.  optimizer: None, or `momentum`, `weight_decay`
     and `velocity_bits`.
 
     Returns (run, loss_sum, wrong): run.tensors[tensor, layer], run.counts[layer, tensor],
     run.stopped[layer]."""
     run = Run(modes or {}, seed, number)
     logits, records = forward(layers, formats, logits_fmt, state, images, run)
-    unit = exponent(step(logits_fmt))
-    losses = sum(softmax.loss(row, label, unit) for row, label in zip(logits, labels))
-    wrong = sum(softmax.wrong(row, label) for row, label in zip(logits, labels))
-    grads = backward(
-        formats,
-        state,
-        loss_gradient(layers, formats, logits_fmt, logits, labels, run),
-        records,
-        run,
-    )
+    loss_sum, wrong = loss_and_wrong(kind, logits, targets, logits_fmt)
+    arriving = loss_gradient(layers, formats, logits_fmt, logits, targets, run, kind)
+    grads = backward(formats, state, arriving, records, run)
     update_all(formats, state, grads, rate, run, optimizer)
-    return run, losses, wrong
+    return run, loss_sum, wrong

@@ -4,6 +4,7 @@ import dataclasses
 from fractions import Fraction
 
 import numpy as np
+from oracle import losses
 from oracle import rounding as rounding_oracle
 from oracle import step as oracle
 
@@ -175,6 +176,16 @@ def start(network, assigned, seed):
     return real, formats, state
 
 
+def random_targets(random, network, logits, batch):
+    """Labels, or codes (batch, outputs) in the format of the logits."""
+    if network.decides:
+        return random.integers(0, network.classes, batch)
+    low, high = logits.min_code, logits.max_code
+    if network.loss == "sigmoid_cross_entropy":
+        low, high = 0, 1 << -logits.step_exp
+    return random.integers(low, high + 1, (batch, network.outputs))
+
+
 def check_steps(
     network, assigned, steps=2, batch=4, rate=0.4, seed=0, kernel="auto", optimizer=PLAIN_SGD
 ):
@@ -184,7 +195,9 @@ def check_steps(
     """
     real, formats, state = start(network, assigned, seed)
     fixed = FixedNetwork(network, assigned, real, kernel, seed, optimizer)
-    options = {"optimizer": dataclasses.asdict(optimizer)} if optimizer else {}
+    options = {} if network.loss == "softmax_cross_entropy" else {"kind": network.loss}
+    if optimizer:
+        options["optimizer"] = dataclasses.asdict(optimizer)
     modes = {("rounding", tensor): mode for tensor, mode in assigned.rounding.items()}
     modes |= {("overflow", tensor): mode for tensor, mode in assigned.overflow.items()}
     learning_rate = LearningRate.of(rate)
@@ -193,20 +206,20 @@ def check_steps(
     dead = None
     for number in range(steps):
         images = random.integers(0, fixed.input_format.max_code + 1, (batch, *network.input_shape))
-        labels = random.integers(0, network.classes, batch)
+        targets = random_targets(random, network, assigned.logits, batch)
         seen = {}
 
         def probe(tensor, layer, value, seen=seen):
             seen[tensor, layer] = value.codes.copy()
 
-        result = fixed.train_step(images, labels, learning_rate, number, probe)
+        result = fixed.train_step(images, targets, learning_rate, number, probe)
         run, loss_sum, wrong = oracle.train_step(
             describe(network, assigned),
             formats,
             tuple_of(assigned.logits),
             state,
             images.tolist(),
-            labels.tolist(),
+            targets.tolist(),
             gamma,
             modes,
             seed,
@@ -217,6 +230,8 @@ def check_steps(
         for (tensor, layer), wanted in run.tensors.items():
             assert_same_codes(seen[tensor, layer], wanted, what=f"step {number}, {layer}, {tensor}")
         assert (result.loss_sum, result.wrong) == (loss_sum, wrong)
+        loss_unit = losses.unit(network.loss, assigned.logits.step_exp, network.outputs)
+        assert result.loss == float(loss_sum * loss_unit / batch)
         assert {
             key: (c.below, c.above, c.flushed) for key, c in result.counts.items()
         } == run.counts

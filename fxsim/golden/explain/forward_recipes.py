@@ -6,6 +6,7 @@ Pre-activations, masks, activations, logits and the gradient at the logits.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 
 import numpy as np
 
@@ -27,9 +28,9 @@ from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import MASKS, Semantics
 from fxsim.golden.explain.source import Source
 from fxsim.golden.manifest import Entry
+from fxsim.nn.fixed.loss import FixedLoss
 from fxsim.ops.exact import Quotient
 from fxsim.ops.leaky_relu import leaked, slopes_of
-from fxsim.ops.loss import softmax_cross_entropy_grad
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
 
@@ -144,7 +145,17 @@ class LayerOutput(TensorRecipe):
 
 
 class LossGradient(TensorRecipe):
-    """(p - onehot) / N at the logits."""
+    """The gradient of the mean loss at the logits."""
+
+    def __init__(self, source: Source, entry: Entry):
+        super().__init__(source, entry)
+        logits = source.entry(entry.layer, "logits")
+        batch = source.manifest.batch
+        codes = self.operand("logits").reshape(batch, -1)
+        network = source.network
+        targets = self.operand("labels" if network.decides else "targets")
+        targets = targets if network.decides else targets.reshape(batch, -1)
+        self.exact = FixedLoss(network, logits.format).grad(Tensor(codes, logits.format), targets)
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from (
@@ -152,19 +163,33 @@ class LossGradient(TensorRecipe):
             for each in quantization_changes(self.default, self.entry.format)
             if not each.semantics.shift
         )
-        yield change(self.default, "not divided by the batch size", divide=False)
+        for text, factor in self._factors():
+            yield change(self.default, text, factor=Fraction(factor))
+
+    def _factors(self) -> Iterator[tuple[str, int | Fraction]]:
+        """Factors that are taken for each other."""
+        network = self.source.network
+        yield "not divided by the batch size", self.source.manifest.batch
+        if network.loss != "softmax_cross_entropy":
+            yield "targets minus outputs", -1
+        if network.loss == "mse":
+            yield "not divided by the number of outputs", network.outputs
+            yield "factor 2 missing", Fraction(1, 2)
+        if network.loss == "half_mse":
+            yield "factor 2 too many", 2
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        entry = self.source.entry(self.layer.name, "logits")
-        codes = self.operand("logits").reshape(self.source.manifest.batch, -1)
-        error = softmax_cross_entropy_grad(Tensor(codes, entry.format), self.operand("labels"))
-        divisor = error.divisor if semantics.divide else 1
         words = None
         if semantics.rounding in STOCHASTIC:
             drawn = present(self.source.words(self.layer.name, self.entry.tensor))
-            words = drawn.reshape(codes.shape)
+            words = drawn.reshape(self.exact.shape)
         format = narrowed(self.entry.format, semantics.narrower)
         modes = (present(semantics.rounding), present(semantics.overflow))
         quantizer = Quantizer(format, *modes, words)
-        out = Quotient(error.numerators, error.step_exp, divisor).to(quantizer).codes
-        return out[rows]
+        factor = semantics.factor
+        out = Quotient(
+            self.exact.numerators * factor.numerator,
+            self.exact.step_exp,
+            self.exact.divisor * factor.denominator,
+        ).to(quantizer)
+        return self.rows_of(out.codes, rows)

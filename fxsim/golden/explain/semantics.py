@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class Semantics:
     function that takes the place of the layer's own.  index: how a table's index goes wrong.
     last_maximum:
     which of several maxima a max pooling's gradient goes to.  averaging: rounding of average
-    pooling, None for its own. divide: whether the loss gradient is divided by the batch.
+    pooling, None for its own. factor: of the loss gradient, too many.
 
     In an update, rounding, overflow and narrower are the parameter's; update_rounding is that of u;
     the accumulator has accumulator_overflow, accumulator_narrower, and start: whether what it held
@@ -77,7 +78,7 @@ class Semantics:
     index: Index = Index()
     last_maximum: bool = False
     averaging: str | None = None
-    divide: bool = True
+    factor: Fraction = Fraction(1)
     update_rounding: str | None = None
     accumulator_overflow: str = "saturate"
     accumulator_narrower: int = 0

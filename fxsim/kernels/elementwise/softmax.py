@@ -1,4 +1,5 @@
-"""Softmax cross-entropy and its gradient in integers, one stated operation after the other.
+"""Softmax and sigmoid cross-entropy and their gradients in integers, one stated operation after the
+other.
 
 For logit codes z with step 2**step_exp, per sample:
 
@@ -11,6 +12,8 @@ For logit codes z with step 2**step_exp, per sample:
     p_k  = e_k / s, 16 bits                         one division, nearest, ties up; saturated to 1 - 2**-16
     g_k  = (p_k - [k is the label]) / N             one quantization of the exact quotient, made elsewhere
     loss = ln 2 * (log2 s - 30 + v_label)           24 fraction bits; log2 bit by bit (repeated squaring)
+
+The sigmoid of one code z is p_0 of the softmax of the pair (z, 0).
 """
 
 from __future__ import annotations
@@ -132,3 +135,39 @@ def softmax_error(logits, labels, scale_shift, table, out):
     for n in range(logits.shape[0]):
         softmax_row(logits[n], scale_shift, table, exponents, out[n])
         out[n, labels[n]] -= 1 << PROBABILITY_BITS
+
+
+@jit
+def sigmoid_cross_entropy(outputs, targets, scale_shift, table, losses):
+    """losses (N,) int64, step 2**LOSS_STEP_EXP: of each row the sum over its elements.
+
+    outputs, targets: (N, M) int64 codes of one step, 2**-24 to 1; targets stand for 0 to 1.
+    """
+    fraction = scale_shift - (LOG2_E_BITS - FRACTION_BITS)
+    one = np.int64(1) << fraction
+    pair = np.zeros(2, np.int64)
+    exponents = np.empty(2, np.int64)
+    probabilities = np.empty(2, np.int64)
+    for n in range(outputs.shape[0]):
+        losses[n] = 0
+        for k in range(outputs.shape[1]):
+            pair[0] = outputs[n, k]
+            total = softmax_row(pair, scale_shift, table, exponents, probabilities)
+            target = targets[n, k]
+            weighted = exponents[0] * target + exponents[1] * (one - target)  # one of them is 0
+            bits = log2_fixed(total) - (EXP_BITS << FRACTION_BITS)
+            bits += (weighted + (one >> 1)) >> fraction
+            losses[n] += (bits * LN_2 + (1 << (LN_2_BITS - 1))) >> LN_2_BITS
+
+
+@jit
+def sigmoids(outputs, scale_shift, table, out):
+    """out (N, M) int64: the sigmoid of each code, with PROBABILITY_BITS fraction bits."""
+    pair = np.zeros(2, np.int64)
+    exponents = np.empty(2, np.int64)
+    probabilities = np.empty(2, np.int64)
+    for n in range(outputs.shape[0]):
+        for k in range(outputs.shape[1]):
+            pair[0] = outputs[n, k]
+            softmax_row(pair, scale_shift, table, exponents, probabilities)
+            out[n, k] = probabilities[0]

@@ -1,4 +1,4 @@
-"""What the integer executor takes: networks, formats, pictures, labels."""
+"""What the integer executor takes: networks, formats, modes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from fxsim.nn.optimizer import Optimizer
 from fxsim.nn.precision import VELOCITIES, PrecisionAssignment
 from fxsim.nn.spec import Network
 from fxsim.ops.exact import MAX_PLACES
-
-MAX_LOGIT_RANGE_EXP = 13
-"""Up to here the loss in steps of 2**-24 fits an int64 (kernels/elementwise/softmax.py)."""
 
 MAX_DROPOUT = 0.9999
 """Up to here dropout's scale is below 2**15: a mantissa of 16 bits shifted to the right."""
@@ -35,17 +32,6 @@ def check_supported(network: Network, assignment: PrecisionAssignment) -> None:
                 f"layer {layer.name!r}: max pooling takes windows of up to {MAX_PLACES} places, "
                 f"got {shown(layer.pool.size)}"
             )
-    logits = assignment.logits
-    if (
-        not logits.signed
-        or logits.range_exp > MAX_LOGIT_RANGE_EXP
-        or not -50 <= logits.step_exp <= 5
-    ):
-        raise InputError(
-            f"logits must be signed, with a range up to 2^{MAX_LOGIT_RANGE_EXP} and a step of "
-            f"2^-50 to 2^5, "
-            f"got {logits}"
-        )
     last = assignment.layers[network.names[-1]].activation_grads
     if last.step_exp < -44:
         raise InputError(

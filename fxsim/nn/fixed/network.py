@@ -4,7 +4,7 @@ Every tensor is an array of codes; no float takes part.  A training step is, lay
 
     forward    Z = conv(A, W) + b, exact; activation and one quantization to A of the next layer;
                pooling; dropout
-    loss       logits quantized, softmax cross-entropy in integers, (p - onehot) / N to G^A
+    loss       logits quantized, the loss in integers, its gradient as one exact quotient to G^A
     backward   dropout, pooling and straight-through mask (0 < Z < the ReLU's ceiling, exact Z, both
                ends excluded) applied to G^A;
                G^W and the bias gradient: exact sums over the batch, one quantization each;
@@ -35,6 +35,7 @@ from fxsim.nn.fixed.inputs import (
     checked_step,
 )
 from fxsim.nn.fixed.layer import FURTHER, FixedLayer, LayerGrads, LayerTape, Output
+from fxsim.nn.fixed.loss import FixedLoss
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Probe, Step, StepResult, lent
 from fxsim.nn.init import checked_parameters
@@ -45,7 +46,6 @@ from fxsim.nn.state import Arrays
 from fxsim.ops.arithmetic import add
 from fxsim.ops.batch_norm import Running, running_format
 from fxsim.ops.exact import Exact
-from fxsim.ops.loss import check_labels, softmax_cross_entropy, softmax_cross_entropy_grad
 from fxsim.ops.paths import check_path
 from fxsim.rng import Stream
 from fxsim.tensor import Tensor
@@ -90,6 +90,7 @@ class FixedNetwork:
         real = checked_parameters(network, parameters)
         self.network = network
         self.assignment = assignment.completed(network)
+        self._loss = FixedLoss(network, self.assignment.logits)
         self.seed = Stream(seed, 0, "").seed
         self._readers = {
             name: [layer.name for layer, source in network.edges() if source == name]
@@ -231,8 +232,16 @@ class FixedNetwork:
         for name, (array, _) in own.items():
             array[...] = given[name]
 
+    @property
+    def target_format(self) -> Format:
+        """Format of the codes of targets that are tensors: that of the logits."""
+        return self.assignment.logits
+
     def logits(self, images: Any) -> np.ndarray:
-        """Logits (N, classes) in the logits format, of image codes (N, H, W, C) in input_format."""
+        """Logits (N, classes) in the logits format, of image codes (N, H, W, C) in input_format.
+
+        Without classes all outputs of an image, row-major.
+        """
         codes = checked_images(images, self.network, self.input_format)
         return self._logits(codes, StepResult(len(codes))).codes
 
@@ -240,19 +249,20 @@ class FixedNetwork:
         step = Step(result, self.assignment, self.seed, training=False)
         return self._forward(images, step, {})
 
-    def evaluate(self, images: Any, labels: Any, batch: int = 256) -> StepResult:
-        """Loss and errors over image codes (N, H, W, C), without training."""
+    def evaluate(self, images: Any, targets: Any, batch: int = 256) -> StepResult:
+        """Loss and errors over image codes (N, H, W, C), without training.
+
+        targets: as for `train_step`.
+        """
         codes = checked_images(images, self.network, self.input_format)
-        wanted = check_labels(labels, len(codes), self.network.classes)
+        wanted = self._loss.checked(targets, len(codes))
         if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
             raise InputError(f"batch must be an integer of at least 1, got {shown(batch)}")
         total = StepResult(len(codes))
         for start in range(0, len(codes), batch):
             part = slice(start, start + batch)
             result = StepResult(len(wanted[part]))
-            loss = softmax_cross_entropy(self._logits(codes[part], result), wanted[part])
-            total.loss_sum += int(loss.losses.codes.sum())
-            total.wrong += loss.wrong
+            self._loss.add(self._logits(codes[part], result), wanted[part], total)
             for key, overflows in result.overflows.items():
                 before = total.overflows.get(key)
                 total.overflows[key] = overflows if before is None else before + overflows
@@ -261,7 +271,7 @@ class FixedNetwork:
     def train_step(
         self,
         images: Any,
-        labels: Any,
+        targets: Any,
         learning_rate: LearningRate | float,
         step: int,
         probe: Probe | None = None,
@@ -270,7 +280,8 @@ class FixedNetwork:
 
         Args:
             images: codes (N, H, W, C) in input_format.
-            labels: (N,) class numbers.
+            targets: (N,) class numbers; where the network's targets are tensors, codes in
+                target_format of the outputs' shape (see fxsim.nn.targets).
             learning_rate: of this step; a float stands for the nearest with a 16-bit mantissa.
             step: number of the step; it is part of the key of the random words, so that every step
                 needs another.
@@ -280,7 +291,7 @@ class FixedNetwork:
             InputError: for what does not fit; nothing has changed then.
         """
         codes = checked_images(images, self.network, self.input_format)
-        wanted = check_labels(labels, len(codes), self.network.classes)
+        wanted = self._loss.checked(targets, len(codes))
         rate = checked_rate(learning_rate)
         number = checked_step(step)
         function("probe", probe)
@@ -288,9 +299,7 @@ class FixedNetwork:
         run = Step(StepResult(len(codes)), self.assignment, self.seed, number, probe)
         tapes: dict[str, LayerTape] = {}
         logits = self._forward(codes, run, tapes)
-        loss = softmax_cross_entropy(logits, wanted)
-        run.result.wrong = loss.wrong
-        run.result.loss_sum = int(loss.losses.codes.sum())
+        self._loss.add(logits, wanted, run.result)
         grads = self._backward(self._loss_grads(logits, wanted, run), tapes, run)
         self._update(grads, rate, run)
         return run.result
@@ -305,7 +314,7 @@ class FixedNetwork:
                 parameter.check_rate(f"layer {name!r}, {kind}", grads, rate)
 
     def _forward(self, images: Tensor, step: Step, tapes: dict[str, LayerTape]) -> Tensor:
-        """The logits (N, classes); each layer's tape for the way back."""
+        """The logits (N, outputs); each layer's tape for the way back."""
         outputs: dict[str | None, Tensor] = {None: images}
         for layer, source in self.network.edges():
             name = layer.name
@@ -321,11 +330,11 @@ class FixedNetwork:
         """W_l as the products of this step read it."""
         return self._parameters[name]["weight"].tensor
 
-    def _loss_grads(self, logits: Tensor, labels: np.ndarray, step: Step) -> Tensor:
+    def _loss_grads(self, logits: Tensor, targets: np.ndarray, step: Step) -> Tensor:
         name = self.network.names[-1]
         format = self.assignment.layers[name].activation_grads
         quantizer = step.quantizer(name, "activation_grads", format)
-        grads = softmax_cross_entropy_grad(logits, labels).to(quantizer)
+        grads = self._loss.grad(logits, targets).to(quantizer)
         return grads.reshape(len(logits), *self.layers[name].shape.output)
 
     def _backward(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
@@ -28,8 +29,9 @@ Each is a copy: the probe may keep it.
 class StepResult:
     """What one step did: losses, errors, quantization counts.
 
-    loss_sum: sum of the losses of the images, in steps of 2**-24.  wrong: images whose first
-    greatest logit is not at the label.  counts: (layer, tensor) -> Counts of the quantization that
+    loss_sum: sum of the losses of the images, exact, in steps of loss_unit (2**-24 nats for a
+    cross-entropy).  wrong: images whose first greatest logit is not at the label; None where the
+    network decides nothing.  counts: (layer, tensor) -> Counts of the quantization that
     made the tensor.  stopped: layer -> non-zero updates that did not move a weight's code.
     overflows: (layer, kind of product) -> Overflows of its sums, where the assignment gives them an
     accumulator.
@@ -37,20 +39,21 @@ class StepResult:
 
     samples: int
     loss_sum: int = 0
-    wrong: int = 0
+    wrong: int | None = 0
     counts: dict[tuple[str, str], Counts] = field(default_factory=dict)
     stopped: dict[str, int] = field(default_factory=dict)
     overflows: dict[tuple[str, str], Overflows] = field(default_factory=dict)
+    loss_unit: Fraction = Fraction(2) ** LOSS.step_exp
 
     @property
     def loss(self) -> float:
-        """Mean loss of an image (nats)."""
-        return self.loss_sum / self.samples * LOSS.step
+        """Mean loss of an image; in nats for a cross-entropy."""
+        return float(self.loss_sum * self.loss_unit / self.samples)
 
     @property
-    def error(self) -> float:
-        """Share of images that are classified wrong."""
-        return self.wrong / self.samples
+    def error(self) -> float | None:
+        """Share of images that are classified wrong; None where the network decides nothing."""
+        return None if self.wrong is None else self.wrong / self.samples
 
 
 @dataclass

@@ -27,13 +27,13 @@ from fxsim.nn.floating.activation import (
     dropout_factor,
 )
 from fxsim.nn.floating.columns import columns
+from fxsim.nn.floating.losses import checked_targets, loss_of, wrong_decisions
 from fxsim.nn.geometry import geometry_of
 from fxsim.nn.init import WEIGHT_MAX, Parameters, checked_parameters
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer
 from fxsim.nn.spec import AFFINE_RANGE_EXP, Layer, Network
 from fxsim.nn.state import Arrays, arrays_of, restore
 from fxsim.ops.checks import whole
-from fxsim.ops.loss import check_labels
 from fxsim.ops.products import Geometry
 from fxsim.rng import Stream
 
@@ -50,7 +50,8 @@ _RANGES = {"weight": (-1.0, WEIGHT_MAX), "bias": (-1.0, WEIGHT_MAX)} | dict.from
 class Tape:
     """A recorded forward pass.
 
-    The logits `(N, classes)` and what each layer keeps, by name.
+    The logits `(N, classes)`, or without classes all outputs `(N, outputs)`, and what each layer
+    keeps, by name.
     """
 
     logits: np.ndarray
@@ -80,18 +81,18 @@ class Tape:
 class StepResult:
     """What a step or an evaluation found.
 
-    samples: images.  loss: their mean cross-entropy (nats).  wrong: images whose first greatest
-    logit is not at the label.
+    samples: images.  loss: their mean loss, in nats for a cross-entropy.  wrong: images whose first
+    greatest logit is not at the label; None where the network decides nothing.
     """
 
     samples: int
     loss: float
-    wrong: int
+    wrong: int | None
 
     @property
-    def error(self) -> float:
-        """Share of images that are classified wrong."""
-        return self.wrong / self.samples
+    def error(self) -> float | None:
+        """Share of images that are classified wrong; None where the network decides nothing."""
+        return None if self.wrong is None else self.wrong / self.samples
 
 
 @dataclass
@@ -158,7 +159,10 @@ class FloatNetwork:
         restore(self.state(), arrays)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits `(N, classes)` of images `(N, H, W, C)` in [0, 1], in inference mode."""
+        """Logits `(N, classes)` of images `(N, H, W, C)` in [0, 1], in inference mode.
+
+        Without classes all outputs of an image, row-major.
+        """
         return self.forward_tape(images).logits
 
     def forward_tape(
@@ -290,24 +294,24 @@ class FloatNetwork:
     def loss_and_grads(
         self,
         images: np.ndarray,
-        labels: np.ndarray,
+        targets: np.ndarray,
         *,
         step: int | None = None,
         probe: Probe | None = None,
     ) -> tuple[float, Parameters]:
-        """The mean cross-entropy over the batch in training mode, and its gradients."""
-        result, grads = self._result_and_grads(images, labels, step, probe)
+        """The mean loss over the batch in training mode, and its gradients."""
+        result, grads = self._result_and_grads(images, targets, step, probe)
         return result.loss, grads
 
     def _result_and_grads(
-        self, images: np.ndarray, labels: np.ndarray, step: int | None, probe: Probe | None
+        self, images: np.ndarray, targets: np.ndarray, step: int | None, probe: Probe | None
     ) -> tuple[StepResult, Parameters]:
         images = self._checked_images(images)
-        wanted = check_labels(labels, len(images), self.network.classes)
+        wanted = checked_targets(self.network, targets, len(images))
         tape = self.forward_tape(images, True, step=step, probe=probe)
-        loss, logits_grads = cross_entropy(tape.logits, wanted)
-        result = StepResult(len(wanted), loss, _wrong(tape.logits, wanted))
-        return result, self.backward(tape, logits_grads, probe)
+        loss, logits_grads = loss_of(self.network, tape.logits, wanted)
+        wrong = wrong_decisions(self.network, tape.logits, wanted)
+        return StepResult(len(wanted), loss, wrong), self.backward(tape, logits_grads, probe)
 
     def update(self, gradients: Parameters, learning_rate: float) -> None:
         """Stochastic gradient descent: parameter -= learning_rate * velocity, then clipped.
@@ -333,34 +337,37 @@ class FloatNetwork:
     def train_step(
         self,
         images: np.ndarray,
-        labels: np.ndarray,
+        targets: np.ndarray,
         learning_rate: LearningRate | float,
         step: int,
         probe: Probe | None = None,
     ) -> StepResult:
         """One step on a batch; the result is that of the parameters before the update.
 
-        step: number of the step, part of the key of dropout's random words.  Probes as in
+        targets: (N,) class numbers; where the network's targets are tensors, reals of the outputs'
+        shape (see fxsim.nn.targets).  step: number of the step, part of the key of dropout's random
+        words.  Probes as in
         forward_tape and backward.
         """
         rate = _checked_rate(learning_rate)
         step = Stream(self.seed, step, "").step
-        result, grads = self._result_and_grads(images, labels, step, probe)
+        result, grads = self._result_and_grads(images, targets, step, probe)
         self.update(grads, rate)
         return result
 
-    def evaluate(self, images: np.ndarray, labels: np.ndarray, batch: int = 256) -> StepResult:
-        """Mean cross-entropy and wrong decisions in inference mode."""
+    def evaluate(self, images: np.ndarray, targets: np.ndarray, batch: int = 256) -> StepResult:
+        """Mean loss and wrong decisions in inference mode; targets as for `train_step`."""
         images = self._checked_images(images)
-        wanted = check_labels(labels, len(images), self.network.classes)
+        wanted = checked_targets(self.network, targets, len(images))
         batch = whole("batch", batch, 1)
         loss = 0.0
-        wrong = 0
+        wrong = 0 if self.network.decides else None
         for start in range(0, len(images), batch):
             part = slice(start, start + batch)
             logits = self.logits(images[part])
-            loss += cross_entropy(logits, wanted[part])[0] * len(logits)
-            wrong += _wrong(logits, wanted[part])
+            loss += loss_of(self.network, logits, wanted[part])[0] * len(logits)
+            if wrong is not None:
+                wrong += present(wrong_decisions(self.network, logits, wanted[part]))
         return StepResult(len(wanted), loss / len(wanted), wrong)
 
     def _checked_images(self, images: Any) -> np.ndarray:
@@ -409,22 +416,3 @@ def _checked_rate(rate: Any) -> float:
     if not 0 <= rate < np.inf:
         raise InputError(f"learning rate must be a finite number of at least 0, got {shown(rate)}")
     return float(rate)
-
-
-def _wrong(logits: np.ndarray, labels: np.ndarray) -> int:
-    return int(np.count_nonzero(logits.argmax(axis=1) != labels))
-
-
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """The mean softmax cross-entropy, and its gradient `(N, classes)` (float64) with respect to
-    the logits.
-    """
-    rows = np.arange(len(labels))
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    exponentials = np.exp(shifted)
-    sums = exponentials.sum(axis=1)
-    loss = float(np.mean(np.log(sums) - shifted[rows, labels]))
-    gradients = exponentials / sums[:, None]
-    gradients[rows, labels] -= 1.0
-    return loss, gradients / len(labels)

@@ -23,11 +23,11 @@ class TernGradNetwork(FloatNetwork):
     """
 
     def _result_and_grads(
-        self, images: np.ndarray, labels: np.ndarray, step: int | None, probe: Probe | None
+        self, images: np.ndarray, targets: np.ndarray, step: int | None, probe: Probe | None
     ) -> tuple[StepResult, Parameters]:
         if step is None:
             raise InputError("ternary gradients depend on the training step; pass its number")
-        result, grads = super()._result_and_grads(images, labels, step, probe)
+        result, grads = super()._result_and_grads(images, targets, step, probe)
         for name, own in grads.items():
             words = tensor_stream(self.seed, step, name, "weight_grads")
             own["weight"] = ternarized(own["weight"], words)
