@@ -35,6 +35,7 @@ from fxsim.experiment.stage_file import read_stage_arrays, write_stage_arrays
 from fxsim.experiment.training import TrainingSetup
 from fxsim.fields import check_table
 from fxsim.files import make_folder
+from fxsim.interrupts import before_end
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import Parameters
 from fxsim.nn.precision import PrecisionAssignment
@@ -369,7 +370,8 @@ class Experiment:
             saved.keep(learner, position)
 
         try:
-            train(learner, self.setup.plan, position, keep, self.observer.step)
+            with before_end(f"the checkpoint of {training.name}"):
+                train(learner, self.setup.plan, position, keep, self.observer.step)
         except KeyboardInterrupt:
             saved.write(learner, position)
             raise
