@@ -369,12 +369,12 @@ class Experiment:
                 self.observer.epoch(position.epochs[-1])
             saved.keep(learner, position)
 
-        try:
-            with before_end(f"the checkpoint of {training.name}"):
+        with before_end(f"the checkpoint of {training.name}"):
+            try:
                 train(learner, self.setup.plan, position, keep, self.observer.step)
-        except KeyboardInterrupt:
-            saved.write(learner, position)
-            raise
+            except KeyboardInterrupt:
+                saved.write(learner, position)
+                raise
         return Outcome(training.name, position.epochs, self._costs(training), position.seconds)
 
     def _start(self, saved: Checkpoint, learner) -> Position:
