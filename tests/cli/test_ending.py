@@ -118,7 +118,7 @@ def test_a_path_keeps_its_ends_where_a_message_is_too_long():
     text = one_line(f"{path}: is not valid JSON; delete it, or choose another --out")
     assert text.startswith("/xxx")
     assert text.endswith("/results.json: is not valid JSON; delete it, or choose another --out")
-    assert len(one_line("a b " * 1000)) == 280
+    assert 270 < len(one_line("a b " * 1000)) <= 280
 
 
 @pytest.mark.parametrize("jobs", [0, -1, 257, 10**30])
