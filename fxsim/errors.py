@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -17,33 +18,51 @@ LISTED_LENGTH = 120
 MESSAGE_LENGTH = 240
 """Messages are cut after so many characters where others may put words around them."""
 
-LINE_LENGTH = 300
-"""No message is longer."""
+LINE_LENGTH = 280
+"""No message is longer; the command line puts a few words before it."""
 
 
 class InputError(ValueError):
     r"""Bad input, told in one line: the argument, the rule, the value and the way out.
 
-    The command line prints the message and exits with 2; a library user sees a ValueError.  The
-    names of files are in messages as they are: control characters are escaped here, and what is
-    longer than LINE_LENGTH loses its middle.
+    The command line prints the message and exits with 2; a library user sees a ValueError.
 
     Example:
-        >>> str(InputError("cannot read a\nb"))
-        'cannot read a\\nb'
+        >>> print(InputError("no such file: a\x1b[2Jb"))
+        no such file: a\x1b[2Jb
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(_one_line(message))
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
-def _one_line(text: str) -> str:
-    """`text` without control characters, at most LINE_LENGTH characters of it."""
+def one_line(text: str, length: int = LINE_LENGTH) -> str:
+    r"""`text` on one line that a terminal may be shown, of at most so many characters.
+
+    What is not printable is escaped.  Where the text is too long, its long words, as paths are,
+    keep their ends alone; where that is not enough, it loses its middle.
+
+    Example:
+        >>> print(one_line("a\nb"))
+        a\nb
+        >>> one_line(f"cannot read {300 * 'x'}/data.npz: it is too large", 130)[-51:]
+        'xxxxxxxxxxxxxxxxxxxxxxxxx/data.npz: it is too large'
+    """
     if not text.isprintable():
-        text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-    if len(text) <= LINE_LENGTH:
+        text = "".join(
+            each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+        )
+    if len(text) > length:
+        text = re.sub(rf"\S{{{SHOWN_LENGTH + 1},}}", _ends, text)
+    if len(text) <= length:
         return text
-    return f"{text[: LINE_LENGTH - 110]} ... {text[-105:]}"
+    return f"{text[: 2 * length // 3 - 5]} ... {text[-(length // 3) :]}"
+
+
+def _ends(word: re.Match[str]) -> str:
+    """The first and last characters of a word, SHOWN_LENGTH in all."""
+    half = (SHOWN_LENGTH - 3) // 2
+    return f"{word[0][:half]}...{word[0][-half:]}"
 
 
 def shown(value: object) -> str:

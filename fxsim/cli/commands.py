@@ -92,9 +92,10 @@ def profiles(arguments: Namespace) -> None:
 
 def analyze(arguments: Namespace) -> None:
     """Statistics of the float run in the folder."""
-    statistics = Experiment.reopen(
-        arguments.out, Progress(sys.stderr), arguments.command_line
-    ).analyze()
+    progress = Progress(sys.stderr)
+    with progress.watching():
+        experiment = Experiment.reopen(arguments.out, progress, arguments.command_line)
+        statistics = experiment.analyze()
     print(text.statistics_table(statistics))
     print(
         f"\nwritten to {Path(arguments.out) / 'statistics.npz'}; next: fxsim assign --out "

@@ -5,7 +5,10 @@ Nothing heavy is imported, so that --help is quick.
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+import re
+from argparse import ArgumentParser, ArgumentTypeError
+
+from fxsim.errors import shown
 
 ACCUMULATOR_EPILOG = """\
 accumulators: --accumulator [[LAYER.]KIND=]MODEL, as often as needed; without one, sums are exact
@@ -32,3 +35,18 @@ def add_accumulator(parser: ArgumentParser) -> None:
         metavar="MODEL",
         help="accumulators of the sums of products, in place of exact ones; see below",
     )
+
+
+def integer(text: str) -> int:
+    """The type of an option with an integer: ASCII digits, nothing else."""
+    if not re.fullmatch(r"[+-]?\d{1,99}", text, re.ASCII):
+        raise ArgumentTypeError(f"an integer is wanted, not {shown(text)}")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """The type of an option with a number, as Python writes one; nan and inf, too."""
+    try:
+        return float(text if text.isascii() and text.strip() == text and "_" not in text else "")
+    except ValueError:
+        raise ArgumentTypeError(f"a number is wanted, not {shown(text)}") from None

@@ -1,12 +1,5 @@
-"""The command `fxsim`: its arguments and exit codes; what the commands do is in cli/commands.py.
-
-Exit codes:
-    0    done
-    1    `vectors check` finds a difference
-    2    bad input, reported in one line on standard error
-    3    an error of fxsim itself, with its traceback on standard error
-    130  after an interrupt
-    141  the reader of a pipe has left
+"""The command `fxsim`: its arguments; what the commands do is in cli/commands.py, how they end in
+cli/ending.py.
 """
 
 from __future__ import annotations
@@ -16,13 +9,13 @@ import importlib
 import re
 import shlex
 import sys
-import traceback
 from collections import Counter
 
 from fxsim import __version__
-from fxsim.cli.options import ACCUMULATOR_EPILOG, add_accumulator
+from fxsim.cli import ending
+from fxsim.cli.options import ACCUMULATOR_EPILOG, add_accumulator, integer, number
 from fxsim.cli.vectors import add_vectors_commands
-from fxsim.errors import InputError
+from fxsim.errors import InputError, cut, shown
 
 DEFAULT_FOLDER = "fxsim-run"
 
@@ -30,48 +23,28 @@ DEFAULT_FOLDER = "fxsim-run"
 def main(argv: list[str] | None = None) -> int:
     """Run the command in `argv` (default: the process's own); returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    try:
-        arguments = parse(argv)
-        arguments.command_line = shlex.join(["fxsim", *argv])
-        # here, so that --help and --version do not wait for Numba
-        commands = importlib.import_module("fxsim.cli.commands")
-        code = getattr(commands, arguments.command)(arguments)
-        sys.stdout.flush()
-    except InputError as error:
-        return _refused(str(error))
-    except KeyboardInterrupt:
-        print(f"\nfxsim: interrupted; {_way_on(argv)}", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of a pipe has left
-        sys.stderr.close()
-        return 141
-    except OSError as error:
-        what = f" {error.filename}" if error.filename else ""
-        return _refused(f"cannot read or write{what}: {error.strerror or error}")
-    except UnicodeError as error:
-        return _refused(f"cannot read or print a text: {error}")
-    except (MemoryError, RecursionError) as error:
-        return _refused(f"the input is too large or nested too deeply ({type(error).__name__})")
-    except Exception:
-        traceback.print_exc()
-        print(
-            "fxsim: this is an error of fxsim, not of the input; please report it", file=sys.stderr
-        )
-        return 3
-    return code or 0
+    return ending.run(lambda: _run(argv), _way_on(argv))
 
 
-def _refused(message: str) -> int:
-    """Report bad input in one line; returns the exit code."""
-    print("fxsim: error:", *message.splitlines(), file=sys.stderr)
-    return 2
+def _run(argv: list[str]) -> int:
+    arguments = parse(argv)
+    arguments.command_line = shlex.join(["fxsim", *argv])
+    # here, so that --help and --version do not wait for Numba
+    commands = importlib.import_module("fxsim.cli.commands")
+    progress = importlib.import_module("fxsim.experiment.progress")
+    with progress.compilations_held():
+        return getattr(commands, arguments.command)(arguments) or 0
 
 
 def _way_on(argv: list[str]) -> str:
+    """What to do after an interrupt, as far as it fits a line."""
     if argv[:1] not in (["run"], ["train"]):
-        return "what was finished is in the output folder"
+        return "run the command again"
     others = [word for word in argv[1:] if word != "--resume"]
-    return f"go on with: {shlex.join(['fxsim', argv[0], '--resume', *others])}"
+    command = shlex.join(["fxsim", argv[0], "--resume", *others])
+    if len(command) <= 200 and command.isprintable():
+        return f"go on with: {command}"
+    return "go on with the same command and --resume"
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -92,10 +65,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
         3
     """
     words = _joined(argv)
+    if any("\0" in word for word in words):
+        raise InputError("an argument holds the character NUL; leave it out")
     _refuse_empty(words)
     given = [word.partition("=")[0] for word in words if word.startswith("--")]
     _refuse_repeated(given)
-    arguments = _parser().parse_args(words)
+    arguments, unknown = _parser().parse_known_args(words)
+    if unknown:
+        raise InputError(f"argument {shown(unknown[0])} is unknown; see fxsim {words[0]} --help")
     arguments.given = frozenset(given)
     return arguments
 
@@ -154,10 +131,10 @@ def _integers(text: str) -> list[int]:
     if text == "none":
         return []
     try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
+        return [integer(each) for each in text.split(",")]
+    except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(
-            f"integers are wanted, as in -2,-1,+1, or none, not {text!r}"
+            f"integers are wanted, as in -2,-1,+1, or none, not {shown(text)}"
         ) from None
 
 
@@ -168,14 +145,16 @@ class _Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str):
-        raise InputError(f"{message}; see {self.prog} --help")
+        raise InputError(f"{cut(message, 200)}; see {self.prog} --help")
 
 
 class _Renamed(argparse.Action):
     """An option that has another name now; its `const` is that name."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        parser.error(f"{option_string} is called {self.const} now; use {self.const} {values}")
+        parser.error(
+            f"{option_string} is called {self.const} now; use {self.const} {cut(str(values), 80)}"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -184,7 +163,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Simulate the training of neural networks in fixed point, bit by bit, with a "
         "precision for every "
         "tensor that the method of Sakr and Shanbhag (ICLR 2019) derives from one float run.",
-        epilog="start with:\n  fxsim run\n\neach command explains itself: fxsim COMMAND --help",
+        epilog="start with:\n  fxsim run\n\neach command explains itself: fxsim COMMAND --help\n\n"
+        + ending.EXIT_CODES,
     )
     parser.add_argument("--version", action="version", version=f"fxsim {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -264,7 +244,7 @@ written to the folder of --out:
     )
     parser.add_argument(
         "--jobs",
-        type=int,
+        type=integer,
         default=1,
         metavar="N",
         help="trainings side by side once the float run is done; they share the cores (default: 1)",
@@ -299,7 +279,7 @@ A fixed-point run takes the settings of the float run in the folder, if there is
     parser.add_argument(
         "--perturb",
         dest="bits",
-        type=int,
+        type=integer,
         metavar="BITS",
         help="so many bits more (or fewer) than the assignment has (default file: that of --out)",
     )
@@ -361,7 +341,7 @@ C_A and C_M are for one image; b are bits, FA one-bit full adders.""",
     )
     parser.add_argument("--assignment", metavar="FILE", help="the formats of FX or SQ")
     parser.add_argument(
-        "--width", type=float, metavar="X", help="multiplier of the filters (default: 1)"
+        "--width", type=number, metavar="X", help="multiplier of the filters (default: 1)"
     )
     _add_json(parser)
 
@@ -435,7 +415,7 @@ def _add_settings(parser) -> None:
         help="built-in network (default: the data set's, digits-convnet)",
     )
     parser.add_argument(
-        "--width", type=float, metavar="X", help="multiplier of its filters (default: 1)"
+        "--width", type=number, metavar="X", help="multiplier of its filters (default: 1)"
     )
     parser.add_argument(
         "--dataset",
@@ -445,23 +425,23 @@ def _add_settings(parser) -> None:
     parser.add_argument("--data", metavar="FOLDER", help="where the data set's files are")
     parser.add_argument(
         "--images",
-        type=int,
+        type=integer,
         metavar="N",
         help="train on the first N images of the training set (default: all)",
     )
     parser.add_argument("--pictures", action=_Renamed, const="--images", help=argparse.SUPPRESS)
-    parser.add_argument("--epochs", type=int, metavar="N")
-    parser.add_argument("--batch", type=int, metavar="N", help="images per step")
-    parser.add_argument("--learning-rate", type=float, metavar="X")
+    parser.add_argument("--epochs", type=integer, metavar="N")
+    parser.add_argument("--batch", type=integer, metavar="N", help="images per step")
+    parser.add_argument("--learning-rate", type=number, metavar="X")
     parser.add_argument(
         "--momentum",
-        type=float,
+        type=number,
         metavar="X",
         help="share of the velocity that a step keeps (default: 0)",
     )
     parser.add_argument(
         "--weight-decay",
-        type=float,
+        type=number,
         metavar="X",
         help="share of the weights that joins their gradients (default: 0)",
     )
@@ -473,21 +453,21 @@ def _add_settings(parser) -> None:
     )
     parser.add_argument(
         "--crop",
-        type=int,
+        type=integer,
         metavar="N",
         help="cut training images at random out of N pixels of padding (default: the network's; "
         "0: no)",
     )
     parser.add_argument(
         "--output-grad-bits",
-        type=int,
+        type=integer,
         metavar="N",
         help="bits of the gradient at the logits (default: the network's; 0: what the criteria "
         "ask)",
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=integer,
         metavar="N",
         help="of initial weights, order and augmentation of images (default: 0)",
     )
@@ -508,12 +488,14 @@ def _add_resume(parser) -> None:
     )
     parser.add_argument(
         "--checkpoint-minutes",
-        type=float,
+        type=number,
         default=2.0,
         metavar="X",
         help="write a checkpoint so often, and at the end of each epoch (default: 2)",
     )
-    parser.add_argument("--checkpoint-steps", type=int, metavar="N", help="and after so many steps")
+    parser.add_argument(
+        "--checkpoint-steps", type=integer, metavar="N", help="and after so many steps"
+    )
 
 
 def _add_out(parser) -> None:

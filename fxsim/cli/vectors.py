@@ -9,7 +9,7 @@ import dataclasses
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from fxsim.cli.options import ACCUMULATOR_EPILOG, add_accumulator
+from fxsim.cli.options import ACCUMULATOR_EPILOG, add_accumulator, integer
 from fxsim.errors import InputError
 
 RUN_FOLDER = "fxsim-run"
@@ -72,13 +72,13 @@ written to the folder of --out, the same bytes every time:
     )
     add_accumulator(parser)
     parser.add_argument(
-        "--seed", type=int, metavar="N", help="of parameters, order of images and random words"
+        "--seed", type=integer, metavar="N", help="of parameters, order of images and random words"
     )
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="images per step (default: the experiment's)"
+        "--batch", type=integer, metavar="N", help="images per step (default: the experiment's)"
     )
     parser.add_argument(
-        "--step", type=int, default=0, metavar="N", help="which step, from 0 (default: 0)"
+        "--step", type=integer, default=0, metavar="N", help="which step, from 0 (default: 0)"
     )
     parser.add_argument(
         "--layers",

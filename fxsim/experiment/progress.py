@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import Protocol, TextIO
@@ -18,6 +18,7 @@ from numba.core import event
 from fxsim.experiment.results import Outcome
 from fxsim.experiment.settings import Settings
 from fxsim.experiment.stages import Observer
+from fxsim.interrupts import held
 from fxsim.train.loop import Epoch
 
 REFRESH_SECONDS = 0.1
@@ -131,7 +132,6 @@ class Progress(Observer):
         self.started = 0
         self.terminal = stream.isatty() if terminal is None else terminal
         self._bar: Bar | None = None
-        self._compilations = _Compilations(self)
 
     def note(self, text: str) -> None:
         """Print one line of text."""
@@ -148,7 +148,6 @@ class Progress(Observer):
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """One step of it is done."""
-        self._compilations.raise_if_interrupted()
         self._text = f"epoch {epoch + 1}/{self.epochs}  loss {loss:.4f}"
         if self._bar is None:
             self._bar = self._new_bar(self.epochs * steps * self.batch)
@@ -191,48 +190,57 @@ class Progress(Observer):
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """While it lasts, the first kernel that Numba has to compile is announced, and an interrupt
-        waits for its end; at its end no bar is left.
-
-        LLVM calls back into Python, where an exception is dropped or leaves half-made objects
-        behind: an interrupt that is lost so (kernels loaded from the cache are not announced) comes
-        again at the next training step.
+        """While it lasts, the first kernel that Numba has to compile is announced; at its end no
+        bar is left.
         """
-        compilations = self._compilations
-        handler = signal.getsignal(signal.SIGINT)
-        if handler is signal.default_int_handler:  # else somebody else's, or ignored
-            signal.signal(signal.SIGINT, compilations.interrupt)
         try:
-            with event.install_listener("numba:compile", compilations):
+            with event.install_listener("numba:compile", _Announcement(self)):
                 yield
         finally:
-            signal.signal(signal.SIGINT, handler)
             self.close()
 
 
-class _Compilations(event.Listener):
+class _Announcement(event.Listener):
     def __init__(self, progress: Progress):
         self.progress = progress
         self.announced = False
-        self.running = 0
-        self.interrupted = False
 
     def on_start(self, event) -> None:
-        self.running += 1
         if not self.announced:
             self.announced = True
             self.progress.note(f"compiling kernels, once: about {COMPILE_SECONDS} s in all")
 
     def on_end(self, event) -> None:
-        self.running -= 1
-        if not self.running:
-            self.raise_if_interrupted()
+        pass
 
-    def interrupt(self, number, frame) -> None:
-        self.interrupted = True
-        if not self.running:
-            raise KeyboardInterrupt
 
-    def raise_if_interrupted(self) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
+@contextlib.contextmanager
+def compilations_held() -> Iterator[None]:
+    """While it lasts, a signal waits for the end of the kernel that is compiled.
+
+    LLVM calls back into Python, where an exception is dropped or leaves half-made objects behind.
+    """
+    with event.install_listener("numba:compile", _Held()):
+        yield
+
+
+class _Held(event.Listener):
+    """Signals are held from the start of the outermost compilation of the main thread to its
+    end.
+    """
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.block = contextlib.ExitStack()
+
+    def on_start(self, event) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.running += 1
+            if self.running == 1:
+                self.block.enter_context(held("the kernel that is being compiled"))
+
+    def on_end(self, event) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.running -= 1
+            if not self.running:
+                self.block.close()

@@ -36,6 +36,7 @@ from fxsim.experiment.stage_file import read_stage_arrays, write_stage_arrays
 from fxsim.experiment.training import TrainingSetup
 from fxsim.fields import check_table
 from fxsim.files import make_folder
+from fxsim.interrupts import before_end
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import Parameters
 from fxsim.nn.precision import PrecisionAssignment
@@ -400,11 +401,12 @@ class Experiment:
                 self.observer.epoch(position.epochs[-1])
             saved.keep(learner, position)
 
-        try:
-            train(learner, self.setup.plan, position, keep, self.observer.step)
-        except KeyboardInterrupt:
-            saved.write(learner, position)
-            raise
+        with before_end(f"the checkpoint of {training.name}"):
+            try:
+                train(learner, self.setup.plan, position, keep, self.observer.step)
+            except KeyboardInterrupt:
+                saved.write(learner, position)
+                raise
         return Outcome(training.name, position.epochs, self._costs(training), position.seconds)
 
     def _start(self, saved: Checkpoint, learner) -> Position:

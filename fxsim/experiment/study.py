@@ -15,15 +15,18 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
-from fxsim.errors import InputError
-from fxsim.experiment.progress import Progress
+from fxsim.errors import InputError, shown
+from fxsim.experiment.progress import Progress, compilations_held
 from fxsim.experiment.results import Outcome
 from fxsim.experiment.settings import Settings
 from fxsim.experiment.stages import FLOAT_RUN, Experiment, Training, perturbed_name
+from fxsim.interrupts import Interrupts, before_end
 from fxsim.machine import core_count, use_threads
 from fxsim.nn.precision import PERTURBATION_CLASSES, PrecisionAssignment
 from fxsim.train.checkpoint import Cadence
 from fxsim.train.designs import FIXED, formats
+
+MOST_JOBS = 256
 
 
 def run(experiment: Experiment, executor: Executor | None = None) -> list[Outcome]:
@@ -138,13 +141,20 @@ def train_aside(
     training: Training, settings: Settings, folder: Path, resume: bool, cadence: Cadence
 ) -> Outcome:
     """One training in a worker of an executor: a checkpoint is all that it leaves in the folder,
-    progress goes to standard error by whole lines.
+    progress goes to standard error by whole lines.  SIGTERM ends the worker once it has written
+    the checkpoint.
     """
     progress = Progress(sys.stderr, terminal=False)
-    experiment = Experiment(
-        settings, folder, progress, resume=resume, cadence=cadence, curves=False
-    )
-    return experiment.outcome(training)
+    with Interrupts() as interrupts, compilations_held():
+        try:
+            experiment = Experiment(
+                settings, folder, progress, resume=resume, cadence=cadence, curves=False
+            )
+            return experiment.outcome(training)
+        except KeyboardInterrupt:
+            if interrupts.number == signal.SIGTERM:
+                os._exit(128 + signal.SIGTERM)
+            raise
 
 
 @contextlib.contextmanager
@@ -152,10 +162,10 @@ def processes(jobs: int) -> Iterator[Executor | None]:
     """An executor of `jobs` processes that share the processor's cores; None for one job, which
     needs none.
 
-    An interrupt ends all of them at once: they have their checkpoints.
+    An interrupt or an error ends all of them, each with its checkpoint.
     """
-    if jobs < 1:
-        raise InputError(f"jobs must be at least 1, got {jobs}")
+    if not 1 <= jobs <= MOST_JOBS:
+        raise InputError(f"jobs must be 1 to {MOST_JOBS}, got {shown(jobs)}")
     if jobs == 1:
         yield None
         return
@@ -165,11 +175,12 @@ def processes(jobs: int) -> Iterator[Executor | None]:
         jobs, multiprocessing.get_context("spawn"), _begin_worker, (threads,)
     )
     try:
-        yield pool
+        with before_end("the checkpoints of the trainings side by side"):
+            yield pool
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
         for worker in set(multiprocessing.active_children()) - others:
             worker.terminate()
+        pool.shutdown(cancel_futures=True)
         raise
     pool.shutdown()
 

@@ -9,6 +9,7 @@ import os
 import llvmlite.binding
 import numba
 
+from fxsim.errors import InputError, shown
 from fxsim.kernels.cache import KernelCache
 
 JIT_DISABLED = bool(numba.config.DISABLE_JIT)
@@ -26,8 +27,8 @@ def _emulated() -> frozenset[str]:
     chosen = frozenset(filter(None, names))
     unknown = sorted(chosen - frozenset(EMULABLE))
     if unknown:
-        raise ValueError(
-            f"{EMULATE} names {unknown[0]!r}, which cannot be emulated; choose from "
+        raise InputError(
+            f"{EMULATE} names {shown(unknown[0])}, which cannot be emulated; choose from "
             f"{', '.join(EMULABLE)}, separated by commas"
         )
     return chosen | {"vnni"} if "amx" in chosen else chosen

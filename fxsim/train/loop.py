@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +13,7 @@ from fxsim.datasets import Dataset
 from fxsim.errors import InputError, shown
 from fxsim.factors import LearningRate
 from fxsim.fields import check_fields
+from fxsim.interrupts import held
 from fxsim.rng import Stream
 from fxsim.train.augment import Augmentation
 from fxsim.train.schedule import Schedule
@@ -174,7 +172,7 @@ def _epoch(learner, plan: TrainingPlan, position: Position, keep, report) -> Non
     clock = _Stopwatch()
     rate = plan.schedule.rate(epoch)
     for pixels, labels in plan.batches(epoch, position.step):
-        with _uninterrupted():
+        with held("this training step"):
             loss = learner.step(pixels, labels, rate, epoch * steps + position.step)
             if not math.isfinite(loss):
                 raise InputError(
@@ -188,7 +186,7 @@ def _epoch(learner, plan: TrainingPlan, position: Position, keep, report) -> Non
     speed = steps * plan.batch / (position.epoch_seconds + clock.lap())
     test_loss, test_error = learner.evaluate(plan.dataset.test_images, plan.dataset.test_labels)
     train_loss = position.loss_sum / steps
-    with _uninterrupted():
+    with held("the end of this epoch"):
         position.add_epoch(
             Epoch(epoch, rate.real, train_loss, test_loss, test_error, speed), clock.lap()
         )
@@ -204,20 +202,3 @@ class _Stopwatch:
         lap = time.perf_counter() - self.last
         self.last = time.perf_counter()
         return lap
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """An interrupt (SIGINT) in the block comes at its end, so that no step is half done."""
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():
-        yield  # nobody hears interrupts here
-        return
-    held = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if held:
-        handler(*held[0])

@@ -2,11 +2,8 @@
 
 import dataclasses
 import io
-import os
-import signal
 import sys
 import threading
-import time
 
 import pytest
 
@@ -328,14 +325,6 @@ def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def hearing():
-    """Interrupts arrive, also where a background shell has its children ignore them."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -411,30 +400,6 @@ def test_a_line_between_two_steps_leaves_no_bar(no_tqdm):
         progress.step(0, 2, 3, 0.5)
     line = "\rFL   {}%  epoch 1/1  loss 0.5000\x1b[K\r\x1b[K"
     assert stream.getvalue() == f"{line.format(33)}something happens\n{line.format(67)}"
-
-
-def test_an_interrupt_waits_for_the_end_of_a_compilation(hearing):
-    from numba.core import event
-
-    handler = signal.getsignal(signal.SIGINT)
-    reached = []
-    with pytest.raises(KeyboardInterrupt), Progress(io.StringIO()).watching():
-        event.start_event("numba:compile")
-        event.start_event("numba:compile")
-        os.kill(os.getpid(), signal.SIGINT)
-        reached.append("the compilation goes on")
-        event.end_event("numba:compile")
-        reached.append("the outer one too")
-        event.end_event("numba:compile")
-        reached.append("its end")
-    assert reached == ["the compilation goes on", "the outer one too"]
-    assert signal.getsignal(signal.SIGINT) is handler
-
-
-def test_an_interrupt_between_compilations_comes_at_once(hearing):
-    with pytest.raises(KeyboardInterrupt), Progress(io.StringIO()).watching():
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
 
 
 def test_the_first_compilation_is_announced_and_no_other():

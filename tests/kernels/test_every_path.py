@@ -132,8 +132,8 @@ def test_a_name_that_cannot_be_emulated_is_refused():
     )
     assert run.returncode != 0
     assert run.stderr.splitlines()[-1] == (
-        "ValueError: FXSIM_EMULATE names 'sve', which cannot be emulated; choose from vnni, amx, "
-        "avx512, separated by commas"
+        "fxsim.errors.InputError: FXSIM_EMULATE names 'sve', which cannot be emulated; choose from "
+        "vnni, amx, avx512, separated by commas"
     )
 
 
