@@ -67,6 +67,6 @@ def average_pool_backward(grads, size, shape):
     return out
 
 
-def relu_passes(z):
-    """Whether the gradient passes: the exact pre-activation lies inside (0, 2)."""
-    return 0 < z < 2
+def relu_passes(z, fmt):
+    """Whether the gradient passes: the exact value lies inside (0, r), r the range of `fmt`."""
+    return 0 < z < Fraction(2) ** fmt[1]

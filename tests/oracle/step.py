@@ -47,6 +47,7 @@ class Run:
         self.counts = {}
         self.stopped = {}
         self.overflows = {}
+        self.training = True
 
     def mode(self, what, tensor):
         return self.modes.get(
@@ -163,11 +164,17 @@ def forward(layers, formats, logits_fmt, state, images, run):
             codes = pooling.average_pool(codes, layer["pool"][1])
         if layer["dropout"]:
             codes = drop(layer, codes, fmt, run)
-        records.append((layer, source, z, winner, full_shape))
+        records.append((layer, source, passing(layer, z, fmt), winner, full_shape))
         source = codes
     logits = [flatten(sample) for sample in source]
     run.see("logits", layers[-1]["name"], source)
     return logits, records
+
+
+def passing(layer, z, fmt):
+    """Whether the ReLU of exact nested Z lets each gradient through, on its way to `fmt`."""
+    fmt = relu_format(layer, fmt)
+    return map_nested(lambda value: pooling.relu_passes(value, fmt), z)
 
 
 def relu_format(layer, fmt):
@@ -215,7 +222,7 @@ def exponent(unit):
     return unit.numerator.bit_length() - unit.denominator.bit_length()
 
 
-def back_to_preactivations(layer, grads, z, winner, shape, run):
+def back_to_preactivations(layer, grads, passes, winner, shape, run):
     """(codes, by how many bits their step is finer) of the gradient at the pre-activations."""
     finer = 0
     if layer["dropout"]:
@@ -232,7 +239,7 @@ def back_to_preactivations(layer, grads, z, winner, shape, run):
         finer += pooling.finer_bits(layer["pool"][1])
         grads = pooling.average_pool_backward(grads, layer["pool"][1], shape)
     if layer["relu"]:
-        grads = map_nested(lambda grad, value: grad if pooling.relu_passes(value) else 0, grads, z)
+        grads = map_nested(lambda grad, passed: grad if passed else 0, grads, passes)
     return grads, finer
 
 
@@ -240,11 +247,11 @@ def backward(formats, state, grads, records, run):
     """Layer -> (weight gradient codes, bias gradient codes)."""
     result = {}
     for position in reversed(range(len(records))):
-        layer, source, z, winner, shape = records[position]
+        layer, source, passes, winner, shape = records[position]
         name = layer["name"]
         own = formats[layer["name"]]
         run.see("activation_grads", name, grads)
-        inner, finer = back_to_preactivations(layer, grads, z, winner, shape, run)
+        inner, finer = back_to_preactivations(layer, grads, passes, winner, shape, run)
         run.see("preactivation_grads", name, inner)
         unit = step(own["activation_grads"]) / Fraction(2) ** finer
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])

@@ -6,12 +6,13 @@ from fxsim.errors import InputError
 from fxsim.nn.optimizer import Optimizer
 from fxsim.nn.precision import VELOCITIES, PrecisionAssignment
 from fxsim.nn.spec import Network
+from fxsim.ops.dropout import MAX_RATE
+from fxsim.ops.exact import MAX_POOL_SIZE
+from fxsim.ops.loss import check_logits
 
-MAX_LOGIT_RANGE_EXP = 13
-"""Up to here the loss in steps of 2**-24 fits an int64 (kernels/elementwise/softmax.py)."""
-
-MAX_DROPOUT = 0.9999
-"""Up to here dropout's scale is below 2**15: a mantissa of 16 bits shifted to the right."""
+POOL_SIZES = {"max": MAX_POOL_SIZE, "average": 2**14}
+"""Greatest windows.  An average's: a gradient of 34 bits and the square of the size are divided in
+62 bits."""
 
 
 def check_supported(network: Network, assignment: PrecisionAssignment) -> None:
@@ -24,31 +25,17 @@ def check_supported(network: Network, assignment: PrecisionAssignment) -> None:
     for layer in network.layers:
         if layer.name not in read:
             raise InputError(f"no layer reads or adds the output of {layer.name!r}; leave it out")
-        if layer.dropout > MAX_DROPOUT:
+        if layer.dropout > MAX_RATE:
             raise InputError(
-                f"layer {layer.name!r}: dropout may be up to {MAX_DROPOUT}, got {layer.dropout}"
+                f"layer {layer.name!r}: dropout may be up to {MAX_RATE}, got {layer.dropout}"
             )
-        if layer.pool and layer.pool.kind == "max" and layer.pool.size > 15:
+        if layer.pool and layer.pool.size > POOL_SIZES[layer.pool.kind]:
+            most = POOL_SIZES[layer.pool.kind]
             raise InputError(
-                f"layer {layer.name!r}: max pooling takes windows up to 15x15, got "
-                f"{layer.pool.size}"
+                f"layer {layer.name!r}: {layer.pool.kind} pooling takes windows up to "
+                f"{most}x{most}, got {layer.pool.size}"
             )
-    logits = assignment.logits
-    if (
-        not logits.signed
-        or logits.range_exp > MAX_LOGIT_RANGE_EXP
-        or not -50 <= logits.step_exp <= 5
-    ):
-        raise InputError(
-            f"logits must be signed, with a range up to 2^{MAX_LOGIT_RANGE_EXP} and a step of "
-            f"2^-50 to 2^5, "
-            f"got {logits}"
-        )
-    last = assignment.layers[network.names[-1]].activation_grads
-    if last.step_exp < -44:
-        raise InputError(
-            f"activation_grads of the last layer may have a step down to 2^-44, got {last}"
-        )
+    check_logits(assignment.logits)
 
 
 def check_optimizer(assignment: PrecisionAssignment, optimizer: Optimizer) -> None:

@@ -42,7 +42,7 @@ from fxsim.ops.pooling import (
 from fxsim.ops.products import Forward, ForwardSum, Geometry, InputGrad, WeightGrad
 from fxsim.ops.relu import gated
 from fxsim.ops.summation import addition
-from fxsim.quantizer import Counts, Quantizer
+from fxsim.quantizer import Counts, Quantizer, words_at
 from fxsim.tensor import Tensor
 
 FURTHER = ("bias", "gamma", "beta")
@@ -117,6 +117,7 @@ class FixedLayer:
         formats = self.formats
         accumulators = assignment.accumulators_of(self.name)
         geometry = geometry_of(self.layer, self.shape)
+        self.relu_format = relu_format(self.layer, self.output.format)
         self.inner_format = inner_grad_format(self.layer, formats.activation_grads)
         self.norm: BatchNorm | None = None
         self.norm_grad: BatchNormGrad | None = None
@@ -139,6 +140,8 @@ class FixedLayer:
         self.addition = None
         if branch is not None and self.norm is None:
             self.addition = addition(self.forward_product.format, branch, geometry.outputs)
+        for product in (self.forward_product, self.input_grad):
+            product.check_held(product.plan)
 
     @property
     def weighted(self) -> tuple[Forward, InputGrad, WeightGrad]:
@@ -156,6 +159,7 @@ class FixedLayer:
         """InputError where sums over so many images are not exact."""
         try:
             self.weight_grad.format_of(images)
+            self.weight_grad.check_held(self.weight_grad.plan_of(images))
             rows, columns, _ = self.shape.pre
             if self.norm is not None and self.norm_grad is not None:
                 self.norm.check_terms(images * rows * columns)
@@ -260,8 +264,8 @@ class FixedLayer:
     def _activated(self, relu_input: Exact, tape: LayerTape, step: Step) -> np.ndarray:
         """Codes of what leaves the ReLU, or max pooling where one kernel does both."""
         layer = self.layer
-        owner, tensor, format = self.output
-        quantizer = step.quantizer(owner, tensor, relu_format(layer, format))
+        owner, tensor, _ = self.output
+        quantizer = step.quantizer(owner, tensor, self.relu_format)
         if layer.relu and layer.pool and layer.pool.kind == "max":
             codes, tape.winner = relu_input.rounded_and_pooled(quantizer, layer.pool.size)
         else:
@@ -283,7 +287,7 @@ class FixedLayer:
         rate = self.layer.dropout
         if not (rate and step.training):
             return codes
-        stays = kept(rate, step.words(self.name, "dropout").words(codes.shape))
+        stays = kept(rate, words_at(step.words(self.name, "dropout"), codes.shape))
         tape.kept = stays.view(np.uint8)
         scaled = Scaled(lent(codes, self.output.format), tape.kept, rate)
 
@@ -422,6 +426,11 @@ def relu_format(layer: Layer, format: Format) -> Format:
     room = format.range_exp - RELU_RANGE_EXP
     if not (layer.relu and layer.dropout and room > 0):
         return format
+    if format.bits <= room:
+        raise InputError(
+            f"dropout follows a ReLU that clips to 2^{RELU_RANGE_EXP}, {room} bits below the range "
+            f"of its output's format {format}; give that format more bits or a smaller range"
+        )
     return Format(format.bits - room, RELU_RANGE_EXP, format.signed)
 
 
