@@ -562,7 +562,7 @@ class WeightGrad(Product):
         accumulator: Accumulator | None = None,
     ):
         super().__init__(x, grad, geometry, path, accumulator)
-        self.format_of(1)
+        self.plan_of(1)
 
     def plan_of(self, images: int) -> Plan:
         """The plan for a batch: its terms are all positions of all images."""

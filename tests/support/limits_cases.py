@@ -84,16 +84,16 @@ class Draw:
         return Format(bits, parameter.step_exp - 1)
 
     def layer(self, name: str, dense: bool, last: bool, **options):
+        if last:
+            return Dense(name=name, units=self.whole(2, 4), relu=False)
         options |= {
             "name": name,
             "batch_norm": self.chance(0.3),
             "relu": self.chance(0.6),
             "dropout": self.one((0.0, 0.25, 0.5, 0.9, 0.9999)) if self.chance(0.2) else 0.0,
         }
-        if last:
-            options |= {"relu": self.chance(0.2), "dropout": 0.0}
         if dense:
-            return Dense(units=self.whole(2, 4) if last else self.whole(1, 4), **options)
+            return Dense(units=self.whole(1, 4), **options)
         return Conv(
             filters=self.whole(1, 3),
             kernel=self.whole(1, 3),
@@ -108,24 +108,23 @@ class Draw:
             terms = self.one(MANY_TERMS[: 1 + self.chance(0.3) + self.chance(0.05)])
             return Network("n", (1, 1, terms), (self.layer("a", True, True),))
         shape = (self.whole(3, 6), self.whole(3, 6), self.whole(1, 3))
-        kind = self.one(("one", "two", "two", "joined", "branch"))
+        kind = self.one(("one", "two", "two", "two", "joined", "branch"))
         if kind == "one":
             return Network("n", shape, (self.layer("a", True, True),))
         if kind == "two":
             first = self.layer("a", self.chance(0.3), False)
             return Network("n", shape, (first, self.layer("b", True, True)))
-        units = self.whole(2, 4)
+        units = self.whole(1, 4)
         flat = (1, 1, self.whole(1, 40))
 
-        def dense(name: str, last: bool, **options):
-            made = dataclasses.replace(self.layer(name, True, last), units=units)
-            return dataclasses.replace(made, **options)
+        def dense(name: str, **options):
+            return dataclasses.replace(self.layer(name, True, False), units=units, **options)
 
-        first = dense("a", False)
+        last = self.layer("z", True, True)
         if kind == "joined":
-            return Network("n", flat, (first, dense("b", True, add="a")))
-        other = dense("b", False)
-        return Network("n", flat, (first, other, dense("c", True, input="a", add="b")))
+            return Network("n", flat, (dense("a"), dense("b", add="a"), last))
+        branch = dense("a"), dense("b"), dense("c", input="a", add="b")
+        return Network("n", flat, (*branch, last))
 
     def norm(self) -> BatchNormPrecision:
         gamma = self.format()

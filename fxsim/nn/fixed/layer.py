@@ -142,6 +142,7 @@ class FixedLayer:
             self.addition = addition(self.forward_product.format, branch, geometry.outputs)
         for product in (self.forward_product, self.input_grad):
             product.check_held(product.plan)
+        self._check_batch(1)
 
     @property
     def weighted(self) -> tuple[Forward, InputGrad, WeightGrad]:
@@ -158,14 +159,17 @@ class FixedLayer:
     def check_batch(self, images: int) -> None:
         """InputError where sums over so many images are not exact."""
         try:
-            self.weight_grad.format_of(images)
-            self.weight_grad.check_held(self.weight_grad.plan_of(images))
-            rows, columns, _ = self.shape.pre
-            if self.norm is not None and self.norm_grad is not None:
-                self.norm.check_terms(images * rows * columns)
-                self.norm_grad.check_terms(images * rows * columns)
+            self._check_batch(images)
         except InputError as error:
             raise InputError(f"layer {self.name!r}: {error}") from None
+
+    def _check_batch(self, images: int) -> None:
+        self.weight_grad.format_of(images)
+        self.weight_grad.check_held(self.weight_grad.plan_of(images))
+        rows, columns, _ = self.shape.pre
+        if self.norm is not None and self.norm_grad is not None:
+            self.norm.check_terms(images * rows * columns)
+            self.norm_grad.check_terms(images * rows * columns)
 
     def forward(
         self,
