@@ -19,6 +19,7 @@ from support.limits_cases import random_case, run_case
 def main(first: int, last: int, paths: tuple[str, ...]) -> int:
     tally: Counter[str] = Counter()
     for seed in range(first, last):
+        sys.stderr.write(f"{seed}\n" if seed % 50 == 0 else "")
         case = random_case(seed)
         try:
             outcome = run_case(case, paths)
