@@ -31,7 +31,8 @@ def mismatch(
 
 def float_decisions(network: FloatNetwork, pixels: np.ndarray, pixel_max: int) -> np.ndarray:
     """The class (N,) that the float network gives each image."""
-    return _decisions(lambda part: network.logits(part / network.dtype.type(pixel_max)), pixels)
+    scale = network.dtype.type(pixel_max)
+    return _decisions(lambda part, first: network.logits(part / scale), pixels)
 
 
 def fixed_decisions(
@@ -44,10 +45,10 @@ def fixed_decisions(
     """The class (N,) that the network in fixed point gives each image."""
     fixed = FixedNetwork(network, assignment, parameters)
     codes = pixel_codes(pixel_max, fixed.input_format)
-    return _decisions(lambda part: fixed.logits(codes[part]), pixels)
+    return _decisions(lambda part, first: fixed.logits(codes[part], first), pixels)
 
 
-def _decisions(scores: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
-    return np.concatenate(
-        [np.argmax(scores(part), axis=1) for part in np.array_split(pixels, -(-len(pixels) // 256))]
-    )
+def _decisions(scores: Callable[[np.ndarray, int], np.ndarray], pixels: np.ndarray) -> np.ndarray:
+    """The first of the greatest scores (images, place of the first) of each picture."""
+    parts = np.array_split(np.arange(len(pixels)), -(-len(pixels) // 256))
+    return np.concatenate([np.argmax(scores(pixels[part], int(part[0])), axis=1) for part in parts])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from fxsim.errors import InputError
 from fxsim.factors import LearningRate
 from fxsim.formats import STOCHASTIC, Format
-from fxsim.ops.update import update_shifts
+from fxsim.ops.update import UPDATE_BITS, scaled_grads, update_shift
 from fxsim.quantizer import Quantizer, shifted
+from fxsim.tensor import Tensor
 
 
 def quantized(
@@ -54,17 +56,32 @@ def updates(
     rounding: str,
     words: np.ndarray | None = None,
 ) -> np.ndarray:
-    """u = round(rate * grads) in accumulator steps (int64), as fxsim.ops.sgd_update defines it."""
-    left, right = update_shifts(format, rate, accumulators)
-    return rounded(grads.astype(np.int64) * rate.mantissa << left, right, rounding, words)
+    """u = round(rate * grads) in accumulator steps (int64), as fxsim.ops.sgd_update defines it.
+
+    Raises:
+        InputError: where u may need more than 62 bits.
+    """
+    update_format(format, accumulators, rate)
+    values, scale, shift = scaled_grads(Tensor(grads, format), rate, accumulators)
+    values = values.astype(np.int64) * scale.mantissa << scale.left
+    return rounded(values, shift, rounding, words)
 
 
 def update_format(grads: Format, accumulators: Format, rate: LearningRate) -> Format:
     """The format that holds every update of gradients of format `grads`.
 
     Step of the accumulators, exact width.
+
+    Raises:
+        InputError: for more than 62 bits.
     """
-    left, right = update_shifts(grads, rate, accumulators)
-    most = -(-(2 ** (grads.bits - grads.signed) * rate.mantissa << left) >> right)
+    shift = update_shift(grads, rate, accumulators)
+    product = 2 ** (grads.bits - grads.signed) * rate.mantissa
+    most = -(-(product << max(-shift, 0)) >> max(shift, 0))
     bits = most.bit_length() + 1
+    if bits > UPDATE_BITS:
+        raise InputError(
+            f"updates of gradients in {grads} need {bits} bits at the step of {accumulators}, at "
+            f"most {UPDATE_BITS} are exported; choose a smaller learning rate"
+        )
     return Format(bits, accumulators.step_exp + bits - 1)

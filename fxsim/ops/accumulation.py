@@ -168,7 +168,7 @@ def accumulated_sums(
         raise InputError(
             f"the accumulator's step must be given as bits to drop, got {model}; resolve it first"
         )
-    _check_widths(lowered, model, bias)
+    check_widths(lowered.product, lowered.terms, model, bias)
     start = None
     if model.bias == "first" and bias.codes is not None and not model.at_end:
         start = bias.aligned
@@ -197,21 +197,24 @@ def finished_sums(
     return bounded(sums, model, bias.sum_shift)
 
 
-def _check_widths(lowered: Lowered, model: Accumulator, bias: Bias) -> None:
-    """InputError unless int64 holds every value on the way, and a first bias has no finer step."""
+def check_widths(product: int, terms: int, model: Accumulator, bias: Bias) -> None:
+    """InputError unless int64 holds every value on the way, and a first bias has no finer step.
+
+    product: no product of two codes is larger in magnitude.
+    """
     if bias.codes is not None and model.bias == "first" and bias.sum_shift:
         raise InputError(
             f"accumulator bias 'first' needs a bias with at least the accumulator's step, got one "
             f"{bias.sum_shift} bits finer; make the bias's step coarser, drop fewer bits, or use "
             f"bias 'after'"
         )
-    addend = (lowered.product >> model.drop) + 1
+    addend = product if model.adds_products_whole else (product >> model.drop) + 1
     if model.at_end:
-        _check_largest((addend * lowered.terms << bias.sum_shift) + bias.largest, model)
+        _check_largest((addend * terms << bias.sum_shift) + bias.largest, model)
         return
     held = -model.range()[0]
-    _check_largest(lowered.product, model)
-    _check_largest(addend * min(max(model.tile, 1), lowered.terms) + held, model)
+    _check_largest(product, model)
+    _check_largest(addend * min(max(model.tile, 1), terms) + held, model)
     _check_largest((held << bias.sum_shift) + bias.largest, model)
 
 

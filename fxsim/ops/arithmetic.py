@@ -10,8 +10,8 @@ import numpy as np
 from fxsim.errors import InputError, shown
 from fxsim.formats import Format
 from fxsim.kernels.reductions import channel_sums
-from fxsim.ops.exact import Exact, Sums, holding
-from fxsim.ops.summation import addition, magnitude
+from fxsim.ops.exact import Exact, Sums, holding, magnitude
+from fxsim.ops.summation import addition
 from fxsim.tensor import Tensor
 
 INT32_BITS = 32

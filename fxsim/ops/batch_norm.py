@@ -22,9 +22,9 @@ from fxsim.formats import Format
 from fxsim.kernels.elementwise import roots as kernel
 from fxsim.kernels.reductions import moments as channel_moments
 from fxsim.ops.checks import of_shape, tensor_of
-from fxsim.ops.exact import Exact
+from fxsim.ops.exact import Exact, magnitude
 from fxsim.ops.integers import divided, integers, times
-from fxsim.ops.summation import ChannelSum, magnitude
+from fxsim.ops.summation import ChannelSum
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor, quantize
 

@@ -19,8 +19,7 @@ from fxsim.kernels import memory
 from fxsim.kernels.elementwise.dropout import scale_kept
 from fxsim.kernels.rounding import MAX_SHIFT
 from fxsim.ops.checks import of_shape, tensor_of
-from fxsim.ops.exact import MASK, Exact, holding
-from fxsim.ops.summation import magnitude
+from fxsim.ops.exact import MASK, Exact, holding, magnitude
 from fxsim.quantizer import Quantizer, Words, check_words, words_at
 from fxsim.tensor import Tensor
 

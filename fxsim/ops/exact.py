@@ -268,13 +268,18 @@ def relu_bound(step_exp: int, quantizer: Quantizer) -> int:
     return min(quantizer.ceiling << min(finer, MAX_SUM_BITS), 1 << MAX_SUM_BITS)
 
 
-def holding(magnitude: int, step_exp: int) -> Format:
+def magnitude(format: Format) -> int:
+    """The greatest |code|."""
+    return max(-format.min_code, format.max_code)
+
+
+def holding(largest: int, step_exp: int) -> Format:
     """The signed format with that step that holds every code of at most this magnitude.
 
     Raises:
         InputError: where it would have more than MAX_SUM_BITS bits.
     """
-    bits = magnitude.bit_length() + 1
+    bits = largest.bit_length() + 1
     if bits > MAX_SUM_BITS:
         raise InputError(
             f"the exact result needs {bits} bits, at most {MAX_SUM_BITS} are exact here; "

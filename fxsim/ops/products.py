@@ -35,13 +35,14 @@ from fxsim.ops.accumulation import (
     Lowered,
     accumulated_sums,
     bias_shifts,
+    check_widths,
     finished_sums,
     lower_forward,
     lower_input_grad,
     lower_weight_grad,
     never_overflows,
 )
-from fxsim.ops.exact import MAX_SUM_BITS, Exact, relu_bound
+from fxsim.ops.exact import MAX_SUM_BITS, Exact, magnitude, relu_bound
 from fxsim.ops.paths import (
     AMX_PATHS,
     BYTES,
@@ -248,6 +249,18 @@ class Product:
         rows, columns, _ = geometry.output
         return geometry.taps * rows * columns / saving if fits else 0
 
+    def check_held(self, plan: Plan) -> None:
+        """InputError unless every sum can be held in the accumulator, whatever the codes."""
+        model = self.accumulator
+        if model is None:
+            return
+        product = self.left.magnitude * self.right.magnitude
+        check_widths(product, plan.terms, model, self._largest_bias())
+
+    def _largest_bias(self) -> Bias:
+        """A bias of the greatest magnitude; it holds no codes where there is none."""
+        return Bias()
+
     def ample(self, left: np.ndarray, right: np.ndarray, bias: Bias | None = None) -> bool:
         """Whether the exact sums are what the accumulator comes to, in every order.
 
@@ -304,13 +317,12 @@ class ProductSum(Exact):
         """The same product of other codes, by the names of the operands that change."""
         return self.product(**(self.operands | dict(codes)))
 
-    def held(self, plan: Plan, bias: Bias | None = None) -> np.ndarray:
+    def held(self, bias: Bias | None = None) -> np.ndarray:
         """The sums in the accumulator."""
         model = present(self.product.accumulator)
         if model.at_end and model.adds_products_whole:
             sums, met = finished_sums(self.exact_sums(), model, bias)
         else:
-            _check_simulated(plan)
             sums, met = self._held_by_groups(model, bias or Bias())
         self.overflows = Overflows(sums.size, met)
         return sums.reshape(self.shape)
@@ -333,15 +345,6 @@ def _check_square(path: str, geometry: Geometry) -> None:
         raise InputError(
             f"path {path!r} takes kernels, strides and paddings that are alike in rows and "
             f"columns, got {geometry.window}; use path='auto'"
-        )
-
-
-def _check_simulated(plan: Plan) -> None:
-    """One bit more may come from a jam, one from the accumulator itself."""
-    if plan.accumulator_bits >= MAX_SUM_BITS:
-        raise InputError(
-            f"{plan.terms} terms may need {plan.accumulator_bits} bits; with an accumulator at "
-            f"most {MAX_SUM_BITS - 1} are simulated; lower the widths or the batch"
         )
 
 
@@ -382,6 +385,9 @@ class Forward(Product):
     def bias_of(self, codes: np.ndarray | None) -> Bias:
         """The bias and how it comes to the step of the sums."""
         return Bias(codes, self._sum_shift, self._bias_shift)
+
+    def _largest_bias(self) -> Bias:
+        return self.bias_of(None if self.bias is None else np.array([magnitude(self.bias)], object))
 
     def _sum_format(self, step_exp: int) -> Format:
         """The format of the sums with the bias, at the finer of their steps.
@@ -461,7 +467,7 @@ class ForwardSum(ProductSum):
     def sums(self) -> np.ndarray:
         if self.ample:
             return self._with_bias(self.exact_sums())
-        return self.held(self.product.plan, self.product.bias_of(self._bias))
+        return self.held(self.product.bias_of(self._bias))
 
     @property
     def operands(self) -> dict[str, np.ndarray]:
@@ -620,7 +626,7 @@ class InputGradSum(ProductSum):
         return {"grad": self._grad, "weight": self._weight}
 
     def sums(self) -> np.ndarray:
-        return self.exact_sums() if self.ample else self.held(self.product.plan)
+        return self.exact_sums() if self.ample else self.held()
 
     def rounded(self, quantizer: Quantizer, relu: bool) -> tuple[np.ndarray, np.ndarray | None]:
         found = quantizer.at(self.format.step_exp).epilogue
@@ -733,7 +739,7 @@ class WeightGradSum(ProductSum):
         return {"x": self._x, "grad": self._grad}
 
     def sums(self) -> np.ndarray:
-        return self.exact_sums() if self.ample else self.held(self.product.plan_of(len(self._x)))
+        return self.exact_sums() if self.ample else self.held()
 
     def rounded(self, quantizer: Quantizer, relu: bool) -> tuple[np.ndarray, np.ndarray | None]:
         found = quantizer.at(self.format.step_exp).epilogue

@@ -15,7 +15,7 @@ from fxsim.formats import Format
 from fxsim.kernels import memory
 from fxsim.kernels.elementwise import affine as kernel
 from fxsim.kernels.epilogue import Epilogue
-from fxsim.ops.exact import MAX_SUM_BITS, Exact, holding, kernel_windows, relu_bound
+from fxsim.ops.exact import MAX_SUM_BITS, Exact, holding, kernel_windows, magnitude, relu_bound
 from fxsim.ops.integers import largest
 from fxsim.quantizer import Quantizer
 from fxsim.windows import Window
@@ -128,11 +128,6 @@ def _epilogue(quantizer: Quantizer, step_exp: int, relu: bool) -> Epilogue | Non
     if found is None or not relu:
         return found
     return found._replace(floor=0, relu_bound=relu_bound(step_exp, quantizer))
-
-
-def magnitude(format: Format) -> int:
-    """The greatest |code|."""
-    return max(-format.min_code, format.max_code)
 
 
 def addition(x: Format, y: Format, channels: int, sign: int = 1) -> ChannelSum:

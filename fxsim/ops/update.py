@@ -10,7 +10,7 @@ from fxsim.errors import InputError
 from fxsim.factors import MANTISSA_BITS, LearningRate
 from fxsim.formats import Format
 from fxsim.kernels.elementwise import update as kernel
-from fxsim.kernels.rounding import MAX_SHIFT, Rounding
+from fxsim.kernels.rounding import MAX_SHIFT, Rounding, align
 from fxsim.ops.checks import of_shape, tensor_of
 from fxsim.ops.exact import Exact
 from fxsim.ops.summation import ChannelSum
@@ -19,6 +19,11 @@ from fxsim.tensor import Tensor
 
 UPDATE_BITS = 62
 """A parameter and its accumulator are one exact integer; their widths together stay within this."""
+
+FAR_UPDATE = 2**UPDATE_BITS + 2
+"""An update above 2**UPDATE_BITS saturates every parameter and its accumulator, and may so become
+this one: parameter and accumulator are below 2**(UPDATE_BITS - 1) together, and their difference
+from it fits int64.  It is even: the last bit that `jam` forces leaves it above."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,10 @@ def check_accumulator(name: str, parameter: Format, accumulator: Format) -> None
             f"the accumulator of {name} must be signed with range_exp {parameter.step_exp - 1} "
             f"(half the step of {parameter}), got {accumulator}"
         )
-    if parameter.bits + accumulator.bits > UPDATE_BITS:
+    bits = parameter.bits + (not parameter.signed)
+    if bits + accumulator.bits > UPDATE_BITS:
         raise InputError(
-            f"{name} and its accumulator have {parameter.bits} + {accumulator.bits} bits; "
+            f"{name} and its accumulator have {bits} + {accumulator.bits} bits with a sign; "
             f"together at most {UPDATE_BITS}"
         )
 
@@ -111,7 +117,8 @@ def sgd_update(
         (the new parameter, what the update did).
 
     Raises:
-        InputError: for another shape, or steps that are too far from each other.
+        InputError: for another shape; without an accumulator, for steps that are too far from each
+            other.
 
     Example:
         >>> from fxsim import Format, Tensor, ops
@@ -167,20 +174,31 @@ def _update_alone(
     return Parameter(codes), UpdateTally(seen[0].clipped, 0, 0, stopped)
 
 
-def update_shifts(grad: Format, rate: LearningRate, accumulator: Format) -> tuple[int, int]:
-    """(left, right) shift from gradient codes times the rate's mantissa to accumulator steps.
+def update_shift(grad: Format, rate: LearningRate, accumulator: Format) -> int:
+    """Bits to drop of gradient codes times the rate's mantissa; below 0, bits to add."""
+    return accumulator.step_exp - grad.step_exp - rate.exponent
 
-    Raises:
-        InputError: where the shifted products do not fit 62 bits.
+
+def scaled_grads(
+    grad: Tensor, rate: LearningRate, accumulator: Format
+) -> tuple[np.ndarray, kernel.Scale, int]:
+    """(integers, their scale, bits to drop, 0 to 62): together the update before its rounding.
+
+    Where the kernel's int64 does not hold the product, the scale is 1: of a shift above 62 the lost
+    bits are one sticky bit, and what passes 2**UPDATE_BITS becomes FAR_UPDATE.
     """
-    shift = accumulator.step_exp - grad.step_exp - rate.exponent
-    left = max(-shift, 0)
-    if shift > MAX_SHIFT or grad.bits + MANTISSA_BITS + left > MAX_SHIFT:
-        raise InputError(
-            f"learning rate {rate.real:g} times a gradient step of 2^{grad.step_exp} is too far "
-            f"from the accumulator's step 2^{accumulator.step_exp}; change its format"
-        )
-    return left, max(shift, 0)
+    shift = update_shift(grad.format, rate, accumulator)
+    bits = grad.format.bits + MANTISSA_BITS + max(-shift, 0)
+    if shift <= MAX_SHIFT and bits <= UPDATE_BITS:
+        return grad.operand, kernel.Scale(rate.mantissa, max(-shift, 0)), max(shift, 0)
+    products = grad.operand.astype(np.int64) * rate.mantissa
+    if shift > 0:
+        products, shift = align(products, shift)
+        return products, kernel.Scale(1, 0), shift
+    left = min(-shift, UPDATE_BITS + 1)
+    outside = np.abs(products) > 2**UPDATE_BITS >> left
+    far = np.where(products < 0, -FAR_UPDATE, FAR_UPDATE)
+    return np.where(outside, far, products << left), kernel.Scale(1, 0), 0
 
 
 def update_in_place(
@@ -196,7 +214,7 @@ def update_in_place(
     quantizer: rounds the update to the accumulator's format; its overflow is saturation.
     """
     accumulator = quantizer.format
-    left, right = update_shifts(grad.format, rate, accumulator)
+    grads, scale, shift = scaled_grads(grad, rate, accumulator)
     held = kernel.Held(
         accumulator.bits,
         format.min_code,
@@ -207,10 +225,10 @@ def update_in_place(
     counts = kernel.update(
         codes.reshape(-1),
         accumulators.reshape(-1),
-        grad.operand.reshape(-1),
-        quantizer.bases(grad.shape, right),
-        kernel.Scale(rate.mantissa, left),
-        Rounding.of(quantizer.rounding, right),
+        grads.reshape(-1),
+        quantizer.bases(grad.shape, shift),
+        scale,
+        Rounding.of(quantizer.rounding, shift),
         held,
     )
     return UpdateTally(*(int(count) for count in counts))

@@ -2,6 +2,7 @@
 step; every other one is refused by name.
 """
 
+import dataclasses
 import hashlib
 import re
 from functools import cache
@@ -13,10 +14,16 @@ from support.modes_cases import NETWORK, PARAMETERS, assignment
 
 import fxsim
 from fxsim import FixedNetwork, InputError, LearningRate, PrecisionAssignment
-from fxsim.formats import OVERFLOWS, ROUNDINGS
+from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
 from fxsim.golden.capture import capture
 from fxsim.nn.optimizer import Optimizer
-from fxsim.nn.precision import MODES, VELOCITIES, quantized_tensors
+from fxsim.nn.precision import (
+    MODES,
+    VELOCITIES,
+    BatchNormPrecision,
+    LayerPrecision,
+    quantized_tensors,
+)
 
 OPTIMIZER = Optimizer(0.5, 0.0, 4)
 STEPS = 8
@@ -157,15 +164,41 @@ def test_the_manifest_agrees_with_the_table(rounding, overflow):
     assert accumulators <= seen["rounding"]
 
 
-def test_the_contract_has_the_same_table():
+def contract_table():
+    """tensor -> (format by default, roundings, overflows) of the table of tensors."""
     text = (Path(fxsim.__file__).parent / "numerics.md").read_text(encoding="utf-8")
-    section = text[text.index("**Modes.**") : text.index("**Forward**, layer after layer")]
-    told = {}
-    for names, roundings, overflows in re.findall(r"^\| (`.*`) \| (.*) \| (.*) \|$", section, re.M):
-        for tensor in re.findall(r"`(\w+)`", names):
-            assert tensor not in told
-            told[tensor] = (
-                ROUNDINGS if roundings == "any" else (roundings,),
-                OVERFLOWS if overflows == "any" else (overflows,),
-            )
+    section = text[text.index("## Tensors") : text.index("## Quantization")]
+    rows = re.findall(
+        r"^\| `(\w+)` \| [^|]+ \| [^|]+ \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", section, re.M
+    )
+    assert len({row[0] for row in rows}) == len(rows)
+    return {tensor: (format, *modes) for tensor, format, *modes in rows}
+
+
+def test_the_contract_has_the_same_modes():
+    told = {
+        tensor: (
+            ROUNDINGS if roundings == "any" else (roundings,),
+            OVERFLOWS if overflows == "any" else (overflows,),
+        )
+        for tensor, (_, roundings, overflows) in contract_table().items()
+    }
     assert told == {tensor: (modes.roundings, modes.overflows) for tensor, modes in MODES.items()}
+
+
+def test_the_contract_has_the_same_default_formats():
+    found = {}
+    for cls in (LayerPrecision, BatchNormPrecision, PrecisionAssignment):
+        for field in dataclasses.fields(cls):
+            if isinstance(field.default, Format):
+                format = field.default
+                sign = "s" if format.signed else "u"
+                found[field.name] = f"{sign}{format.bits} 2^{format.range_exp}"
+    told = {tensor: row[0] for tensor, row in contract_table().items()}
+    assert {tensor: told[tensor] for tensor in found} == found
+    given = {field.name for field in dataclasses.fields(LayerPrecision) if _has_none(field)}
+    assert {tensor for tensor, text in told.items() if text.startswith("given")} == given
+
+
+def _has_none(field):
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

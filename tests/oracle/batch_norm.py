@@ -84,15 +84,35 @@ def together(columns, shape):
 
 
 def forward(layer_name, z, own, parameters, run):
-    """(nested x-hat codes, inverse roots) of a training step from exact nested Z.
+    """(nested x-hat codes, inverse roots) from exact nested Z.
 
-    The running statistics move.
+    In training, the statistics are those of the batch, and the running ones move.
     """
     shape = len(z), len(z[0]), len(z[0][0]), len(z[0][0][0])
     codes = run.quantize(z, layer_name, "preactivations", own["preactivations"])
     run.see("quantized_preactivations", layer_name, codes)
     unit = step(own["preactivations"])
     columns = [[code * unit for code in column] for column in channels(codes)]
+    if run.training:
+        found = of_batch(layer_name, columns, own, parameters, run)
+    else:
+        found = {
+            tensor: [at_rest(code, own[tensor]) for code in parameters[f"running_{tensor}"]]
+            for tensor in ("mean", "variance")
+        }
+    roots = [inverse_root(code * step(own["variance"])) for code in found["variance"]]
+    run.see("inverse_roots", layer_name, [root / root_unit(own["variance"]) for root in roots])
+    rows = [
+        normalized(column, mean * step(own["mean"]), root)
+        for column, mean, root in zip(columns, found["mean"], roots)
+    ]
+    xs = run.quantize(together(rows, shape), layer_name, "normalized", own["normalized"])
+    run.see("normalized", layer_name, xs)
+    return xs, roots
+
+
+def of_batch(layer_name, columns, own, parameters, run):
+    """Codes of the mean and the variance of each channel; the running statistics move."""
     exact = [statistics(column) for column in columns]
     found = {}
     for place, tensor in enumerate(("mean", "variance")):
@@ -105,15 +125,7 @@ def forward(layer_name, z, own, parameters, run):
         ]
         run.see(tensor, layer_name, found[tensor])
         run.see(running, layer_name, parameters[running])
-    roots = [inverse_root(code * step(own["variance"])) for code in found["variance"]]
-    run.see("inverse_roots", layer_name, [root / root_unit(own["variance"]) for root in roots])
-    rows = [
-        normalized(column, mean * step(own["mean"]), root)
-        for column, mean, root in zip(columns, found["mean"], roots)
-    ]
-    xs = run.quantize(together(rows, shape), layer_name, "normalized", own["normalized"])
-    run.see("normalized", layer_name, xs)
-    return xs, roots
+    return found
 
 
 def root_unit(variance_fmt):

@@ -7,11 +7,13 @@ it reads, None for the pictures; `add`, the name of the layer whose output it ad
 running_mean and running_variance in place of the bias."""
 
 from fractions import Fraction
+from functools import partial
 
-from oracle import batch_norm, pooling, products, softmax
-from oracle.rounding import quantize, step
+from oracle import accumulators, batch_norm, philox, pooling, products, softmax
+from oracle.rounding import step
 from oracle.step import (
     Run,
+    accumulated,
     activated,
     as_conv,
     back_to_preactivations,
@@ -109,14 +111,14 @@ def forward(layers, formats, logits_fmt, state, images, run):
         owner, tensor, fmt = output_of(name, layers, formats, logits_fmt)
         codes, factors = activated(layer, value, (owner, tensor, fmt), run)
         winner = None
-        records[name] = layer, source, factors, winner, products.shape_of(codes), xs, roots
+        shape = products.shape_of(codes)
         if layer["pool"] and layer["pool"][0] == "max":
             codes, winner = pooling.max_pool(codes, layer["pool"][1])
-            records[name] = layer, source, factors, winner, records[name][4], xs, roots
         elif layer["pool"]:
             codes = pooling.average_pool(codes, *layer["pool"][1:])
-        if layer["dropout"]:
+        if layer["dropout"] and run.training:
             codes = drop(layer, codes, fmt, run)
+        records[name] = layer, source, factors, winner, shape, xs, roots
         if tensor != "activations":
             run.see(tensor, name, codes)
         outputs[name] = codes
@@ -155,12 +157,17 @@ def backward(layers, formats, state, scores_grad, records, run):
             unit = step(own["preactivation_grads"])
         run.see("preactivation_grads", name, inner)
         x, w, stride, padding = as_conv(layer, source, parameters["weight"])
-        sums = products.conv_weight_grad(
-            x, inner, products.shape_of(w), stride, padding, **further(layer)
+        geometry = products.shape_of(w), stride, padding
+        more = further(layer)
+        sums, scale = accumulated(
+            layer,
+            "weight_grad",
+            unit * step(own["activations"]),
+            run,
+            partial(products.conv_weight_grad, x, inner, *geometry, **more),
+            partial(accumulators.weight_grad, x, inner, *geometry, **more),
         )
-        weight_grads = run.quantize(
-            real(sums, unit * step(own["activations"])), name, "weight_grads", own["weight_grads"]
-        )
+        weight_grads = run.quantize(real(sums, scale), name, "weight_grads", own["weight_grads"])
         found["weight"] = weight_grads if layer["kind"] == "conv" else weight_grads[0][0]
         run.see("weight_grads", name, found["weight"])
         if not layer["batch_norm"]:
@@ -169,10 +176,15 @@ def backward(layers, formats, state, scores_grad, records, run):
             run.see("bias_grads", name, found["bias"])
         result[name] = found
         if layer["source"] is not None:
-            sums = products.conv_input_grad(
-                inner, w, products.shape_of(x), stride, padding, **further(layer)
+            geometry = products.shape_of(x), stride, padding
+            sums, scale = accumulated(
+                layer,
+                "input_grad",
+                unit * step(own["weights"]),
+                run,
+                partial(products.conv_input_grad, inner, w, *geometry, **more),
+                partial(accumulators.input_grad, inner, w, *geometry, **more),
             )
-            scale = unit * step(own["weights"])
             arriving.setdefault(layer["source"], []).append(
                 [total * scale for total in flatten(sums)]
             )
@@ -240,53 +252,32 @@ def train_step(
     return run, losses, wrong
 
 
-def logits(layers, formats, logits_fmt, state, images):
-    """Codes (N, classes) in inference: running statistics, no dropout; with the default modes."""
-    outputs = {None: images}
-    for layer in layers:
-        branch = layer["add"] and real(
-            outputs[layer["add"]], step(output_of(layer["add"], layers, formats, logits_fmt)[2])
-        )
-        value = affine_at_rest(
-            layer, outputs[layer["source"]], formats[layer["name"]], state[layer["name"]], branch
-        )
-        _, tensor, fmt = output_of(layer["name"], layers, formats, logits_fmt)
-        codes, _ = activated(layer, value, (layer["name"], tensor, fmt), Run({}, 0, 0))
-        if layer["pool"] and layer["pool"][0] == "max":
-            codes = pooling.max_pool(codes, layer["pool"][1])[0]
-        elif layer["pool"]:
-            codes = pooling.average_pool(codes, *layer["pool"][1:])
-        outputs[layer["name"]] = codes
-    return [flatten(sample) for sample in outputs[layers[-1]["name"]]]
+class Inference(Run):
+    """Inference of images that stand one after the other in a data set, from place `first` on."""
+
+    def __init__(self, modes, seed, first, images):
+        super().__init__(modes, seed, 0)
+        self.first = first
+        self.images = images
+        self.training = False
+
+    def words(self, layer, tensor, count):
+        """Words at the places that the elements have in the tensor of the whole data set."""
+        if not self.mode("rounding", tensor).startswith("stochastic"):
+            return None
+        start = self.first * (count // self.images)
+        return philox.words(self.seed, 0, f"{layer}.{tensor}", start, count)
 
 
-def affine_at_rest(layer, source, own, parameters, branch):
-    """Exact nested values that the ReLU reads."""
-    x, w, stride, padding = as_conv(layer, source, parameters["weight"])
-    value = real(
-        products.conv_forward(x, w, stride, padding, **further(layer)),
-        step(own["activations"]) * step(own["weights"]),
-    )
-    columns = [
-        at_rest(column, o, own, parameters)
-        if layer["batch_norm"]
-        else [total + parameters["bias"][o] * step(own["bias"]) for total in column]
-        for o, column in enumerate(batch_norm.channels(value))
-    ]
-    value = batch_norm.together(columns, products.shape_of(value))
-    return map_nested(lambda total, other: total + other, value, branch) if branch else value
+def logits(layers, formats, logits_fmt, state, images, modes=None, seed=0, first=0):
+    """Codes (N, classes) in inference: running statistics, no dropout."""
+    run = Inference(modes or {}, seed, first, len(images))
+    return forward(layers, formats, logits_fmt, state, images, run)[0]
 
 
-def at_rest(column, o, own, parameters):
-    """Batch norm of one channel by its running statistics, exact after x-hat."""
-    y_step = step(own["preactivations"])
-    x_step = step(own["normalized"])
-    ys = [quantize(total, own["preactivations"])[0] * y_step for total in column]
-    mean, variance = (
-        batch_norm.at_rest(parameters[f"running_{which}"][o], own[which]) * step(own[which])
-        for which in ("mean", "variance")
-    )
-    xs = batch_norm.normalized(ys, mean, batch_norm.inverse_root(variance))
-    gamma = parameters["gamma"][o] * step(own["gamma"])
-    beta = parameters["beta"][o] * step(own["beta"])
-    return [quantize(x, own["normalized"])[0] * x_step * gamma + beta for x in xs]
+def evaluate(layers, formats, logits_fmt, state, images, labels, modes=None, seed=0):
+    """(sum of losses, images that err) of a data set."""
+    rows = logits(layers, formats, logits_fmt, state, images, modes, seed)
+    unit = exponent(step(logits_fmt))
+    losses = sum(softmax.loss(row, label, unit) for row, label in zip(rows, labels))
+    return losses, sum(softmax.wrong(row, label) for row, label in zip(rows, labels))

@@ -58,6 +58,7 @@ class Run:
         self.counts = {}
         self.stopped = {}
         self.overflows = {}
+        self.training = True
 
     def mode(self, what, tensor):
         return self.modes.get(

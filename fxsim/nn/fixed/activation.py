@@ -46,6 +46,11 @@ def relu_format(layer: Layer, format: Format) -> Format:
     room = format.range_exp - CLIPPED_RANGE_EXP
     if not (layer.activation.kind == "clipped_relu" and layer.dropout and room > 0):
         return format
+    if format.bits <= room:
+        raise InputError(
+            f"dropout follows a ReLU that clips to 2^{CLIPPED_RANGE_EXP}, {room} bits below the "
+            f"range of its output's format {format}; give that format more bits or a smaller range"
+        )
     return Format(format.bits - room, CLIPPED_RANGE_EXP, format.signed)
 
 

@@ -6,10 +6,13 @@ from fxsim.errors import InputError, present, shown
 from fxsim.nn.optimizer import Optimizer
 from fxsim.nn.precision import VELOCITIES, PrecisionAssignment
 from fxsim.nn.spec import Network
+from fxsim.ops.dropout import MAX_RATE
 from fxsim.ops.exact import MAX_PLACES
 
-MAX_DROPOUT = 0.9999
-"""Up to here dropout's scale is below 2**15: a mantissa of 16 bits shifted to the right."""
+PLACES = {"max": MAX_PLACES, "average": 2**28}
+"""Of the greatest windows.  An average's: a gradient of 34 bits and the number of places are
+divided in 62 bits.
+"""
 
 
 def check_supported(network: Network, assignment: PrecisionAssignment) -> None:
@@ -22,21 +25,16 @@ def check_supported(network: Network, assignment: PrecisionAssignment) -> None:
     for layer in network.layers:
         if layer.name not in read:
             raise InputError(f"no layer reads or adds the output of {layer.name!r}; leave it out")
-        if layer.dropout > MAX_DROPOUT:
+        if layer.dropout > MAX_RATE:
             raise InputError(
-                f"layer {layer.name!r}: dropout may be up to {MAX_DROPOUT}, got {layer.dropout}"
+                f"layer {layer.name!r}: dropout may be up to {MAX_RATE}, got {layer.dropout}"
             )
         windows = network.shape(layer.name).pool
-        if layer.pool and layer.pool.kind == "max" and present(windows).taps > MAX_PLACES:
+        if layer.pool and present(windows).taps > PLACES[layer.pool.kind]:
             raise InputError(
-                f"layer {layer.name!r}: max pooling takes windows of up to {MAX_PLACES} places, "
-                f"got {shown(layer.pool.size)}"
+                f"layer {layer.name!r}: {layer.pool.kind} pooling takes windows of up to "
+                f"{PLACES[layer.pool.kind]} places, got {shown(layer.pool.size)}"
             )
-    last = assignment.layers[network.names[-1]].activation_grads
-    if last.step_exp < -44:
-        raise InputError(
-            f"activation_grads of the last layer may have a step down to 2^-44, got {last}"
-        )
 
 
 def check_optimizer(assignment: PrecisionAssignment, optimizer: Optimizer) -> None:

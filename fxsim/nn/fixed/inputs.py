@@ -48,13 +48,20 @@ def checked_rate(rate: Any) -> LearningRate:
 
 def checked_step(step: Any) -> int:
     """The number of a training step, part of the key of its random words."""
-    if isinstance(step, bool) or not isinstance(step, (int, np.integer)):
-        raise TypeError(
-            f"step must be an integer, the number of the training step, got {shown(step)}"
-        )
-    if not 0 <= step < 2**32:
-        raise InputError(f"step must be 0 to 2**32 - 1, got {shown(step)}")
-    return int(step)
+    return _word_of_32_bits("step", step, "the number of the training step")
+
+
+def checked_first(first: Any) -> int:
+    """The place of an image in its data set, which decides on its random words."""
+    return _word_of_32_bits("first", first, "the place of the first image in its data set")
+
+
+def _word_of_32_bits(name: str, value: Any, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, {what}, got {shown(value)}")
+    if not 0 <= value < 2**32:
+        raise InputError(f"{name} must be 0 to 2**32 - 1, got {shown(value)}")
+    return int(value)
 
 
 def checked_state(

@@ -48,7 +48,7 @@ from fxsim.ops.pooling import (
 from fxsim.ops.products import Forward, ForwardSum, InputGrad, WeightGrad
 from fxsim.ops.relu import gated
 from fxsim.ops.summation import addition
-from fxsim.quantizer import Counts, Quantizer
+from fxsim.quantizer import Counts, Quantizer, words_at
 from fxsim.tensor import Tensor
 
 FURTHER = ("bias", "gamma", "beta")
@@ -124,6 +124,7 @@ class FixedLayer:
         formats = self.formats
         accumulators = assignment.accumulators_of(self.name)
         geometry = geometry_of(self.layer, self.shape)
+        self.relu_format = relu_format(self.layer, self.output.format)
         self.inner_format = inner_grad_format(self.layer, self.shape, formats.activation_grads)
         self.norm: BatchNorm | None = None
         self.norm_grad: BatchNormGrad | None = None
@@ -147,16 +148,18 @@ class FixedLayer:
         if branch is not None and self.norm is None:
             self.addition = addition(self.forward_product.format, branch, geometry.outputs)
         self.activation = self._activation()
+        for product in (self.forward_product, self.input_grad):
+            product.check_held(product.plan)
+        self._check_batch(1)
 
     def _activation(self) -> FixedActivation | None:
         """The activation function, if it is neither none nor a ReLU; checks a ReLU's ceiling."""
         own = self.layer.activation
-        format = relu_format(self.layer, self.output.format)
-        relu_quantizer(self.layer, Quantizer(format))
+        relu_quantizer(self.layer, Quantizer(self.relu_format))
         if own.is_relu or own.kind == "none":
             return None
         grads = unpooled_grad_format(self.layer, self.shape, self.formats.activation_grads)
-        return FixedActivation(own, self.relu_input_format, format, grads)
+        return FixedActivation(own, self.relu_input_format, self.relu_format, grads)
 
     @property
     def weighted(self) -> tuple[Forward, InputGrad, WeightGrad]:
@@ -173,13 +176,17 @@ class FixedLayer:
     def check_batch(self, images: int) -> None:
         """InputError where sums over so many images are not exact."""
         try:
-            self.weight_grad.format_of(images)
-            rows, columns, _ = self.shape.pre
-            if self.norm is not None and self.norm_grad is not None:
-                self.norm.check_terms(images * rows * columns)
-                self.norm_grad.check_terms(images * rows * columns)
+            self._check_batch(images)
         except InputError as error:
             raise InputError(f"layer {self.name!r}: {error}") from None
+
+    def _check_batch(self, images: int) -> None:
+        self.weight_grad.format_of(images)
+        self.weight_grad.check_held(self.weight_grad.plan_of(images))
+        rows, columns, _ = self.shape.pre
+        if self.norm is not None and self.norm_grad is not None:
+            self.norm.check_terms(images * rows * columns)
+            self.norm_grad.check_terms(images * rows * columns)
 
     def forward(
         self,
@@ -278,8 +285,8 @@ class FixedLayer:
     def _activated(self, relu_input: Exact, tape: LayerTape, step: Step) -> np.ndarray:
         """Codes of what leaves the ReLU, or max pooling where one kernel does both."""
         layer = self.layer
-        owner, tensor, format = self.output
-        quantizer = relu_quantizer(layer, step.quantizer(owner, tensor, relu_format(layer, format)))
+        owner, tensor, _ = self.output
+        quantizer = relu_quantizer(layer, step.quantizer(owner, tensor, self.relu_format))
         relu = layer.activation.is_relu
         if self.activation is not None:
             codes, tape.factors = self.activation.forward(relu_input, quantizer)
@@ -305,7 +312,7 @@ class FixedLayer:
         rate = self.layer.dropout
         if not (rate and step.training):
             return codes
-        stays = kept(rate, step.words(self.name, "dropout").words(codes.shape))
+        stays = kept(rate, words_at(step.words(self.name, "dropout"), codes.shape))
         tape.kept = stays.view(np.uint8)
         scaled = Scaled(lent(codes, self.output.format), tape.kept, rate)
 

@@ -29,6 +29,7 @@ from fxsim.fields import FrozenDict, function, instance
 from fxsim.formats import Format
 from fxsim.nn.fixed.checks import check_optimizer, check_supported
 from fxsim.nn.fixed.inputs import (
+    checked_first,
     checked_images,
     checked_rate,
     checked_state,
@@ -47,6 +48,7 @@ from fxsim.ops.arithmetic import add
 from fxsim.ops.batch_norm import Running, running_format
 from fxsim.ops.exact import Exact
 from fxsim.ops.paths import check_path
+from fxsim.ops.summation import addition
 from fxsim.rng import Stream
 from fxsim.tensor import Tensor
 
@@ -133,12 +135,19 @@ class FixedNetwork:
             if not self._joined(name):
                 continue
             total: Format | None = None
-            for layer, source in self.network.edges():
-                layered = self.layers[layer.name]
-                formats = [layered.input_grad.format] if source == name else []
-                formats += [layered.inner_format] if layer.add == name else []
-                for each in formats:
-                    total = each if total is None else _sum_format(name, total, each)
+            for each in self._arriving_formats(name):
+                try:
+                    total = each if total is None else addition(total, each, 1).format
+                except InputError as error:
+                    raise InputError(f"layer {name!r}, gradients of its readers: {error}") from None
+
+    def _arriving_formats(self, name: str) -> Iterator[Format]:
+        """Formats of the gradients that add up at the output of a layer, as `_backward` adds them."""
+        for layer, source in reversed(list(self.network.edges())):
+            if layer.add == name:
+                yield self.layers[layer.name].inner_format
+            if source == name:
+                yield self.layers[layer.name].input_grad.format
 
     def _quantized(self, name: str, real: Mapping[str, np.ndarray]) -> LayerParameters:
         formats = self.assignment.layers[name].given()
@@ -227,34 +236,42 @@ class FixedNetwork:
             InputError: where it does not fit this network, or holds codes outside their formats.
                 Nothing is taken over then.
         """
-        own = self._state()
-        given = checked_state(own, arrays)
-        for name, (array, _) in own.items():
-            array[...] = given[name]
+        self._set_state(checked_state(self._state(), arrays))
+
+    def _set_state(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for name, (array, _) in self._state().items():
+            array[...] = arrays[name]
 
     @property
     def target_format(self) -> Format:
         """Format of the codes of targets that are tensors: that of the logits."""
         return self.assignment.logits
 
-    def logits(self, images: Any) -> np.ndarray:
-        """Logits (N, classes) in the logits format, of image codes (N, H, W, C) in input_format.
+    def logits(self, images: Any, first: int = 0) -> np.ndarray:
+        """Logits (N, classes) in the logits format, without training.
 
         Without classes all outputs of an image, row-major.
+
+        Args:
+            images: codes (N, H, W, C) in input_format.
+            first: place of the first image in its data set, 0 to 2**32 - 1.  Stochastic roundings
+                draw the words of an image by its place.
         """
         codes = checked_images(images, self.network, self.input_format)
-        return self._logits(codes, StepResult(len(codes))).codes
+        return self._logits(codes, StepResult(len(codes)), checked_first(first)).codes
 
-    def _logits(self, images: Tensor, result: StepResult) -> Tensor:
-        step = Step(result, self.assignment, self.seed, training=False)
+    def _logits(self, images: Tensor, result: StepResult, first: int) -> Tensor:
+        step = Step(result, self.assignment, self.seed, training=False, first=first)
         return self._forward(images, step, {})
 
-    def evaluate(self, images: Any, targets: Any, batch: int = 256) -> StepResult:
+    def evaluate(self, images: Any, targets: Any, batch: int = 256, first: int = 0) -> StepResult:
         """Loss and errors over image codes (N, H, W, C), without training.
 
-        targets: as for `train_step`.
+        The result does not depend on `batch`, the images at a time.  targets: as for `train_step`.
+        first: as for `logits`.
         """
         codes = checked_images(images, self.network, self.input_format)
+        place = checked_first(first)
         wanted = self._loss.checked(targets, len(codes))
         if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
             raise InputError(f"batch must be an integer of at least 1, got {shown(batch)}")
@@ -262,7 +279,8 @@ class FixedNetwork:
         for start in range(0, len(codes), batch):
             part = slice(start, start + batch)
             result = StepResult(len(wanted[part]))
-            self._loss.add(self._logits(codes[part], result), wanted[part], total)
+            logits = self._logits(codes[part], result, place + start)
+            self._loss.add(logits, wanted[part], total)
             for key, overflows in result.overflows.items():
                 before = total.overflows.get(key)
                 total.overflows[key] = overflows if before is None else before + overflows
@@ -276,7 +294,7 @@ class FixedNetwork:
         step: int,
         probe: Probe | None = None,
     ) -> StepResult:
-        """One SGD step in place.
+        """One SGD step in place: all of it, or, where anything is raised, nothing.
 
         Args:
             images: codes (N, H, W, C) in input_format.
@@ -288,30 +306,30 @@ class FixedNetwork:
             probe: called with every tensor, in data-flow order; each is a copy, its own to keep.
 
         Raises:
-            InputError: for what does not fit; nothing has changed then.
+            InputError: for what does not fit, sums over the batch among them.
         """
         codes = checked_images(images, self.network, self.input_format)
         wanted = self._loss.checked(targets, len(codes))
         rate = checked_rate(learning_rate)
         number = checked_step(step)
         function("probe", probe)
-        self._check_batch(len(codes), rate)
+        for layer in self.layers.values():
+            layer.check_batch(len(codes))
         run = Step(StepResult(len(codes)), self.assignment, self.seed, number, probe)
-        tapes: dict[str, LayerTape] = {}
-        logits = self._forward(codes, run, tapes)
-        self._loss.add(logits, wanted, run.result)
-        grads = self._backward(self._loss_grads(logits, wanted, run), tapes, run)
-        self._update(grads, rate, run)
+        before = self.state()
+        try:
+            self._train(codes, wanted, rate, run)
+        except BaseException:  # of a probe, a lack of memory, an interrupt: the step is undone
+            self._set_state(before)
+            raise
         return run.result
 
-    def _check_batch(self, images: int, rate: LearningRate) -> None:
-        """InputError, before anything changes, for what a step with these cannot do."""
-        for name, layer in self.layers.items():
-            layer.check_batch(images)
-            formats = self.assignment.layers[name].given()
-            for kind, parameter in self._parameters[name].items():
-                grads = formats[f"{kind}_grads"]
-                parameter.check_rate(f"layer {name!r}, {kind}", grads, rate)
+    def _train(self, images: Tensor, targets: np.ndarray, rate: LearningRate, run: Step) -> None:
+        tapes: dict[str, LayerTape] = {}
+        logits = self._forward(images, run, tapes)
+        self._loss.add(logits, targets, run.result)
+        grads = self._backward(self._loss_grads(logits, targets, run), tapes, run)
+        self._update(grads, rate, run)
 
     def _forward(self, images: Tensor, step: Step, tapes: dict[str, LayerTape]) -> Tensor:
         """The logits (N, outputs); each layer's tape for the way back."""
@@ -426,14 +444,3 @@ class FixedNetwork:
         moved = lent(velocity.codes, velocity.format)
         step.see(tensor, name, moved)
         return moved
-
-
-def _sum_format(name: str, x: Format, y: Format) -> Format:
-    step_exp = min(x.step_exp, y.step_exp)
-    bits = 1 + max(x.bits + x.step_exp - step_exp, y.bits + y.step_exp - step_exp)
-    if bits > 62:
-        raise InputError(
-            f"layer {name!r}: the sum of the gradients of its readers, in {x} and {y}, needs {bits} "
-            "bits, at most 62 are exact here; bring their steps together"
-        )
-    return Format(bits, step_exp + bits - 1)

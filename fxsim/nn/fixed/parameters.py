@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fxsim.errors import InputError
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.nn.optimizer import Velocity
-from fxsim.ops.update import UpdateTally, update_in_place, update_shifts
+from fxsim.ops.update import UpdateTally, update_in_place
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor, quantize
 
@@ -66,14 +65,6 @@ class TrainedParameter:
         yield "accumulators", self._accumulators, self.accumulator_format
         if self.velocity is not None:
             yield "velocity.codes", self.velocity.codes, self.velocity.format
-
-    def check_rate(self, name: str, grads: Format, rate: LearningRate) -> None:
-        """InputError where the rate and the formats are too far apart for an exact update."""
-        format = grads if self.velocity is None else self.velocity.format
-        try:
-            update_shifts(format, rate, self.accumulator_format)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from None
 
     def update(self, grads: Tensor, rate: LearningRate, quantizer: Quantizer) -> UpdateTally:
         """One SGD step; the quantizer rounds the update to the accumulator's format."""

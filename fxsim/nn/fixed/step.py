@@ -14,8 +14,8 @@ from fxsim.nn.precision import PrecisionAssignment
 from fxsim.ops.exact import Exact
 from fxsim.ops.loss import LOSS
 from fxsim.ops.update import UpdateTally
-from fxsim.quantizer import Counts, Quantizer
-from fxsim.rng import Stream, tensor_stream
+from fxsim.quantizer import Counts, Quantizer, Words
+from fxsim.rng import tensor_stream
 from fxsim.tensor import Tensor
 
 Probe = Callable[[str, str, Tensor], None]
@@ -60,7 +60,8 @@ class StepResult:
 class Step:
     """A step under way: where its quantizers come from and where its reports go.
 
-    training: or inference.  probe: sees every tensor.
+    training: or inference.  probe: sees every tensor.  first: place of the first image in its data
+    set, in inference.
     """
 
     result: StepResult
@@ -69,6 +70,7 @@ class Step:
     step: int = 0
     probe: Probe | None = None
     training: bool = True
+    first: int = 0
 
     @property
     def reuse(self) -> bool:
@@ -106,9 +108,20 @@ class Step:
         words = self.words(layer, tensor) if rounding in STOCHASTIC else None
         return Quantizer(format, rounding, words=words)
 
-    def words(self, layer: str, tensor: str) -> Stream:
-        """The random words of a tensor of a layer at this step."""
-        return tensor_stream(self.seed, self.step, layer, tensor)
+    def words(self, layer: str, tensor: str) -> Words:
+        """The random words of a tensor of a layer at this step.
+
+        In inference they are those of the image's place, whatever other images are there.
+        """
+        stream = tensor_stream(self.seed, self.step, layer, tensor)
+        if not self.first:
+            return stream
+
+        def from_first(positions: np.ndarray) -> np.ndarray:
+            of_image = positions.size // self.result.samples
+            return stream.words(positions.size, self.first * of_image)
+
+        return from_first
 
     def count_update(
         self, layer: str, kind: str, tensor: str, elements: int, tally: UpdateTally
