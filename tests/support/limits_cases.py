@@ -27,6 +27,7 @@ from fxsim.nn.precision import (
 )
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 from support.bits import assert_same_codes
+from support.fixed_step_cases import pool_of
 
 WIDTHS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 25, 31, 32)
 FAR = 60
@@ -94,11 +95,12 @@ class Draw:
         }
         if dense:
             return Dense(units=self.whole(1, 4), **options)
+        kernel = self.whole(1, 3), self.whole(1, 3)
         return Conv(
             filters=self.whole(1, 3),
-            kernel=self.whole(1, 3),
-            stride=self.whole(1, 2),
-            padding=self.whole(0, 2),
+            kernel=kernel,
+            stride=(self.whole(1, 2), self.whole(1, 2)),
+            padding=tuple(self.whole(0, size - 1) for size in kernel for _ in range(2)),
             pool=Pool(self.one(("max", "average")), self.whole(1, 3)) if self.chance(0.5) else None,
             **options,
         )
@@ -266,14 +268,14 @@ def describe(case: Case) -> list[dict]:
         {
             "name": layer.name,
             "kind": type(layer).__name__.lower(),
-            "relu": layer.relu,
+            "activation": dataclasses.asdict(layer.activation),
             "dropout": layer.dropout,
-            "pool": layer.pool and (layer.pool.kind, layer.pool.size),
+            "pool": pool_of(layer, case.network.shape(layer.name).pool),
             "source": source,
             "add": layer.add,
             "batch_norm": layer.batch_norm,
             "stride": getattr(layer, "stride", None),
-            "padding": getattr(layer, "padding", None),
+            "padding": case.network.shape(layer.name).window.padding,
             "accumulators": {
                 kind: dataclasses.asdict(model)
                 for kind, model in case.assignment.accumulators_of(layer.name).items()
