@@ -145,7 +145,7 @@ def test_without_rounding_there_is_no_error():
 def assign_bits_of(network):
     """8 bits, by statistics that are 1 throughout."""
     fields = {name: np.ones(len(network.names)) for name in PER_LAYER if name not in OF_BATCH_NORM}
-    fields |= dict.fromkeys(("logits_max", "gamma_min", "batch_size", "output_loss"), 1.0)
+    fields |= dict.fromkeys(("logits_max", "gamma_min", "output_loss"), 1.0) | {"batch_size": 1}
     return assign_bits(network, Statistics(network.name, network.names, **fields), 8)
 
 

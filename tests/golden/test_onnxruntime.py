@@ -107,7 +107,9 @@ def test_all_three_products(kernel, stride, padding, extreme):
         weight_grad(x, g, kernel, stride, padding),
     )
     given = tensors((x, w, g), (unit(8, False), unit(7), unit(7)))
-    for path, got in by_every_path(lambda path: sums_of(*given, stride, padding, path)):
+    for path, got in by_every_path(
+        lambda path: sums_of(*given, path, stride=stride, padding=padding)
+    ):
         for name, one, other in zip(("forward", "input gradient", "weight gradient"), got, wanted):
             assert_same_codes(one.codes, other, what=f"{name}, {path}")
 

@@ -283,7 +283,7 @@ def test_an_input_gradient_of_unflipped_weights_is_caught(monkeypatch):
     monkeypatch.setattr(
         oracle.products,
         "conv_input_grad",
-        lambda g, w, *rest: right(g, [row[::-1] for row in w[::-1]], *rest),
+        lambda g, w, *rest, **more: right(g, [row[::-1] for row in w[::-1]], *rest, **more),
     )
     network = NETWORKS["max pool"]
     with pytest.raises(AssertionError, match="step 0, c1, activation_grads: .* differ, first at"):

@@ -161,7 +161,7 @@ def test_the_three_products_are_adjoint(case):
     def inner(a, b):
         return sum(int(p) * int(q) for p, q in zip(a.codes.flat, b.codes.flat))
 
-    forward, input_grad, weight_grad = sums_of(x, w, g, stride, padding)
+    forward, input_grad, weight_grad = sums_of(x, w, g, stride=stride, padding=padding)
     assert inner(forward, g) == inner(x, input_grad) == inner(w, weight_grad)
 
 
