@@ -18,7 +18,7 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 LAYERS = (
-    ("errors", "fields", "files"),
+    ("errors", "fields", "files", "identity", "lock"),
     ("kernels",),
     ("formats", "rng", "factors", "accumulator", "arrays", "memfile"),
     ("quantizer", "tensor", "profiles"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,9 +107,13 @@ class Statistics:
                     name, getattr(self, name)[rows], [self.layers[row] for row in rows]
                 )
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Plain arrays, one for each field."""
+        return {field: np.asarray(getattr(self, field)) for field in FIELDS}
+
     def save(self, path: str | Path) -> None:
-        """An .npz of plain arrays, one for each field."""
-        write_arrays(path, {field: np.asarray(getattr(self, field)) for field in FIELDS})
+        """An .npz of `arrays`."""
+        write_arrays(path, self.arrays())
 
     @classmethod
     def load(cls, path: str | Path, network: Network | None = None) -> Statistics:
@@ -117,7 +121,13 @@ class Statistics:
 
         An InputError names the file and what is wrong.
         """
-        arrays = read_arrays(path)
+        return cls.from_arrays(read_arrays(path), str(path), network)
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], where: str, network: Network | None = None
+    ) -> Statistics:
+        """What `arrays` gave; an InputError begins with `where`."""
         try:
             missing = [field for field in FIELDS if field not in (*arrays, *OF_BATCH_NORM)]
             if missing:
@@ -131,7 +141,7 @@ class Statistics:
             if network is not None:
                 statistics.check_network(network)
         except (InputError, TypeError) as error:
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{where}: {error}") from None
         return statistics
 
 
