@@ -45,7 +45,7 @@ RUN = (
     "--checkpoint-minutes",
     "0",
 )
-VARYING = {"seconds", "images_per_second", "machine", "command"}
+VARYING = {"seconds", "images_per_second", "machine", "command", "sha256"}
 """What differs between two runs of the same settings."""
 
 

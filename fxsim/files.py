@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 import sys
 import warnings
@@ -57,8 +58,9 @@ def remove_leftovers(folder: str | Path) -> None:
 
     No other may write there.
     """
-    for path in Path(folder).glob(".*.*.tmp"):
-        path.unlink(missing_ok=True)
+    for path in Path(folder).glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -12,6 +12,7 @@ import pickle
 import random
 import shutil
 import signal
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +33,7 @@ from fxsim.experiment.stages import Experiment
 from fxsim.golden.check import check
 from fxsim.golden.export import Vectors, write_vectors
 from fxsim.golden.manifest import Manifest
+from fxsim.identity import sealed
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.report import markdown, text
@@ -50,7 +52,7 @@ LAYERS = {
     ],
 }
 SETTINGS = Settings.make(layers=LAYERS, epochs=1, batch=32, designs=["FL", "FX"], perturb=[1])
-TOML = {**dataclasses.asdict(SETTINGS), "drops": [], "perturb": [1], "designs": ["FL", "FX"]}
+TOML = json.loads(json.dumps(dataclasses.asdict(SETTINGS))) | {"drops": []}  # lists for tuples
 TENSOR = "c2.activation_grads"
 
 
@@ -97,6 +99,13 @@ def network():
     return SETTINGS.build_network()
 
 
+@cache
+def identity():
+    with pytest.MonkeyPatch.context() as patch:
+        few_images(patch)
+        return training.TrainingSetup.of(SETTINGS).identity
+
+
 def arrays_of(value):
     """What a reader returned, as values that can be compared."""
     if isinstance(value, np.ndarray):
@@ -126,7 +135,7 @@ def read_results(path):
     if designs:
         text.designs_table(designs)
         text.remarks(designs)
-        found = study.sensitivity(Settings.from_dict(data["settings"]), designs)
+        found = study.sensitivity(Settings.from_dict(data["identity"]["settings"]), designs)
         markdown.report_markdown(data, found, ["curves.png"])
     return data
 
@@ -139,7 +148,7 @@ def experiment_in(folder):
     """An experiment that has read nothing yet."""
     experiment = object.__new__(Experiment)
     experiment.settings, experiment.folder = SETTINGS, folder
-    experiment.setup = SimpleNamespace(network=network())
+    experiment.setup = SimpleNamespace(network=network(), identity=identity())
     return experiment
 
 
@@ -187,6 +196,15 @@ def spoilt_json(data, random):
     return spoilt_files.json_text(spoilt).encode("utf-8", "replace")
 
 
+def spoilt_sealed(data, random):
+    """As if its digest were of what it holds now."""
+    spoilt = spoilt_files.spoilt_data(json.loads(data), random)
+    if isinstance(spoilt, dict) and random.random() < 0.8:
+        with contextlib.suppress(RecursionError):  # it is nested too deep for a digest
+            spoilt = sealed(spoilt)
+    return spoilt_files.json_text(spoilt).encode("utf-8", "replace")
+
+
 def spoilt_toml(data, random):
     table = {key: value for key, value in TOML.items() if value is not None}
     spoilt = spoilt_files.spoilt_data(json.loads(json.dumps(table)), random)
@@ -224,13 +242,13 @@ READERS = {
     "experiment.toml": (read_experiment_toml, spoilt_toml, False),
     "experiment.json": (read_settings, spoilt_json, False),
     "assignment.json": (PrecisionAssignment.load, spoilt_json, False),
-    "results.json": (read_results, spoilt_json, False),
+    "results.json": (read_results, spoilt_sealed, False),
     "curves.csv": (read_curves, None, False),
     "float.npz": (read_float_run, spoilt_npz, True),
     "gradients.npz": (read_gradients, spoilt_npz, True),
     "statistics.npz": (read_statistics, spoilt_npz, True),
     "checkpoint-FL.npz": (read_checkpoint, spoilt_checkpoint, True),
-    "vectors/manifest.json": (read_manifest, spoilt_json, False),
+    "vectors/manifest.json": (read_manifest, spoilt_sealed, False),
     f"vectors/{TENSOR}.npy": (read_vectors, spoilt_npy, True),
     f"dump/{TENSOR}.mem": (read_dump, None, False),
 }

@@ -18,7 +18,7 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 LAYERS = (
-    ("errors", "fields", "files", "interrupts"),
+    ("errors", "fields", "files", "interrupts", "identity", "lock"),
     ("kernels",),
     ("formats", "rng", "factors", "accumulator", "activation", "arrays", "memfile", "windows"),
     ("quantizer", "tensor", "profiles"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,13 @@ class Statistics:
         if not network.decides:
             _check_all_positive("output_loss", np.array([self.output_loss]), ("",))
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Plain arrays, one for each field."""
+        return {field: np.asarray(getattr(self, field)) for field in FIELDS}
+
     def save(self, path: str | Path) -> None:
-        """An .npz of plain arrays, one for each field."""
-        write_arrays(path, {field: np.asarray(getattr(self, field)) for field in FIELDS})
+        """An .npz of `arrays`."""
+        write_arrays(path, self.arrays())
 
     @classmethod
     def load(cls, path: str | Path, network: Network | None = None) -> Statistics:
@@ -126,7 +130,13 @@ class Statistics:
 
         An InputError names the file and what is wrong.
         """
-        arrays = read_arrays(path)
+        return cls.from_arrays(read_arrays(path), str(path), network)
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], where: str, network: Network | None = None
+    ) -> Statistics:
+        """What `arrays` gave; an InputError begins with `where`."""
         try:
             optional = (*OPTIONAL, "output_loss")
             missing = [field for field in FIELDS if field not in (*arrays, *optional)]
@@ -142,7 +152,7 @@ class Statistics:
             if network is not None:
                 statistics.check_network(network)
         except (InputError, TypeError) as error:
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{where}: {error}") from None
         return statistics
 
 

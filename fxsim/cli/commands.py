@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 from fxsim import machine
@@ -15,8 +17,16 @@ from fxsim.experiment import study
 from fxsim.experiment.progress import Progress
 from fxsim.experiment.results import read_results
 from fxsim.experiment.settings import NAMES, QUICK, Settings, read_toml
-from fxsim.experiment.stages import SETTINGS_FILE, Experiment, perturbed_name, settings_in
+from fxsim.experiment.stages import (
+    SETTINGS_FILE,
+    Experiment,
+    assignment_of,
+    is_own_assignment,
+    perturbed_name,
+    settings_in,
+)
 from fxsim.files import remove_leftovers, write_text
+from fxsim.lock import hold_folder
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.report import markdown, plots, text
 from fxsim.report.profiles import profiles_markdown
@@ -25,6 +35,18 @@ from fxsim.train.designs import FIXED
 from fxsim.train.designs import costs as costs_of
 
 
+def _writing(command: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
+    """The command holds the lock of the folder of --out."""
+
+    @functools.wraps(command)
+    def holding(arguments: Namespace) -> None:
+        with hold_folder(arguments.out, arguments.command_line):
+            command(arguments)
+
+    return holding
+
+
+@_writing
 def run(arguments: Namespace) -> None:
     """The whole method, then its tables and plots."""
     settings = _settings(arguments)
@@ -49,6 +71,7 @@ def run(arguments: Namespace) -> None:
     _write_report(experiment.folder, data, study.sensitivity(settings, designs))
 
 
+@_writing
 def train(arguments: Namespace) -> None:
     """A float run, or one in fixed point."""
     fixed = bool({"--assignment", "--perturb", "--accumulator"} & arguments.given)
@@ -56,9 +79,9 @@ def train(arguments: Namespace) -> None:
         raise InputError("--only needs --perturb BITS, a number of bits that is not 0")
     if fixed:
         _refuse(arguments, "--output-grad-bits", "on a training in the formats of an assignment")
-    assignment = _assignment(arguments) if fixed else None
     progress = Progress(sys.stderr)
     experiment = _experiment(arguments, progress, fixed)
+    assignment = _assignment(arguments, experiment) if fixed else None
     _introduce(experiment)
     with progress.watching():
         if assignment is not None:
@@ -90,6 +113,7 @@ def profiles(arguments: Namespace) -> None:
     print(profiles_markdown())
 
 
+@_writing
 def analyze(arguments: Namespace) -> None:
     """Statistics of the float run in the folder."""
     progress = Progress(sys.stderr)
@@ -103,6 +127,7 @@ def analyze(arguments: Namespace) -> None:
     )
 
 
+@_writing
 def assign(arguments: Namespace) -> None:
     """A precision for every tensor, from the statistics in the folder."""
     assignment = Experiment.reopen(
@@ -223,13 +248,10 @@ def _experiment(arguments: Namespace, progress: Progress, fixed: bool) -> Experi
     return _open(arguments, Settings.load(path), progress)
 
 
-def _assignment(arguments: Namespace) -> PrecisionAssignment:
-    assignment = PrecisionAssignment.load(
-        arguments.assignment or Path(arguments.out) / "assignment.json"
-    )
-    assignment = (
-        assignment.perturbed(arguments.bits, arguments.only) if arguments.bits else assignment
-    )
+def _assignment(arguments: Namespace, experiment: Experiment) -> PrecisionAssignment:
+    assignment = assignment_of(arguments.out, experiment.setup.identity, arguments.assignment)
+    if arguments.bits:
+        assignment = assignment.perturbed(arguments.bits, arguments.only)
     return assignment.with_accumulators(arguments.accumulator)
 
 
@@ -238,11 +260,9 @@ def _design_name(arguments: Namespace) -> str:
 
     Another file gives its name to its design, accumulators give their texts.
     """
-    own = Path(arguments.out) / "assignment.json"
-    file = Path(arguments.assignment or "")
     name = perturbed_name(arguments.bits or 0, arguments.only)
-    if arguments.assignment and file.resolve() != own.resolve():
-        name = f"{name} of {file.stem}"
+    if not is_own_assignment(arguments.out, arguments.assignment):
+        name = f"{name} of {Path(arguments.assignment).stem}"
     return "; ".join([name, *arguments.accumulator])
 
 

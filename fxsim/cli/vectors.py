@@ -146,9 +146,11 @@ exit codes: 0 all codes equal; 1 a code differs; 2 a dump is missing, short, lon
 
 
 def _export(arguments: Namespace) -> int:
-    from fxsim.golden.export import DEFAULT_KINDS, write_vectors
+    from fxsim.golden.export import DEFAULT_KINDS, check_place, write_vectors
 
-    golden, compared = _network_step(arguments) if arguments.network else _run_step(arguments)
+    check_place(arguments.out)
+    step = _run_step if arguments.network is None else _network_step
+    golden, compared = step(arguments)
     manifest = write_vectors(golden, arguments.out, arguments.files or DEFAULT_KINDS)
     codes = sum(array.size for array in golden.codes.values())
     print(
@@ -190,16 +192,17 @@ def _network_step(arguments: Namespace) -> tuple:
 def _run_step(arguments: Namespace) -> tuple:
     """A step of the training of a run, and what was compared with its results, as text."""
     from fxsim.experiment.replay import StoredRun, replay, replay_of_run
+    from fxsim.experiment.stages import assignment_of
     from fxsim.experiment.training import TrainingSetup
-    from fxsim.nn.precision import PrecisionAssignment
 
     folder = Path(RUN_FOLDER if arguments.run is None else arguments.run)
     own = _run_settings(folder)
     settings = dataclasses.replace(own, **_changes(arguments))
-    assignment = PrecisionAssignment.load(arguments.assignment or folder / "assignment.json")
-    assignment = assignment.with_accumulators(arguments.accumulator)
-    run = StoredRun.find(folder, own.to_dict(), assignment)
     setup = TrainingSetup.of(settings)
+    identity = dataclasses.replace(setup, settings=own).identity
+    assignment = assignment_of(folder, identity, arguments.assignment)
+    assignment = assignment.with_accumulators(arguments.accumulator)
+    run = StoredRun.find(folder, identity, assignment)
     if run is None:
         return replay(setup, assignment, arguments.step, arguments.layers), ""
     changed = [

@@ -15,8 +15,10 @@ from fxsim.errors import InputError
 from fxsim.experiment import results
 from fxsim.experiment.training import TrainingSetup
 from fxsim.golden.capture import GoldenStep, capture, parameter_codes
+from fxsim.identity import Identity, check_identity
 from fxsim.nn.precision import PrecisionAssignment
 
+WAY_OUT = "name the data set as it was with --data, or run the training again"
 SETTINGS_OF_START = ("seed",)
 """Settings that change the initial weights, the images staying as they are."""
 SETTINGS_OF_STEPS = ("seed", "batch")
@@ -55,7 +57,9 @@ def replay(
             break
         earlier = parameter_codes(network)
         network.train_step(*batch)
-    return capture(network, *batch, layers, earlier)
+    golden = capture(network, *batch, layers, earlier)
+    manifest = dataclasses.replace(golden.manifest, identity=setup.identity)
+    return dataclasses.replace(golden, manifest=manifest)
 
 
 @dataclass(frozen=True)
@@ -64,60 +68,40 @@ class StoredRun:
 
     Args:
         path: results.json.
-        images: what it holds of the images.
         design: the design that was trained in the formats of the replay; '' for none.
         start: fingerprint of that design's initial codes; None for none.
         end: fingerprint of its codes after the last step; None for none.
     """
 
     path: Path
-    images: dict
     design: str = ""
     start: str | None = None
     end: str | None = None
 
     @classmethod
     def find(
-        cls, folder: str | Path, settings: dict, assignment: PrecisionAssignment
+        cls, folder: str | Path, identity: Identity, assignment: PrecisionAssignment
     ) -> StoredRun | None:
         """What the results.json in `folder` holds; None where there is none yet.
 
         Args:
             folder: the folder of the run.
-            settings: the settings of the run (Settings.to_dict), as its other files hold them.
+            identity: of the run, with the images of the replay.
             assignment: the formats of the replay; reasons are not compared.
 
         Raises:
-            InputError: results.json is damaged, or holds results of other settings.
+            InputError: results.json is damaged, or holds results of another experiment.
         """
         path = Path(folder) / results.FILE
         if not path.exists():
             return None
         data = results.read_results(folder)
-        stored = results.stored_settings(folder).to_dict()
-        for name, value in settings.items():
-            if stored[name] != value:
-                raise InputError(
-                    f"{path} is of a training with {name} {stored[name]!r}, the run's own settings "
-                    f"say {value!r}; run it again in another folder"
-                )
-        formats = _formats(assignment)
+        check_identity(str(path), data["identity"], identity.to_dict(), WAY_OUT)
+        formats = results.formats(assignment)
         for row in data["designs"]:
-            if row["costs"].get("design") == "FX" and _formats_of(row) == formats:
-                ends = row["start_fingerprint"], row["fingerprint"]
-                return cls(path, data["images"], row["design"], *ends)
-        return cls(path, data["images"])
-
-    def check_images(self, setup: TrainingSetup) -> None:
-        """InputError unless the images of the replay are those of the run."""
-        found = setup.describe_images()
-        for name, value in self.images.items():
-            if found[name] != value:
-                raise InputError(
-                    f"the images differ from those of the run ({self.path}): {name} is "
-                    f"{found[name]} here, {value} there; name the data set as it was with --data, "
-                    f"or run the training again"
-                )
+            if row["costs"].get("design") == "FX" and results.formats_of(row) == formats:
+                return cls(path, row["design"], row["start_fingerprint"], row["fingerprint"])
+        return cls(path)
 
     def check_start(self, setup: TrainingSetup, assignment: PrecisionAssignment) -> None:
         """InputError unless the replay starts from the weights that the run started from."""
@@ -150,7 +134,7 @@ def replay_of_run(
 ) -> tuple[GoldenStep, list[str]]:
     """`replay` of a training that a run did, compared with what the run stored.
 
-    The images are always compared; the initial weights where `changed` leaves them as they were;
+    The images were compared when the run was found; the initial weights are where `changed` leaves them as they were;
     the final weights where it leaves all steps as they were, and `step` is the last.
 
     Args:
@@ -168,7 +152,6 @@ def replay_of_run(
     Raises:
         InputError: something differs.
     """
-    run.check_images(setup)
     compared = ["images"]
     if run.start is not None and not set(changed) & set(SETTINGS_OF_START):
         run.check_start(setup, assignment)
@@ -179,13 +162,3 @@ def replay_of_run(
         run.check_end(golden)
         compared.append("final weights")
     return golden, compared
-
-
-def _formats_of(row: dict) -> dict | None:
-    assignment = results.row_assignment(row)
-    return _formats(assignment) if assignment else None
-
-
-def _formats(assignment: PrecisionAssignment) -> dict:
-    """The formats and modes, without the reasons for them."""
-    return dataclasses.replace(assignment, reasons={}).to_dict()

@@ -4,11 +4,11 @@ curves.csv, after each epoch.
 results.json holds
 
     kind, version    'fxsim results' and VERSION
-    settings         of the experiment (Settings.to_dict)
-    images           training, test: how many; sha256: of their pixels and labels
+    identity         of the experiment: settings, network, images (Identity.to_dict)
     designs          a row for each design: Outcome.to_dict, command, machine
     mismatch         criterion EFQN as measured (Experiment.mismatch), once it has been
     output_error     in its place, for a network that decides nothing (Experiment.output_error)
+    sha256           of all this (fxsim.identity.sealed)
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from fxsim.experiment.settings import Settings
 from fxsim.experiment.stage_file import read_stage_file
 from fxsim.fields import check_keys, read_fields
 from fxsim.files import read_text, write_text
+from fxsim.identity import SEAL, Identity, check_identity, check_seal, plain, sealed
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.train.loop import Epoch
 
 FILE = "results.json"
 KIND = "fxsim results"
-VERSION = 2
+VERSION = 3
 CURVES = "curves.csv"
 COLUMNS = ("design", *(field.name for field in dataclasses.fields(Epoch)))
 
@@ -149,33 +150,28 @@ def exact_sums(network: FixedNetwork, batch: int) -> dict[str, dict]:
 class Results:
     """The designs trained with one set of settings in one folder.
 
-    data: what results.json holds; designs that it holds already are kept.  images: what
-    TrainingSetup.describe_images gives.  command: the command line, recorded with each design.
+    data: what results.json holds; designs that it holds already are kept.  identity: of the
+    experiment.  command: the command line, recorded with each design.
     Raises InputError where the folder has results of other settings or on other images.
     """
 
-    def __init__(self, folder: Path, settings: dict, images: dict, command: str = ""):
+    def __init__(self, folder: Path, identity: Identity, command: str = ""):
         self.folder = folder
         self.command = command
-        settings = json.loads(json.dumps(settings))  # tuples to lists, as they come back
         self.data: dict[str, Any] = {
             "kind": KIND,
             "version": VERSION,
-            "settings": settings,
-            "images": images,
+            "identity": identity.to_dict(),
             "designs": [],
         }
         if (folder / FILE).exists():
             self.data = read_results(folder)
-            if self.data["settings"] != settings:
-                raise InputError(
-                    f"{folder / FILE} holds results of other settings; choose another folder"
-                )
-            if self.data["images"] != images:
-                raise InputError(
-                    f"{folder / FILE} holds results on other images ({_difference(self.data['images'], images)}); "
-                    f"name the data set's folder as it was, or choose another --out"
-                )
+            way_out = "name the data set's folder as it was, or choose another --out"
+            check_identity(str(folder / FILE), self.data["identity"], identity.to_dict(), way_out)
+
+    def row(self, design: str) -> dict | None:
+        """The row of a design; None where it has not been trained."""
+        return next((row for row in self.data["designs"] if row["design"] == design), None)
 
     def add(self, outcome: Outcome) -> None:
         """Take in one design, in place of an earlier one of the same name, and write both files."""
@@ -193,11 +189,12 @@ class Results:
         self._write()
 
     def _write(self) -> None:
+        self.data = sealed(plain(self.data))
         write_text(self.folder / FILE, json.dumps(self.data, indent=1) + "\n")
 
 
-_IMAGES = tuple(field.name for field in dataclasses.fields(stored.Images))
 _MEASURED: dict[str, type] = {"mismatch": stored.Mismatch, "output_error": stored.OutputError}
+_IDENTITY = tuple(field.name for field in dataclasses.fields(Identity))
 
 
 def read_results(folder: str | Path) -> dict:
@@ -205,22 +202,24 @@ def read_results(folder: str | Path) -> dict:
 
     Raises:
         InputError: it cannot be read, is of another kind or version, has a key that is unknown or
-            missing, or a value that `to_dict` does not give.
+            missing, or a value that `to_dict` does not give, or was changed after it was written.
     """
     path = Path(folder) / FILE
-    data = read_stage_file(path, KIND, VERSION, ("settings", "images", "designs"), tuple(_MEASURED))
+    data = read_stage_file(path, KIND, VERSION, ("identity", "designs", SEAL), tuple(_MEASURED))
+    way_out = "the file was edited, run the experiment again in another folder"
     try:
         _check(data)
     except InputError as error:
-        way_out = "the file was edited, run the experiment again in another folder"
         raise InputError(f"{path}: {cut(str(error), 150)}; {way_out}") from None
+    check_seal(str(path), data, "run the experiment again in another folder")
     return data
 
 
 def _check(data: dict) -> None:
     """InputError unless the values in results.json are those that `stored` describes."""
-    Settings.from_dict(data["settings"])
-    read_fields(stored.Images, data["images"], "images")
+    identity = check_keys("identity", data["identity"], _IDENTITY, _IDENTITY)
+    Settings.from_dict(identity["settings"])
+    read_fields(stored.Images, identity["images"], "images")
     for name, kind in _MEASURED.items():
         if name in data:
             read_fields(kind, data[name], name)
@@ -238,31 +237,17 @@ def _check(data: dict) -> None:
 
 def stored_settings(folder: str | Path) -> Settings:
     """The settings that results.json in `folder` holds."""
-    return Settings.from_dict(read_results(folder)["settings"])
+    return Settings.from_dict(read_results(folder)["identity"]["settings"])
 
 
-def _difference(there: dict, here: dict) -> str:
-    """The first value in which two descriptions of images differ."""
-    name = next(name for name in _IMAGES if there[name] != here[name])
-    return f"{name}: {shown(there[name])} there, {shown(here[name])} here"
+def formats_of(row: dict) -> dict | None:
+    """The `formats` of a row of results.json; None for a float design."""
+    return formats(row_assignment(row))
 
 
-def finished(
-    folder: Path, settings: dict, design: str, assignment: PrecisionAssignment | None
-) -> dict | None:
-    """The row of results.json of `design`, if it was trained there with these settings and this
-    assignment.
-    """
-    data = read_results(folder)
-    wanted = json.loads(
-        json.dumps([settings, design, assignment.to_dict() if assignment else None])
-    )
-    rows = [
-        row
-        for row in data["designs"]
-        if [data["settings"], row["design"], row["assignment"]] == wanted
-    ]
-    return rows[0] if rows else None
+def formats(assignment: PrecisionAssignment | None) -> dict | None:
+    """The formats and modes, without the reasons for them, as plain data; None for none."""
+    return plain(dataclasses.replace(assignment, reasons={}).to_dict()) if assignment else None
 
 
 def write_curves(folder: Path, epochs: dict[str, list[dict]]) -> None:

@@ -1,7 +1,7 @@
 """The files that one stage writes and another reads.
 
 The kind, the version and the keys of a JSON file are checked.  A file of arrays also holds the
-settings of its training, so that it is not taken for one of another training.
+identity of its experiment, so that it is not taken for one of another.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fxsim.errors import InputError, shown
+from fxsim.errors import InputError
 from fxsim.fields import check_head, check_keys
 from fxsim.files import parse_json, read_arrays, read_json, write_arrays
+from fxsim.identity import IDENTITY, Identity, check_identity
 
 HEAD = ("kind", "version")
 
@@ -43,41 +44,39 @@ def read_stage_file(
 
 
 TEXT = "text"
-"""The array with the kind, the version and the settings, as JSON in UTF-8 (uint8)."""
+"""The array with the kind, the version and the identity, as JSON in UTF-8 (uint8)."""
 
 
 def write_stage_arrays(
-    path: str | Path, kind: str, version: int, settings: dict, arrays: Mapping[str, np.ndarray]
+    path: str | Path, kind: str, version: int, identity: Identity, arrays: Mapping[str, np.ndarray]
 ) -> None:
-    """Write an .npz of `arrays`, with the kind, the version and the settings of the training."""
-    text = json.dumps({"kind": kind, "version": version, "settings": settings})
+    """Write an .npz of `arrays`, with the kind, the version and the identity of the experiment."""
+    text = json.dumps({"kind": kind, "version": version, IDENTITY: identity.to_dict()})
     write_arrays(path, {**arrays, TEXT: np.frombuffer(text.encode(), np.uint8)})
 
 
 def read_stage_arrays(
-    path: str | Path, kind: str, version: int, settings: dict
+    path: str | Path, kind: str, version: int, identity: Identity, way_out: str
 ) -> dict[str, np.ndarray]:
     """The arrays that `write_stage_arrays` wrote.
 
+    Args:
+        path: the file.
+        kind: what it must be.
+        version: the version that it must have.
+        identity: of the experiment whose file it must be.
+        way_out: how messages end.
+
     Raises:
-        InputError: the file cannot be read, or is of another kind or version, or of a training
-            with other settings.
+        InputError: the file cannot be read, or is of another kind, version or experiment.
     """
     arrays = read_arrays(path)
-    again = "run `fxsim train` again, in another folder"
     if TEXT not in arrays:
-        raise InputError(f"{path} is no file of kind {kind!r}; {again}")
+        raise InputError(f"{path} is no file of kind {kind!r}; {way_out}")
     text = check_head(
-        str(path), parse_json(arrays.pop(TEXT).tobytes(), str(path)), kind, version, again
+        str(path), parse_json(arrays.pop(TEXT).tobytes(), str(path)), kind, version, way_out
     )
-    keys = (*HEAD, "settings")
-    stored = check_keys(str(path), text, keys, keys)["settings"]
-    own = json.loads(json.dumps(settings))  # tuples to lists, as they come back
-    for name, value in own.items():
-        if not isinstance(stored, dict) or name not in stored or stored[name] != value:
-            there = stored.get(name) if isinstance(stored, dict) else None
-            raise InputError(
-                f"{path} is of another training: {name} is {shown(there)} there, "
-                f"{shown(value)} here; {again}"
-            )
+    keys = (*HEAD, IDENTITY)
+    check_keys(str(path), text, keys, keys)
+    check_identity(str(path), text[IDENTITY], identity.to_dict(), way_out)
     return arrays

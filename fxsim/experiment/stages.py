@@ -15,6 +15,8 @@ ends.  While it lasts, checkpoint-DESIGN.npz holds what it needs to go on.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,12 +37,13 @@ from fxsim.experiment.settings import Settings
 from fxsim.experiment.stage_file import read_stage_arrays, write_stage_arrays
 from fxsim.experiment.training import TrainingSetup
 from fxsim.fields import check_table
-from fxsim.files import make_folder
+from fxsim.files import make_folder, read_bytes, write_bytes
+from fxsim.identity import Identity
 from fxsim.interrupts import before_end
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import Parameters
 from fxsim.nn.precision import PrecisionAssignment
-from fxsim.nn.spec import Network, to_dict
+from fxsim.nn.spec import Network
 from fxsim.train import checkpoint, designs
 from fxsim.train.checkpoint import Cadence, Checkpoint
 from fxsim.train.learners import FixedLearner
@@ -50,18 +53,30 @@ from fxsim.train.measured import measured
 SETTINGS_FILE = "experiment.json"
 PARAMETERS = "float.npz"
 GRADIENTS = "gradients.npz"
-ARRAY_KINDS = {PARAMETERS: "fxsim float run", GRADIENTS: "fxsim gradient statistics"}
-ARRAYS_VERSION = 1
+STATISTICS = "statistics.npz"
+ASSIGNMENT = "assignment.json"
+ARRAYS = {
+    PARAMETERS: ("fxsim float run", "train"),
+    GRADIENTS: ("fxsim gradient statistics", "train"),
+    STATISTICS: ("fxsim statistics", "analyze"),
+}
+"""Files of arrays: their kind, and the command that writes them."""
+ARRAYS_VERSION = 2
 PLOTS = ("curves", "bits", "ranges", "sensitivity")
-DERIVED = (
-    "statistics.npz",
-    "assignment.json",
+OF_A_RUN = (
+    PARAMETERS,
+    GRADIENTS,
+    STATISTICS,
+    ASSIGNMENT,
     results.FILE,
     "curves.csv",
     "report.md",
     *(f"{name}.{suffix}" for name in PLOTS for suffix in ("png", "svg")),
+    SETTINGS_FILE,
 )
-"""What later stages make of a float run; a new float run makes it void."""
+"""All files of an experiment but its checkpoints; a new float run sets them aside, in this order."""
+EARLIER = "earlier"
+"""What is set aside is in the folders earlier-1, earlier-2 ..."""
 
 
 class Observer:
@@ -168,21 +183,16 @@ class Experiment:
     def train_float(self) -> Outcome:
         """The FL run.
 
-        It makes an earlier run in the folder void; experiment.json is written last, so that a
-        folder with one holds a whole float run.
+        What the folder holds of an earlier experiment is set aside when it begins.  experiment.json
+        is written last, so that a folder with one holds a whole float run.
         """
         if done := self.done(FLOAT_RUN):
             return done
         if self.path(results.FILE).exists():
-            results.read_results(self.folder)  # nobody else's file is overwritten
+            results.read_results(self.folder)  # nobody else's file is moved
         gradients = GradientStatistics(self.network)
         learner = self.setup.float_learner("FL", gradients)
         outcome = self._train(FLOAT_RUN, learner)
-        for path in (
-            *map(self.path, (SETTINGS_FILE, *DERIVED)),
-            *checkpoint.of_others(self.folder, "FL"),
-        ):
-            path.unlink(missing_ok=True)
         self._write_arrays(PARAMETERS, _flat(learner.network.parameters))
         self._write_arrays(GRADIENTS, {"state": gradients.state})
         self.settings.save(self.path(SETTINGS_FILE))
@@ -195,17 +205,23 @@ class Experiment:
             if array.dtype.kind != "f":
                 raise InputError(
                     f"{self.path(PARAMETERS)}: {shown(name)} holds {array.dtype}, no real numbers; "
-                    f"run `fxsim train` again, in another folder"
+                    f"{self._again('train')}"
                 )
         return nested(arrays)
 
     def _write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        kind = ARRAY_KINDS[name]
-        write_stage_arrays(self.path(name), kind, ARRAYS_VERSION, self.settings.to_dict(), arrays)
+        kind, _ = ARRAYS[name]
+        write_stage_arrays(self.path(name), kind, ARRAYS_VERSION, self.setup.identity, arrays)
 
     def _read_arrays(self, name: str) -> dict[str, np.ndarray]:
-        kind = ARRAY_KINDS[name]
-        return read_stage_arrays(self.path(name), kind, ARRAYS_VERSION, self.settings.to_dict())
+        kind, command = ARRAYS[name]
+        return read_stage_arrays(
+            self.path(name), kind, ARRAYS_VERSION, self.setup.identity, self._again(command)
+        )
+
+    def _again(self, command: str) -> str:
+        """How to make a file of the folder anew."""
+        return f"make it anew: fxsim {command} --out {self.folder}"
 
     def analyze(self) -> Statistics:
         """Noise gains, singular values and ranges of the trained float network.
@@ -215,8 +231,13 @@ class Experiment:
         self.observer.note("measuring noise gains and singular values")
         images = self.dataset.train_images[: self.settings.gain_samples]
         statistics = self.measure(self.float_parameters(), images)
-        statistics.save(self.path("statistics.npz"))
+        self._write_arrays(STATISTICS, statistics.arrays())
         return statistics
+
+    def statistics(self) -> Statistics:
+        """What `analyze` wrote."""
+        path = self.path(STATISTICS)
+        return Statistics.from_arrays(self._read_arrays(STATISTICS), str(path), self.network)
 
     def measure(self, parameters: dict, images: np.ndarray) -> Statistics:
         """The Statistics of the network with trained `parameters`, noise gains over `images`
@@ -246,15 +267,18 @@ class Experiment:
 
     def assign(self) -> PrecisionAssignment:
         """C_o from statistics.npz; writes assignment.json."""
-        statistics = Statistics.load(self.path("statistics.npz"), self.network)
         assignment = assignment_rules.assign(
             self.network,
-            statistics,
+            self.statistics(),
             self.settings.target,
             output_grad_bits=self.settings.output_grad_bits or None,
         )
-        assignment.save(self.path("assignment.json"))
+        assignment.save(self.path(ASSIGNMENT), self.setup.identity)
         return assignment
+
+    def own_assignment(self) -> PrecisionAssignment:
+        """The assignment.json of the folder, as `assign` wrote it or as it was edited since."""
+        return assignment_of(self.folder, self.setup.identity)
 
     def mismatch(self, assignment: PrecisionAssignment) -> dict:
         """The bound on p_m, and the shares of training and test images that the trained float
@@ -265,7 +289,7 @@ class Experiment:
         """
         network = FloatNetwork(self.network, self.float_parameters(), np.float64)
         bound = assignment_rules.assignment_mismatch_bound(
-            self.network, Statistics.load(self.path("statistics.npz"), self.network), assignment
+            self.network, self.statistics(), assignment
         )
         sample = slice(self.settings.gain_samples)
         measured = {
@@ -364,20 +388,15 @@ class Experiment:
 
     def open_results(self) -> results.Results:
         """What the folder holds of this experiment's results, to add to."""
-        return results.Results(
-            self.folder, self.settings.to_dict(), self.setup.describe_images(), self.command
-        )
+        return results.Results(self.folder, self.setup.identity, self.command)
 
     def done(self, training: Training) -> Outcome | None:
         """The outcome of a design that is not to be trained again."""
         if not self.resume or not self.path(results.FILE).exists():
             return None
-        row = results.finished(
-            self.folder, self.settings.to_dict(), training.name, training.assignment
-        )
-        if row is None:
+        row = self.open_results().row(training.name)
+        if row is None or results.formats_of(row) != results.formats(training.assignment):
             return None
-        self.open_results()  # refuses results on other images
         checkpoint.remove(self.folder, training.name)
         outcome = Outcome.from_dict(row, self._costs(training))
         self._write_curve(
@@ -412,18 +431,23 @@ class Experiment:
     def _start(self, saved: Checkpoint, learner) -> Position:
         """Where a training begins; its checkpoint is there from then on."""
         if self.resume and saved.path.exists():
-            position = saved.load(learner)
+            position = saved.load(learner, self.setup.plan)
             self._write_curve(
                 saved.design, position.epochs
             )  # without the rows of epochs that are to be trained again
             return position
-        if aside := saved.set_aside():
-            self.observer.note(
-                f"{saved.design} begins anew; what --resume would have gone on with is now {aside}"
-            )
+        self._set_aside(saved)
         position = Position()
         saved.write(learner, position)
         return position
+
+    def _set_aside(self, begun: Checkpoint) -> None:
+        """Keep what a training that begins anew would overwrite, in a folder of its own."""
+        paths = [begun.path]
+        if begun.design == FLOAT_RUN.design:
+            paths = [*checkpoint.all_in(self.folder), *map(self.path, OF_A_RUN)]
+        if aside := set_aside(self.folder, paths):
+            self.observer.note(f"{begun.design} begins anew; what was there is now in {aside}")
 
     def _write_curve(self, design: str, epochs: list[Epoch]) -> None:
         if not self.curves:
@@ -432,22 +456,20 @@ class Experiment:
 
     def _identity(self, training: Training) -> dict:
         """What tells a checkpoint of this training from all others."""
-        formats = (
-            dataclasses.replace(training.assignment, reasons={}).to_dict()
-            if training.assignment
-            else None
-        )
         return {
             "fxsim": __version__,
             "design": training.name,
-            "settings": self.settings.to_dict(),
-            "network": to_dict(self.network),
-            "dataset": self.setup.images_sha256,
-            "assignment": formats,
+            **self.setup.identity.to_dict(),
+            "assignment": results.formats(training.assignment),
         }
 
     def finish(self, outcome: Outcome, earlier: results.Results) -> Outcome:
         """Add an outcome to the results; its checkpoint has served."""
+        row = earlier.row(outcome.design)
+        if row and results.formats_of(row) != results.formats(outcome.assignment):
+            aside = new_folder(self.folder)
+            write_bytes(aside / results.FILE, read_bytes(self.path(results.FILE)))
+            self.observer.note(f"{outcome.design} had other formats before; see {aside}")
         earlier.add(outcome)
         checkpoint.remove(self.folder, outcome.design)
         self.observer.end(outcome)
@@ -455,11 +477,53 @@ class Experiment:
 
     def assigned(self) -> PrecisionAssignment:
         """C_o, from the folder where it is not to be made again."""
-        path = self.path("assignment.json")
-        if self.resume and path.exists():
-            return PrecisionAssignment.load(path)
+        if self.resume and self.path(ASSIGNMENT).exists():
+            return self.own_assignment()
         self.analyze()
         return self.assign()
+
+
+def assignment_of(
+    folder: str | Path, identity: Identity, file: str | Path | None = None
+) -> PrecisionAssignment:
+    """The assignment in `file`; None for that of `folder`, which must be of its experiment.
+
+    Args:
+        folder: of the experiment.
+        identity: of the experiment.
+        file: another file, of whatever experiment.
+    """
+    if file is not None and not is_own_assignment(folder, file):
+        return PrecisionAssignment.load(file)
+    way_out = f"make it anew with fxsim assign --out {folder}, or name another with --assignment"
+    return PrecisionAssignment.load(Path(folder) / ASSIGNMENT, identity, way_out)
+
+
+def is_own_assignment(folder: str | Path, file: str | Path | None) -> bool:
+    """Whether `file` is the assignment.json of `folder`; None stands for it."""
+    return file is None or Path(file).resolve() == (Path(folder) / ASSIGNMENT).resolve()
+
+
+def set_aside(folder: Path, paths: Iterable[Path]) -> Path | None:
+    """Move those of `paths` that are there into a new folder below `folder`.
+
+    Returns the new folder; None where there was nothing to move.
+    """
+    there = [path for path in paths if path.exists()]
+    if not there:
+        return None
+    aside = new_folder(folder)
+    for path in there:
+        path.replace(aside / path.name)
+    return aside
+
+
+def new_folder(folder: Path) -> Path:
+    """A new folder below `folder` for what is kept of earlier experiments."""
+    numbers = itertools.count(1)
+    return make_folder(
+        next(place for n in numbers if not (place := folder / f"{EARLIER}-{n}").exists())
+    )
 
 
 def settings_in(folder: str | Path, design: str = "FL") -> Settings | None:

@@ -16,9 +16,10 @@ from fxsim.analysis.statistics import GradientStatistics
 from fxsim.datasets import Dataset, load
 from fxsim.errors import InputError
 from fxsim.experiment.settings import Settings
+from fxsim.identity import Identity
 from fxsim.nn.init import Parameters, initial_parameters
 from fxsim.nn.precision import PrecisionAssignment
-from fxsim.nn.spec import Network
+from fxsim.nn.spec import Network, to_dict
 from fxsim.train import checkpoint, designs
 from fxsim.train.learners import FixedLearner, FloatLearner, check_dataset
 from fxsim.train.loop import TrainingPlan
@@ -115,6 +116,11 @@ class TrainingSetup:
             "test": len(self.dataset.test_labels),
             "sha256": self.images_sha256,
         }
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What every file of the experiment holds, to be told from those of others."""
+        return Identity(self.settings.to_dict(), to_dict(self.network), self.describe_images())
 
     def initial_parameters(self) -> Parameters:
         """The parameters that every design starts from."""

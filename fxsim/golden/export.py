@@ -7,7 +7,9 @@ import dataclasses
 import hashlib
 import io
 import math
-from collections.abc import Iterable
+import os
+import shutil
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from fxsim import memfile
-from fxsim.errors import InputError, choice
+from fxsim.errors import InputError, choice, shown
 from fxsim.files import make_folder, parse_npy, read_bytes, write_bytes
 from fxsim.formats import Format
 from fxsim.golden.capture import GoldenStep
 from fxsim.golden.header import to_header
 from fxsim.golden.manifest import FILE, Entry, File, FileKind, Manifest
+from fxsim.lock import hold
 
 SUFFIXES = {"mem": ".mem", "hex": ".hex", "npy": ".npy", "c": ".h"}
 READABLE: tuple[FileKind, ...] = ("npy", "mem", "hex")
@@ -33,8 +36,9 @@ def write_vectors(
 ) -> Manifest:
     """Write every tensor of `golden` in every kind ('mem', 'hex', 'npy', 'c'), then manifest.json.
 
-    The same step gives the same bytes.  folder: new, empty, or with an earlier export, which is
-    replaced. Returns the manifest with names and SHA-256 of the files.
+    The same step gives the same bytes.  folder: new, empty, or with an earlier export and nothing
+    else; that is replaced when the new one is whole.  Returns the manifest with names and SHA-256
+    of the files.
     """
     kinds = [choice("kind of file", kind, SUFFIXES) for kind in kinds]
     if not set(kinds) & set(READABLE):
@@ -42,32 +46,86 @@ def write_vectors(
             f"kinds of files must include one of {', '.join(READABLE)}: `check` cannot read C "
             f"headers"
         )
-    folder = _emptied(make_folder(folder))
-    entries = tuple(
-        _write_entry(entry, golden.codes[entry.name], folder, kinds)
-        for entry in golden.manifest.tensors
-    )
-    manifest = dataclasses.replace(golden.manifest, tensors=entries)
-    manifest.save(folder)
+    with _replaced(check_place(folder)) as fresh:
+        entries = tuple(
+            _write_entry(entry, golden.codes[entry.name], fresh, kinds)
+            for entry in golden.manifest.tensors
+        )
+        manifest = dataclasses.replace(golden.manifest, tensors=entries)
+        manifest.save(fresh)
     return manifest
 
 
-def _emptied(folder: Path) -> Path:
-    """`folder` without an earlier export.
+def check_place(folder: str | Path) -> Path:
+    """The absolute path of a folder that vectors may be written to.
 
-    InputError where it holds anything else and no manifest.
+    Raises:
+        InputError: it holds anything but an earlier export, or cannot be renamed.
     """
-    if not (folder / FILE).exists():
-        if any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty and holds no vectors; name a new folder")
-        return folder
-    earlier = Manifest.load(folder)
-    (folder / FILE).unlink()
-    for entry in earlier.tensors:
-        for file in entry.files.values():
-            with contextlib.suppress(FileNotFoundError):
-                (folder / file.name).unlink()
-    return folder
+    folder = Path(folder)
+    try:
+        place = folder.resolve()
+        if Path.cwd().is_relative_to(place) or os.path.ismount(place):
+            raise InputError(
+                f"{folder} holds the current folder or is a mount point, and an export replaces "
+                f"its folder; name a new one"
+            )
+        found = {path.name for path in place.iterdir()} if place.exists() else set()
+    except OSError as error:
+        raise InputError(
+            f"cannot write vectors to {folder}: {error.strerror}; name a new folder"
+        ) from None
+    if not found:
+        return place
+    if FILE not in found:
+        raise InputError(f"{folder} is not empty and holds no vectors; name a new folder")
+    try:
+        earlier = Manifest.load(place)
+    except InputError as error:
+        raise InputError(f"cannot replace what is in {folder}: {error}, in a new folder") from None
+    others = found - {
+        FILE,
+        *(file.name for each in earlier.tensors for file in each.files.values()),
+    }
+    if others:
+        raise InputError(
+            f"{folder} holds {shown(min(others))}, which no export wrote; name a new folder"
+        )
+    return place
+
+
+@contextlib.contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, which takes its place at the end of the block.
+
+    Until then `folder` stays as it is.  What a killed process left beside it is removed first.
+    """
+    fresh = folder.with_name(f".{folder.name}.fxsim-new")
+    earlier = folder.with_name(f".{folder.name}.fxsim-earlier")
+    make_folder(folder.parent)
+    with hold(folder.with_name(f".{folder.name}.fxsim-lock"), folder, "fxsim vectors export"):
+        try:
+            _tidy(folder, fresh, earlier)
+            yield make_folder(fresh)
+            if folder.exists():
+                folder.rename(earlier)
+            fresh.rename(folder)
+        except OSError as error:
+            raise InputError(
+                f"cannot write vectors to {folder}: {error.strerror}; choose another folder"
+            ) from None
+        finally:
+            with contextlib.suppress(OSError):
+                _tidy(folder, fresh, earlier)
+
+
+def _tidy(folder: Path, fresh: Path, earlier: Path) -> None:
+    """Remove what is beside `folder`, but put an earlier export that has no successor back."""
+    if earlier.exists() and not folder.exists():
+        earlier.rename(folder)
+    for leftover in (earlier, fresh):
+        if leftover.exists():
+            shutil.rmtree(leftover)
 
 
 def _write_entry(entry: Entry, codes: np.ndarray, folder: Path, kinds: Iterable[str]) -> Entry:

@@ -25,13 +25,14 @@ from fxsim.fields import (
 )
 from fxsim.files import read_json, write_text
 from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
+from fxsim.identity import SEAL, Identity, check_seal, plain, sealed
 from fxsim.nn import spec
 from fxsim.nn.spec import Network
 from fxsim.tensor import Counts
 
 FILE = "manifest.json"
 KIND = "fxsim vectors"
-VERSION = 1
+VERSION = 2
 
 RANDOM_WORDS = "_random_words"
 """Ends the name of the tensor of random words that rounded a tensor of the name before it."""
@@ -190,7 +191,8 @@ class Manifest:
     """One training step as vectors; `tensors` are in data-flow order.
 
     versions: package -> version that computed the vectors.  fingerprints: SHA-256 of all parameter
-    codes before and after the step (FixedNetwork.fingerprint).
+    codes before and after the step (FixedNetwork.fingerprint).  identity: of the experiment whose
+    step it is; None for a step of no experiment.
     """
 
     network: Network
@@ -201,6 +203,7 @@ class Manifest:
     tensors: tuple[Entry, ...]
     versions: Mapping[str, str | None]
     fingerprints: Mapping[Literal["before", "after"], str]
+    identity: Identity | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "manifest")
@@ -221,9 +224,9 @@ class Manifest:
         return self.entries[choice("tensor", name, self.entries)]
 
     def to_dict(self) -> dict:
-        """Plain data for JSON; `from_dict` reads it back."""
+        """Plain data for JSON, sealed; `from_dict` reads it back."""
         rate = {**dataclasses.asdict(self.learning_rate), "real": self.learning_rate.real}
-        return {
+        table = {
             "kind": KIND,
             "version": VERSION,
             "versions": dict(self.versions),
@@ -234,8 +237,10 @@ class Manifest:
             "fingerprints": dict(self.fingerprints),
             "encoding": ENCODING,
             "network": spec.to_dict(self.network),
+            "identity": self.identity and self.identity.to_dict(),
             "tensors": [entry.to_dict() for entry in self.tensors],
         }
+        return sealed(plain(table))
 
     @classmethod
     def from_dict(cls, data: object) -> Manifest:
@@ -243,20 +248,22 @@ class Manifest:
 
         Raises:
             InputError: another kind or version, an unknown or missing key, a wrong value, keys
-                that contradict each other.
+                that contradict each other, a digest of other content.
         """
         data = check_head("the manifest", data, KIND, VERSION, "export the vectors again")
         try:
-            return cls._read(data)
+            manifest = cls._read(data)
         except InputError as error:
             raise InputError(
                 f"the manifest is damaged: {cut(str(error))}; export the vectors again"
             ) from None
+        check_seal("the manifest", data, "export the vectors again")
+        return manifest
 
     @classmethod
     def _read(cls, data: Mapping) -> Manifest:
         fields = [field.name for field in dataclasses.fields(cls)]
-        keys = ("kind", "version", *fields, "encoding")
+        keys = ("kind", "version", *fields, "encoding", SEAL)
         check_keys("manifest", data, keys, keys)
         if data["encoding"] != ENCODING:
             raise InputError("encoding is not the one that this fxsim reads")

@@ -36,6 +36,7 @@ from fxsim.fields import (
 )
 from fxsim.files import read_json, write_text
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, Format
+from fxsim.identity import IDENTITY, Identity, check_identity
 from fxsim.nn.spec import Layer, Network
 
 SYMBOLS = {
@@ -419,7 +420,8 @@ class PrecisionAssignment:
         """
         data = check_head(where, data, KIND, VERSION, "make it anew with `fxsim assign`")
         needed = ("kind", "version", "network", "layers", "logits")
-        data = check_keys(where, data, (*needed, "rounding", "overflow", "accumulator"), needed)
+        more = ("rounding", "overflow", "accumulator", IDENTITY)
+        data = check_keys(where, data, (*needed, *more), needed)
         layers = {}
         reasons: dict[tuple[str, str], Reason] = {}
         for name, row in check_table("layers", data["layers"]).items():
@@ -438,18 +440,33 @@ class PrecisionAssignment:
             accumulator={key: _read_accumulator(key, row) for key, row in models.items()},
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write the assignment as JSON."""
-        write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
+    def save(self, path: str | Path, identity: Identity | None = None) -> None:
+        """Write the assignment as JSON; identity: of the experiment that it was made for."""
+        own = {IDENTITY: identity.to_dict()} if identity else {}
+        write_text(path, json.dumps({**self.to_dict(), **own}, indent=1) + "\n")
 
     @classmethod
-    def load(cls, path: str | Path) -> PrecisionAssignment:
-        """Read what `save` wrote; InputError names the file and what is wrong."""
+    def load(
+        cls, path: str | Path, identity: Identity | None = None, way_out: str = ""
+    ) -> PrecisionAssignment:
+        """Read what `save` wrote.
+
+        Args:
+            path: the file.
+            identity: of the experiment that it must have been made for; None for any.
+            way_out: how the message about another experiment ends.
+
+        Raises:
+            InputError: names the file and what is wrong.
+        """
         data = read_json(path)
         try:
-            return cls.from_dict(data)
+            assignment = cls.from_dict(data)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+        if identity:
+            check_identity(str(path), data.get(IDENTITY), identity.to_dict(), way_out)
+        return assignment
 
 
 def _check_mode(what: str, tensor: str, mode: str, honoured: tuple[str, ...]) -> None:

@@ -29,7 +29,7 @@ def report_markdown(data: dict, sensitivity: Sequence[dict], plots: Sequence[str
     PNG ones are shown.
     """
     designs = data["designs"]
-    settings = data["settings"]
+    settings = data["identity"]["settings"]
     chosen = next((row for row in designs if row["measured"]), None)
     parts = [
         f"# {settings['network']} on {settings['dataset']}",
@@ -68,7 +68,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _introduction(data: dict) -> str:
-    settings = data["settings"]
+    settings = data["identity"]["settings"]
     first = data["designs"][0]
     return (
         f"`{first['command']}`\n\n{settings['epochs']} epochs in batches of {settings['batch']}, "

@@ -19,21 +19,21 @@ import json
 import math
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fxsim.errors import InputError, shown
+from fxsim.errors import InputError
 from fxsim.fields import check_head, check_keys, read_fields
 from fxsim.files import parse_json, read_arrays, write_arrays
-from fxsim.train.loop import Position
+from fxsim.identity import check_identity, plain
+from fxsim.train.loop import Position, TrainingPlan
 
 KIND = "fxsim checkpoint"
-VERSION = 1
+VERSION = 2
 SUFFIX = ".npz"
-OLD = ".old"
 _TEXT = ("kind", "version", "identity", "position")
 _POSITION = tuple(field.name for field in dataclasses.fields(Position))
 
@@ -62,12 +62,14 @@ class Checkpoint:
         self.path = path_of(folder, design)
         self.design = design
         self.cadence = cadence
-        self.identity = json.loads(json.dumps(identity))  # as it comes back
+        self.identity = plain(identity)
         self._written = time.monotonic()
         self._steps = 0
 
-    def load(self, learner) -> Position:
+    def load(self, learner, plan: TrainingPlan | None = None) -> Position:
         """Bring `learner` to where it was when the file was written; returns that position.
+
+        plan: of the training, which must have such a position.
 
         Raises InputError, the learner untouched, where the file is damaged or of another training.
         """
@@ -75,15 +77,11 @@ class Checkpoint:
         where = f"{self.path}: position"
         table = check_keys(where, text["position"], _POSITION, _POSITION)
         position = read_fields(Position, table, where)
-        differences = list(_differences(text["identity"], self.identity))
-        if differences:
-            more = f" ({len(differences) - 1} more differ)" if len(differences) > 1 else ""
-            raise InputError(
-                f"{self.path} is of another training: {differences[0]}{more}; choose another "
-                f"folder, or delete "
-                f"the file to train {self.design} anew"
-            )
+        way_out = f"choose another folder, or delete the file to train {self.design} anew"
+        check_identity(str(self.path), text["identity"], self.identity, way_out)
         try:
+            if plan:
+                plan.check_position(position)
             learner.load_state(state)
         except (InputError, TypeError) as error:
             raise InputError(
@@ -112,13 +110,6 @@ class Checkpoint:
         self._written = time.monotonic()
         self._steps = 0
 
-    def set_aside(self) -> Path | None:
-        """Rename the file, if it is there, so that a new training overwrites nothing.
-
-        Returns the new name.
-        """
-        return self.path.replace(self.path.with_suffix(OLD)) if self.path.exists() else None
-
 
 def path_of(folder: str | Path, design: str) -> Path:
     """The checkpoint file of `design`.
@@ -133,20 +124,12 @@ def path_of(folder: str | Path, design: str) -> Path:
 
 def remove(folder: Path, design: str) -> None:
     """Remove the checkpoint of a design that has ended."""
-    path = path_of(folder, design)
-    for each in (path, path.with_suffix(OLD)):
-        each.unlink(missing_ok=True)
+    path_of(folder, design).unlink(missing_ok=True)
 
 
-def of_others(folder: Path, design: str) -> list[Path]:
-    """The checkpoints in `folder` of other designs than this, those set aside, too."""
-    own = path_of(folder, design).stem
-    return [
-        path
-        for suffix in (SUFFIX, OLD)
-        for path in Path(folder).glob(f"checkpoint-*{suffix}")
-        if path.stem != own
-    ]
+def all_in(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`."""
+    return sorted(Path(folder).glob(f"checkpoint-*{SUFFIX}"))
 
 
 def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
@@ -175,17 +158,3 @@ def digest(arrays: Mapping[str, np.ndarray]) -> bytes:
         sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         sha.update(array.tobytes())
     return sha.digest()
-
-
-def _differences(there, here, name: str = "") -> Iterator[str]:
-    """One line for each value in which two pieces of plain data differ."""
-    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        there = dict(enumerate(there))
-        here = dict(enumerate(here))
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in dict.fromkeys((*there, *here)):
-            yield from _differences(
-                there.get(key), here.get(key), f"{name}.{key}" if name else str(key)
-            )
-    elif there != here:
-        yield f"{name} is {shown(there)} there, {shown(here)} here"

@@ -35,6 +35,9 @@ class Epoch:
     test_error: float | None
     images_per_second: float
 
+    def __post_init__(self) -> None:
+        check_fields(self, "epoch")
+
 
 @dataclass
 class Position:
@@ -113,6 +116,16 @@ class TrainingPlan:
         """Steps of an epoch: whole batches."""
         return len(self.dataset.train_labels) // self.batch
 
+    def check_position(self, position: Position) -> None:
+        """InputError where the training has no such position."""
+        epochs = len(position.epochs)
+        rest = 0 if epochs == self.schedule.epochs else self.steps_per_epoch
+        if epochs > self.schedule.epochs or position.step > rest:
+            raise InputError(
+                f"position is epoch {epochs}, step {position.step}, and the training has "
+                f"{self.schedule.epochs} epochs of {self.steps_per_epoch} steps"
+            )
+
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(pixels, labels) of the steps of an epoch, from step `start`."""
         images = self.dataset.train_images
@@ -128,8 +141,8 @@ class TrainingPlan:
         for epoch in range(self.schedule.epochs):
             rate = self.schedule.rate(epoch)
             first = epoch * self.steps_per_epoch
-            for number, (pixels, labels) in enumerate(self.batches(epoch), first):
-                yield Step(number, pixels, labels, rate)
+            for index, (pixels, labels) in enumerate(self.batches(epoch), first):
+                yield Step(index, pixels, labels, rate)
 
 
 def train(
@@ -174,23 +187,25 @@ def _epoch(learner, plan: TrainingPlan, position: Position, keep, report) -> Non
     for pixels, labels in plan.batches(epoch, position.step):
         with held("this training step"):
             loss = learner.step(pixels, labels, rate, epoch * steps + position.step)
-            if not math.isfinite(loss):
-                raise InputError(
-                    f"the loss is {loss} at epoch {epoch}, step {position.step}; lower the "
-                    f"learning rate"
-                )
+            _check_finite(loss, f"at epoch {epoch}, step {position.step}")
             position.add_step(loss, clock.lap())
         keep(position)
         if report:
             report(epoch, position.step, steps, position.loss_sum / position.step)
     speed = steps * plan.batch / (position.epoch_seconds + clock.lap())
     test_loss, test_error = learner.evaluate(plan.dataset.test_images, plan.dataset.test_labels)
+    _check_finite(test_loss, f"on the test images after epoch {epoch}")
     train_loss = position.loss_sum / steps
     with held("the end of this epoch"):
         position.add_epoch(
             Epoch(epoch, rate.real, train_loss, test_loss, test_error, speed), clock.lap()
         )
     keep(position)
+
+
+def _check_finite(loss: float, where: str) -> None:
+    if not math.isfinite(loss):
+        raise InputError(f"the loss is {loss} {where}; lower the learning rate")
 
 
 class _Stopwatch:

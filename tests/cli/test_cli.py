@@ -118,7 +118,9 @@ def test_the_perturbed_designs_are_perturbed(designs):
 
 
 def test_the_assignment_file_is_c_o(folder, designs):
-    assert json.loads((folder / "assignment.json").read_text()) == designs[1]["assignment"]
+    data = json.loads((folder / "assignment.json").read_text())
+    assert data.pop("identity")["settings"]["width"] == 0.5
+    assert data == designs[1]["assignment"]
     assert (
         PrecisionAssignment.load(folder / "assignment.json").reasons["conv1", "weights"].criterion
         == "EFQN"
@@ -161,6 +163,7 @@ def test_a_new_float_run_makes_the_old_ones_void(folder, tmp_path):
     ]
     assert not (out / "assignment.json").exists()
     assert not (out / "curves.png").exists()
+    assert (out / "earlier-1/assignment.json").exists()
 
 
 def test_a_perturbation_that_cannot_be_is_left_out(tmp_path, capsys):
@@ -227,8 +230,8 @@ def test_a_toml_file_gives_settings_and_a_network_and_options_override_it(tmp_pa
         == 0
     )
     results = json.loads((tmp_path / "out/results.json").read_text())
-    assert results["settings"]["seed"] == 4
-    assert results["settings"]["perturb"] == [1]
+    assert results["identity"]["settings"]["seed"] == 4
+    assert results["identity"]["settings"]["perturb"] == [1]
     assert [row["costs"]["network"] for row in results["designs"]] == ["mine"] * 3
 
 
@@ -352,7 +355,8 @@ def test_an_interrupted_run_leaves_whole_files_only(blow, seconds, tmp_path):
     errors = strike(process, blow, out, seconds)
     assert process.returncode == (130 if blow == signal.SIGINT else -signal.SIGKILL), errors
     assert "Traceback" not in errors
-    assert {path.name for path in out.glob("[!.]*")} <= {"checkpoint-FL.npz", "curves.csv"}
+    lock = {"fxsim.lock"} if blow == signal.SIGKILL else set()
+    assert {path.name for path in out.glob("[!.]*")} <= {"checkpoint-FL.npz", "curves.csv"} | lock
     if (out / "checkpoint-FL.npz").exists():
         read_arrays(out / "checkpoint-FL.npz")
     if blow == signal.SIGINT:

@@ -125,7 +125,7 @@ def test_an_assignment_for_another_network(refused, folder, tmp_path):
     other = tmp_path / "other.json"
     other.write_text(json.dumps(table))
     refused("train", *SMALL, "--assignment", other, "--out", tmp_path / "out", parts=("fc9", "fc2"))
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("bits", [0, 40, -3, 7.5, "8", None])

@@ -3,7 +3,6 @@
 Checkpoints that do not fit are refused.
 """
 
-import csv
 import dataclasses
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.run_files import content, curves
 
 import fxsim
 from fxsim.cli import parser as cli
@@ -46,7 +46,6 @@ SETTINGS = Settings.make(layers=LAYERS, epochs=2, batch=32, seed=3, perturb=[1],
 STEPS = 3
 EPOCHS = SETTINGS.epochs
 DESIGNS = 3
-VARYING = ("seconds", "images_per_second", "machine", "command")
 DRIVER = Path(__file__).parent.parent.parent / "benchmarks" / "sigkill.py"
 
 
@@ -87,34 +86,6 @@ class Stop(Observer):
     def epoch(self, epoch):
         if self.left <= 0 and self.at_epoch:
             raise self.error
-
-
-def lasting(value):
-    """Plain data without what differs between two runs."""
-    if isinstance(value, dict):
-        return {key: lasting(item) for key, item in value.items() if key not in VARYING}
-    return [lasting(item) for item in value] if isinstance(value, list) else value
-
-
-def curves(folder):
-    with open(folder / "curves.csv", newline="") as file:
-        return lasting(list(csv.DictReader(file)))
-
-
-def content(folder):
-    """All that a resumed run must leave as an unbroken one does, by file."""
-    found = {}
-    for path in folder.iterdir():
-        if path.suffix == ".npz":
-            found[path.name] = {
-                name: (array.dtype.str, array.shape, array.tobytes())
-                for name, array in read_arrays(path).items()
-            }
-        elif path.suffix == ".json":
-            found[path.name] = json.dumps(lasting(json.loads(path.read_text())))
-        else:
-            found[path.name] = curves(folder)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -257,8 +228,11 @@ def test_without_resume_a_run_begins_anew_and_sets_the_checkpoint_aside(copy, un
         study.run(Experiment(SETTINGS, copy, Stop(2)))
     with pytest.raises(KeyboardInterrupt):
         study.run(Experiment(SETTINGS, copy, observer))
-    assert [note for note in notes if str(copy / "checkpoint-FL.old") in note]
-    assert read(copy / "checkpoint-FL.old")[0]["position"]["step"] == 2
+    assert [note for note in notes if str(copy / "earlier-2") in note]
+    assert read(copy / "earlier-2/checkpoint-FL.npz")[0]["position"]["step"] == 2
+    assert (copy / "earlier-1/results.json").exists()
+    for number in (1, 2):
+        shutil.rmtree(copy / f"earlier-{number}")
     resume(copy)
     assert content(copy) == unbroken
 
@@ -420,7 +394,7 @@ def another_filter(identity):
             "design is 'FX C_-1' there, 'FX C_o' here",
         ),
         (another_filter, "network.layer.0.filters is 5 there, 4 here"),
-        (lambda identity: identity.update(dataset="0"), "dataset is '0' there"),
+        (lambda identity: identity["images"].update(sha256="0"), "images.sha256 is '0' there"),
         (
             lambda identity: identity["assignment"]["layers"]["fc1"]["weights"].update(bits=31),
             "assignment.layers.fc1.weights.bits is 31 there",

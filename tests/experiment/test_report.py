@@ -232,7 +232,7 @@ def report_of(designs, sensitivity=(), plot_files=(), **more):
         for row in designs
     ]
     return markdown.report_markdown(
-        {"settings": settings, "designs": designs, **more}, sensitivity, plot_files
+        {"identity": {"settings": settings}, "designs": designs, **more}, sensitivity, plot_files
     )
 
 

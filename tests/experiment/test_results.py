@@ -1,5 +1,6 @@
 """results.json is read strictly."""
 
+import dataclasses
 import json
 
 import pytest
@@ -9,11 +10,14 @@ from fxsim.errors import InputError
 from fxsim.experiment import results
 from fxsim.experiment.results import FILE, Outcome, Results, read_results
 from fxsim.experiment.settings import Settings
+from fxsim.identity import Identity
 from fxsim.nn.networks import build
+from fxsim.nn.spec import to_dict
 from fxsim.train.loop import Epoch
 
 IMAGES = {"training": 70, "test": 360, "sha256": "0" * 64}
 SETTINGS = Settings.make(images=70, epochs=1)
+IDENTITY = Identity(SETTINGS.to_dict(), to_dict(SETTINGS.build_network()), IMAGES)
 
 
 @pytest.fixture
@@ -21,16 +25,14 @@ def folder(tmp_path):
     """A folder with the results of one float design."""
     epochs = [Epoch(0, 0.1, 0.5, 0.4, 0.1, 32.0)]
     costs = design_complexity(build("digits-convnet"), "FL")
-    Results(tmp_path, SETTINGS.to_dict(), IMAGES, "fxsim run").add(
-        Outcome("FL", epochs, costs, 6.0)
-    )
+    Results(tmp_path, IDENTITY, "fxsim run").add(Outcome("FL", epochs, costs, 6.0))
     return tmp_path
 
 
 def test_what_is_written_is_read_back(folder):
     data = read_results(folder)
     assert data["version"] == results.VERSION
-    assert data["images"] == IMAGES
+    assert data["identity"] == IDENTITY.to_dict()
     assert results.stored_settings(folder) == SETTINGS
     (row,) = data["designs"]
     assert (row["start_fingerprint"], row["fingerprint"]) == (None, None)
@@ -44,12 +46,16 @@ def test_what_is_written_is_read_back(folder):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda data: data.update(version=1), "has version 1, and this fxsim reads version 2"),
+        (lambda data: data.update(version=1), "has version 1, and this fxsim reads version 3"),
         (lambda data: data.update(kind="x"), "is no file of kind 'fxsim results'"),
-        (lambda data: data.pop("images"), "results.json needs 'images'"),
-        (lambda data: data.update(image={}), "did you mean 'images'?"),
-        (lambda data: data.update(images=[]), "images must be a table of keys"),
-        (lambda data: data["images"].update(sha=""), "did you mean 'sha256'?"),
+        (lambda data: data.pop("identity"), "results.json needs 'identity'"),
+        (lambda data: data.update(identities={}), "did you mean 'identity'?"),
+        (lambda data: data.update(identity=[]), "identity must be a table of keys"),
+        (lambda data: data["identity"].pop("network"), "identity needs 'network'"),
+        (lambda data: data["identity"].update(images=[]), "images must be a table of keys"),
+        (lambda data: data["identity"]["images"].update(sha=""), "did you mean 'sha256'?"),
+        (lambda data: data["designs"][0].update(seconds=7.0), "was changed after fxsim wrote"),
+        (lambda data: data.update(sha256=None), "was changed after fxsim wrote it"),
         (lambda data: data.update(designs={}), "designs must be a list"),
         (lambda data: data.update(designs=[3]), "designs[0] must be a table of keys"),
         (lambda data: data["designs"][0].update(fingerprints=""), "did you mean 'fingerprint'?"),
@@ -76,7 +82,10 @@ def test_what_is_written_is_read_back(folder):
         (lambda data: data["designs"][0].update(stopped={"a": "b"}), "stopped['a'] must be an int"),
         (lambda data: data["designs"][0]["machine"].pop("processor"), "machine needs 'processor'"),
         (lambda data: data["designs"][0].update(measured={"criteria": {}}), "criteria must be a"),
-        (lambda data: data["settings"].update(epochs="3"), "epochs must be an integer, got '3'"),
+        (
+            lambda data: data["identity"]["settings"].update(epochs="3"),
+            "epochs must be an integer, got '3'",
+        ),
         (lambda data: data.update(mismatch=3), "mismatch must be a table of keys"),
         (lambda data: data.update(mismatch={"bound": 1}), "mismatch needs 'target'"),
         (lambda data: data["designs"][0]["epochs"][0].pop("epoch"), "epochs[0] needs 'epoch'"),
@@ -96,9 +105,13 @@ def test_results_that_were_edited_are_refused(change, told, folder):
     assert str(folder / FILE) in str(refusal.value)
 
 
-def test_results_are_not_added_to_those_of_other_settings_or_images(folder):
-    Results(folder, SETTINGS.to_dict(), IMAGES)
-    with pytest.raises(InputError, match="results of other settings"):
-        Results(folder, Settings.make(seed=1).to_dict(), IMAGES)
-    with pytest.raises(InputError, match="results on other images .training: 70 there, 71 here"):
-        Results(folder, SETTINGS.to_dict(), IMAGES | {"training": 71})
+def test_results_are_not_added_to_those_of_another_experiment(folder):
+    Results(folder, IDENTITY)
+    for change, told in (
+        ({"settings": Settings.make(seed=1, images=70, epochs=1).to_dict()}, "settings.seed is 0"),
+        ({"images": IMAGES | {"training": 71}}, "images.training is 70 there, 71 here"),
+        ({"network": {}}, "network.name is 'digits-convnet' there, None here"),
+        ({"version": 0}, "version is 1 there, 0 here"),
+    ):
+        with pytest.raises(InputError, match=f"is of another training: {told}"):
+            Results(folder, dataclasses.replace(IDENTITY, **change))

@@ -23,6 +23,7 @@ from fxsim.experiment.settings import Settings
 from fxsim.experiment.stages import Experiment, Observer
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
+from fxsim.identity import sealed
 from fxsim.kernels import threads
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
@@ -137,7 +138,7 @@ def test_what_is_finished_is_not_trained_again(folder, tmp_path, monkeypatch):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     results = json.loads((tmp_path / "results.json").read_text())
     results["designs"] = [row for row in results["designs"] if row["design"] != "SQ"]
-    (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "results.json").write_text(json.dumps(sealed(results)))
     trained = []
     monkeypatch.setattr(
         "fxsim.experiment.stages.train",

@@ -16,11 +16,12 @@ from fxsim.errors import InputError
 from fxsim.experiment import training
 from fxsim.experiment.replay import replay
 from fxsim.experiment.settings import Settings
-from fxsim.experiment.stage_file import read_stage_arrays, write_stage_arrays
+from fxsim.experiment.stage_file import write_stage_arrays
 from fxsim.experiment.stages import Experiment
 from fxsim.experiment.training import TrainingSetup, training_images
 from fxsim.files import write_arrays
 from fxsim.golden.manifest import Manifest
+from fxsim.identity import sealed
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.train.loop import train
 
@@ -91,14 +92,14 @@ def test_what_an_option_changes_is_not_compared(run, options, compared, capsys):
 
 
 def tamper(path, *keys):
-    """Change one value in a JSON file; a text keeps its length."""
+    """Change one value in a JSON file and seal it again; a text keeps its length."""
     data = json.loads(path.read_text())
     row = data
     for key in keys[:-1]:
         row = design(data, key) if row is data["designs"] else row[key]
     value = row[keys[-1]]
     row[keys[-1]] = value + 1 if isinstance(value, int) else value[1:] + value[:1]
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(sealed(data)))
 
 
 @pytest.mark.parametrize(
@@ -106,10 +107,11 @@ def tamper(path, *keys):
     [
         (("designs", "FX C_o", "fingerprint"), "the final weights differ from those of FX C_o"),
         (("designs", "FX C_o", "start_fingerprint"), "the initial weights differ"),
-        (("images", "sha256"), "the images differ from those of the run"),
-        (("images", "training"), "the images differ from those of the run"),
-        (("settings", "seed"), "is of a training with seed 1, the run's own settings say 0"),
-        (("settings", "batch"), "is of a training with batch"),
+        (("identity", "images", "sha256"), "is of another training: images.sha256 is "),
+        (("identity", "images", "training"), "is of another training: images.training is "),
+        (("identity", "settings", "seed"), "another training: settings.seed is 1 there, 0 here"),
+        (("identity", "settings", "batch"), "is of another training: settings.batch is "),
+        (("identity", "version"), "is of another training: version is 2 there, 1 here"),
     ],
 )
 def test_an_export_that_the_results_contradict_is_refused(run, keys, told, tmp_path, capsys):
@@ -131,7 +133,7 @@ def test_an_export_of_other_images_is_refused(run, tmp_path, monkeypatch, capsys
     other = dataclasses.replace(data, train_images=changed)
     monkeypatch.setattr(training, "load", lambda name, folder: other)
     assert export(folder, 0) == 2
-    assert "the images differ from those of the run" in capsys.readouterr().err
+    assert "is of another training: images.sha256 is " in capsys.readouterr().err
 
 
 def test_other_images_are_not_trained_on_in_the_folder(run, tmp_path, monkeypatch, capsys):
@@ -142,7 +144,7 @@ def test_other_images_are_not_trained_on_in_the_folder(run, tmp_path, monkeypatc
     monkeypatch.setattr(training, "load", lambda name, folder: other)
     for arguments in (["run", "--resume"], ["train", "--perturb", "-1"], ["analyze"], ["assign"]):
         assert cli.main([*arguments, "--out", str(copy)]) == 2
-        assert "results on other images (sha256: " in capsys.readouterr().err.splitlines()[-1]
+        assert "another training: images.sha256 is " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_an_export_needs_no_float_run(run, tmp_path, capsys):
@@ -253,6 +255,16 @@ def test_experiments_share_the_setup(tmp_path):
     assert len(experiment.dataset.train_labels) == 70
 
 
+def test_results_that_were_edited_are_refused(run, tmp_path, capsys):
+    folder, _ = run
+    copy = Path(shutil.copytree(folder, tmp_path / "run"))
+    text = (copy / "results.json").read_text()
+    (copy / "results.json").write_text(text.replace('"train_loss": ', '"train_loss": 1'))
+    assert cli.main(["run", "--resume", "--out", str(copy)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "results.json was changed after fxsim wrote it" in line
+
+
 @pytest.mark.parametrize("name", ["float.npz", "gradients.npz"])
 def test_arrays_of_another_training_are_refused(name, run, tmp_path, capsys):
     folder, _ = run
@@ -265,16 +277,17 @@ def test_arrays_of_another_training_are_refused(name, run, tmp_path, capsys):
     experiment._write_arrays(other, Experiment.reopen(folder)._read_arrays(other))
     assert cli.main(["analyze", "--out", str(copy)]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert f"{name} is of another training: seed is 0 there, 1 here" in line
+    assert f"{name} is of another training: settings.seed is 0 there, 1 here" in line
 
 
 def test_arrays_without_kind_and_version_are_refused(run, tmp_path):
     folder, _ = run
     copy = Path(shutil.copytree(folder, tmp_path / "run"))
-    settings = Settings.load(copy / "experiment.json").to_dict()
-    arrays = read_stage_arrays(copy / "float.npz", "fxsim float run", 1, settings)
-    write_stage_arrays(copy / "float.npz", "fxsim float run", 2, settings, arrays)
-    with pytest.raises(InputError, match="'fxsim float run', version 2; this fxsim reads .* 1"):
+    experiment = Experiment.reopen(copy)
+    arrays = experiment._read_arrays("float.npz")
+    identity = experiment.setup.identity
+    write_stage_arrays(copy / "float.npz", "fxsim float run", 9, identity, arrays)
+    with pytest.raises(InputError, match="has version 9, and this fxsim reads version 2; make it"):
         Experiment.reopen(copy).float_parameters()
     write_arrays(copy / "float.npz", arrays)
     with pytest.raises(InputError, match="is no file of kind 'fxsim float run'"):

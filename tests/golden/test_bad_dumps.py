@@ -13,6 +13,7 @@ from support.golden_steps import golden_step
 from fxsim.cli import parser as cli
 from fxsim.formats import Format
 from fxsim.golden.export import write_vectors
+from fxsim.identity import sealed
 
 NAME = "c2.activation_grads"
 BITS = 8
@@ -250,7 +251,7 @@ def test_a_manifest_that_was_altered(folders, capsys, kind):
     path = folders[0] / "manifest.json"
     manifest = json.loads(path.read_text())
     spoil(entry_of(manifest))
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(sealed(manifest)))
     assert message in refused(capsys, *folders)
 
 

@@ -433,7 +433,7 @@ def test_the_command_line_trains_with_momentum_and_exports_that_step(tmp_path, c
         ["train", "--assignment", f"{out}/assignment.json"],
     ):
         assert cli.main([*command, "--out", out]) == 0
-    settings = json.loads((tmp_path / "run/results.json").read_text())["settings"]
+    settings = json.loads((tmp_path / "run/results.json").read_text())["identity"]["settings"]
     assert (settings["momentum"], settings["weight_decay"]) == (0.9, 0.001)
     counts = json.loads((tmp_path / "run/results.json").read_text())["designs"][1]["counts"]
     assert counts["conv1.velocities"]["elements"] > 0
