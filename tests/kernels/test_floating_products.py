@@ -50,7 +50,7 @@ def products(draw):
         layer = Dense(name="layer", units=outputs, relu=False)
     else:
         kernel = draw(st.integers(1, min(height, width, 3)))
-        padding = draw(st.integers(0, 2))
+        padding = draw(st.integers(0, kernel - 1))
         layer = Conv(
             name="layer",
             filters=outputs,
