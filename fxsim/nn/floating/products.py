@@ -85,15 +85,31 @@ def weight_gradient(
     return out.reshape(shape.weight)
 
 
+def matrix_product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The product of two matrices, `(M, K)` times `(K, O)`; its bits do not depend on threads."""
+    if PATH is None:
+        return left @ right
+    count, terms = left.shape
+    geometry = _one_position(terms, right.shape[1])
+    out = np.empty((count, right.shape[1]), left.dtype)
+    flat = np.ascontiguousarray(left).reshape(-1)
+    arguments = (geometry, flat, _panels(right[None]), _block(geometry), out)
+    run(kernels.conv_forward, arguments, count, left.size * right.shape[1])
+    return out
+
+
 def _geometry(layer: Conv | Dense, shape: LayerShape) -> kernels.Geometry:
     rows, columns, filters = shape.pre
     if isinstance(layer, Conv):
         return kernels.Geometry(
             *shape.input, filters, layer.kernel, layer.stride, layer.padding, rows, columns
         )
-    return kernels.Geometry(
-        1, 1, shape.dot_length, filters, kernel=1, stride=1, padding=0, rows=1, columns=1
-    )
+    return _one_position(shape.dot_length, filters)
+
+
+def _one_position(terms: int, filters: int) -> kernels.Geometry:
+    """A matrix product: a 1 x 1 convolution of a 1 x 1 image."""
+    return kernels.Geometry(1, 1, terms, filters, kernel=1, stride=1, padding=0, rows=1, columns=1)
 
 
 def _panels(matrices: np.ndarray) -> np.ndarray:
