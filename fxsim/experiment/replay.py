@@ -6,7 +6,6 @@ results.json holds of it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +100,7 @@ class StoredRun:
                     f"{path} is of a training with {name} {stored[name]!r}, the run's own settings "
                     f"say {value!r}; run it again in another folder"
                 )
-        formats = _formats(assignment)
+        formats = assignment.formats_to_dict()
         for row in data["designs"]:
             if row["costs"].get("design") == "FX" and _formats_of(row) == formats:
                 ends = row["start_fingerprint"], row["fingerprint"]
@@ -183,9 +182,4 @@ def replay_of_run(
 
 def _formats_of(row: dict) -> dict | None:
     assignment = results.row_assignment(row)
-    return _formats(assignment) if assignment else None
-
-
-def _formats(assignment: PrecisionAssignment) -> dict:
-    """The formats and modes, without the reasons for them."""
-    return dataclasses.replace(assignment, reasons={}).to_dict()
+    return assignment.formats_to_dict() if assignment else None

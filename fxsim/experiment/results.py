@@ -250,19 +250,20 @@ def _difference(there: dict, here: dict) -> str:
 def finished(
     folder: Path, settings: dict, design: str, assignment: PrecisionAssignment | None
 ) -> dict | None:
-    """The row of results.json of `design`, if it was trained there with these settings and this
-    assignment.
+    """The row of results.json of `design`, if it was trained there with these settings and in these
+    formats; the reasons for them may be others.
     """
     data = read_results(folder)
-    wanted = json.loads(
-        json.dumps([settings, design, assignment.to_dict() if assignment else None])
-    )
-    rows = [
-        row
-        for row in data["designs"]
-        if [data["settings"], row["design"], row["assignment"]] == wanted
-    ]
-    return rows[0] if rows else None
+    if data["settings"] != json.loads(json.dumps(settings)):
+        return None
+    for row in data["designs"]:
+        if row["design"] == design and _formats(row_assignment(row)) == _formats(assignment):
+            return row
+    return None
+
+
+def _formats(assignment: PrecisionAssignment | None) -> dict | None:
+    return assignment.formats_to_dict() if assignment else None
 
 
 def write_curves(folder: Path, epochs: dict[str, list[dict]]) -> None:

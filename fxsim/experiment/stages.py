@@ -432,11 +432,7 @@ class Experiment:
 
     def _identity(self, training: Training) -> dict:
         """What tells a checkpoint of this training from all others."""
-        formats = (
-            dataclasses.replace(training.assignment, reasons={}).to_dict()
-            if training.assignment
-            else None
-        )
+        formats = training.assignment.formats_to_dict() if training.assignment else None
         return {
             "fxsim": __version__,
             "design": training.name,
