@@ -128,8 +128,7 @@ def reflected_noise(network: FixedNetwork, images: np.ndarray) -> Iterator[Findi
     tape = view.forward_tape(images)
     for name in network.network.names:
         formats = network.assignment.layers[name]
-        operator = square_jacobian(view, tape, name)
-        gains = operator.rmatvec(np.ones(operator.shape[0])) / (
+        gains = square_jacobian(view, tape, name).noise_gains() / (
             1.0 - network.network.layer(name).dropout
         )
         share = (formats.activation_grads.step / formats.weight_grads.step) ** 2 * np.sqrt(

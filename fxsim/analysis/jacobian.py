@@ -8,17 +8,40 @@ ICLR 2019, section 3 and appendix.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, svds
 
+from fxsim.analysis.lanczos import largest_eigenvalue
 from fxsim.errors import InputError, present
 from fxsim.nn.floating import products as products
 from fxsim.nn.floating.network import FloatNetwork, Tape
 from fxsim.nn.geometry import geometry_of
 from fxsim.windows import Window
 
-_SMALL = 32
+
+@dataclass(frozen=True)
+class SquareJacobian:
+    """The square-Jacobian of a layer's G^W with respect to its G^A, transposed, without dropout.
+
+    Args:
+        weights: shape of what it maps, (K, O), that of G^W.
+        positions: shape of what it gives: an entry for each element of G^A or, without average
+            pooling, for each position before pooling (with max pooling an element of G^A reaches
+            one position).
+        multiply: float64 of shape `weights` to float64 of shape `positions`.
+        multiply_transposed: the way back.
+    """
+
+    weights: tuple[int, int]
+    positions: tuple[int, ...]
+    multiply: Callable[[np.ndarray], np.ndarray]
+    multiply_transposed: Callable[[np.ndarray], np.ndarray]
+
+    def noise_gains(self) -> np.ndarray:
+        """`(K, O)`: how much of the noise of all elements of G^A reaches each element of G^W."""
+        return self.multiply_transposed(np.ones(self.positions))
 
 
 def largest_singular_values(network: FloatNetwork, images: np.ndarray) -> np.ndarray:
@@ -45,49 +68,27 @@ def lambda_max(network: FloatNetwork, tape: Tape, name: str, tolerance: float = 
     The matrix is block diagonal over output channels; neither it nor a block is formed.
     Raises InputError for a layer that lets no gradient through.
     """
-    operator = square_jacobian(network, tape, name)
-    if not operator.rmatvec(np.ones(operator.shape[0], operator.dtype)).any():
+    jacobian = square_jacobian(network, tape, name)
+    if not jacobian.noise_gains().any():
         raise InputError(
             f"layer {name!r} lets no gradient through to its weights on these images; "
             "train the network, or give more images"
         )
-    if min(operator.shape) <= _SMALL:
-        found = _largest_of_small(operator)
-    else:
-        # Entries are not negative, so neither is the wanted vector: the start cannot be orthogonal
-        # to it.
-        start = np.ones(min(operator.shape), operator.dtype)
-        # svds stops at a residual of tol^2 on the square of the singular value, which halves in its
-        # root.
-        found = svds(
-            operator, k=1, v0=start, tol=math.sqrt(2 * tolerance), return_singular_vectors=False
-        )[0]
-    return float(found) / (1.0 - network.network.layer(name).dropout)
+    square = largest_eigenvalue(
+        lambda vectors: jacobian.multiply_transposed(jacobian.multiply(vectors)),
+        jacobian.weights,
+        2 * tolerance,  # half of it in the root
+    )
+    return math.sqrt(square) / (1.0 - network.network.layer(name).dropout)
 
 
-def _largest_of_small(operator: LinearOperator) -> float:
-    """Where one side has so few dimensions that Lanczos' method would run out of them.
-
-    Their Gram matrix.
-    """
-    narrow = operator if operator.shape[1] <= operator.shape[0] else operator.H
-    image = narrow.matmat(np.eye(narrow.shape[1], dtype=operator.dtype))
-    return math.sqrt(np.linalg.eigvalsh(image.T @ image)[-1])
-
-
-def square_jacobian(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
-    """An operator with the singular values of the layer's square-Jacobian (transposed), without
-    dropout.
-
-    It maps `(K, O)` flat, the shape of G^W, to one entry for each element of G^A or, without
-    average pooling, for each position before pooling: with max pooling an element of G^A reaches
-    one position.
-    """
+def square_jacobian(network: FloatNetwork, tape: Tape, name: str) -> SquareJacobian:
+    """The layer's square-Jacobian; see SquareJacobian."""
     pool = tape.layers[name].layer.pool
     return (_averaged if pool and pool.kind == "average" else _routed)(network, tape, name)
 
 
-def _routed(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
+def _routed(network: FloatNetwork, tape: Tape, name: str) -> SquareJacobian:
     """Each element of G^A reaches at most one position p, with factor f[p]: rows f[p]^2 * C[p,
     :]^2.
 
@@ -96,20 +97,23 @@ def _routed(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
     """
     entry = tape.layers[name]
     factors = _position_factors(network, tape, name) ** 2
-    activations = entry.input**2
+    activations = entry.input.astype(np.float64) ** 2
+    weights = (entry.shape.dot_length, entry.shape.pre[2])
 
-    def matvec(vector):
+    def multiply(vector):
         weight = np.ascontiguousarray(vector.reshape(entry.shape.weight))
-        return (factors * products.product(activations, weight, entry.layer, entry.shape)).ravel()
+        return factors * products.product(activations, weight, entry.layer, entry.shape)
 
-    def rmatvec(vector):
-        gradient = factors * vector.reshape(factors.shape)
-        return products.weight_gradient(activations, gradient, entry.layer, entry.shape).ravel()
+    def multiply_transposed(vector):
+        gradient = factors * vector
+        return products.weight_gradient(activations, gradient, entry.layer, entry.shape).reshape(
+            weights
+        )
 
-    return LinearOperator((factors.size, entry.shape.weights), matvec, rmatvec, dtype=factors.dtype)
+    return SquareJacobian(weights, factors.shape, multiply, multiply_transposed)
 
 
-def _averaged(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
+def _averaged(network: FloatNetwork, tape: Tape, name: str) -> SquareJacobian:
     """Each element q of G^A reaches a whole window.
 
     Rows (sum of f[p] * C[p, :] over the window of q)^2.
@@ -117,35 +121,32 @@ def _averaged(network: FloatNetwork, tape: Tape, name: str) -> LinearOperator:
     entry = tape.layers[name]
     geometry = geometry_of(entry.layer, entry.shape)
     pool = present(entry.shape.pool)
-    outputs = entry.shape.pre[2]
     factors = _windows(_position_factors(network, tape, name), entry.shape.pre, pool)
-    columns = _windows(tape.columns(name), entry.shape.pre, pool)
-    count, windows = factors.shape[:2]
+    columns = _windows(tape.columns(name).astype(np.float64), entry.shape.pre, pool)
+    count, windows, _, outputs = factors.shape
+    weights = (entry.shape.dot_length, outputs)
 
     def rows(sample):  # (Q, O, K)
-        return (factors[sample].transpose(0, 2, 1) @ columns[sample]) ** 2
+        pairs = zip(factors[sample], columns[sample])
+        return np.stack([products.matrix_product(left.T, right) for left, right in pairs]) ** 2
 
-    def matvec(vector):
-        weights = geometry.filled(vector.reshape(geometry.weight)).reshape(-1, outputs)
-        return np.concatenate(
-            [np.einsum("qok,ko->qo", rows(sample), weights) for sample in range(count)]
-        ).ravel()
+    def multiply(vector):
+        full = geometry.filled(vector.reshape(geometry.weight)).reshape(-1, outputs)
+        return np.stack([np.einsum("qok,ko->qo", rows(sample), full) for sample in range(count)])
 
-    def rmatvec(vector):
-        gradient = vector.reshape(count, windows, outputs)
-        weights = sum(
-            np.einsum("qok,qo->ko", rows(sample), gradient[sample]) for sample in range(count)
-        )
-        return geometry.gathered(weights.reshape(geometry.full.weight)).ravel()
+    def multiply_transposed(vector):
+        total = np.zeros((columns.shape[-1], outputs))
+        for sample in range(count):
+            total += np.einsum("qok,qo->ko", rows(sample), vector[sample])
+        return geometry.gathered(total.reshape(geometry.full.weight)).reshape(weights)
 
-    shape = (count * windows * outputs, entry.shape.weights)
-    return LinearOperator(shape, matvec, rmatvec, dtype=factors.dtype)
+    return SquareJacobian(weights, (count, windows, outputs), multiply, multiply_transposed)
 
 
 def _position_factors(network: FloatNetwork, tape: Tape, name: str) -> np.ndarray:
     """`(N, P, O)`: the factor with which G^A reaches each position of the weighted operation."""
     ones = np.ones_like(tape.layers[name].output)
-    return network.activation_gradients(tape, name, ones).operation
+    return network.activation_gradients(tape, name, ones).operation.astype(np.float64)
 
 
 def _windows(positions: np.ndarray, pre: tuple[int, int, int], pool: Window) -> np.ndarray:

@@ -3,17 +3,21 @@
 Source: C. Sakr, Y. Kim and N. Shanbhag, "Analytical Guarantees on Numerical Precision of Deep
 Neural Networks", ICML 2017, with the factor 1/24 inside the gain as in Sakr and Shanbhag (ICLR
 2019), section 3.
+
+No sum here goes through BLAS, whose bits may depend on its threads.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from fxsim.errors import InputError, present
+from fxsim.nn.floating import products as products
 from fxsim.nn.floating.network import FloatNetwork, Tape
+from fxsim.nn.geometry import geometry_of
+from fxsim.nn.spec import Network
 
 
 def noise_gains(
@@ -22,80 +26,147 @@ def noise_gains(
     """The gains E_W of W_l and E_A of A_l for every layer: two float64 arrays `(layers,)`.
 
     E_T = mean over images of sum_{i != y} |d(Z_i - Z_y)/dT|^2 / (24 (Z_i - Z_y)^2), for scores Z
-    and the float decision y = argmax Z.  One backward pass for each class, with batch norm in
-    inference mode and no dropout; the gradients of weights are taken for each image on its own.
-    Layers that read the same tensor have the same E_A, which counts every way from that tensor to
-    the scores.
+    and the float decision y = argmax Z; see decision_gradients.  Layers that read the same tensor
+    have the same E_A, which counts every way from that tensor to the scores.
 
     An exact tie Z_i = Z_y is left out of the sum: no precision settles it.
     images: `(N, H, W, C)` in [0, 1].  batch: images at a time, which bounds the memory.
     """
+    return decision_gradients(network, images, batch).gains(network)
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionGradients:
+    """How far the decisions of N images are from each other class, and what moves them.
+
+    The M - 1 classes other than the decision stand in the order of their scores, the nearest first.
+
+    Args:
+        distances: Z_y - Z_i, `(N, M - 1)` float64.
+        squares: |d(Z_i - Z_y)/dT|^2, `(tensors, N, M - 1)` float64; the tensors are all weights in
+            the order of the layers, then each activation tensor once, by its first reader.
+    """
+
+    distances: np.ndarray
+    squares: np.ndarray
+
+    def gains(self, network: FloatNetwork) -> tuple[np.ndarray, np.ndarray]:
+        """E_W and E_A of every layer; see noise_gains."""
+        weights = np.divide(
+            1.0,
+            24.0 * self.distances**2,
+            out=np.zeros_like(self.distances),
+            where=self.distances > 0,
+        )
+        gains = (self.squares * weights).sum(axis=(1, 2)) / len(self.distances)
+        return layer_gains(network.network, gains)
+
+
+def layer_gains(network: Network, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gains of tensors, in the order of DecisionGradients, as E_W and E_A of every layer."""
+    sources = [source for _, source in network.edges()]
+    tensors = list(dict.fromkeys(sources))
+    rows = [len(sources) + tensors.index(source) for source in sources]
+    return gains[: len(sources)], gains[rows]
+
+
+def decision_gradients(
+    network: FloatNetwork, images: np.ndarray, batch: int = 64
+) -> DecisionGradients:
+    """The DecisionGradients of images `(N, H, W, C)` in [0, 1], `batch` of them at a time.
+
+    One backward pass for each class, with batch norm in inference mode and no dropout; the
+    gradients of weights are taken for each image on its own.
+    """
     if not len(images):
         raise InputError("images must be at least one to measure noise gains on")
-    weights: dict[str, float] = defaultdict(float)
-    activations: dict[str | None, float] = defaultdict(float)
+    parts = []
     for start in range(0, len(images), batch):
         tape = network.forward_tape(images[start : start + batch])
-        for seeds in _decision_gradients(tape.logits):
-            add_squared_norms(network, tape, seeds, weights, activations)
-    return (
-        np.array([weights[layer.name] for layer in network.network.layers]) / len(images),
-        np.array([activations[source] for _, source in network.network.edges()]) / len(images),
-    )
+        parts.append(_of_tape(network, tape))
+    distances, squares = zip(*parts)
+    return DecisionGradients(np.concatenate(distances), np.concatenate(squares, axis=1))
 
 
-def _decision_gradients(scores: np.ndarray) -> Iterator[np.ndarray]:
-    """For each class i the gradient `(N, classes)` of Z_i - Z_y by the scores, over sqrt(24) |Z_i -
-    Z_y|.
-
-    So scaled, the squared norm of what is propagated back is the term of the gain.  Rows with i = y
-    or a tie are zero.
-    """
+def _of_tape(network: FloatNetwork, tape: Tape) -> tuple[np.ndarray, np.ndarray]:
+    """distances and squares of the images of one pass."""
+    scores = tape.logits.astype(np.float64)
+    # Stable, so that the first of equal scores is the decision, as with argmax.
+    order = np.argsort(-scores, axis=1, kind="stable")
     rows = np.arange(len(scores))
-    scores = scores.astype(np.float64)
-    decisions = scores.argmax(axis=1)
-    distances = scores[rows, decisions, None] - scores
-    scales = np.divide(
-        1.0, np.sqrt(24.0) * distances, out=np.zeros_like(distances), where=distances > 0
-    )
-    for i in range(scores.shape[1]):
+    ranked = np.take_along_axis(scores, order, axis=1)
+    norms = GradientNorms(network, tape)
+    squares = []
+    for rank in range(1, scores.shape[1]):
         seeds = np.zeros_like(scores)
-        seeds[:, i] = scales[:, i]
-        seeds[rows, decisions] -= scales[:, i]
-        yield seeds
+        seeds[rows, order[:, rank]] = 1.0
+        seeds[rows, order[:, 0]] = -1.0
+        squares.append(norms.squared(seeds))
+    return ranked[:, :1] - ranked[:, 1:], np.stack(squares, axis=2)
 
 
-def add_squared_norms(
-    network: FloatNetwork, tape: Tape, seeds: np.ndarray, weights: dict, activations: dict
-) -> None:
-    """Add to each layer's entries the squared norms of the gradients that `seeds` `(N, outputs)`,
-    given at the outputs, have at its weights, image by image, and at its activations.
-    """
-    sources = {layer.name: source for layer, source in network.network.edges()}
-    image_gradient: np.ndarray | float = 0.0
-    for local in network.walk_back(tape, seeds, images=True):
-        for columns, outputs in tape.columns_by_group(local.name):
-            own = local.operation[..., outputs]
-            weights[local.name] += _weight_gradient_norms(columns, own)
-        activations[local.name] += _squared_norm(local.output)
-        if sources[local.name] is None:
-            image_gradient = image_gradient + present(local.input)
-    activations[None] += _squared_norm(np.asarray(image_gradient))
+class GradientNorms:
+    """Squared norms of gradients by every tensor, for each image of one forward pass."""
 
+    def __init__(self, network: FloatNetwork, tape: Tape):
+        self.network = network
+        self.tape = tape
+        self.sources = {layer.name: source for layer, source in network.network.edges()}
+        self.column_products: dict[str, list[np.ndarray]] = {}
 
-def _weight_gradient_norms(columns: np.ndarray, gradients: np.ndarray) -> float:
-    """Sum over samples of |C^T G|^2, for C `(P, K)` of columns `(N, P, K)` and G `(P, O)` of
-    gradients.
-
-    With few positions through |C^T G|^2 = <C C^T, G G^T>, which never forms the K x O gradient.
-    """
-    positions, terms, outputs = *columns.shape[1:], gradients.shape[2]
-    if positions * (terms + outputs) < terms * outputs:
-        return float(
-            np.vdot(columns @ columns.transpose(0, 2, 1), gradients @ gradients.transpose(0, 2, 1))
+    def squared(self, seeds: np.ndarray) -> np.ndarray:
+        """`(tensors, N)`, for the gradient `seeds` `(N, outputs)` at the logits."""
+        weights: dict[str, np.ndarray] = {}
+        activations: dict[str | None, np.ndarray] = {}
+        image_gradient: np.ndarray | float = 0.0
+        for local in self.network.walk_back(self.tape, seeds, images=True):
+            weights[local.name] = self._of_weights(local.name, local.operation)
+            activations[local.name] = _squared_norms(local.output)
+            if self.sources[local.name] is None:
+                image_gradient = image_gradient + present(local.input)
+        activations[None] = _squared_norms(np.asarray(image_gradient))
+        return np.stack(
+            [
+                *(weights[name] for name in self.sources),
+                *(activations[source] for source in dict.fromkeys(self.sources.values())),
+            ]
         )
-    return sum(_squared_norm(sample.T @ gradient) for sample, gradient in zip(columns, gradients))
+
+    def _of_weights(self, name: str, gradients: np.ndarray) -> np.ndarray:
+        """|C^T G|^2 of each image, for C `(P, K)` of columns and G `(P, O)` of gradients, summed
+        over the groups of the layer.
+
+        With few positions through |C^T G|^2 = <C C^T, G G^T>, which never forms the K x O gradient.
+        """
+        entry = self.tape.layers[name]
+        groups = geometry_of(entry.layer, entry.shape).group_slices
+        positions, outputs = gradients.shape[1], gradients.shape[2] // len(groups)
+        terms = entry.shape.dot_length
+        if positions * (terms + outputs) < terms * outputs:
+            if name not in self.column_products:  # the same for all classes
+                self.column_products[name] = [
+                    _by_own_transpose(columns) for columns, _ in self.tape.columns_by_group(name)
+                ]
+            pairs = zip(self.column_products[name], groups)
+            return sum(
+                np.einsum("npq,npq->n", products_of_columns, _by_own_transpose(gradients[..., own]))
+                for products_of_columns, (_, own) in pairs
+            )
+        weight_gradients = (
+            products.weight_gradient(
+                entry.input[n : n + 1], gradients[n : n + 1], entry.layer, entry.shape
+            )
+            for n in range(len(gradients))
+        )
+        return np.array([_squared_norms(gradient[None])[0] for gradient in weight_gradients])
 
 
-def _squared_norm(values: np.ndarray) -> float:
-    return float(np.vdot(values, values))
+def _by_own_transpose(matrices: np.ndarray) -> np.ndarray:
+    """X X^T for each X `(P, K)` of `(N, P, K)`."""
+    return np.stack([products.matrix_product(matrix, matrix.T) for matrix in matrices])
+
+
+def _squared_norms(values: np.ndarray) -> np.ndarray:
+    """The squared norm of each image's part of values `(N, ...)`."""
+    flat = values.reshape(len(values), -1)
+    return np.einsum("nx,nx->n", flat, flat)

@@ -13,12 +13,11 @@ decisions, all of EFQN holds as it is: the same bits over the least gain, the sa
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
 
-from fxsim.analysis.noise_gains import add_squared_norms
+from fxsim.analysis.noise_gains import GradientNorms, layer_gains
 from fxsim.analysis.statistics import Statistics
 from fxsim.datasets.pixels import pixel_codes
 from fxsim.errors import InputError
@@ -48,18 +47,14 @@ def output_gains(
     """
     if not len(images):
         raise InputError("images must be at least one to measure noise gains on")
-    weights: dict[str, float] = defaultdict(float)
-    activations: dict[str | None, float] = defaultdict(float)
-    outputs = network.network.outputs
+    total: np.ndarray | float = 0.0
     for start in range(0, len(images), batch):
         tape = network.forward_tape(images[start : start + batch])
+        norms = GradientNorms(network, tape)
         for seeds in _seeds(tape.logits.shape, start):
-            add_squared_norms(network, tape, seeds, weights, activations)
-    scale = 12.0 * outputs * len(images)
-    return (
-        np.array([weights[layer.name] for layer in network.network.layers]) / scale,
-        np.array([activations[source] for _, source in network.network.edges()]) / scale,
-    )
+            total = total + norms.squared(seeds).sum(axis=1)
+    scale = 12.0 * network.network.outputs * len(images)
+    return layer_gains(network.network, np.asarray(total) / scale)
 
 
 def _seeds(shape: tuple[int, int], start: int) -> Iterator[np.ndarray]:

@@ -22,6 +22,9 @@ from fxsim.nn.spec import Network
 SIGMA_RATE = 0.1
 """Rate of the moving average of a gradient's variance."""
 
+_ROW = 4096
+"""Elements whose squares are added in the array's own type."""
+
 _ZEROS: Any = None
 """Stands for an entry of zeros."""
 
@@ -276,8 +279,17 @@ class GradientStatistics:
 
 
 def _variance(array: np.ndarray) -> float:
-    """The variance without a copy; gradients are so nearly centred that nothing cancels."""
+    """The variance without a copy; gradients are so nearly centred that nothing cancels.
+
+    Squares are added by einsum, since BLAS' sums depend on its threads; row by row, since long
+    sums lose bits in float32.
+    """
     flat = array.reshape(-1)
+    whole = flat.size - flat.size % _ROW
     with np.errstate(invalid="ignore", over="ignore"):  # the caller looks at what comes out
-        variance = float(np.dot(flat, flat)) / flat.size - float(flat.mean(dtype=np.float64)) ** 2
+        square = sum(
+            np.einsum("rx,rx->r", rows, rows).sum(dtype=np.float64)
+            for rows in (flat[:whole].reshape(-1, _ROW), flat[None, whole:])
+        )
+        variance = float(square) / flat.size - float(flat.mean(dtype=np.float64)) ** 2
     return 0.0 if variance < 0.0 else variance

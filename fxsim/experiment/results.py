@@ -247,7 +247,7 @@ def formats_of(row: dict) -> dict | None:
 
 def formats(assignment: PrecisionAssignment | None) -> dict | None:
     """The formats and modes, without the reasons for them, as plain data; None for none."""
-    return plain(dataclasses.replace(assignment, reasons={}).to_dict()) if assignment else None
+    return plain(assignment.formats_to_dict()) if assignment else None
 
 
 def write_curves(folder: Path, epochs: dict[str, list[dict]]) -> None:

@@ -408,6 +408,10 @@ class PrecisionAssignment:
             **({"accumulator": models} if models else {}),
         }
 
+    def formats_to_dict(self) -> dict[str, Any]:
+        """`to_dict` without the reasons: all that the bits of a training depend on."""
+        return dataclasses.replace(self, reasons={}).to_dict()
+
     @classmethod
     def from_dict(
         cls, data: object, where: str = "the precision assignment"

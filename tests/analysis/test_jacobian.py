@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fxsim.analysis.jacobian import lambda_max, largest_singular_values
+from fxsim.analysis.jacobian import lambda_max, largest_singular_values, square_jacobian
 from fxsim.errors import InputError
 from fxsim.kernels.threads import thread_count, use_threads
 from fxsim.nn.floating.network import FloatNetwork
@@ -92,11 +92,35 @@ def test_average_pooling_that_drops_an_edge():
     )
 
 
+@pytest.mark.parametrize("pool", [None, Pool("max", 2), Pool("average", (2, 3))])
+def test_groups_and_dilation(pool):
+    conv = Conv(name="conv", filters=4, kernel=2, dilation=(2, 1), groups=2, pool=pool)
+    network = Network("groups", (6, 7, 2), (conv, Dense(name="fc", units=2, relu=False)))
+    float_network = FloatNetwork(network, initial_parameters(network, 1), np.float64)
+    tape = float_network.forward_tape(IMAGES[:, :6, :7])
+    wanted = np.linalg.norm(dense_square_jacobian(float_network, tape, "conv"), 2)
+    assert lambda_max(float_network, tape, "conv", tolerance=1e-9) == pytest.approx(
+        wanted, rel=1e-8
+    )
+
+
 def test_float32_is_close_and_repeats_itself():
     found = largest_singular_values(executor(np.float32), IMAGES)
     assert found == pytest.approx(largest_singular_values(executor(), IMAGES), rel=2e-4)
-    # Not to the last bit: ARPACK may restart from a random vector.
-    assert found == pytest.approx(largest_singular_values(executor(np.float32), IMAGES), rel=1e-6)
+    assert (found == largest_singular_values(executor(np.float32), IMAGES)).all()
+
+
+def test_a_jacobian_of_equal_blocks_of_low_rank():
+    """The last layer's blocks are equal, and have as many rows as there are images."""
+    network = executor()
+    jacobian = square_jacobian(network, network.forward_tape(IMAGES), "scores")
+    blocks = jacobian.noise_gains()
+    assert (blocks == blocks[:, :1]).all()
+    assert jacobian.weights[0] == 1
+    tape = network.forward_tape(IMAGES)
+    assert lambda_max(network, tape, "scores", 1e-12) == pytest.approx(
+        np.linalg.norm(dense_square_jacobian(network, tape, "scores"), 2), rel=1e-11
+    )
 
 
 def test_dropout_raises_lambda_max_by_the_mean_over_its_masks():

@@ -37,6 +37,16 @@ RESIDUAL = Network(
     ),
 )
 
+GROUPED = Network(
+    "grouped",
+    (5, 6, 2),
+    (
+        Conv(name="many_positions", filters=4, kernel=2, dilation=2, groups=2),
+        Conv(name="one_position", filters=6, kernel=(3, 4), groups=2),
+        Dense(name="fc", units=3, relu=False),
+    ),
+)
+
 H = 1e-6
 
 
@@ -119,7 +129,7 @@ def activation_gain(
     return gain_by_differences(perturbed_scores, executor.network.shape(source).output, scores)
 
 
-@pytest.mark.parametrize("network", [PLAIN, RESIDUAL], ids=lambda network: network.name)
+@pytest.mark.parametrize("network", [PLAIN, RESIDUAL, GROUPED], ids=lambda network: network.name)
 def test_gains_agree_with_central_differences(network, monkeypatch):
     executor = float_network(network)
     images = images_for(network, 2)

@@ -56,16 +56,10 @@ def folder(tmp_path_factory):
 
 
 def designs(folder) -> list[dict]:
-    """The designs of results.json without what differs from run to run.
-
-    Times, and the last digit of lambda_max.
-    """
+    """The designs of results.json without what differs from run to run."""
     rows = json.loads((folder / "results.json").read_text())["designs"]
     for row in rows:
         del row["command"], row["seconds"], row["machine"]["threads"]
-        for layer in (row["assignment"] or {"layers": {}})["layers"].values():
-            for tensor in layer.values():
-                tensor.pop("reason", None)
         for epoch in row["epochs"]:
             del epoch["images_per_second"]
     return rows

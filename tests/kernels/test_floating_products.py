@@ -27,9 +27,11 @@ from fxsim.nn.floating import (
     threads as floating_threads,
 )
 from fxsim.nn.floating.network import FloatNetwork
+from fxsim.nn.geometry import geometry_of
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.networks import digits_convnet
 from fxsim.nn.spec import Conv, Dense, Network
+from fxsim.windows import Window
 
 needs_tiles = pytest.mark.skipif(
     floating_products.PATH is None, reason="this processor has neither AVX-512 nor AVX2"
@@ -78,22 +80,25 @@ def products(draw):
 @settings(max_examples=100)
 def test_tiles_agree_with_im2col(dtype, tolerance, case):
     layer, shape, *arrays = case
+    geometry = geometry_of(layer, shape)
+    window = geometry.window
     activations, weight, gradient = (array.astype(dtype) for array in arrays)
     activations64, weight64, gradient64 = arrays
+    images64 = activations64.reshape(-1, *geometry.input)
     pairs = {
         "product": (
             floating_products.product(activations, weight, layer, shape),
-            floating_columns.product(activations64, weight64, layer),
+            floating_columns.product(images64, weight64, window),
         ),
         "input gradient": (
             floating_products.input_gradient(gradient, weight, layer, shape),
-            floating_columns.input_gradient(gradient64, weight64, shape.input, layer),
+            floating_columns.input_gradient(
+                gradient64, weight64.reshape(geometry.weight), geometry
+            ).reshape(activations.shape),
         ),
         "weight gradient": (
             floating_products.weight_gradient(activations, gradient, layer, shape),
-            floating_columns.weight_gradient(activations64, gradient64, layer).reshape(
-                shape.weight
-            ),
+            floating_columns.weight_gradient(images64, gradient64, window).reshape(shape.weight),
         ),
     }
     for name, (got, wanted) in pairs.items():
@@ -105,29 +110,26 @@ def test_tiles_agree_with_im2col(dtype, tolerance, case):
 
 def test_im2col_products_are_adjoint():
     rng = np.random.default_rng(0)
-    layer = Conv(name="layer", filters=3, kernel=3, stride=2, padding=1)
-    shape = shape_of(
-        Conv(name="layer", filters=3, kernel=3, stride=2, padding=1, relu=False), (6, 5, 2)
-    )
+    layer = Conv(name="layer", filters=3, kernel=3, stride=2, padding=1, relu=False)
+    shape = shape_of(layer, (6, 5, 2))
     activations = rng.normal(size=(2, 6, 5, 2))
     weight = rng.normal(size=shape.weight)
     gradient = rng.normal(size=(2, shape.pre[0] * shape.pre[1], 3))
-    value = np.vdot(floating_columns.product(activations, weight, layer), gradient)
+    geometry = geometry_of(layer, shape)
+    window = geometry.window
+    value = np.vdot(floating_columns.product(activations, weight, window), gradient)
     assert np.vdot(
-        activations, floating_columns.input_gradient(gradient, weight, (6, 5, 2), layer)
+        activations, floating_columns.input_gradient(gradient, weight, geometry)
     ) == pytest.approx(value)
-    assert np.vdot(
-        weight, floating_columns.weight_gradient(activations, gradient, layer).reshape(weight.shape)
-    ) == pytest.approx(value)
+    weight_gradient = floating_columns.weight_gradient(activations, gradient, window)
+    assert np.vdot(weight, weight_gradient.reshape(weight.shape)) == pytest.approx(value)
 
 
 def test_im2col_columns_are_the_windows_in_row_major_order():
     image = np.arange(9.0).reshape(1, 3, 3, 1)
-    got = floating_columns.columns(image, Conv(name="layer", filters=1, kernel=2))
+    got = floating_columns.columns(image, Window((2, 2)))
     assert got.tolist() == [[[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]]]
-    padded = floating_columns.columns(
-        image, Conv(name="layer", filters=1, kernel=2, stride=2, padding=1)
-    )
+    padded = floating_columns.columns(image, Window((2, 2), (2, 2), (1, 1, 1, 1)))
     assert padded.tolist() == [[[0, 0, 0, 0], [0, 0, 1, 2], [0, 3, 0, 6], [4, 5, 7, 8]]]
 
 

@@ -7,7 +7,8 @@ from fxsim.activation import Activation
 from fxsim.analysis.jacobian import square_jacobian
 from fxsim.analysis.measure import largest_magnitudes
 from fxsim.nn.floating.binarized import BinarizedNetwork
-from fxsim.nn.floating.network import FloatNetwork, cross_entropy
+from fxsim.nn.floating.losses import cross_entropy
+from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 
@@ -124,8 +125,8 @@ def test_the_square_jacobian_goes_through_the_derivative(name):
         seed[place] = 1.0
         local = net.activation_gradients(tape, name, seed.reshape(output.shape))
         total += float((net.weight_gradient(tape, name, local.operation) ** 2).sum())
-    operator = square_jacobian(net, tape, name)
-    found = float(operator.matvec(np.ones(operator.shape[1])).sum())
+    jacobian = square_jacobian(net, tape, name)
+    found = float(jacobian.multiply(np.ones(jacobian.weights)).sum())
     assert found == pytest.approx(total, rel=1e-9)
 
 

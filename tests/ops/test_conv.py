@@ -33,7 +33,9 @@ def check_conv(x, w, g, stride, padding, *formats):
         "weight gradient": oracle.conv_weight_grad(x_list, g_list, w.shape, stride, padding),
     }
     given = tensors((x, w, g), formats)
-    for path, found in by_every_path(lambda path: sums_of(*given, path, stride=stride, padding=padding)):
+    for path, found in by_every_path(
+        lambda path: sums_of(*given, path, stride=stride, padding=padding)
+    ):
         what = f"{path}, x {x.shape} w {w.shape} stride {stride} padding {padding}"
         for got, (kind, sums) in zip(found, wanted.items()):
             assert_same_codes(got.codes, sums, what=f"{kind}, {what}")

@@ -106,6 +106,19 @@ def _weight_gradient(
     return out
 
 
+def matrix_product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The product of two matrices, `(M, K)` times `(K, O)`; its bits do not depend on threads."""
+    if PATH is None:
+        return left @ right
+    count, terms = left.shape
+    sizes = _sizes(Geometry(1, 1, terms, right.shape[1]))
+    out = np.empty((count, sizes.filters), left.dtype)
+    flat = np.ascontiguousarray(left).reshape(-1)
+    arguments = (sizes, flat, _panels(right[None]), _block(sizes), out)
+    run(kernels.conv_forward, arguments, count, left.size * sizes.filters)
+    return out
+
+
 def _sizes(geometry: Geometry) -> kernels.Geometry:
     window = geometry.window
     rows, columns, filters = geometry.output
