@@ -1,8 +1,9 @@
 """What is tested is the installed package.
 
-Hypothesis is derandomized: the same cases on every machine.
+Hypothesis is derandomized: the same cases on every machine, FXSIM_EXAMPLES of each property.
 """
 
+import os
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -16,5 +17,8 @@ elsewhere = [entry for entry in sys.path if Path(entry).resolve() != CHECKOUT]
 if PathFinder.find_spec("fxsim", elsewhere):
     sys.path[:] = elsewhere
 
-settings.register_profile("fxsim", derandomize=True, deadline=None, database=None, max_examples=200)
+EXAMPLES = int(os.environ.get("FXSIM_EXAMPLES", "50"))
+settings.register_profile(
+    "fxsim", derandomize=True, deadline=None, database=None, max_examples=EXAMPLES
+)
 settings.load_profile("fxsim")

@@ -132,5 +132,5 @@ def test_mlperf_tinys_autoencoder_has_the_published_counts():
     # Trained parameters of the published one, which has biases beside its batch norm.
     assert 264192 + sum(shape.weight[1] for shape in shapes) + 2 * norms == 267928
     assert [shape.weight[1] for shape in shapes] == [128] * 4 + [8] + [128] * 4 + [640]
-    assert all(layer.batch_norm and layer.relu for layer in network.layers[:-1])
+    assert all(layer.batch_norm and layer.activation.is_relu for layer in network.layers[:-1])
     assert np.prod(network.input_shape) == network.outputs == 640
