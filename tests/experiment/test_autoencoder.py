@@ -47,6 +47,7 @@ def test_the_report_tells_the_error_of_the_outputs(folder):
     found = data["output_error"]
     assert "mismatch" not in data
     assert found["bound"] <= found["bound_asked"] == found["target"] * found["loss"]
+    assert list(found["measured"]) == ["training", "held-out", "test"]
     for row in found["measured"].values():
         assert 0.1 < row["error"] / found["bound"] < 4
     text = (folder / "report.md").read_text(encoding="utf-8")
@@ -132,5 +133,6 @@ def test_mlperf_tinys_autoencoder_has_the_published_counts():
     # Trained parameters of the published one, which has biases beside its batch norm.
     assert 264192 + sum(shape.weight[1] for shape in shapes) + 2 * norms == 267928
     assert [shape.weight[1] for shape in shapes] == [128] * 4 + [8] + [128] * 4 + [640]
-    assert all(layer.batch_norm and layer.activation.is_relu for layer in network.layers[:-1])
+    for layer in network.layers[:-1]:
+        assert layer.batch_norm and layer.activation.kind == "clipped_relu"
     assert np.prod(network.input_shape) == network.outputs == 640

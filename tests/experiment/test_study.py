@@ -252,7 +252,7 @@ def test_designs_are_read_however_they_are_given(given):
         (("--perturb", "1.5"), "integers are wanted"),
         (("--perturb", "-1,x"), "--perturb"),
         (("--perturb", "0"), "perturb must not hold 0"),
-        (("--jobs", "0"), "jobs must be at least 1"),
+        (("--jobs", "0"), "jobs must be 1 to 256, got 0"),
     ],
 )
 def test_lists_that_do_not_do(arguments, message, tmp_path, capsys):
