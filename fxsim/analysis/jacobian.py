@@ -8,7 +8,7 @@ ICLR 2019, section 3 and appendix.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +28,8 @@ class SquareJacobian:
     Args:
         weights: shape of what it maps, (K, O), that of G^W.
         positions: shape of what it gives: an entry for each element of G^A or, without average
-            pooling, for each position before pooling (with max pooling an element of G^A reaches
-            one position).
+            pooling, for each position before pooling, as often as windows overlap (with max pooling
+            an element of G^A reaches one position).
         multiply: float64 of shape `weights` to float64 of shape `positions`.
         multiply_transposed: the way back.
     """
@@ -90,13 +90,13 @@ def square_jacobian(network: FloatNetwork, tape: Tape, name: str) -> SquareJacob
 
 def _routed(network: FloatNetwork, tape: Tape, name: str) -> SquareJacobian:
     """Each element of G^A reaches at most one position p, with factor f[p]: rows f[p]^2 * C[p,
-    :]^2.
+    :]^2, for each set of disjoint windows.
 
     The square of the im2col matrix is the im2col matrix of the squared activations, so that the
     products are the executor's own.
     """
     entry = tape.layers[name]
-    factors = _position_factors(network, tape, name) ** 2
+    factors = np.stack([found for _, found in _position_factors(network, tape, name)]) ** 2
     activations = entry.input.astype(np.float64) ** 2
     weights = (entry.shape.dot_length, entry.shape.pre[2])
 
@@ -105,7 +105,7 @@ def _routed(network: FloatNetwork, tape: Tape, name: str) -> SquareJacobian:
         return factors * products.product(activations, weight, entry.layer, entry.shape)
 
     def multiply_transposed(vector):
-        gradient = factors * vector
+        gradient = (factors * vector).sum(axis=0)
         return products.weight_gradient(activations, gradient, entry.layer, entry.shape).reshape(
             weights
         )
@@ -121,7 +121,11 @@ def _averaged(network: FloatNetwork, tape: Tape, name: str) -> SquareJacobian:
     entry = tape.layers[name]
     geometry = geometry_of(entry.layer, entry.shape)
     pool = present(entry.shape.pool)
-    factors = _windows(_position_factors(network, tape, name), entry.shape.pre, pool)
+    factors: np.ndarray | float = 0.0
+    for chosen, found in _position_factors(network, tape, name):
+        own = _windows(found, entry.shape.pre, pool)
+        factors = factors + own * chosen.reshape(len(own), -1, 1, own.shape[-1])
+    factors = np.asarray(factors)
     columns = _windows(tape.columns(name).astype(np.float64), entry.shape.pre, pool)
     count, windows, _, outputs = factors.shape
     weights = (entry.shape.dot_length, outputs)
@@ -143,10 +147,21 @@ def _averaged(network: FloatNetwork, tape: Tape, name: str) -> SquareJacobian:
     return SquareJacobian(weights, (count, windows, outputs), multiply, multiply_transposed)
 
 
-def _position_factors(network: FloatNetwork, tape: Tape, name: str) -> np.ndarray:
-    """`(N, P, O)`: the factor with which G^A reaches each position of the weighted operation."""
-    ones = np.ones_like(tape.layers[name].output)
-    return network.activation_gradients(tape, name, ones).operation.astype(np.float64)
+def _position_factors(
+    network: FloatNetwork, tape: Tape, name: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each set of elements of G^A whose pooling windows are disjoint: 1 at these elements, and
+    `(N, P, O)`, the factor with which they reach each position of the weighted operation.
+    """
+    entry = tape.layers[name]
+    pool = entry.shape.pool or Window((1, 1))
+    down, across = (-(-size // stride) for size, stride in zip(pool.size, pool.stride))
+    for row, column in np.ndindex(down, across):
+        chosen = np.zeros_like(entry.output)
+        chosen[:, row::down, column::across] = 1.0
+        if chosen.any():
+            found = network.activation_gradients(tape, name, chosen).operation
+            yield chosen, found.astype(np.float64)
 
 
 def _windows(positions: np.ndarray, pre: tuple[int, int, int], pool: Window) -> np.ndarray:

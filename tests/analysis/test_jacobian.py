@@ -92,16 +92,29 @@ def test_average_pooling_that_drops_an_edge():
     )
 
 
-@pytest.mark.parametrize("pool", [None, Pool("max", 2), Pool("average", (2, 3))])
-def test_groups_and_dilation(pool):
+@pytest.mark.parametrize(
+    "pool",
+    [
+        None,
+        Pool("max", 2),
+        Pool("max", 3, stride=1, padding=1),
+        Pool("max", (3, 2), stride=2),
+        Pool("average", (2, 3)),
+        Pool("average", (3, 2), stride=(2, 1)),
+        Pool("average", "global"),
+    ],
+)
+def test_groups_dilation_and_overlapping_windows(pool):
     conv = Conv(name="conv", filters=4, kernel=2, dilation=(2, 1), groups=2, pool=pool)
     network = Network("groups", (6, 7, 2), (conv, Dense(name="fc", units=2, relu=False)))
     float_network = FloatNetwork(network, initial_parameters(network, 1), np.float64)
     tape = float_network.forward_tape(IMAGES[:, :6, :7])
-    wanted = np.linalg.norm(dense_square_jacobian(float_network, tape, "conv"), 2)
+    dense = dense_square_jacobian(float_network, tape, "conv")
     assert lambda_max(float_network, tape, "conv", tolerance=1e-9) == pytest.approx(
-        wanted, rel=1e-8
+        np.linalg.norm(dense, 2), rel=1e-8
     )
+    gains = square_jacobian(float_network, tape, "conv").noise_gains()
+    np.testing.assert_allclose(gains.ravel(), dense.sum(axis=1), rtol=1e-10, atol=1e-12)
 
 
 def test_float32_is_close_and_repeats_itself():
