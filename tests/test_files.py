@@ -87,7 +87,7 @@ def test_a_message_has_no_control_characters_and_a_length(tmp_path):
     assert r"a\nb\x1b[2J: No such file" in str(caught.value)
     with pytest.raises(InputError, match="File name too long; check the path") as caught:
         read_text("x" * 5000)
-    assert len(str(caught.value)) == 300
+    assert len(str(caught.value)) <= 300
 
 
 def test_text_is_bounded_and_may_begin_with_a_mark(tmp_path):

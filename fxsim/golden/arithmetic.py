@@ -62,7 +62,8 @@ def updates(
         InputError: where u may need more than 62 bits.
     """
     update_format(format, accumulators, rate)
-    values, scale, shift = scaled_grads(Tensor(grads, format), rate, accumulators)
+    wide = Format(format.bits + 1, format.range_exp + 1)  # codes that were misread have a bit more
+    values, scale, shift = scaled_grads(Tensor(grads, wide), rate, accumulators)
     values = values.astype(np.int64) * scale.mantissa << scale.left
     return rounded(values, shift, rounding, words)
 

@@ -110,7 +110,7 @@ def test_an_unreadable_path_is_told(monkeypatch, capsys):
     monkeypatch.setattr("pathlib.Path.exists", denied)
     assert cli.main(["analyze", "--out", "locked"]) == 2
     told = capsys.readouterr().err
-    assert told == "fxsim: error: cannot read or write locked/experiment.json: Permission denied\n"
+    assert told == "fxsim: error: cannot read or write locked: Permission denied\n"
 
 
 def test_a_path_keeps_its_ends_where_a_message_is_too_long():

@@ -237,7 +237,7 @@ def position_in(folder):
     return read(checkpoint)[0]["position"]
 
 
-VARYING = {"seconds", "images_per_second", "machine", "command"}
+VARYING = {"seconds", "images_per_second", "machine", "command", "sha256"}
 
 
 def content(folder):

@@ -94,7 +94,7 @@ def test_files_of_two_experiments_are_not_mixed(name, commands, folder, other, t
     for command in commands:
         where = ["--run", folder, "--out", tmp_path / "vectors"]
         line = refused(capsys, *command, *(where if "export" in command else ["--out", folder]))
-        assert f"{folder / name} is of another training: settings.seed is 2 there, 1 here" in line
+        assert f"{name} is of another training: settings.seed is 2 there, 1 here" in line
         assert files_of(folder) == before
     assert not (tmp_path / "vectors").exists()
 
@@ -106,7 +106,7 @@ def test_an_assignment_that_says_nothing_is_not_taken_for_the_folders_own(folder
     made.save(own)
     capsys.readouterr()
     line = refused(capsys, "train", "--perturb", "1", "--out", folder)
-    assert f"{own} does not say of which training it is; make it anew with fxsim assign" in line
+    assert f"{own.name} does not say of which training it is; make it anew" in line
     (folder / "mine.json").write_text(own.read_text())
     assert cli.main(["train", "--assignment", str(folder / "mine.json"), "--out", str(folder)]) == 0
 

@@ -20,6 +20,7 @@ from fxsim.datasets import load
 from fxsim.errors import InputError
 from fxsim.experiment.replay import replay
 from fxsim.experiment.settings import Settings
+from fxsim.experiment.stages import Experiment
 from fxsim.experiment.training import TrainingSetup
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
@@ -530,7 +531,8 @@ def experiment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     settings = Settings.make(**DIGITS)
     settings.save(folder / "experiment.json")
-    digits_assignment(settings.build_network()).save(folder / "assignment.json")
+    identity = Experiment(settings, folder).setup.identity
+    digits_assignment(settings.build_network()).save(folder / "assignment.json", identity)
     return folder
 
 

@@ -146,13 +146,13 @@ def test_walk_back_gives_the_gradient_of_every_output_summed_over_its_readers():
 
 
 def forward_with_offset(net, images, moved, offset):
-    """Scores where `offset` is added to the output of the layer `moved` (through the probe's
-    lent array).
+    """Scores where `offset` is added to the output of the layer `moved`, in the array that the
+    probe is lent.
     """
 
     def add(tensor, layer, array):
         if tensor == "activations" and layer == reader:
-            array += offset
+            array.base[...] += offset
 
     reader = next(layer.name for layer, source in net.network.edges() if source == moved)
     return net.forward_tape(images, probe=add).logits

@@ -207,7 +207,7 @@ def test_what_is_written_is_read_back(tmp_path):
         ('"bits": 5', '"bits": 5, "bits": 6', "key 'bits' stands twice"),
         ('"margin": 1.5', '"margin": NaN', "NaN is no number"),
         ('"margin": 1.5', '"margin": -Infinity', "-Infinity is no number"),
-        ('"margin": 1.5', '"margin": 1e999', "'1e999' is too large for a number"),
+        ('"margin": 1.5', '"margin": 1e999', "'1e999' is no finite number"),
         ('"version": 1', '"version": ' + "[" * 100000, "nested too deep"),
     ],
 )

@@ -211,7 +211,7 @@ def test_what_does_not_fit_is_refused(call, message):
 
 def test_an_accumulator_is_no_number():
     a = Tensor([1, 2], Format(4, 3))
-    with pytest.raises(TypeError, match="accumulator must be a fxsim.Accumulator, got int"):
+    with pytest.raises(TypeError, match="accumulator must be a fxsim.Accumulator, got 24"):
         ops.dot(a, a, accumulator=24)
 
 
@@ -223,5 +223,5 @@ def test_the_plan_of_a_product_proves_it():
         ops.plan(Format(8, 0), Format(8, 0), 5.0)
     with pytest.raises(TypeError, match=r"x must be a fxsim\.Format"):
         ops.plan(8, Format(8, 0), 5)
-    with pytest.raises(InputError, match="terms must be at least 1"):
+    with pytest.raises(InputError, match="terms must be 1 to 2"):
         ops.plan(Format(8, 0), Format(8, 0), 0)

@@ -86,6 +86,7 @@ STATISTICS = dict.fromkeys(FIELDS, np.ones(2)) | {
     "logits_max": 3.0,
     "gamma_min": 0.1,
     "batch_size": 4,
+    "output_loss": 0.0,
 }
 SETTINGS = Settings()
 
