@@ -162,8 +162,8 @@ def state_of(network):
 
 def calls():
     """name -> Call, of everything that is public."""
-    product = {"accumulator": MAC, "path": "auto"}
-    conv = {"stride": 1, "padding": 1, **product}
+    product = {"accumulator": MAC}
+    conv = {"stride": 1, "padding": (1, 1), "dilation": 1, "groups": 1, **product}
     norm = {"statistics": MODES, "normalized": Format(16, 3), "epsilon": 2.0**-10}
     update = {"rounding": "stochastic", "words": WORDS.reshape(-1)[:3]}
     quantized = {"rounding": "floor", "overflow": "wrap", "counts": True}
@@ -332,11 +332,11 @@ def calls():
         ),
         "FixedNetwork.logits": made(FIXED.logits, {"images": IMAGES}),
         "FixedNetwork.evaluate": made(
-            FIXED.evaluate, {"images": IMAGES, "labels": LABELS, "batch": 3}
+            FIXED.evaluate, {"images": IMAGES, "targets": LABELS, "batch": 3}
         ),
         "FixedNetwork.train_step": made(
             FIXED.train_step,
-            {"images": IMAGES, "labels": LABELS, "learning_rate": 0.1, "step": 3, "probe": None},
+            {"images": IMAGES, "targets": LABELS, "learning_rate": 0.1, "step": 3, "probe": None},
             watched=FIXED,
         ),
         "FixedNetwork.load_state": made(FIXED.load_state, {"arrays": FIXED.state()}, watched=FIXED),
@@ -356,17 +356,17 @@ def calls():
             {"images": IMAGES / 255, "training": True, "step": 0, "probe": None},
         ),
         "FloatNetwork.evaluate": made(
-            FLOATING.evaluate, {"images": IMAGES / 255, "labels": LABELS, "batch": 3}
+            FLOATING.evaluate, {"images": IMAGES / 255, "targets": LABELS, "batch": 3}
         ),
         "FloatNetwork.loss_and_grads": made(
             FLOATING.loss_and_grads,
-            {"images": IMAGES / 255, "labels": LABELS, "step": 0, "probe": None},
+            {"images": IMAGES / 255, "targets": LABELS, "step": 0, "probe": None},
         ),
         "FloatNetwork.train_step": made(
             FLOATING.train_step,
             {
                 "images": IMAGES / 255,
-                "labels": LABELS,
+                "targets": LABELS,
                 "learning_rate": 0.1,
                 "step": 3,
                 "probe": None,
@@ -397,7 +397,10 @@ def calls():
         "ops.conv2d_weight_grad": made(
             ops.conv2d_weight_grad, dict(x=X, grad=G, weight_shape=W.shape, **conv)
         ),
-        "ops.max_pool2d": made(ops.max_pool2d, {"x": X, "size": 2}),
+        "Exact.by": made((A @ B).by, {"path": "plain"}),
+        "ops.max_pool2d": made(
+            ops.max_pool2d, {"x": X, "size": 2, "stride": (1, 2), "padding": (0, 1)}
+        ),
         "ops.max_pool2d_grad": made(
             ops.max_pool2d_grad,
             {"grad": POOLED, "winner": WINNER, "size": 2, "input_shape": X.shape},
