@@ -525,6 +525,7 @@ def test_matmuls(case, quantizer):
 }
 
 
+@pytest.mark.slow  # all kernels of operations are compiled, in a process of its own
 @pytest.mark.parametrize("name", PROPERTY_TESTS)
 def test_a_property_test_keeps_the_deadline_with_a_cold_cache(tmp_path, name):
     """Hypothesis' default deadline of 200 ms, which it does not have where CI is set."""

@@ -551,6 +551,7 @@ def kill_and_resume(kills, path):
 
 
 @pytest.mark.skipif(not DRIVER.exists(), reason="the driver is beside the tests in a checkout only")
-@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 50])
 def test_every_resume_after_sigkill_ends_bit_identical(kills, tmp_path):
     kill_and_resume(kills, tmp_path / "sigkill.json")
