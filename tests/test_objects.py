@@ -93,14 +93,19 @@ def test_exact_results_refuse_comparison_and_hash(exact):
         hash(exact)
 
 
-@pytest.mark.parametrize("network", [FIXED, FLOATING], ids=["fixed", "floating"])
-def test_networks_refuse_a_shallow_copy(network):
+NETWORKS = {"fixed": copy.deepcopy(FIXED), "floating": copy.deepcopy(FLOATING)}
+"""As they are before other tests of this process train them."""
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_refuse_a_shallow_copy(name):
     """It would train the parameters of the other."""
+    network = NETWORKS[name]
     with pytest.raises(TypeError, match="use copy.deepcopy"):
         copy.copy(network)
     other = copy.deepcopy(network)
     before = {name: array.copy() for name, array in network.state().items()}
-    pixels = IMAGES if network is FIXED else IMAGES / 255
+    pixels = IMAGES if name == "fixed" else IMAGES / 255
     other.train_step(pixels, LABELS, RATE, 0)
     assert all(np.array_equal(before[name], array) for name, array in network.state().items())
     assert any(not np.array_equal(before[name], array) for name, array in other.state().items())
