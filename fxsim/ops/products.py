@@ -344,7 +344,7 @@ def _check_square(path: str, geometry: Geometry) -> None:
     if path in AMX_PATHS and not geometry.is_square:
         raise InputError(
             f"path {path!r} takes kernels, strides and paddings that are alike in rows and "
-            f"columns, got {geometry.window}; use path='auto'"
+            f"columns, got {geometry.window}; use 'auto'"
         )
 
 
