@@ -64,6 +64,8 @@ def main() -> None:
     )
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--width", type=float)
+    parser.add_argument("--bound", help="tight or paper (default: tight)")
+    parser.add_argument("--held-out", type=int, help="images kept from training")
     arguments = parser.parse_args()
     perturb = [int(bits) for bits in arguments.perturb.split(",")]
     runs = []
@@ -75,6 +77,8 @@ def main() -> None:
             seed=seed,
             epochs=arguments.epochs,
             width=arguments.width,
+            bound=arguments.bound,
+            held_out=arguments.held_out,
         )
         with tempfile.TemporaryDirectory() as folder:
             runs += runs_of_seed(settings, folder, perturb, arguments.per_class)

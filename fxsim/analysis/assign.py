@@ -7,14 +7,17 @@ ICLR 2019, section 3.  The criteria are those of fxsim.analysis.criteria; here t
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fxsim.analysis import criteria
+from fxsim.analysis import criteria, feedforward
+from fxsim.analysis.decisions import activation_tensors
+from fxsim.analysis.feedforward import ABS_MAX_HEADROOM, MismatchBound
 from fxsim.analysis.output_error import OUTPUT_EFQN, asked_output_error
 from fxsim.analysis.statistics import Statistics
-from fxsim.errors import InputError
+from fxsim.errors import InputError, choice
+from fxsim.fields import instance
 from fxsim.formats import MAX_TENSOR_BITS, Format
 from fxsim.nn.precision import (
     UPDATE_BITS,
@@ -25,7 +28,6 @@ from fxsim.nn.precision import (
     is_branch,
 )
 from fxsim.nn.spec import Network
-from fxsim.ops.dropout import scale_bits
 
 WEIGHT_RANGE_EXP = 0
 """Weights are clipped to [-1, 1)."""
@@ -34,10 +36,6 @@ AUXILIARY_BITS = 16
 BATCH_NORM_GRAD_BITS = 14
 """Least bits of the gradient at pre-activations that batch norm reads; see `assign`."""
 BIAS_CLIP_FACTOR = 4
-ABS_MAX_HEADROOM = 2
-"""Logits and pre-activations get a range of twice their largest magnitude in the float run,
-variances of four times.
-"""
 
 CLIP_FACTORS = (4.0, 2.0)
 """Ranges of activation gradients and of weight gradients in units of sigma_max."""
@@ -45,28 +43,55 @@ CLIP_FACTORS = (4.0, 2.0)
 Assigned = tuple[Format, Reason]
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What the user of `assign` chooses.
+
+    Args:
+        target: the bound on the decision mismatch p_m is at most this; for a network that decides
+            nothing, the mean squared error of its outputs against float that is expected, as a
+            share of the float network's loss (analysis/output_error.py).
+        bound: 'tight' (criteria.tight_mismatch_bound) or 'paper' (criteria.mismatch_bound, on the
+            mean noise gains).  A network that decides nothing has neither: 'tight', the default,
+            then stands for that expected error, and 'paper' is refused.
+        minimize: 'macs', 'activations' or 'weights' to take single bits where they save most of
+            that cost (feedforward.COSTS); None for EFQN's bits, less those that the tight bound can
+            spare.
+        min_bits: B_min itself in place of what the target asks.
+        clip_factors: ranges of G^A and of G^W in units of sigma_max.
+        fourth_root: see criteria.reflected_noise_step_exp.
+        input_bits: of the network's input, in place of EFQN's.
+        output_grad_bits: of the gradient at the logits, in place of BQN's.  The parts of that
+            gradient sum to zero over the classes, but most are small; a coarse step flushes them,
+            what is left pushes all logits one way, and a long training drifts until its weights
+            saturate.  16 bits avoid that at no cost worth naming: there are as many such codes as
+            classes.
+
+    Raises:
+        InputError: bound or minimize is unknown, or min_bits is given beside minimize.
+    """
+
+    target: float = 0.01
+    bound: str = "tight"
+    minimize: str | None = None
+    min_bits: int | None = None
+    clip_factors: tuple[float, float] = CLIP_FACTORS
+    fourth_root: bool = True
+    input_bits: int | None = None
+    output_grad_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        choice("bound", self.bound, feedforward.BOUNDS)
+        if self.minimize is not None:
+            choice("minimize", self.minimize, feedforward.COSTS)
+            if self.min_bits is not None:
+                raise InputError("min_bits and minimize are both given; leave one out")
+
+
 def assign(
-    network: Network,
-    statistics: Statistics,
-    target: float = 0.01,
-    *,
-    min_bits: int | None = None,
-    clip_factors: tuple[float, float] = CLIP_FACTORS,
-    fourth_root: bool = True,
-    input_bits: int | None = None,
-    output_grad_bits: int | None = None,
+    network: Network, statistics: Statistics, rules: Rules | None = None
 ) -> PrecisionAssignment:
     """The precision configuration C_o that meets the five criteria, for all tensors of `network`.
-
-    target: bound on the decision mismatch p_m, from which B_min follows; for a network that decides
-    nothing, bound on the mean squared error of its outputs against float, as a share of the float
-    network's loss (analysis/output_error.py).  Or B_min itself as `min_bits`.  clip_factors: ranges
-    of G^A and of G^W in units of sigma_max.  fourth_root: see
-    criteria.reflected_noise_step_exp.  input_bits: of the network's input, in place of EFQN's.
-    output_grad_bits: of the gradient at the logits, in place of BQN's.  The parts of that gradient
-    sum to zero over the classes, but most are small; a coarse step flushes them, what is left
-    pushes all logits one way, and a long training drifts until its weights saturate.  16 bits avoid
-    that at no cost worth naming: there are as many such codes as classes.
 
     Weights get EFQN's B bits over [-1, 1), activations B unsigned bits over [0, 2): the same step.
     Where the activation function has another ceiling, or none, or is signed, its output has more
@@ -84,24 +109,22 @@ def assign(
     where the bits would be too many.
     """
     statistics.check_network(network)
-    if not network.decides:
-        target = asked_output_error(statistics, target)
-    asked = target if min_bits is None else None
-    if min_bits is None:
-        min_bits = criteria.smallest_min_bits(feedforward_gains(network, statistics), target)
-    assigned = _feedforward(network, statistics, min_bits, asked, input_bits)
-    last = len(network.layers) - 1
+    rules = Rules() if rules is None else instance("rules", rules, Rules)
+    assigned: dict[str, dict[str, Assigned]] = {name: {} for name in network.names}
+    for row, formats in enumerate(assigned.values()):
+        formats["weight_grads"] = _weight_grads(statistics, row, rules.clip_factors[1])
+        formats["activation_grads"] = _activation_grads(
+            statistics, row, formats["weight_grads"][0].step, rules
+        )
+    if rules.output_grad_bits is not None:
+        formats = assigned[network.names[-1]]
+        formats["activation_grads"] = _given(
+            formats["activation_grads"][0], "output_grad_bits", rules.output_grad_bits
+        )
+    _assign_feedforward(network, statistics, assigned, rules)
     for row, layer in enumerate(network.layers):
         formats = assigned[layer.name]
-        formats["weight_grads"] = _weight_grads(statistics, row, clip_factors[1])
         step = formats["weight_grads"][0].step
-        formats["activation_grads"] = _activation_grads(
-            statistics, row, step, clip_factors[0], fourth_root
-        )
-        if output_grad_bits is not None and row == last:
-            formats["activation_grads"] = _given(
-                formats["activation_grads"][0], "output_grad_bits", output_grad_bits
-            )
         formats["accumulators"] = _accumulators(statistics, row, step, formats["weights"][0])
         formats["preactivations"] = _over_abs_max(statistics.preactivations_max[row])
         if layer.has_bias:
@@ -111,49 +134,22 @@ def assign(
             if is_branch(network, layer.name) and layer.activation.least_range_exp is None:
                 formats["branch"] = formats["preactivations"]
         else:
-            formats |= _batch_norm(statistics, row, formats, clip_factors[0])
+            formats |= _batch_norm(statistics, row, formats, rules.clip_factors[0])
     return _collect(network, assigned, _over_abs_max(statistics.logits_max)[0])
 
 
-def assign_bits(
-    network: Network, statistics: Statistics, min_bits: int, **options
-) -> PrecisionAssignment:
-    """`assign` with B_min given in place of a target for p_m; the margins of EFQN are then 1."""
-    return assign(network, statistics, min_bits=min_bits, **options)
-
-
-def feedforward_gains(network: Network, statistics: Statistics) -> np.ndarray:
-    """Noise gains of all weights, then of all activations, each tensor once.
-
-    An activation tensor that several layers read has the largest of the gains recorded for them,
-    since that asks for the finest step.
+def feedforward_bits(network: Network, assignment: PrecisionAssignment) -> np.ndarray:
+    """B of every weight and activation tensor, in the order of Decisions: the steps are
+    2**-(B - 1).
     """
-    sources = _sources(network)
-    shared = [
-        max(gain for gain, other in zip(statistics.activations_gain, sources) if other == source)
-        for source in dict.fromkeys(sources)
-    ]
-    return np.array([*statistics.weights_gain, *shared])
-
-
-def assignment_mismatch_bound(
-    network: Network, statistics: Statistics, assignment: PrecisionAssignment
-) -> float:
-    """The bound on p_m for the steps of weights and activations in `assignment`.
-
-    See criteria.mismatch_bound.  For a network that decides nothing, the mean squared error that
-    they are expected to put on its outputs.
-    """
-    statistics.check_network(network)
     assignment.check_network(network)
     precisions = assignment.layers.values()
     activations = {
         source: precision.activations for source, precision in zip(_sources(network), precisions)
     }
-    formats = [precision.weights for precision in precisions] + list(activations.values())
-    return criteria.mismatch_bound(
-        feedforward_gains(network, statistics), [1 - format.step_exp for format in formats]
-    )
+    formats = [precision.weights for precision in precisions]
+    formats += [activations[source] for source in activation_tensors(network)]
+    return np.array([1 - format.step_exp for format in formats])
 
 
 def _sources(network: Network) -> list[str | None]:
@@ -175,30 +171,32 @@ def _collect(
     return PrecisionAssignment(network.name, layers, logits=logits, reasons=reasons)
 
 
-def _feedforward(
+def _assign_feedforward(
     network: Network,
     statistics: Statistics,
-    min_bits: int,
-    target: float | None,
-    input_bits: int | None,
-) -> dict[str, dict[str, Assigned]]:
-    """Weights and activations of every layer."""
-    gains = feedforward_gains(network, statistics)
-    bits = criteria.equal_quantization_noise(gains, min_bits)
-    bound = criteria.mismatch_bound(gains, bits)
-    # The factor by which all steps together are finer than the target asks.
-    margin = 1.0 if target is None else math.sqrt(target / bound)
+    assigned: dict[str, dict[str, Assigned]],
+    rules: Rules,
+) -> None:
+    """Weights and activations of every layer; those of G^A are there."""
+    bound = MismatchBound.of(rules.bound, network, statistics)
+    if not network.decides:
+        rules = replace(rules, target=asked_output_error(statistics, rules.target))
+    bits, min_bits = _feedforward_bits(network, statistics, bound, assigned, rules)
+    gains = bound.gains
     statistic = {
         "least_gain": float(gains.min()),
         "min_bits": float(min_bits),
-        "mismatch_bound" if network.decides else "output_error": bound,
+        "mismatch_bound" if network.decides else "output_error": bound.at(bits),
     }
+    # The factor by which all steps together are finer than the target asks.
+    margin = 1.0 if rules.min_bits is not None else bound.margin(bits, rules.target)
     criterion = "EFQN" if network.decides else OUTPUT_EFQN
+    if rules.minimize is not None:
+        criterion += f", least {rules.minimize}"
     reasons = [Reason(criterion, {"gain": float(gain), **statistic}, margin) for gain in gains]
 
     sources = _sources(network)
-    tensors = list(dict.fromkeys(sources))
-    assigned = {}
+    tensors = activation_tensors(network)
     for row, (name, source) in enumerate(zip(network.names, sources)):
         at = len(sources) + tensors.index(source)
         for tensor, index in (("weights", row), ("activations", at)):
@@ -209,49 +207,46 @@ def _feedforward(
                 f"its noise gain {gains[index]:g} against the least one, "
                 f"{gains.min():g}, with B_min {min_bits}; measure the gains on more samples",
             )
-        weights = Format(bits[row], WEIGHT_RANGE_EXP), reasons[row]
-        if source is None:
-            activations = _input(int(bits[at]), reasons[at], input_bits)
-        else:
-            activations = _activations(network, statistics, source, int(bits[at]), reasons[at])
-        assigned[name] = {
-            "weights": weights,
-            "activations": _shared(activations, sources.count(source)),
-        }
-    return assigned
+        activations = _activations(network, statistics, source, int(bits[at]), reasons[at])
+        if source is None and rules.input_bits is not None:
+            activations = _given(activations[0], "input_bits", rules.input_bits)
+        assigned[name]["weights"] = Format(bits[row], WEIGHT_RANGE_EXP), reasons[row]
+        assigned[name]["activations"] = _shared(activations, sources.count(source))
+
+
+def _feedforward_bits(
+    network: Network,
+    statistics: Statistics,
+    bound: MismatchBound,
+    assigned: dict[str, dict[str, Assigned]],
+    rules: Rules,
+) -> tuple[np.ndarray, int]:
+    """Bits of weights and activations in the order of Decisions, and B_min."""
+    min_bits = rules.min_bits
+    if min_bits is None:
+        min_bits = feedforward.least_min_bits(bound, rules.target)
+    bits = criteria.equal_quantization_noise(bound.gains, min_bits)
+    if rules.minimize is not None:
+        grads = {name: row["activation_grads"][0].bits for name, row in assigned.items()}
+        cost = feedforward.cost_of_bits(network, statistics, rules.minimize, grads)
+        bits = feedforward.cheapest(bound, bits, rules.target, cost)
+    elif rules.min_bits is None and bound.decisions is not None:
+        bits = feedforward.without_spare_bits(bound, bits, rules.target)
+    return bits, min_bits
 
 
 def _activations(
-    network: Network, statistics: Statistics, source: str, bits: int, reason: Reason
+    network: Network, statistics: Statistics, source: str | None, bits: int, reason: Reason
 ) -> Assigned:
-    """The output of layer `source`, with the step of `bits` over [0, 2).
-
-    Its range is that of the activation: the least power of two that holds the ceiling, else that of
-    the largest magnitude in the float run.  Dropout's scale has room beside it.
-    """
-    layer = network.layer(source)
-    range_exp = layer.activation.least_range_exp
-    if range_exp is None:
-        largest = float(statistics.activations_max[network.names.index(source)])
-        if not largest:
-            raise InputError(
-                f"layer {source!r}: the range of its activations follows from activations_max, "
-                f"which these statistics do not have; make them anew with `fxsim analyze`"
-            )
-        range_exp = int(criteria.clipping_range_exp(largest, ABS_MAX_HEADROOM))
-        reason = replace(reason, statistic={**reason.statistic, "activations_max": largest})
-    range_exp += scale_bits(layer.dropout)[1]
-    signed = layer.activation.signed
-    width = max(range_exp + bits - 1 + signed, 1 + signed)
-    _check_bits(source, "activations", width, f"the range 2^{range_exp} of its output")
+    """The output of layer `source`, or the input, with the step of `bits` over [0, 2)."""
+    range_exp, signed = feedforward.activation_range(network, statistics, source)
+    width = feedforward.activation_bits(range_exp, signed, bits)
+    if source is not None:
+        _check_bits(source, "activations", width, f"the range 2^{range_exp} of its output")
+        if network.layer(source).activation.least_range_exp is None:
+            largest = float(statistics.activations_max[network.names.index(source)])
+            reason = replace(reason, statistic={**reason.statistic, "activations_max": largest})
     return Format(width, range_exp, signed), reason
-
-
-def _input(bits: int, reason: Reason, input_bits: int | None) -> Assigned:
-    """The network's input, in [0, 1): the step of `bits` over [0, 2) takes one bit less."""
-    if input_bits is None:
-        return Format(max(1, bits - 1), 0, signed=False), reason
-    return _given(Format(1, 0, signed=False), "input_bits", input_bits)
 
 
 def _given(format: Format, name: str, bits: int) -> Assigned:
@@ -292,14 +287,15 @@ def _weight_grads(statistics: Statistics, row: int, clip_factor: float) -> Assig
 
 
 def _activation_grads(
-    statistics: Statistics, row: int, weight_grad_step: float, clip_factor: float, fourth_root: bool
+    statistics: Statistics, row: int, weight_grad_step: float, rules: Rules
 ) -> Assigned:
+    clip_factor = rules.clip_factors[0]
     sigma_max = statistics.activation_grads_sigma_max[row]
     lambda_max = statistics.lambda_max[row]
     counts = statistics.weight_grads_count[row], statistics.activation_grads_count[row]
     range_exp = int(criteria.clipping_range_exp(sigma_max, clip_factor))
     step_exp = criteria.reflected_noise_step_exp(
-        weight_grad_step, lambda_max, *counts, fourth_root=fourth_root
+        weight_grad_step, lambda_max, *counts, fourth_root=rules.fourth_root
     )
     bits = int(criteria.gradient_bits(range_exp, step_exp))
     _check_bits(
@@ -322,7 +318,7 @@ def _activation_grads(
     step_asked = (
         weight_grad_step
         / math.sqrt(lambda_max)
-        * ((counts[0] / counts[1]) ** 0.25 if fourth_root else 1.0)
+        * ((counts[0] / counts[1]) ** 0.25 if rules.fourth_root else 1.0)
     )
     return format, Reason(
         "GC, BQN", statistic, _margin(format, clip_factor * sigma_max, step_asked)

@@ -97,7 +97,7 @@ def design_complexity(network: Network, design: str) -> Complexity:
         )
     instance("network", network, Network)
     bits = DESIGNS[choice("design", design, (*DESIGNS, *ASSIGNED_DESIGNS))]
-    return _complexity(network, design, dict.fromkeys(network.names, bits))
+    return bits_complexity(network, design, dict.fromkeys(network.names, bits))
 
 
 def assignment_complexity(
@@ -114,7 +114,7 @@ def assignment_complexity(
         bits = {
             name: {**row, "accumulators": STOCHASTIC_ACCUMULATOR_BITS} for name, row in bits.items()
         }
-    return _complexity(network, design, bits)
+    return bits_complexity(network, design, bits)
 
 
 def activation_counts(network: Network) -> dict[str, int]:
@@ -131,7 +131,10 @@ def activation_counts(network: Network) -> dict[str, int]:
     return counts
 
 
-def _complexity(network: Network, design: str, bits: Mapping[str, Mapping[str, int]]) -> Complexity:
+def bits_complexity(
+    network: Network, design: str, bits: Mapping[str, Mapping[str, int]]
+) -> Complexity:
+    """The costs with these bits of each layer's tensors; those that are left out are float."""
     counts = activation_counts(network)
     layers = {name: _layer_cost(network, name, counts[name], bits[name]) for name in network.names}
     return Complexity(network.name, design, layers)

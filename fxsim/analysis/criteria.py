@@ -5,7 +5,8 @@ Algorithm", ICLR 2019 (arXiv 1812.11732), sections 2 and 3; the mismatch bound i
 and Shanbhag, ICML 2017.  Every function broadcasts over its arguments.  Ranges and steps are powers
 of two and are returned as exponents: an int for numbers, an integer array for arrays.
 
-    EFQN  equal feed-forward quantization noise   equal_quantization_noise, smallest_min_bits
+    EFQN  equal feed-forward quantization noise   equal_quantization_noise, smallest_min_bits,
+                                                  mismatch_bound, tight_mismatch_bound
     GC    gradient clipping                       clipping_range_exp
     RQB   relative quantization bias              bias_step_exp
     BQN   bounded quantization noise              reflected_noise_step_exp
@@ -48,6 +49,49 @@ def mismatch_bound(gains: ArrayLike, bits: ArrayLike) -> float:
     gains = _positive("gains", gains, "measure them on more samples")
     steps = np.ldexp(1.0, 1 - np.asarray(bits))
     return float(np.sum(steps**2 * gains))
+
+
+def tight_mismatch_bound(distances: ArrayLike, squares: ArrayLike, bits: ArrayLike) -> float:
+    """A bound on p_m that is never above mismatch_bound, under the same assumptions.
+
+    These are the paper's: quantization adds to every element of every weight and activation tensor
+    an independent noise, uniform on [-D_T/2, D_T/2], and moves scores to first order.  The noise of
+    Z_i - Z_y then is a sum of independent uniform terms, symmetric about 0, of the variance s_i^2 =
+    sum over T of D_T^2/12 |d(Z_i - Z_y)/dT|^2.  It changes a decision only where it passes the
+    margin m_i = Z_y - Z_i of some class i.  The probability of that is at most
+
+    - 1/2, by symmetry;
+    - s_i^2 / (2 m_i^2), by Chebyshev's inequality and symmetry: the paper's term;
+    - exp(-m_i^2 / (2 s_i^2)), by Chernoff's: a uniform variable on [-a, a] has E exp(t u) =
+      sinh(t a) / (t a) <= exp(t^2 a^2 / 6), so that it, and with it the sum, is sub-Gaussian with
+      its own variance as proxy.
+
+    The least of the three, summed over the classes, but at most 1, bounds the image's probability;
+    p_m is at most the mean over images.  The paper's bound is the sum of the second terms alone.
+    Its expectation is infinite where margins have a density at 0, so that its estimate grows with
+    the sample; here every image counts at most 1.
+
+    Args:
+        distances: the margins m_i of N images, `(N, M - 1)`; a tie, m_i = 0, is left out: no
+            precision settles it.
+        squares: |d(Z_i - Z_y)/dT|^2, `(T, N, M - 1)`.
+        bits: of each tensor `(T,)`, steps D_T = 2**-(B_T - 1).
+
+    Example:
+        >>> squares = np.full((1, 1, 1), 12.0)  # s = D
+        >>> bounds = [tight_mismatch_bound([[1.0]], squares, [bits]) for bits in (1, 2, 3, 4)]
+        >>> [float(f"{bound:.2g}") for bound in bounds]
+        [0.5, 0.12, 0.00034, 1.3e-14]
+    """
+    distances = np.asarray(distances, np.float64)
+    steps = np.ldexp(1.0, 1 - np.asarray(bits))
+    variances = np.einsum("t,tnm->nm", steps**2 / 12, np.asarray(squares, np.float64))
+    ratios = np.zeros_like(distances)
+    np.divide(variances, distances**2, out=ratios, where=distances > 0)
+    exponents = np.full_like(distances, -np.inf)
+    np.divide(-0.5, ratios, out=exponents, where=ratios > 0)
+    terms = np.minimum(np.minimum(0.5, ratios / 2), np.exp(exponents))
+    return float(np.minimum(1.0, terms.sum(axis=1)).mean())
 
 
 def smallest_min_bits(gains: ArrayLike, target: float = 0.01) -> int:

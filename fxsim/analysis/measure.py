@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fxsim.analysis.jacobian import largest_singular_values
-from fxsim.analysis.noise_gains import noise_gains
+from fxsim.analysis.noise_gains import layer_gains, measure_decisions
 from fxsim.analysis.output_error import output_gains, output_loss
 from fxsim.analysis.statistics import GradientStatistics, Statistics
 from fxsim.nn.floating.activation import LayerTape
@@ -23,21 +23,28 @@ def measure(
     training_batch: np.ndarray,
     gamma_min: float,
     batch: int = 64,
+    held_out: np.ndarray | None = None,
 ) -> Statistics:
     """The Statistics of a trained network.
 
-    gradients: what was observed while it was trained.  images: `(N, H, W, C)`, the sample for noise
-    gains and largest magnitudes, taken `batch` at a time.  training_batch: images of one training
-    batch, for lambda_max; its length is the batch size.  gamma_min: the smallest learning rate of
-    the schedule.
+    gradients: what was observed while it was trained.  images: `(N, H, W, C)`, the sample for the
+    largest magnitudes, taken `batch` at a time.  held_out: images that training has not seen, for
+    decisions and noise gains, which are taken over `images` without them.  training_batch: images
+    of one training batch, for lambda_max; its length is the batch size.  gamma_min: the smallest
+    learning rate of the schedule.
 
-    Where the network's targets are tensors, the images are the targets, and the noise gains are
-    those of analysis/output_error.py.
+    Where the network's targets are tensors, the images are the targets, and noise gains and loss
+    are those of analysis/output_error.py.
     """
     shapes = [network.network.shape(name) for name in network.network.names]
-    decides = network.network.decides
-    gains = noise_gains if decides else output_gains
-    weights_gain, activations_gain = gains(network, images, batch)
+    unseen = images if held_out is None else held_out
+    decisions = None
+    if network.network.decides:
+        decisions = measure_decisions(network, unseen, batch)
+        gains = layer_gains(network.network, decisions.mean_gains())
+    else:
+        gains = output_gains(network, unseen, batch)
+    weights_gain, activations_gain = gains
     measured: dict[str, Any] = {
         **gradients.sigmas(),
         **largest_magnitudes(network, images, training_batch, batch),
@@ -55,7 +62,8 @@ def measure(
         ),
         gamma_min=gamma_min,
         batch_size=len(training_batch),
-        output_loss=0.0 if decides else output_loss(network, images),
+        output_loss=0.0 if decisions else output_loss(network, unseen),
+        decisions=decisions,
     )
 
 

@@ -9,10 +9,9 @@ No sum here goes through BLAS, whose bits may depend on its threads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from fxsim.analysis.decisions import Decisions, activation_tensors
 from fxsim.errors import InputError, present
 from fxsim.nn.floating import products as products
 from fxsim.nn.floating.network import FloatNetwork, Tape
@@ -26,54 +25,24 @@ def noise_gains(
     """The gains E_W of W_l and E_A of A_l for every layer: two float64 arrays `(layers,)`.
 
     E_T = mean over images of sum_{i != y} |d(Z_i - Z_y)/dT|^2 / (24 (Z_i - Z_y)^2), for scores Z
-    and the float decision y = argmax Z; see decision_gradients.  Layers that read the same tensor
-    have the same E_A, which counts every way from that tensor to the scores.
+    and the float decision y = argmax Z.  Layers that read the same tensor have the same E_A, which
+    counts every way from that tensor to the scores.
 
-    An exact tie Z_i = Z_y is left out of the sum: no precision settles it.
     images: `(N, H, W, C)` in [0, 1].  batch: images at a time, which bounds the memory.
     """
-    return decision_gradients(network, images, batch).gains(network)
-
-
-@dataclass(frozen=True, eq=False)
-class DecisionGradients:
-    """How far the decisions of N images are from each other class, and what moves them.
-
-    The M - 1 classes other than the decision stand in the order of their scores, the nearest first.
-
-    Args:
-        distances: Z_y - Z_i, `(N, M - 1)` float64.
-        squares: |d(Z_i - Z_y)/dT|^2, `(tensors, N, M - 1)` float64; the tensors are all weights in
-            the order of the layers, then each activation tensor once, by its first reader.
-    """
-
-    distances: np.ndarray
-    squares: np.ndarray
-
-    def gains(self, network: FloatNetwork) -> tuple[np.ndarray, np.ndarray]:
-        """E_W and E_A of every layer; see noise_gains."""
-        weights = np.divide(
-            1.0,
-            24.0 * self.distances**2,
-            out=np.zeros_like(self.distances),
-            where=self.distances > 0,
-        )
-        gains = (self.squares * weights).sum(axis=(1, 2)) / len(self.distances)
-        return layer_gains(network.network, gains)
+    return layer_gains(network.network, measure_decisions(network, images, batch).mean_gains())
 
 
 def layer_gains(network: Network, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gains of tensors, in the order of DecisionGradients, as E_W and E_A of every layer."""
-    sources = [source for _, source in network.edges()]
-    tensors = list(dict.fromkeys(sources))
-    rows = [len(sources) + tensors.index(source) for source in sources]
-    return gains[: len(sources)], gains[rows]
+    """Gains of tensors, in the order of Decisions, as E_W and E_A of every layer."""
+    layers = len(network.layers)
+    tensors = activation_tensors(network)
+    rows = [layers + tensors.index(source) for _, source in network.edges()]
+    return gains[:layers], gains[rows]
 
 
-def decision_gradients(
-    network: FloatNetwork, images: np.ndarray, batch: int = 64
-) -> DecisionGradients:
-    """The DecisionGradients of images `(N, H, W, C)` in [0, 1], `batch` of them at a time.
+def measure_decisions(network: FloatNetwork, images: np.ndarray, batch: int = 64) -> Decisions:
+    """The Decisions of images `(N, H, W, C)` in [0, 1], `batch` of them at a time.
 
     One backward pass for each class, with batch norm in inference mode and no dropout; the
     gradients of weights are taken for each image on its own.
@@ -85,7 +54,7 @@ def decision_gradients(
         tape = network.forward_tape(images[start : start + batch])
         parts.append(_of_tape(network, tape))
     distances, squares = zip(*parts)
-    return DecisionGradients(np.concatenate(distances), np.concatenate(squares, axis=1))
+    return Decisions(np.concatenate(distances), np.concatenate(squares, axis=1))
 
 
 def _of_tape(network: FloatNetwork, tape: Tape) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +97,7 @@ class GradientNorms:
         return np.stack(
             [
                 *(weights[name] for name in self.sources),
-                *(activations[source] for source in dict.fromkeys(self.sources.values())),
+                *(activations[source] for source in activation_tensors(self.network.network)),
             ]
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fxsim.analysis.decisions import Decisions
 from fxsim.errors import InputError, shown
 from fxsim.fields import instance, integer, string, strings
 from fxsim.files import read_arrays, write_arrays
@@ -44,7 +45,8 @@ class Statistics:
     output; activations_max: largest magnitude of the layer's output, 0 where a file does not tell;
     variances_max: largest variance that batch norm divides by, 0 without batch norm;
     logits_max: the same of the class scores; gamma_min: the smallest learning rate of the schedule;
-    output_loss: what analysis/output_error.py says, 0 where the network decides.
+    output_loss: what analysis/output_error.py says, 0 where the network decides; decisions: margins
+    and gradients of single images, which only the tight bound on the mismatch needs.
 
     Raises InputError, naming entry and layer, for NaN, infinity, and what must be above 0 and is
     not. Source: Sakr and Shanbhag (ICLR 2019), section 3 and appendix.
@@ -76,6 +78,7 @@ class Statistics:
     variances_max: np.ndarray = _ZEROS
     activations_max: np.ndarray = _ZEROS
     output_loss: float = 0.0
+    decisions: Decisions | None = None
 
     def __post_init__(self) -> None:
         string("network", self.network)
@@ -97,6 +100,8 @@ class Statistics:
         _check_all_positive("output_loss", loss[loss != 0], ("",))
         object.__setattr__(self, "output_loss", loss.item())
         object.__setattr__(self, "batch_size", integer("batch_size", self.batch_size))
+        if self.decisions is not None:
+            instance("decisions", self.decisions, Decisions)
 
     def check_network(self, network: Network) -> None:
         """InputError unless these are statistics of `network`: its name, its layers, its biases."""
@@ -121,7 +126,10 @@ class Statistics:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Plain arrays, one for each field."""
-        return {field: np.asarray(getattr(self, field)) for field in FIELDS}
+        arrays = {field: np.asarray(getattr(self, field)) for field in FIELDS}
+        if self.decisions is not None:
+            arrays |= {name: getattr(self.decisions, field) for name, field in DECISIONS.items()}
+        return arrays
 
     def save(self, path: str | Path) -> None:
         """An .npz of `arrays`."""
@@ -151,7 +159,7 @@ class Statistics:
             entries: dict[str, Any] = {field: arrays.get(field) for field in FIELDS}
             entries["output_loss"] = arrays.get("output_loss", 0.0)
             entries |= {field: entries[field].tolist() for field in ("network", *PER_NETWORK)}
-            statistics = cls(**entries | {"layers": layers})
+            statistics = cls(**entries | {"layers": layers}, decisions=_read_decisions(arrays))
             if network is not None:
                 statistics.check_network(network)
         except (InputError, TypeError) as error:
@@ -159,7 +167,9 @@ class Statistics:
         return statistics
 
 
-FIELDS = tuple(field.name for field in dataclasses.fields(Statistics))
+FIELDS = tuple(field.name for field in dataclasses.fields(Statistics) if field.name != "decisions")
+DECISIONS = {"decision_distances": "distances", "decision_squares": "squares"}
+"""Entry of the file -> field of Decisions."""
 PER_LAYER = tuple(
     field.name for field in dataclasses.fields(Statistics) if field.type == "np.ndarray"
 )
@@ -177,6 +187,12 @@ OF_BATCH_NORM = (
 """Entries that are 0 for a layer without batch norm."""
 OPTIONAL = (*OF_BATCH_NORM, "activations_max")
 """Entries that a file may leave out."""
+
+
+def _read_decisions(arrays: Mapping[str, np.ndarray]) -> Decisions | None:
+    if not DECISIONS.keys() & arrays.keys():
+        return None
+    return Decisions(**{field: arrays.get(name, np.array(0)) for name, field in DECISIONS.items()})
 
 
 def _numbers(name: str, values, shape: tuple[int, ...]) -> np.ndarray:

@@ -34,6 +34,9 @@ from fxsim.train.checkpoint import Cadence
 from fxsim.train.designs import FIXED
 from fxsim.train.designs import costs as costs_of
 
+OF_ASSIGNMENT = ("--bound", "--minimize", "--output-grad-bits")
+"""Options that say how formats are chosen."""
+
 
 def _writing(command: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
     """The command holds the lock of the folder of --out."""
@@ -78,7 +81,8 @@ def train(arguments: Namespace) -> None:
     if arguments.only is not None and not arguments.bits:
         raise InputError("--only needs --perturb BITS, a number of bits that is not 0")
     if fixed:
-        _refuse(arguments, "--output-grad-bits", "on a training in the formats of an assignment")
+        for option in OF_ASSIGNMENT:
+            _refuse(arguments, option, "on a training in the formats of an assignment")
     progress = Progress(sys.stderr)
     experiment = _experiment(arguments, progress, fixed)
     assignment = _assignment(arguments, experiment) if fixed else None
@@ -207,7 +211,8 @@ def _refuse_without_effect(arguments: Namespace, settings: Settings) -> None:
     if "FX" not in designs or not settings.perturb:
         _refuse(arguments, "--per-class", "without FX in --designs and bits in --perturb")
     if FIXED.keys().isdisjoint(designs):
-        _refuse(arguments, "--output-grad-bits", f"on the designs {', '.join(designs)}")
+        for option in OF_ASSIGNMENT:
+            _refuse(arguments, option, f"on the designs {', '.join(designs)}")
     if arguments.jobs > 1 and len(study.planned(settings)) < 2:
         _refuse(arguments, "--jobs", "where fewer than two trainings follow the float run")
 

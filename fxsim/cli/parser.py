@@ -201,7 +201,7 @@ experiment.toml may hold any of the settings below (learning_rate with an unders
   drops = [9]              epochs (from 0) at whose start the learning rate is divided by 10
   target = 0.01            bound on the mismatch of float and fixed-point decisions; with targets = "tensors", on the
                            squared error of the outputs, as a share of the float run's loss
-  gain_samples = 512       images on which noise gains are measured
+  gain_samples = 512       images of each split on which noise gains and mismatch are measured, at most
 and a network of your own:
   [layers]
   name = "mine"
@@ -429,6 +429,13 @@ def _add_settings(parser) -> None:
         metavar="N",
         help="train on the first N images of the training set (default: all)",
     )
+    parser.add_argument(
+        "--held-out",
+        type=integer,
+        metavar="N",
+        help="keep the last N images of the training set from training, to bound the mismatch of "
+        "decisions, or the error of outputs, on (default: a tenth, at most 512; 0: none)",
+    )
     parser.add_argument("--pictures", action=_Renamed, const="--images", help=argparse.SUPPRESS)
     parser.add_argument("--epochs", type=integer, metavar="N")
     parser.add_argument("--batch", type=integer, metavar="N", help="images per step")
@@ -457,6 +464,18 @@ def _add_settings(parser) -> None:
         metavar="N",
         help="cut training images at random out of N pixels of padding (default: the network's; "
         "0: no)",
+    )
+    parser.add_argument(
+        "--bound",
+        metavar="tight|paper",
+        help="bound on the mismatch of decisions that sets the bits of weights and activations "
+        "(default: tight; where targets are tensors, the error of the outputs takes its place)",
+    )
+    parser.add_argument(
+        "--minimize",
+        metavar="COST",
+        help="macs, activations or weights: those bits within the bound that cost least of it "
+        "(default: bits that add equally to the bound)",
     )
     parser.add_argument(
         "--output-grad-bits",

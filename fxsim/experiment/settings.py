@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from fxsim.analysis.feedforward import BOUNDS, COSTS
 from fxsim.datasets import NAMES as DATASETS
 from fxsim.errors import InputError, choice, shown
 from fxsim.experiment.stage_file import read_stage_file
@@ -92,6 +93,9 @@ class Settings:
         dataset: the name of the data set.
         data: the folder of the data set; the digits need none.
         images: so many training images, the first of the training set; None for all.
+        held_out: so many images, the last of the training set, are kept from training; the mismatch
+            (or the error of outputs) is bounded and measured on them.  None for a tenth of the
+            training set, but at most gain_samples; 0 for none: the training images then stand in.
         epochs: passes over the training images.
         batch: images of one training step.
         learning_rate: the learning rate of the first epoch.
@@ -104,10 +108,15 @@ class Settings:
         seed: of the initial weights, of the order of the images and of their augmentation.
         target: bound on the mismatch probability p_m that B_min must meet; for a network that
             decides nothing, on the squared error of its outputs as a share of the float loss.
+        bound: the bound that is meant, 'tight' or 'paper'; see analysis/criteria.py.  For a network
+            that decides nothing only 'tight', which then stands for that of
+            analysis/output_error.py.
+        minimize: 'macs', 'activations' or 'weights' to give weights and activations the bits that
+            cost least of it; None for bits that add equally to the mismatch.
         designs: the designs of train/designs.py to train, in this order.
         perturb: bits to add to C_o, one training each.
         per_class: perturb also each class of tensors alone (precision.PERTURBATION_CLASSES).
-        gain_samples: noise gains are estimated from so many training images, at most.
+        gain_samples: noise gains and mismatch are taken over so many images, at most.
         output_grad_bits: bits of the gradient at the logits; 0 for what the criteria ask, see
             analysis/assign.py.
         quick: a short training; `make` then takes QUICK for what is not given.
@@ -128,6 +137,7 @@ class Settings:
     dataset: str = "digits"
     data: str | None = None
     images: int | None = None
+    held_out: int | None = None
     epochs: int = 12
     batch: int = 32
     learning_rate: float = 0.1
@@ -138,6 +148,8 @@ class Settings:
     crop: int = 0
     seed: int = 0
     target: float = 0.01
+    bound: str = "tight"
+    minimize: str | None = None
     designs: tuple[str, ...] = ("FL", "FX")
     perturb: tuple[int, ...] = (-1, 1)
     per_class: bool = False
@@ -181,7 +193,7 @@ class Settings:
 
         Example:
             >>> Settings.make(dataset="mnist", quick=True, epochs=5)  # doctest: +ELLIPSIS
-            Settings(network='mnist-convnet', ... images=512, epochs=5, batch=32, ...
+            Settings(network='mnist-convnet', ... images=512, ... epochs=5, batch=32, ...
         """
         given = {setting_name(name): value for name, value in given.items() if value is not None}
         network = _network_name(given)
@@ -288,6 +300,7 @@ _NOUN = {
 }
 _LEAST = {
     "images": 1,
+    "held_out": 0,
     "epochs": 1,
     "batch": 1,
     "seed": 0,
@@ -366,6 +379,10 @@ def _check_range(name: str, value) -> None:
         raise InputError(f"{name} must not be empty; name one or leave it out")
     if name == "dataset":
         choice("dataset", value, DATASETS)
+    if name == "bound":
+        choice("bound", value, BOUNDS)
+    if name == "minimize":
+        choice("minimize", value, COSTS)
     if name in _LEAST and value < _LEAST[name]:
         raise InputError(f"{name} must be at least {_LEAST[name]}, got {shown(value)}")
     if name == "target" and not 0 < value < 1:

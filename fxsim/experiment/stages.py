@@ -25,8 +25,10 @@ import numpy as np
 from fxsim import __version__
 from fxsim.analysis import assign as assignment_rules
 from fxsim.analysis.complexity import Complexity
+from fxsim.analysis.feedforward import MismatchBound
 from fxsim.analysis.measure import measure
 from fxsim.analysis.mismatch import mismatch
+from fxsim.analysis.noise_gains import measure_decisions
 from fxsim.analysis.output_error import asked_output_error, measured_output_error
 from fxsim.analysis.statistics import GradientStatistics, Statistics
 from fxsim.datasets import Dataset
@@ -229,8 +231,7 @@ class Experiment:
         Writes statistics.npz.
         """
         self.observer.note("measuring noise gains and singular values")
-        images = self.dataset.train_images[: self.settings.gain_samples]
-        statistics = self.measure(self.float_parameters(), images)
+        statistics = self.measure(self.float_parameters(), self._samples())
         self._write_arrays(STATISTICS, statistics.arrays())
         return statistics
 
@@ -239,18 +240,36 @@ class Experiment:
         path = self.path(STATISTICS)
         return Statistics.from_arrays(self._read_arrays(STATISTICS), str(path), self.network)
 
-    def measure(self, parameters: dict, images: np.ndarray) -> Statistics:
-        """The Statistics of the network with trained `parameters`, noise gains over `images`
-        (pixels).
+    def measure(self, parameters: dict, samples: dict[str, np.ndarray]) -> Statistics:
+        """The Statistics of the network with trained `parameters`.
+
+        samples: pixels by split, as `_samples` gives them: noise gains are taken over those that
+        are held out, over those of the training set where there are none.
         """
         batch = self.dataset.train_images[: self.settings.batch]
+        pixel_max = self.dataset.pixel_max
         return measure(
             FloatNetwork(self.network, parameters, np.float64),
             self._gradients(),
-            images / self.dataset.pixel_max,
-            batch / self.dataset.pixel_max,
+            samples["training"] / pixel_max,
+            batch / pixel_max,
             self.settings.schedule().smallest_rate,
+            held_out=samples["held-out"] / pixel_max if "held-out" in samples else None,
         )
+
+    def _float_network(self) -> FloatNetwork:
+        """The trained float network."""
+        return FloatNetwork(self.network, self.float_parameters(), np.float64)
+
+    def _samples(self) -> dict[str, np.ndarray]:
+        """The images to measure on, at most gain_samples of each split."""
+        splits = {
+            "training": self.dataset.train_images,
+            "held-out": self.setup.held_out,
+            "test": self.dataset.test_images,
+        }
+        most = self.settings.gain_samples
+        return {name: images[:most] for name, images in splits.items() if len(images)}
 
     def _gradients(self) -> GradientStatistics:
         gradients = GradientStatistics(self.network)
@@ -267,12 +286,13 @@ class Experiment:
 
     def assign(self) -> PrecisionAssignment:
         """C_o from statistics.npz; writes assignment.json."""
-        assignment = assignment_rules.assign(
-            self.network,
-            self.statistics(),
+        rules = assignment_rules.Rules(
             self.settings.target,
+            self.settings.bound,
+            self.settings.minimize,
             output_grad_bits=self.settings.output_grad_bits or None,
         )
+        assignment = assignment_rules.assign(self.network, self.statistics(), rules)
         assignment.save(self.path(ASSIGNMENT), self.setup.identity)
         return assignment
 
@@ -281,28 +301,27 @@ class Experiment:
         return assignment_of(self.folder, self.setup.identity)
 
     def mismatch(self, assignment: PrecisionAssignment) -> dict:
-        """The bound on p_m, and the shares of training and test images that the trained float
-        network and its parameters in fixed point decide differently; plain data.
+        """How often the trained float network and its parameters in fixed point decide differently,
+        and both bounds on that; plain data.
 
-        The training images are those that the bound's noise gains were taken over; there are as
-        many test images.
+        On images of each split; each bound is that of the same images.  C_o keeps the bound on
+        those that are held out.
         """
-        network = FloatNetwork(self.network, self.float_parameters(), np.float64)
-        bound = assignment_rules.assignment_mismatch_bound(
-            self.network, self.statistics(), assignment
-        )
-        sample = slice(self.settings.gain_samples)
-        measured = {
-            name: {
+        network = self._float_network()
+        bits = assignment_rules.feedforward_bits(self.network, assignment)
+        measured = {}
+        for name, images in self._samples().items():
+            decisions = measure_decisions(network, images / self.dataset.pixel_max)
+            measured[name] = {
                 "images": len(images),
                 "share": mismatch(network, assignment, images, self.dataset.pixel_max),
+                **decisions.bounds(bits),
             }
-            for name, images in (
-                ("training", self.dataset.train_images[sample]),
-                ("test", self.dataset.test_images[sample]),
-            )
+        return {
+            "target": self.settings.target,
+            "bound": self.settings.bound,
+            "measured": measured,
         }
-        return {"target": self.settings.target, "bound": float(bound), "measured": measured}
 
     def output_error(self, assignment: PrecisionAssignment) -> dict:
         """What `mismatch` is for a network that decides nothing: the mean squared error of its
@@ -310,28 +329,24 @@ class Experiment:
 
         target: the share of `loss` that was asked for.  loss: of the float network, for an output
         (analysis/output_error.py).  bound_asked: their product.  bound: what noise gains expect.
-        measured: what was found on training and test images.
+        measured: what was found on images of each split.
         """
-        network = FloatNetwork(self.network, self.float_parameters(), np.float64)
-        statistics = Statistics.load(self.path("statistics.npz"), self.network)
-        bound = assignment_rules.assignment_mismatch_bound(self.network, statistics, assignment)
-        sample = slice(self.settings.gain_samples)
+        network = self._float_network()
+        statistics = self.statistics()
+        bound = MismatchBound.of(self.settings.bound, self.network, statistics)
         pixel_max = self.dataset.pixel_max
         measured = {
             name: {
                 "images": len(images),
                 "error": measured_output_error(network, assignment, images, pixel_max),
             }
-            for name, images in (
-                ("training", self.dataset.train_images[sample]),
-                ("test", self.dataset.test_images[sample]),
-            )
+            for name, images in self._samples().items()
         }
         return {
             "target": self.settings.target,
             "loss": statistics.output_loss,
             "bound_asked": asked_output_error(statistics, self.settings.target),
-            "bound": float(bound),
+            "bound": bound.at(assignment_rules.feedforward_bits(self.network, assignment)),
             "measured": measured,
         }
 

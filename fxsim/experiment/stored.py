@@ -35,9 +35,12 @@ def _check_least(name: str, value: float, least: float) -> None:
 
 @dataclass(frozen=True)
 class Images:
-    """How many images there are to train and to test on, and the SHA-256 of all."""
+    """How many images there are to train on, held out of that, and to test on, and the SHA-256 of
+    all.
+    """
 
     training: int
+    held_out: int
     test: int
     sha256: str
 
@@ -47,10 +50,12 @@ class Images:
 
 @dataclass(frozen=True)
 class Share:
-    """The share of so many images that are decided otherwise in fixed point."""
+    """The share of so many images that are decided otherwise in fixed point, and the bounds on it."""
 
     images: int
     share: float
+    tight: float
+    paper: float
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,8 @@ class Mismatch:
     """Criterion EFQN as measured: see Experiment.mismatch."""
 
     target: float
-    bound: float
-    measured: Mapping[Literal["training", "test"], Share]
+    bound: Literal["tight", "paper"]
+    measured: Mapping[Literal["training", "held-out", "test"], Share]
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class OutputError:
     loss: float
     bound_asked: float
     bound: float
-    measured: Mapping[Literal["training", "test"], Error]
+    measured: Mapping[Literal["training", "held-out", "test"], Error]
 
 
 @dataclass(frozen=True)

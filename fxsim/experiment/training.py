@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
+from fxsim.analysis.feedforward import check_bound
 from fxsim.analysis.statistics import GradientStatistics
 from fxsim.datasets import Dataset, load
 from fxsim.errors import InputError
@@ -25,26 +26,46 @@ from fxsim.train.learners import FixedLearner, FloatLearner, check_dataset
 from fxsim.train.loop import TrainingPlan
 
 
-def training_images(settings: Settings) -> Dataset:
-    """The data set of the settings, with those training images alone that are trained on.
+def training_images(settings: Settings) -> tuple[Dataset, np.ndarray]:
+    """The images of the settings.
+
+    Returns:
+        The data set, with those training images alone that are trained on, and the pixels of the
+        images that are held out: the last of the training set.
 
     Raises:
         InputError: the data set cannot be read, or has fewer training images than
-            `settings.images` says.
+            `settings.images` and `settings.held_out` say.
     """
     dataset = load(settings.dataset, settings.data)
     size = len(dataset.train_labels)
-    wanted = settings.images or size
-    if wanted > size and not settings.quick:  # `quick` takes so many at most
+    held_out = settings.held_out
+    if held_out is None:
+        held_out = min(size // HELD_OUT_SHARE, settings.gain_samples)
+    if held_out >= size:
         raise InputError(
-            f"images must be 1 to {size}, the number of training images of {dataset.name!r}, got "
-            f"{wanted}; leave it out to take all"
+            f"held_out must be 0 to {size - 1}, fewer than the training images of "
+            f"{dataset.name!r}, got {held_out}"
         )
-    return dataclasses.replace(
+    most = size - held_out
+    wanted = settings.images or most
+    if wanted > most and not settings.quick:  # `quick` takes so many at most
+        raise InputError(
+            f"images must be 1 to {most}, the number of training images of {dataset.name!r} less "
+            f"{held_out} that are held out, got {wanted}; leave it out to take all"
+        )
+    wanted = min(wanted, most)
+    rest = dataset.train_images[most:]
+    dataset = dataclasses.replace(
         dataset,
         train_images=dataset.train_images[:wanted],
         train_labels=dataset.train_labels[:wanted],
     )
+    return dataset, rest
+
+
+HELD_OUT_SHARE = 10
+"""One image in so many of the training set is held out, where the settings do not say how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,18 +78,22 @@ class TrainingSetup:
         settings: the settings.
         network: the network that they name or hold.
         dataset: the images that they name; the training images are those that are trained on.
+        held_out: pixels of images `(N, H, W, C)` of the training set that are not, to measure on
+            what training has not seen; they may be none.
     """
 
     settings: Settings
     network: Network
     dataset: Dataset
+    held_out: np.ndarray
 
     @classmethod
     def of(cls, settings: Settings) -> TrainingSetup:
         """The training of these settings.
 
         Raises:
-            InputError: the data set cannot be read, or does not fit the network or the batch.
+            InputError: the data set cannot be read, or does not fit the network or the batch; or
+                the bound is none for this network.
 
         Example:
             >>> setup = TrainingSetup.of(Settings.make(quick=True))
@@ -76,9 +101,10 @@ class TrainingSetup:
             (16, 48)
         """
         network = settings.build_network()
-        dataset = training_images(settings)
+        check_bound(settings.bound, network)
+        dataset, held_out = training_images(settings)
         check_dataset(dataset, network)
-        setup = cls(settings, network, dataset)
+        setup = cls(settings, network, dataset, held_out)
         _ = setup.plan  # refuses a batch that is larger than the training set
         return setup
 
@@ -101,18 +127,21 @@ class TrainingSetup:
 
     @cached_property
     def images_sha256(self) -> str:
-        """SHA-256 of the pixels and labels to train and to test on, as hexadecimal digits."""
+        """SHA-256 of the pixels and labels to train and to test on, and of the pixels that are held
+        out, as hexadecimal digits.
+        """
         arrays = {
             field.name: value
             for field in dataclasses.fields(self.dataset)
             if isinstance(value := getattr(self.dataset, field.name), np.ndarray)
         }
-        return checkpoint.digest(arrays).hex()
+        return checkpoint.digest(arrays | {"held_out": self.held_out}).hex()
 
     def describe_images(self) -> dict:
         """Plain data for results.json: how many images, and the SHA-256 of them all."""
         return {
             "training": len(self.dataset.train_labels),
+            "held_out": len(self.held_out),
             "test": len(self.dataset.test_labels),
             "sha256": self.images_sha256,
         }

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fxsim.analysis import criteria, output_error
-from fxsim.analysis.assign import assign, assign_bits, assignment_mismatch_bound, feedforward_gains
+from fxsim.analysis.assign import Rules, assign, feedforward_bits
+from fxsim.analysis.feedforward import COSTS, MismatchBound, feedforward_gains
 from fxsim.analysis.measure import measure
 from fxsim.analysis.output_error import measured_output_error, output_gains, output_loss
 from fxsim.analysis.statistics import OF_BATCH_NORM, PER_LAYER, GradientStatistics, Statistics
@@ -104,7 +105,7 @@ def test_b_min_is_the_least_that_meets_a_share_of_the_loss(trained):
     loss = net.evaluate(images_for(count=64), images_for(count=64)).loss
     assert statistics.output_loss == loss
     for target in (0.3, 0.01, 0.0001):
-        made = assign(SMALL, statistics, target)
+        made = assign(SMALL, statistics, Rules(target))
         reason = made.reasons["code", "weights"]
         assert reason.criterion == "EFQN, MSE"
         min_bits = int(reason.statistic["min_bits"])
@@ -112,16 +113,45 @@ def test_b_min_is_the_least_that_meets_a_share_of_the_loss(trained):
         assert bound <= target * loss < 4.01 * bound
         gains = feedforward_gains(SMALL, statistics)
         assert min_bits == criteria.smallest_min_bits(gains, target * loss)
-        assert made.layers == assign_bits(SMALL, statistics, min_bits).layers
+        assert made.layers == assign(SMALL, statistics, Rules(min_bits=min_bits)).layers
+
+
+@pytest.mark.parametrize("minimize", COSTS)
+def test_the_least_cost_keeps_the_error_within_the_target(trained, minimize):
+    _, statistics = trained
+    made = assign(SMALL, statistics, Rules(0.01, minimize=minimize))
+    assert made.reasons["code", "weights"].criterion == f"EFQN, MSE, least {minimize}"
+    assert 0 < expected_error(statistics, made) <= 0.01 * statistics.output_loss
+    assert made.layers != assign(SMALL, statistics, Rules(0.01)).layers
+
+
+def test_the_bound_on_decisions_is_refused(trained):
+    with pytest.raises(InputError, match="bound 'paper' .* 'small' decides nothing: .*; leave"):
+        assign(SMALL, trained[1], Rules(bound="paper"))
+
+
+def expected_error(statistics, assignment):
+    return MismatchBound.of("tight", SMALL, statistics).at(feedforward_bits(SMALL, assignment))
+
+
+def test_gains_and_loss_are_those_of_images_that_are_held_out(trained):
+    net, _ = trained
+    images, unseen = images_for(count=8), np.random.default_rng(9).uniform(0, 1, (6, 3, 3, 1))
+    gradients = GradientStatistics(SMALL)
+    net.train_step(images, images, 0.0, 0, gradients.observe)
+    found = measure(net, gradients, images, images, 0.5, held_out=unseen)
+    assert found.output_loss == output_loss(net, unseen)
+    assert np.array_equal(found.weights_gain, output_gains(net, unseen)[0])
+    assert found.decisions is None
 
 
 def test_the_error_is_what_the_gains_expect(trained):
     net, statistics = trained
-    made = assign(SMALL, statistics, 0.01)
+    made = assign(SMALL, statistics, Rules(0.01))
     pixels = np.random.default_rng(3).integers(0, 256, (400, 3, 3, 1)).astype(np.uint8)
     measured = measured_output_error(net, made, pixels, 255)
-    assert 0.2 < measured / assignment_mismatch_bound(SMALL, statistics, made) < 2
-    coarse = assign_bits(SMALL, statistics, 3)
+    assert 0.2 < measured / expected_error(statistics, made) < 2
+    coarse = assign(SMALL, statistics, Rules(min_bits=3))
     assert measured_output_error(net, coarse, pixels, 255) > 10 * measured
 
 
@@ -146,7 +176,8 @@ def assign_bits_of(network):
     """8 bits, by statistics that are 1 throughout."""
     fields = {name: np.ones(len(network.names)) for name in PER_LAYER if name not in OF_BATCH_NORM}
     fields |= dict.fromkeys(("logits_max", "gamma_min", "output_loss"), 1.0) | {"batch_size": 1}
-    return assign_bits(network, Statistics(network.name, network.names, **fields), 8)
+    statistics = Statistics(network.name, network.names, **fields)
+    return assign(network, statistics, Rules(min_bits=8))
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,8 @@ def train(folder, file, *more):
             "0.25",
             "--epochs",
             "1",
+            "--held-out",
+            "0",
             "--assignment",
             str(file),
             "--out",

@@ -186,7 +186,7 @@ def test_a_damaged_assignment(refused, copy):
         ),
         (("run", "--epochs", "0"), ("epochs must be at least 1",)),
         (("run", "--epochs", "x"), ("--epochs", "'x'", "fxsim run --help")),
-        (("run", "--batch", "100000"), ("batch must be 1 to 1437",)),
+        (("run", "--batch", "100000"), ("batch must be 1 to 1294",)),
         (("run", "--learning-rate", "-1"), ("learning rate", "above 0")),
         (("run", "--learning-rate", "nan"), ("learning rate", "nan")),
         (("run", "--seed", str(2**64)), ("seed must be 0 to 2**64 - 1",)),

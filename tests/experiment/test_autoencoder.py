@@ -47,7 +47,7 @@ def test_the_report_tells_the_error_of_the_outputs(folder):
     found = data["output_error"]
     assert "mismatch" not in data
     assert found["bound"] <= found["bound_asked"] == found["target"] * found["loss"]
-    assert list(found["measured"]) == ["training", "test"]
+    assert list(found["measured"]) == ["training", "held-out", "test"]
     for row in found["measured"].values():
         assert 0.1 < row["error"] / found["bound"] < 4
     text = (folder / "report.md").read_text(encoding="utf-8")

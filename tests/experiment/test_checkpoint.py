@@ -54,8 +54,8 @@ def three_steps_an_epoch(patch):
     few = {
         name: getattr(data, name)[:count]
         for name, count in (
-            ("train_images", 100),
-            ("train_labels", 100),
+            ("train_images", 110),
+            ("train_labels", 110),
             ("test_images", 50),
             ("test_labels", 50),
         )

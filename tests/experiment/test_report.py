@@ -239,8 +239,8 @@ def report_of(designs, sensitivity=(), plot_files=(), **more):
 def test_the_report_has_the_tables_and_shows_the_plots():
     mismatch = {
         "target": 0.01,
-        "bound": 0.008,
-        "measured": {"test": {"images": 360, "share": 0.0125}},
+        "bound": "tight",
+        "measured": {"test": {"images": 360, "share": 0.0125, "tight": 0.034, "paper": 12.3}},
     }
     rows = [*DESIGNS, design("FX C_o", assignment=ASSIGNMENT.to_dict(), measured=measured())]
     lines = report_of(
@@ -257,7 +257,8 @@ def test_the_report_has_the_tables_and_shows_the_plots():
     assert [line.split(" | ")[3:] for line in lines if line.startswith("| RQB |")] == [
         ["3.00% ± 4.00%", "conv1 G^W", "1%", "holds |"]
     ]
-    assert any("1.25% of 360 test images" in line and "0.80%" in line for line in lines)
+    assert "| test | 360 | 0.013 | 0.034 | 12 |" in lines
+    assert any("The tight bound is to be at most 0.01 on the images" in line for line in lines)
     assert [line for line in lines if line.startswith("![")] == [
         "![Convergence](curves.png)",
         "![Ranges and steps over the values' magnitudes](ranges.png)",

@@ -15,7 +15,7 @@ from fxsim.nn.networks import build
 from fxsim.nn.spec import to_dict
 from fxsim.train.loop import Epoch
 
-IMAGES = {"training": 70, "test": 360, "sha256": "0" * 64}
+IMAGES = {"training": 70, "held_out": 7, "test": 360, "sha256": "0" * 64}
 SETTINGS = Settings.make(images=70, epochs=1)
 IDENTITY = Identity(SETTINGS.to_dict(), to_dict(SETTINGS.build_network()), IMAGES)
 
@@ -88,6 +88,16 @@ def test_what_is_written_is_read_back(folder):
         ),
         (lambda data: data.update(mismatch=3), "mismatch must be a table of keys"),
         (lambda data: data.update(mismatch={"bound": 1}), "mismatch needs 'target'"),
+        (
+            lambda data: data.update(mismatch={"target": 0.1, "bound": 1, "measured": {}}),
+            "bound 1 is unknown; choose from tight, paper",
+        ),
+        (
+            lambda data: data.update(
+                mismatch={"target": 0.1, "bound": "tight", "measured": {"test": {"images": 3}}}
+            ),
+            "needs 'share'",
+        ),
         (lambda data: data["designs"][0]["epochs"][0].pop("epoch"), "epochs[0] needs 'epoch'"),
         (
             lambda data: data["designs"][0]["epochs"][0].update(epoch=None),

@@ -539,9 +539,13 @@ def test_the_run_of_c_o_is_measured_and_the_others_are_not(folder):
     }
     assert len(rows) == 5 * (2 + 1 + 2 + 2)
     told = json.loads((folder / "results.json").read_text())["mismatch"]
-    assert 0 < told["bound"] <= told["target"] == 0.01
+    assert (told["bound"], told["target"]) == ("tight", 0.01)
+    assert 0 < told["measured"]["held-out"]["tight"] <= 0.01
+    for row in told["measured"].values():
+        assert row["tight"] <= row["paper"]
     assert {name: row["images"] for name, row in told["measured"].items()} == {
         "training": 512,
+        "held-out": 143,
         "test": 360,
     }
 

@@ -166,22 +166,35 @@ def test_an_export_before_the_run_has_ended_has_nothing_to_compare_with(run, tmp
 def test_the_images_are_the_first_of_the_training_set():
     whole = digits()
     for settings, count in (
-        (Settings.make(), 1437),
+        (Settings.make(), 1294),
+        (Settings.make(held_out=0), 1437),
+        (Settings.make(held_out=1000), 437),
         (Settings.make(images=40), 40),
         (Settings.make(quick=True), 512),
         (Settings.make(quick=True, images=600), 600),
     ):
-        found = training_images(settings)
+        found, held_out = training_images(settings)
         assert np.array_equal(found.train_images, whole.train_images[:count])
         assert np.array_equal(found.train_labels, whole.train_labels[:count])
         assert np.array_equal(found.test_images, whole.test_images)
+        kept = 143 if settings.held_out is None else settings.held_out
+        assert np.array_equal(held_out, whole.train_images[1437 - kept :])
         described = TrainingSetup.of(settings).describe_images()
         assert (described["training"], described["test"]) == (count, 360)
+        assert described["held_out"] == kept
 
 
 def test_more_images_than_there_are_are_refused():
-    with pytest.raises(InputError, match="images must be 1 to 1437, .*'digits', got 1438"):
-        training_images(Settings.make(images=1438))
+    told = "images must be 1 to 1294, .*'digits' less 143 that are held out, got 1295"
+    with pytest.raises(InputError, match=told):
+        training_images(Settings.make(images=1295))
+    with pytest.raises(InputError, match="held_out must be 0 to 1436, .*'digits', got 1437"):
+        training_images(Settings.make(held_out=1437))
+
+
+def test_no_more_are_held_out_than_are_measured():
+    _, held_out = training_images(Settings.make(gain_samples=20))
+    assert len(held_out) == 20
 
 
 def test_quick_takes_what_a_small_set_has(monkeypatch):
@@ -190,7 +203,8 @@ def test_quick_takes_what_a_small_set_has(monkeypatch):
         data, train_images=data.train_images[:64], train_labels=data.train_labels[:64]
     )
     monkeypatch.setattr(training, "load", lambda name, folder: few)
-    assert len(training_images(Settings.make(quick=True)).train_labels) == 64
+    dataset, held_out = training_images(Settings.make(quick=True))
+    assert (len(dataset.train_labels), len(held_out)) == (58, 6)
 
 
 def test_the_digest_changes_with_every_pixel_and_label():
@@ -201,7 +215,8 @@ def test_the_digest_changes_with_every_pixel_and_label():
         array.reshape(-1)[-1] ^= 1
         changed = dataclasses.replace(setup.dataset, **{name: array})
         found.add(dataclasses.replace(setup, dataset=changed).images_sha256)
-    assert len(found) == 5
+    found.add(dataclasses.replace(setup, held_out=setup.held_out[::-1].copy()).images_sha256)
+    assert len(found) == 6
 
 
 def test_a_replay_goes_through_the_steps_of_the_training(run):
