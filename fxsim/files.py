@@ -22,7 +22,12 @@ import numpy as np
 from fxsim.errors import InputError, shown
 
 MOST_BYTES = 2**30
-"""A file of arrays or of images has at most so many bytes, before and after it is inflated."""
+"""A file of arrays or of images has at most so many bytes."""
+
+MOST_INFLATED = 2**28
+"""What is compressed has at most so many bytes once it is inflated: a file of 300 kB could take all
+memory otherwise.  SVHN's training images have 225 million.
+"""
 
 MOST_TEXT = 2**24
 """A file of plain data, as JSON or CSV, has at most so many bytes."""

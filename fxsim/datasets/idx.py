@@ -14,7 +14,7 @@ import numpy as np
 from fxsim.datasets.dataset import Images, check_labels
 from fxsim.datasets.layout import Part
 from fxsim.errors import InputError
-from fxsim.files import MOST_BYTES, open_regular
+from fxsim.files import MOST_BYTES, MOST_INFLATED, open_regular
 
 _CHUNK_BYTES = 1 << 20
 _IDX_NAME = re.compile(r"(?P<prefix>.*)(?P<kind>images[-.]idx3|labels[-.]idx1)-ubyte(\.gz)?")
@@ -30,21 +30,24 @@ def read_idx(path: str | Path, dimensions: int) -> np.ndarray:
     path = Path(path)
     with open_regular(path) as file:
         if path.suffix != ".gz":
-            return _read_idx(path, file, dimensions)
+            return _read_idx(path, file, dimensions, MOST_BYTES)
         try:
             with gzip.GzipFile(fileobj=file) as unpacked:
-                return _read_idx(path, unpacked, dimensions)
+                return _read_idx(path, unpacked, dimensions, MOST_INFLATED)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise InputError(f"{path}: damaged gzip file ({error}); fetch it again") from None
 
 
-def _read_idx(path: Path, stream: BinaryIO | gzip.GzipFile, dimensions: int) -> np.ndarray:
+def _read_idx(
+    path: Path, stream: BinaryIO | gzip.GzipFile, dimensions: int, most: int
+) -> np.ndarray:
     shape = _idx_shape(path, stream.read(4 + 4 * dimensions), dimensions)
     size = math.prod(shape)
-    if size > MOST_BYTES:
+    if size > most:
+        way_out = "gunzip it" if most == MOST_INFLATED else "is it the right file?"
         raise InputError(
-            f"{path}: the header's shape {shape} takes {size:,} bytes, more than the "
-            f"{MOST_BYTES:,} that are read; is it the right file?"
+            f"{path}: the header's shape {shape} takes {size:,} bytes, more than the {most:,} that "
+            f"are read; {way_out}"
         )
     content = _read_past(stream, size)
     if len(content) != size:

@@ -20,7 +20,7 @@ import numpy as np
 
 from fxsim.datasets.dataset import Images, check_labels
 from fxsim.errors import InputError, shown
-from fxsim.files import MOST_BYTES, open_regular
+from fxsim.files import MOST_INFLATED, open_regular
 
 _COMPRESSED = 15
 _MATRIX, _FLAGS, _DIMENSIONS, _NAME = 14, 6, 5, 1
@@ -196,9 +196,9 @@ def _elements(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
 
 def _values(path: Path, file: BinaryIO, matrix: _Matrix) -> np.ndarray:
     """The numbers of a matrix in one dimension, as they are stored."""
-    if matrix.total > MOST_BYTES:
+    if matrix.total > MOST_INFLATED:
         raise InputError(
-            f"{path}: {matrix.name} takes {matrix.total:,} bytes, more than the {MOST_BYTES:,} "
+            f"{path}: {matrix.name} takes {matrix.total:,} bytes, more than the {MOST_INFLATED:,} "
             f"that are read; is it the right file?"
         )
     file.seek(matrix.place)

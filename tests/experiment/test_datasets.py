@@ -8,6 +8,9 @@ import gzip
 import hashlib
 import io
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from support.datasets_cases import (
 from fxsim import datasets
 from fxsim.datasets import Dataset, idx, mat
 from fxsim.errors import InputError
+from fxsim.files import MOST_INFLATED
 
 
 def refusal(call, *args) -> str:
@@ -215,7 +219,7 @@ IDX = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
         (IDX[:-1], "truncated: 23 bytes follow a header whose shape (2, 3, 4) takes 24"),
         (IDX + b"\0", "oversized: more than 24 bytes follow"),
         (idx_bytes(np.zeros((2, 0, 4), np.uint8)), "shape (2, 0, 4) is empty"),
-        (struct.pack(">4B3I", 0, 0, 8, 3, *[2**32 - 1] * 3), "bytes, more than the 1,073,741,824"),
+        (struct.pack(">4B3I", 0, 0, 8, 3, *[2**32 - 1] * 3), "bytes, more than the "),
     ],
 )
 @pytest.mark.parametrize("name", ["a", "a.gz"])
@@ -249,6 +253,50 @@ def test_idx_checks_the_end_of_a_file_that_fills_whole_chunks(tmp_path):
 def test_idx_reads_little_more_of_an_archive_than_its_header_says():
     with gzip.open(io.BytesIO(gzip.compress(bytes(50_000_000)))) as stream:
         assert 24 < len(idx._read_past(stream, 24)) <= 24 + idx._CHUNK_BYTES
+
+
+PEAK = r"""
+import re, sys
+from pathlib import Path
+from fxsim.datasets import idx, mat
+from fxsim.errors import InputError
+try:
+    images = idx.read_idx(sys.argv[1], 3) if "idx" in sys.argv[1] else mat.read_svhn(Path(sys.argv[1]))
+    print(len(images))
+except InputError as error:
+    print(error)
+print(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1], file=sys.stderr)
+"""
+
+
+def peak_memory(path) -> tuple[str, int]:
+    """What reading a file prints in a process of its own, and the MiB that this process took."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True
+    )
+    return done.stdout, int(done.stderr) // 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_small_archive_takes_less_than_a_gib(tmp_path):
+    most = MOST_INFLATED // 784
+    path = tmp_path / "idx.gz"
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((most, 28, 28), np.uint8)), 1))
+    printed, peak = peak_memory(path)
+    assert printed == f"{most}\n" and 256 < peak < 1024
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((most + 1, 28, 28), np.uint8)), 1))
+    printed, peak = peak_memory(path)
+    assert "gunzip it" in printed and peak < 256
+    path = tmp_path / "svhn.mat"
+    images = np.zeros((32, 32, 3, MOST_INFLATED // 3072 - 1), np.uint8)
+    write_svhn(path, 2, X=images, y=np.ones((images.shape[3], 1)))
+    printed, peak = peak_memory(path)
+    assert printed == "2\n" and 256 < peak < 1024
+    images = np.zeros((32, 32, 3, MOST_INFLATED // 3072 + 1), np.uint8)
+    write_svhn(path, 2, X=images, y=np.ones((images.shape[3], 1)))
+    printed, peak = peak_memory(path)
+    assert "more than the 268,435,456" in printed and peak < 256
 
 
 @pytest.mark.parametrize("child", ["", "cifar-10-batches-bin"])
