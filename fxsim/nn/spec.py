@@ -47,6 +47,9 @@ RUNNING_RATE_EXP = -4
 AFFINE_RANGE_EXP = 1
 """gamma and beta stay in [-2**AFFINE_RANGE_EXP, 2**AFFINE_RANGE_EXP)."""
 
+MAX_ELEMENTS = 2**28
+"""A layer has at most so many weights, and an image so many activations before or after it."""
+
 _NAME = re.compile(r"\w*[^\W_]\w*", re.ASCII)
 
 Shape = tuple[int, int, int]
@@ -321,6 +324,7 @@ class Network:
                     )
             input_shape = self.input_shape if source is None else shapes[source].output
             shape = _layer_shape(layer, input_shape)
+            _check_elements(self.name, layer.name, shape)
             if layer.add and shapes[layer.add].output != shape.pre:
                 raise InputError(
                     f"layer {shown(layer.name)} of shape {shape.pre} cannot add "
@@ -395,6 +399,16 @@ def _layer_shape(layer: Conv | Dense, input_shape: Shape) -> LayerShape:
         pool = layer.pool.window(f"{layer._label} ", pre[:2])
         output = (*pool.positions(pre[:2]), pre[2])
     return LayerShape(input_shape, pre, output, weight, dot_length, window, pool)
+
+
+def _check_elements(network: str, layer: str, shape: LayerShape) -> None:
+    tensors = {"input": shape.input, "weights": shape.weight, "output": shape.pre}
+    for tensor, size in tensors.items():
+        if math.prod(size) > MAX_ELEMENTS:
+            raise InputError(
+                f"network {shown(network)}: layer {shown(layer)} has {tensor} of shape "
+                f"{shown(size)}, more than {MAX_ELEMENTS:,} elements; make the layer smaller"
+            )
 
 
 def _at_least(argument: str, value: int, least: int) -> None:

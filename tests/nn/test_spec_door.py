@@ -73,6 +73,15 @@ def test_another_type_is_a_type_error(build, message):
     [
         (lambda: Conv(name="c", filters=0), "filters must be an integer of at least 1, .* got 0"),
         (lambda: Conv(name="c", filters=2**40), "up to 2147483647, got 1099511627776"),
+        (
+            lambda: network(Dense(name="d", units=2**28)),
+            r"layer 'd' has weights of shape \(72, 268435456\), more than 268,435,456 elements",
+        ),
+        (
+            lambda: network(Conv(name="c", filters=2**24)),
+            r"layer 'c' has weights of shape \(3, 3, 2, 16777216\)",
+        ),
+        (lambda: network(shape=(2**20,) * 3), "layer 'scores' has input of shape"),
         (lambda: Conv(name="c", filters=1, padding=-1), "padding must be an integer of at least 0"),
         (lambda: Conv(name="c", filters=4, dropout=float("nan")), "dropout must be a finite"),
         (lambda: Conv(name="c", filters=4, dropout=1), r"dropout must be in \[0, 1\), got 1.0"),
