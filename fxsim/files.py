@@ -261,7 +261,7 @@ def _members(path: str | Path, file: BinaryIO) -> Iterator[tuple[str, bytes]]:
             members = archive.infolist()
             packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
             if packed or sum(member.file_size for member in members) > size:
-                raise InputError(f"{path} is compressed; fxsim writes an .npz as it is")
+                raise InputError(f"{path} is compressed; write it with numpy.savez")
             for member in members:
                 yield member.filename, archive.read(member)
     except (OSError, InputError):

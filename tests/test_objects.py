@@ -181,7 +181,9 @@ def test_masked_arrays_of_a_dataset_are_refused(name):
         "test_images": PIXELS,
         "test_labels": CLASSES,
     }
-    with pytest.raises(TypeError, match=f"{name} must be a NumPy array of uint8, got MaskedArray"):
+    with pytest.raises(
+        TypeError, match=f"{name} must be a NumPy array of uint8.*, got MaskedArray"
+    ):
         Dataset(name="d", classes=3, **arrays | {name: np.ma.array(arrays[name])})
 
 

@@ -356,6 +356,7 @@ examples:
   fxsim data ~/data/mnist                     files, images, shape, pixels, classes, split
   fxsim data ~/data --dataset cifar10         that data set alone
   fxsim data ~/data/svhn --json
+  fxsim data mine.npz                         images of your own
 
 looked for, by name:
   mnist     train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, plain or .gz; one pair under any
@@ -364,14 +365,22 @@ looked for, by name:
   cifar100  train.bin, test.bin (the binary version), or cifar-100-binary
   svhn      train_32x32.mat, test_32x32.mat (cropped digits, format 2)
 
+An .npz of your own, as numpy.savez writes it, holds train_images (N, H, W, C) and train_labels (N,), test_images and
+test_labels (or the last fifth is for tests), and where they are needed:
+  pixel_max    the integer that stands for 1.0; needed for integers other than uint8, 65535 at most
+  pixel_range  [low, high] for floats: they become (p - low) / (high - low)
+  classes      their number, where the largest label and one is another
+
 Every file is read whole: sizes, headers, labels, checksums where there are some.  Exit code 2 where no data set is
 there, or a file of one is missing or malformed.""",
     )
-    parser.add_argument("folder", metavar="DIR", help="where the files are")
+    parser.add_argument(
+        "folder", metavar="DIR", help="where the files are, or a file .npz of your own"
+    )
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="mnist, cifar10, cifar100 or svhn (default: all that are there)",
+        help="mnist, cifar10, cifar100, svhn or npz (default: all that are there)",
     )
     _add_json(parser)
 
@@ -420,9 +429,11 @@ def _add_settings(parser) -> None:
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="digits, mnist, cifar10, cifar100 or svhn (default: the network's)",
+        help="digits, mnist, cifar10, cifar100, svhn or npz (default: the network's)",
     )
-    parser.add_argument("--data", metavar="FOLDER", help="where the data set's files are")
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="where the data set's files are; npz: the file"
+    )
     parser.add_argument(
         "--images",
         type=integer,

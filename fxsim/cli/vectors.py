@@ -66,7 +66,9 @@ written to the folder of --out, the same bytes every time:
     parser.add_argument(
         "--network", metavar="NAME", help="built-in network, instead of an experiment's"
     )
-    parser.add_argument("--data", metavar="FOLDER", help="where the data set's files are")
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="where the data set's files are; npz: the file"
+    )
     parser.add_argument(
         "--assignment", metavar="FILE", help="formats (default: the experiment's assignment.json)"
     )

@@ -1,6 +1,8 @@
-"""Images to train on: the embedded digits, and readers for MNIST, CIFAR-10, CIFAR-100 and SVHN.
+"""Images to train on: the embedded digits, readers for MNIST, CIFAR-10, CIFAR-100 and SVHN, and one
+for images of one's own.
 
-Every reader returns a `Dataset` of uint8 pixels `(N, H, W, C)` and uint8 labels `(N,)`.  It checks
+Every reader returns a `Dataset` of pixels `(N, H, W, C)` and labels `(N,)`, both uint8; pixels of
+one's own may be uint16.  It checks
 sizes and labels before it hands anything out and unpickles nothing; what is wrong with a file is
 reported in one InputError that names it.  Where a set comes without a test set, its last fifth (rounded
 up) is one.
@@ -11,6 +13,7 @@ from fxsim.datasets.dataset import Dataset
 from fxsim.datasets.embedded import digits
 from fxsim.datasets.folder import NAMES, cifar10, cifar100, load, mnist, svhn
 from fxsim.datasets.idx import read_idx
+from fxsim.datasets.npz import read_npz
 
 __all__ = [
     "Dataset",
@@ -23,5 +26,6 @@ __all__ = [
     "load",
     "mnist",
     "read_idx",
+    "read_npz",
     "svhn",
 ]

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from fxsim.datasets.dataset import split_last_fifth
-from fxsim.datasets.folder import LAYOUTS, existing, find_parts, read_part
+from fxsim.datasets.folder import LAYOUTS, NAMES, existing, find_parts, read_part
 from fxsim.datasets.layout import Layout, Part
+from fxsim.datasets.npz import read_npz
 from fxsim.errors import InputError, choice
 
 
@@ -39,11 +40,38 @@ def describe(folder: str | Path, dataset: str | None = None) -> list[FileCheck]:
     as a pair.
 
     A data set is recognised by any one of its files; the ones then missing are listed as problems.
+    In a folder's place a file .npz is one of one's own, data set 'npz'.
     Raises InputError where there is no such folder.
     """
-    names = LAYOUTS if dataset is None else [choice("dataset", dataset, LAYOUTS)]
+    if dataset is not None:
+        choice("dataset", dataset, NAMES[1:])
+    if dataset == "npz" or (dataset is None and Path(folder).suffix == ".npz"):
+        return [_check_npz(Path(folder))]
+    names = LAYOUTS if dataset is None else [dataset]
     folder = existing(folder)
     return [check for name in names for check in _check_folder(name, folder)]
+
+
+def _check_npz(path: Path) -> FileCheck:
+    try:
+        dataset = read_npz(path)
+    except InputError as error:
+        return FileCheck("npz", "", (path,), problem=str(error))
+    images = dataset.train_images, dataset.test_images
+    labels = {"train": dataset.train_labels, "test": dataset.test_labels}
+    return FileCheck(
+        "npz",
+        "train+test",
+        (path,),
+        sum(map(len, images)),
+        dataset.image_shape,
+        (int(min(own.min() for own in images)), int(max(own.max() for own in images))),
+        {split: _class_counts(own, dataset.classes) for split, own in labels.items()},
+    )
+
+
+def _class_counts(labels: np.ndarray, classes: int) -> tuple[int, ...]:
+    return tuple(np.bincount(labels, minlength=classes).tolist())
 
 
 def _check_folder(name: str, folder: Path) -> list[FileCheck]:
@@ -64,10 +92,7 @@ def _check_part(name: str, layout: Layout, part: Part) -> FileCheck:
     if part.split == "train+test":
         (_, train), (_, test) = split_last_fifth(images, labels)
         sets = {"train": train, "test": test}
-    classes = {
-        split: tuple(np.bincount(own, minlength=layout.classes).tolist())
-        for split, own in sets.items()
-    }
+    classes = {split: _class_counts(own, layout.classes) for split, own in sets.items()}
     return FileCheck(
         name,
         part.split,

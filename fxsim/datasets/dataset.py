@@ -12,18 +12,21 @@ from fxsim.errors import InputError, shown
 from fxsim.fields import check_fields
 
 Images = tuple[np.ndarray, np.ndarray]
-"""Pixels `(N, H, W, C)` and labels `(N,)`, both uint8."""
+"""Pixels `(N, H, W, C)`, uint8 or uint16, and labels `(N,)`, uint8."""
+
+MAX_PIXEL = 2**16 - 1
+"""The greatest pixel_max."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images and labels, split into a training and a test set.
 
-    train_images, test_images: `(N, H, W, C)` uint8 pixels in 0..pixel_max, where pixel_max stands
-    for 1.0. train_labels, test_labels: `(N,)` uint8 in 0..classes-1.  Arrays that somebody could
-    write into are copied.
-    Raises TypeError where an array is not uint8, InputError where shapes, labels or pixels do not
-    fit.
+    train_images, test_images: `(N, H, W, C)` pixels, uint8 or uint16, in 0..pixel_max, where
+    pixel_max stands for 1.0. train_labels, test_labels: `(N,)` uint8 in 0..classes-1.  Arrays that
+    somebody could write into are copied.
+    Raises TypeError where an array has another type, InputError where shapes, labels or pixels do
+    not fit.
     """
 
     name: str
@@ -39,8 +42,10 @@ class Dataset:
         check_fields(self, where)
         if not 1 <= self.classes <= 256:
             raise InputError(f"{where} classes must be 1 to 256, got {shown(self.classes)}")
-        if not 1 <= self.pixel_max <= 255:
-            raise InputError(f"{where} pixel_max must be 1 to 255, got {shown(self.pixel_max)}")
+        if not 1 <= self.pixel_max <= MAX_PIXEL:
+            raise InputError(
+                f"{where} pixel_max must be 1 to {MAX_PIXEL}, got {shown(self.pixel_max)}"
+            )
         _check_images(f"{where} train", self.train_images, self.train_labels, self)
         _check_images(f"{where} test", self.test_images, self.test_labels, self)
         for name in ("train_images", "train_labels", "test_images", "test_labels"):
@@ -58,10 +63,15 @@ class Dataset:
 
 
 def _check_images(where: str, images: np.ndarray, labels: np.ndarray, dataset: Dataset) -> None:
-    for name, array in (("images", images), ("labels", labels)):
-        if isinstance(array, np.ma.MaskedArray) or array.dtype != np.uint8:
-            kind = type(array).__name__ if array.dtype == np.uint8 else array.dtype
-            raise TypeError(f"{where}_{name} must be a NumPy array of uint8, got {kind}")
+    for name, array, types in (
+        ("images", images, ("uint8", "uint16")),
+        ("labels", labels, ("uint8",)),
+    ):
+        if isinstance(array, np.ma.MaskedArray) or array.dtype not in types:
+            kind = type(array).__name__ if array.dtype in types else array.dtype
+            raise TypeError(
+                f"{where}_{name} must be a NumPy array of {' or '.join(types)}, got {kind}"
+            )
     if images.ndim != 4 or not images.size:
         raise InputError(f"{where}_images must be (N, H, W, C) and not empty, got {images.shape}")
     if labels.shape != images.shape[:1]:

@@ -13,6 +13,7 @@ from fxsim.datasets.embedded import digits
 from fxsim.datasets.idx import find_mnist, read_mnist
 from fxsim.datasets.layout import Layout, Part, find_named
 from fxsim.datasets.mat import read_svhn
+from fxsim.datasets.npz import WANTED, read_npz
 from fxsim.errors import InputError, choice
 from fxsim.files import unreadable
 
@@ -54,22 +55,27 @@ LAYOUTS = {
     ),
 }
 
-NAMES = ("digits", *LAYOUTS)
+NAMES = ("digits", *LAYOUTS, "npz")
 """The data sets that `load` knows."""
 
 
 def load(name: str, folder: str | Path | None = None) -> Dataset:
     """The data set of that name; all but the embedded digits are read from `folder`.
 
+    For 'npz' it is a file of one's own; see read_npz.
     Raises InputError where the name is unknown, the folder is missing, or a file is missing or
     wrong.
     """
-    if choice("dataset", name, NAMES) != "digits":
+    if choice("dataset", name, NAMES) == "npz":
+        if folder is None:
+            raise InputError(f"dataset 'npz' needs a file with {WANTED}")
+        return read_npz(folder)
+    if name != "digits":
         return _load_folder(name, folder)
     if folder is not None:
         raise InputError(
             f"dataset 'digits' is inside the package and reads no folder, got {str(folder)!r}; "
-            f"leave the folder out or choose from {', '.join(LAYOUTS)}"
+            f"leave the folder out or choose from {', '.join(NAMES[1:])}"
         )
     return digits()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 
 import numpy as np
@@ -15,8 +14,7 @@ def pixel_codes(pixel_max: int, format: Format) -> np.ndarray:
 
     Integer arithmetic throughout; index it with an array of pixels.
     """
-    step = Fraction(2) ** format.step_exp
-    nearest = (
-        math.floor(Fraction(p, pixel_max) / step + Fraction(1, 2)) for p in range(pixel_max + 1)
-    )
+    scale = Fraction(2) ** -format.step_exp / pixel_max
+    above, below = 2 * scale.numerator, 2 * scale.denominator
+    nearest = ((above * p + scale.denominator) // below for p in range(pixel_max + 1))
     return np.array([min(code, format.max_code) for code in nearest], format.storage)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from fxsim.datasets.check import FileCheck, describe
 from fxsim.datasets.folder import LAYOUTS
+from fxsim.datasets.npz import WANTED
 from fxsim.errors import InputError
 
 SPLITS = ("train", "test")
 
 
 def survey(folder: str | Path, dataset: str | None = None) -> dict:
-    """The data sets in `folder`, or that of one name, as plain data for JSON.
+    """The data sets in `folder`, or that of one name, as plain data for JSON; or the file .npz.
 
     folder; datasets: for each name, classes, shape, splits ('train' and 'test' -> images,
     published, class_counts), files (files, split, images, pixels, problem), problems; not_read:
@@ -27,14 +28,13 @@ def survey(folder: str | Path, dataset: str | None = None) -> dict:
         _row(name, [check for check in checks if check.dataset == name], Path(folder))
         for name in dict.fromkeys(check.dataset for check in checks)
     ]
-    return {"folder": str(folder), "datasets": rows, "not_read": _not_read(checks, Path(folder))}
+    not_read = _not_read(checks, Path(folder)) if Path(folder).is_dir() else []
+    return {"folder": str(folder), "datasets": rows, "not_read": not_read}
 
 
 def _row(name: str, checks: Sequence[FileCheck], folder: Path) -> dict:
-    layout = LAYOUTS[name]
-    splits = {
-        split: _split(checks, split, layout.published[place]) for place, split in enumerate(SPLITS)
-    }
+    published = LAYOUTS[name].published if name in LAYOUTS else (None, None)
+    splits = {split: _split(checks, split, known) for split, known in zip(SPLITS, published)}
     files = [
         {
             "files": [_name(file, folder) for file in check.files],
@@ -47,7 +47,7 @@ def _row(name: str, checks: Sequence[FileCheck], folder: Path) -> dict:
     ]
     return {
         "name": name,
-        "classes": layout.classes,
+        "classes": _classes(name, checks),
         "shape": next((list(check.shape) for check in checks if check.shape), []),
         "splits": splits,
         "files": files,
@@ -55,7 +55,13 @@ def _row(name: str, checks: Sequence[FileCheck], folder: Path) -> dict:
     }
 
 
-def _split(checks: Sequence[FileCheck], split: str, published: int) -> dict:
+def _classes(name: str, checks: Sequence[FileCheck]) -> int:
+    if name in LAYOUTS:
+        return LAYOUTS[name].classes
+    return len(next((counts for check in checks for counts in check.classes.values()), ()))
+
+
+def _split(checks: Sequence[FileCheck], split: str, published: int | None) -> dict:
     counts = [
         sum(numbers)
         for numbers in zip(*(check.classes[split] for check in checks if split in check.classes))
@@ -64,7 +70,9 @@ def _split(checks: Sequence[FileCheck], split: str, published: int) -> dict:
 
 
 def _name(file: Path, folder: Path) -> str:
-    return str(file.relative_to(folder)) if file != folder else "."
+    if file == folder:
+        return "." if folder.is_dir() else file.name
+    return str(file.relative_to(folder))
 
 
 def _not_read(checks: Sequence[FileCheck], folder: Path) -> list[str]:
@@ -121,14 +129,17 @@ def _split_text(split: dict) -> str:
     counts = split["class_counts"]
     if not images:
         return "no images"
-    compared = "as published" if images == published else f"published: {published:,}"
+    compared = ""
+    if published is not None:
+        found = "as published" if images == published else f"published: {published:,}"
+        compared = f" ({found})"
     if len(set(counts)) == 1:
         classes = f"{counts[0]:,} of each class"
     elif len(counts) <= 10:
         classes = f"of classes 0 to {len(counts) - 1}: {' '.join(f'{count:,}' for count in counts)}"
     else:
         classes = f"{_span((min(counts), max(counts)))} of a class"
-    return f"{images:,} images in all ({compared}); {classes}"
+    return f"{images:,} images in all{compared}; {classes}"
 
 
 def _span(limits: Sequence[int]) -> str:
@@ -146,6 +157,8 @@ def complaint(found: dict) -> str | None:
 
 def _looked_for(names: Sequence[str]) -> str:
     """The files of one data set; those of several are too many for a line."""
+    if names == ["npz"]:
+        return f"looked for {WANTED}"
     if len(names) == 1:
         return f"looked for {LAYOUTS[names[0]].wanted}"
     return f"looked for {', '.join(names)}; `fxsim data --help` names the files of each"

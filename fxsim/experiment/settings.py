@@ -91,7 +91,7 @@ class Settings:
         network: the name of a built-in network, or of the network in `layers`.
         width: multiplier of the filters of a built-in network.
         dataset: the name of the data set.
-        data: the folder of the data set; the digits need none.
+        data: the folder of the data set, or the file where it is 'npz'; the digits need none.
         images: so many training images, the first of the training set; None for all.
         held_out: so many images, the last of the training set, are kept from training; the mismatch
             (or the error of outputs) is bounded and measured on them.  None for a tenth of the

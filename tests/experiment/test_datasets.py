@@ -76,7 +76,7 @@ def test_dataset_holds_its_arrays_and_tells_the_image_shape():
     "changes, words",
     [
         ({"classes": 0}, "classes must be 1 to 256, got 0"),
-        ({"pixel_max": 256}, "pixel_max must be 1 to 255, got 256"),
+        ({"pixel_max": 65536}, "pixel_max must be 1 to 65535, got 65536"),
         ({"train_images": np.zeros((4, 2, 2), np.uint8)}, "train_images must be (N, H, W, C)"),
         (
             {"test_images": np.zeros((0, 2, 2, 1), np.uint8)},
@@ -476,7 +476,7 @@ def test_load_refuses_unknown_names_and_says_which_folder_is_wanted(tmp_path):
 
 
 def test_names_are_what_load_knows():
-    assert datasets.NAMES == ("digits", "mnist", "cifar10", "cifar100", "svhn")
+    assert datasets.NAMES == ("digits", "mnist", "cifar10", "cifar100", "svhn", "npz")
 
 
 def test_describe_lists_every_file_with_its_records_or_its_problem(tmp_path):
