@@ -1,9 +1,9 @@
-"""The tables of README.md, from the committed result files.
+"""The tables of README.md and benchmarks/README.md, from the committed result files.
 
     python benchmarks/summary.py            prints them
-    python benchmarks/summary.py --write    puts them into README.md, between its markers
+    python benchmarks/summary.py --write    puts them between the markers of both files
 
-tests/test_readme.py checks that README.md shows just these.
+tests/test_readme.py checks that both show just these.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fxsim.nn.precision import PERTURBATION_CLASSES
 from fxsim.report.tables import markdown_table
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+PAGES = (HERE.parent / "README.md", HERE / "README.md")
 DESIGNS = ("FL", "FX C_+1", "FX C_o", "FX C_-1", "FX C_-2")
 CIFAR_STUDIES = {
     "cifar10-convnet-full": "CIFAR-10 ConvNet, {epochs} epochs",
@@ -225,6 +225,22 @@ def speed_table() -> str:
     return markdown_table(["what", f"measured on {' and '.join(processors)}", "target"], rows)
 
 
+MAIN_RATIOS = (
+    "PyTorch float32 step / fixed-point step",
+    "QPyTorch step / fixed-point step",
+    "exact product, 8-bit by 8-bit, / PyTorch int8",
+    "saturating 16-bit accumulator, 512^3, fxsim / APyTypes",
+    "peak memory of the step above imports, fxsim / PyTorch",
+)
+
+
+def speed_summary() -> str:
+    """The rows of the speed table that the README shows."""
+    header, line, *rows = speed_table().splitlines()
+    chosen = [row for row in rows if row.split("|")[1].strip() in MAIN_RATIOS]
+    return "\n".join([header, line, *chosen])
+
+
 def layers_table() -> str:
     """Rate of each product of each layer as a share of the square product of its kind, and of
     the processor's peak.
@@ -296,13 +312,14 @@ TABLES = {
     "costs": costs_table,
     "same-bits": same_bits_table,
     "speed": speed_table,
+    "speed-summary": speed_summary,
     "layers": layers_table,
     "rtl": rtl_table,
 }
 
 
 def marked(text: str) -> str:
-    """README's text with each table between `<!-- table NAME -->` and `<!-- end NAME -->` made
+    """A page's text with each table between `<!-- table NAME -->` and `<!-- end NAME -->` made
     anew.
     """
     for name, table in TABLES.items():
@@ -316,6 +333,7 @@ def marked(text: str) -> str:
 
 if __name__ == "__main__":
     if "--write" in sys.argv:
-        write_text(README, marked(README.read_text()))
+        for page in PAGES:
+            write_text(page, marked(page.read_text()))
     else:
         print("\n\n".join(table() for table in TABLES.values()))

@@ -1,4 +1,4 @@
-"""What the README tells hardware people is true.
+"""What the guide tells hardware people is true.
 
 Its commands and examples are run as they stand there.
 """
@@ -17,18 +17,18 @@ from rtl.harness import need
 
 import fxsim
 
-README = Path(__file__).parent.parent / "README.md"
-TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
-SECTION = TEXT.partition("## Golden vectors for hardware\n")[2].partition("\n## ")[0]
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", SECTION, re.DOTALL)
+ROOT = Path(__file__).parent.parent
+GUIDE = Path(fxsim.__file__).parent / "guide"
+UNIT = (GUIDE / "check-a-unit.md").read_text(encoding="utf-8")
+VECTORS = (GUIDE / "golden-vectors.md").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.skipif(
-    not TEXT, reason="the README is beside the tests in a checkout only"
+    not (ROOT / "tests" / "rtl").exists(), reason="the RTL is beside the tests in a checkout only"
 )
 
 
-def blocks(kind):
-    return [block for of_kind, block in BLOCKS if of_kind == kind]
+def blocks(kind, page=VECTORS):
+    return re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def checkout(tmp_path_factory):
     Its `bin` comes first on the path.
     """
     folder = tmp_path_factory.mktemp("checkout")
-    (folder / "tests").symlink_to(README.parent / "tests")
+    (folder / "tests").symlink_to(ROOT / "tests")
     (folder / "bin").mkdir()
     package, python = (
         shlex.quote(str(path)) for path in (Path(fxsim.__file__).parent.parent, sys.executable)
@@ -112,13 +112,13 @@ def test_a_planted_bug_is_named(right_rtl, checkout):
 @pytest.fixture
 def property_test():
     """The README's property test as source."""
-    (source,) = (block for block in blocks("python") if "@given" in block)
+    (source,) = (block for block in blocks("python", UNIT) if "@given" in block)
     return source
 
 
 def run_property_test(source):
     namespace = {"__name__": "readme"}
-    exec(compile(source, str(README), "exec"), namespace)
+    exec(compile(source, "check-a-unit.md", "exec"), namespace)
     settings(print_blob=False)(namespace["test_my_unit"])()
 
 
@@ -128,8 +128,8 @@ def test_the_property_test_passes(property_test):
 
 def test_the_property_test_finds_the_bug_that_the_readme_plants(property_test):
     planted = " - (code < 0)"
-    shown = blocks("text")[2]
-    assert f"`{planted.removeprefix(' ')}`" in SECTION
+    shown = blocks("text", UNIT)[0]
+    assert f"`{planted.removeprefix(' ')}`" in UNIT
     with pytest.raises(AssertionError) as raised:
         run_property_test(property_test.replace(planted, ""))
     # which of the ties is the smallest is Hypothesis' to say, and differs among its versions
@@ -138,10 +138,14 @@ def test_the_property_test_finds_the_bug_that_the_readme_plants(property_test):
     )
 
 
-def test_the_cocotb_bench_is_that_of_the_file():
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", GUIDE / "check-a-unit.md"], ids=["README", "guide"]
+)
+def test_the_cocotb_bench_is_that_of_the_file(page):
     """tests/hardware/test_rtl_cocotb.py runs the file."""
-    (shown,) = (block for block in blocks("python") if "@cocotb" in block)
-    lines = iter(
-        (README.parent / "tests" / "rtl" / "cocotb_scoreboard.py").read_text().splitlines()
-    )
-    assert [line for line in shown.splitlines() if line and line not in lines] == []
+    if not page.exists():
+        pytest.skip("the README is beside the tests in a checkout only")
+    (shown,) = (block for block in blocks("python", page.read_text()) if "dut." in block)
+    lines = (ROOT / "tests" / "rtl" / "cocotb_scoreboard.py").read_text().splitlines()
+    own = (line for line in shown.splitlines() if line and not line.lstrip().startswith("..."))
+    assert [line for line in own if line not in lines] == []

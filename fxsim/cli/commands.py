@@ -12,7 +12,7 @@ from pathlib import Path
 from fxsim import machine
 from fxsim.cli.vectors import run_vectors
 from fxsim.datasets.survey import complaint, survey, survey_text
-from fxsim.errors import InputError
+from fxsim.errors import InputError, choice
 from fxsim.experiment import study
 from fxsim.experiment.progress import Progress
 from fxsim.experiment.results import read_results
@@ -25,7 +25,7 @@ from fxsim.experiment.stages import (
     perturbed_name,
     settings_in,
 )
-from fxsim.files import remove_leftovers, write_text
+from fxsim.files import read_text, remove_leftovers, write_text
 from fxsim.lock import hold_folder
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.report import markdown, plots, text
@@ -161,6 +161,16 @@ def cost(arguments: Namespace) -> None:
         if arguments.json
         else f"{costs.network}, design {costs.design}\n\n{text.cost_table(costs)}"
     )
+
+
+def guide(arguments: Namespace) -> None:
+    """A page of the guide, or the list of its pages."""
+    folder = Path(__file__).parents[1] / "guide"
+    name = "README"
+    if arguments.page is not None:
+        pages = sorted(path.stem for path in folder.glob("*.md") if path.stem != name)
+        name = choice("page", arguments.page, pages)
+    print(read_text(folder / f"{name}.md").rstrip())
 
 
 def data(arguments: Namespace) -> None:

@@ -163,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Simulate the training of neural networks in fixed point, bit by bit, with a "
         "precision for every "
         "tensor that the method of Sakr and Shanbhag (ICLR 2019) derives from one float run.",
-        epilog="start with:\n  fxsim run\n\neach command explains itself: fxsim COMMAND --help\n\n"
+        epilog="start with:\n  fxsim run\n  fxsim guide\n\neach command explains itself: fxsim COMMAND --help\n\n"
         + ending.EXIT_CODES,
     )
     parser.add_argument("--version", action="version", version=f"fxsim {__version__}")
@@ -177,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_data,
         add_vectors_commands,
         _add_profiles,
+        _add_guide,
         _add_info,
     ):
         add(commands)
@@ -394,6 +395,21 @@ def _add_profiles(commands) -> None:
 Prints a Markdown table from the names of ap_fixed, MATLAB fimath, VHDL, APyTypes, QONNX, gemmlowp, TFLite and Verilog
 to fxsim's modes, with what each does on ties and negative values.""",
     )
+
+
+def _add_guide(commands) -> None:
+    parser = _command(
+        commands,
+        "guide",
+        "how to do what, page by page",
+        """\
+examples:
+  fxsim guide                                 lists the pages
+  fxsim guide check-a-unit                    prints one, in Markdown
+
+The pages are files in the folder guide of the package.""",
+    )
+    parser.add_argument("page", metavar="PAGE", nargs="?", help="a page (default: list them)")
 
 
 def _add_info(commands) -> None:

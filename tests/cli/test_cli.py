@@ -6,6 +6,7 @@ Float runs may differ between machines, so no test pins their numbers.
 import csv
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -392,3 +393,14 @@ def test_every_public_name_is_there():
     assert set(fxsim.__all__) <= set(dir(fxsim))
     with pytest.raises(AttributeError, match="no attribute 'quantise'"):
         fxsim.quantise  # noqa: B018
+
+
+def test_the_guide_lists_its_pages_and_prints_each(capsys):
+    assert cli.main(["guide"]) == 0
+    pages = re.findall(r"\| \[([\w-]+)\]", capsys.readouterr().out)
+    assert "check-a-unit" in pages
+    for page in pages:
+        assert cli.main(["guide", page]) == 0
+        assert capsys.readouterr().out.startswith("# ")
+    assert cli.main(["guide", "../numerics"]) == 2
+    assert "page '../numerics' is unknown" in capsys.readouterr().err

@@ -43,6 +43,7 @@ GOOD = (
     "vectors export --network digits-convnet --assignment assignment.json --seed 1 --data data",
     "vectors check vectors dump --tensor conv1.activations",
     "profiles",
+    "guide train",
     "info --json",
     "--version",
     "run --help",
