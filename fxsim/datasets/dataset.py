@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from fxsim.arrays import frozen
 from fxsim.errors import InputError, shown
 from fxsim.fields import check_fields
+from fxsim.files import write_arrays
 
 Images = tuple[np.ndarray, np.ndarray]
 """Pixels `(N, H, W, C)`, uint8 or uint16, and labels `(N,)`, uint8."""
 
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 MAX_PIXEL = 2**16 - 1
 """The greatest pixel_max."""
 
@@ -48,7 +51,7 @@ class Dataset:
             )
         _check_images(f"{where} train", self.train_images, self.train_labels, self)
         _check_images(f"{where} test", self.test_images, self.test_labels, self)
-        for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        for name in ARRAYS:
             object.__setattr__(self, name, frozen(getattr(self, name)))
         if self.test_images.shape[1:] != self.image_shape:
             raise InputError(
@@ -60,6 +63,27 @@ class Dataset:
     def image_shape(self) -> tuple[int, int, int]:
         """`(H, W, C)` of one image, the input shape that a network needs."""
         return self.train_images.shape[1:]
+
+    def save(self, path: str | Path) -> None:
+        """Write the data set as an .npz of one's own, for `--dataset npz --data PATH`.
+
+        The name is not kept: read_npz takes the file's.
+
+        Raises:
+            InputError: the name does not end in .npz, or the file cannot be written.
+
+        Example:
+            >>> import os, tempfile
+            >>> images = np.zeros((4, 8, 8, 1), np.uint8)
+            >>> labels = np.arange(4, dtype=np.uint8)
+            >>> mine = Dataset("mine", images, labels, images, labels, classes=10)
+            >>> mine.save(os.path.join(tempfile.mkdtemp(), "mine.npz"))
+        """
+        if Path(path).suffix != ".npz":
+            raise InputError(f"path must end in .npz, got {shown(str(path))}; rename it")
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        numbers = {"classes": np.array(self.classes), "pixel_max": np.array(self.pixel_max)}
+        write_arrays(path, arrays | numbers)
 
 
 def _check_images(where: str, images: np.ndarray, labels: np.ndarray, dataset: Dataset) -> None:

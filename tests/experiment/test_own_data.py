@@ -181,3 +181,14 @@ def test_a_dataset_takes_pixels_of_16_bits():
         "d", images, LABELS.astype(np.uint8), images, LABELS.astype(np.uint8), 10, 60000
     )
     assert found.train_images.dtype == np.uint16
+
+
+def test_a_dataset_comes_back_as_it_was_saved(tmp_path):
+    found = digits()
+    found.save(tmp_path / "mine.npz")
+    again = read_npz(tmp_path / "mine.npz")
+    assert (again.classes, again.pixel_max, again.name) == (10, 16, "mine")
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
+    with pytest.raises(InputError, match="path must end in .npz"):
+        found.save(tmp_path / "mine.dat")
