@@ -34,7 +34,7 @@ from fxsim.train.checkpoint import Cadence
 from fxsim.train.designs import FIXED
 from fxsim.train.designs import costs as costs_of
 
-OF_ASSIGNMENT = ("--bound", "--minimize", "--output-grad-bits")
+OF_ASSIGNMENT = ("--bound", "--minimize", "--output-grad-bits", "--gradient-rounding")
 """Options that say how formats are chosen."""
 
 

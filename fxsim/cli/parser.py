@@ -310,7 +310,20 @@ def _add_assign(commands) -> None:
         "a precision for every tensor, from the statistics of a float run",
         """\
 example:
-  fxsim analyze --out mine && fxsim assign --out mine""",
+  fxsim analyze --out mine && fxsim assign --out mine
+
+criteria, in the table's words:
+  EFQN   weights and activations add equally to the mismatch of decisions; --bound and --minimize choose their bits
+  GC     gradients hardly clip
+  RQB    the first level of weight gradients is hardly biased
+  BQN    the noise of G^A, and of batch norm's gradient G^Z, reflected onto G^W stays below G^W's own
+  GF     what G^A and G^Z lose below half a step is at most 1 % of their absolute sum, where they round to nearest;
+         stochastic rounding loses nothing on the mean
+  AS     the smallest update still moves the accumulator
+  given  by --output-grad-bits
+
+What is chosen with --bound, --minimize, --output-grad-bits and --gradient-rounding is chosen when the float run begins
+(fxsim train, fxsim run).""",
     )
     _add_out(parser)
 
@@ -481,8 +494,13 @@ def _add_settings(parser) -> None:
         "--output-grad-bits",
         type=integer,
         metavar="N",
-        help="bits of the gradient at the logits (default: the network's; 0: what the criteria "
-        "ask)",
+        help="bits of the gradient at the logits (default: 0, what the criteria ask)",
+    )
+    parser.add_argument(
+        "--gradient-rounding",
+        metavar="MODE",
+        help="stochastic or nearest: of the gradients of weights and activations; nearest takes "
+        "more bits, so that at most 1%% of what they sum to is flushed (default: stochastic)",
     )
     parser.add_argument(
         "--seed",

@@ -50,7 +50,7 @@ from fxsim.train import checkpoint, designs
 from fxsim.train.checkpoint import Cadence, Checkpoint
 from fxsim.train.learners import FixedLearner
 from fxsim.train.loop import Epoch, Position, train
-from fxsim.train.measured import measured
+from fxsim.train.measured import first_batches, measured
 
 SETTINGS_FILE = "experiment.json"
 PARAMETERS = "float.npz"
@@ -77,6 +77,8 @@ OF_A_RUN = (
     SETTINGS_FILE,
 )
 """All files of an experiment but its checkpoints; a new float run sets them aside, in this order."""
+MEASURED_STEPS = 8
+"""Training batches of the float run on which criterion GF is measured."""
 EARLIER = "earlier"
 """What is set aside is in the folders earlier-1, earlier-2 ..."""
 
@@ -246,13 +248,12 @@ class Experiment:
         samples: pixels by split, as `_samples` gives them: noise gains are taken over those that
         are held out, over those of the training set where there are none.
         """
-        batch = self.dataset.train_images[: self.settings.batch]
         pixel_max = self.dataset.pixel_max
         return measure(
             FloatNetwork(self.network, parameters, np.float64),
             self._gradients(),
             samples["training"] / pixel_max,
-            batch / pixel_max,
+            list(first_batches(self.dataset, self.network, self.settings.batch, MEASURED_STEPS)),
             self.settings.schedule().smallest_rate,
             held_out=samples["held-out"] / pixel_max if "held-out" in samples else None,
         )
@@ -291,6 +292,7 @@ class Experiment:
             self.settings.bound,
             self.settings.minimize,
             output_grad_bits=self.settings.output_grad_bits or None,
+            gradient_rounding=self.settings.gradient_rounding,
         )
         assignment = assignment_rules.assign(self.network, self.statistics(), rules)
         assignment.save(self.path(ASSIGNMENT), self.setup.identity)

@@ -122,6 +122,11 @@ WITHOUT_EFFECT = [
     (("train", "--perturb", "0", "--only", "weight_grads"), "--only needs --perturb"),
     (("train", "--only", "weight_grads"), "--only needs --perturb"),
     (("train", "--perturb", "1", "--output-grad-bits", "9"), "--output-grad-bits has no effect"),
+    (("run", "--designs", "FL", "--gradient-rounding", "nearest"), "--gradient-rounding has no"),
+    (
+        ("run", "--gradient-rounding", "up"),
+        "gradient_rounding 'up' is unknown; choose from stochastic, nearest",
+    ),
     (
         ("vectors", "export", "--network", "digits-convnet", "--run", "mine"),
         "--run mine has no effect beside --network digits-convnet",
