@@ -188,7 +188,7 @@ class Nothing:
     [
         ({"step": None}, "step must be an integer, got None"),
         ({"step": -1}, "position must have a step from 0 on"),
-        ({"step": 5}, "position is epoch 0, step 5, and the training has 1 epochs of 4 steps"),
+        ({"step": 5}, "position is epoch 0, step 5, and the training has 1 epochs of 3 steps"),
         ({"steps": 3}, "key 'steps' is unknown; did you mean 'step'"),
     ],
 )
