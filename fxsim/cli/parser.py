@@ -104,7 +104,11 @@ def _refuse_repeated(given: list[str]) -> None:
             raise InputError(f"{name} is given {count} times; give it once")
 
 
-LISTS = {"--perturb": r"none|[+-]?\d+(,[+-]?\d+)*", "--designs": r"\w+(,\w+)*,?"}
+LISTS = {
+    "--perturb": r"none|[+-]?\d+(,[+-]?\d+)*",
+    "--designs": r"\w+(,\w+)*,?",
+    "--targets": r"none|[\d.e-]+(,[\d.e-]+)*",
+}
 """Option -> what its values look like; they may be given apart, too."""
 
 
@@ -125,6 +129,10 @@ def _joined(argv: list[str]) -> list[str]:
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
+
+
+def _numbers(text: str) -> list[float]:
+    return [] if text == "none" else [number(each) for each in text.split(",")]
 
 
 def _integers(text: str) -> list[int]:
@@ -170,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for add in (
         _add_run,
+        _add_sweep,
         _add_train,
         _add_analyze,
         _add_assign,
@@ -242,6 +251,40 @@ written to the folder of --out:
         default=None,
         help="perturb each class of tensors by itself, too",
     )
+    _add_jobs(parser)
+
+
+def _add_sweep(commands) -> None:
+    parser = _command(
+        commands,
+        "sweep",
+        "what precision costs: C_o over targets and bits, error and loss against each cost",
+        """\
+examples:
+  fxsim train --out mine && fxsim sweep --out mine
+  fxsim sweep --out mine --targets 0.01,0.1 --perturb none --jobs 2
+
+All trainings start from the float run in the folder; what is finished there is not trained again, so that a sweep that
+was interrupted goes on.  Written to the folder: sweep.json, sweep.csv, and where matplotlib is installed sweep.png.""",
+    )
+    _add_out(parser)
+    parser.add_argument(
+        "--targets",
+        type=_numbers,
+        metavar="LIST",
+        help="bounds on the mismatch of decisions, or on the share of the float loss (default: "
+        "0.001,0.003,0.01,0.03,0.1; the experiment's own is always there)",
+    )
+    parser.add_argument(
+        "--perturb",
+        type=_integers,
+        metavar="LIST",
+        help="bits added to C_o in all tensors (default: -2,-1,+1; or none)",
+    )
+    _add_jobs(parser)
+
+
+def _add_jobs(parser) -> None:
     parser.add_argument(
         "--jobs",
         type=integer,

@@ -64,7 +64,9 @@ ARRAYS = {
 }
 """Files of arrays: their kind, and the command that writes them."""
 ARRAYS_VERSION = 2
-PLOTS = ("curves", "bits", "ranges", "sensitivity")
+SWEEP = "sweep"
+"""Name of the files of sweep.py, without their suffixes."""
+PLOTS = ("curves", "bits", "ranges", "sensitivity", SWEEP)
 OF_A_RUN = (
     PARAMETERS,
     GRADIENTS,
@@ -73,6 +75,8 @@ OF_A_RUN = (
     results.FILE,
     "curves.csv",
     "report.md",
+    f"{SWEEP}.json",
+    f"{SWEEP}.csv",
     *(f"{name}.{suffix}" for name in PLOTS for suffix in ("png", "svg")),
     SETTINGS_FILE,
 )
@@ -162,7 +166,11 @@ class Experiment:
 
     @classmethod
     def reopen(
-        cls, folder: str | Path, observer: Observer | None = None, command: str = ""
+        cls,
+        folder: str | Path,
+        observer: Observer | None = None,
+        command: str = "",
+        resume: bool = False,
     ) -> Experiment:
         """The experiment whose float run was written into `folder`.
 
@@ -175,7 +183,7 @@ class Experiment:
                 f"{folder} holds no float run (no {SETTINGS_FILE}); "
                 f"run `fxsim train --out {folder}` first"
             )
-        experiment = cls(Settings.load(path), folder, observer, command)
+        experiment = cls(Settings.load(path), folder, observer, command, resume)
         if experiment.path(results.FILE).exists():
             experiment.open_results()
         return experiment
@@ -287,16 +295,20 @@ class Experiment:
 
     def assign(self) -> PrecisionAssignment:
         """C_o from statistics.npz; writes assignment.json."""
+        assignment = self.assignment_for(self.settings.target)
+        assignment.save(self.path(ASSIGNMENT), self.setup.identity)
+        return assignment
+
+    def assignment_for(self, target: float) -> PrecisionAssignment:
+        """C_o from statistics.npz for this target, whatever that of the settings is."""
         rules = assignment_rules.Rules(
-            self.settings.target,
+            target,
             self.settings.bound,
             self.settings.minimize,
             output_grad_bits=self.settings.output_grad_bits or None,
             gradient_rounding=self.settings.gradient_rounding,
         )
-        assignment = assignment_rules.assign(self.network, self.statistics(), rules)
-        assignment.save(self.path(ASSIGNMENT), self.setup.identity)
-        return assignment
+        return assignment_rules.assign(self.network, self.statistics(), rules)
 
     def own_assignment(self) -> PrecisionAssignment:
         """The assignment.json of the folder, as `assign` wrote it or as it was edited since."""

@@ -121,6 +121,22 @@ def designs_rows(designs: Sequence[dict]) -> list[list[str]]:
     return [header, *rows]
 
 
+def sweep_table(data: dict) -> str:
+    """The points of sweep.json: what was asked, error (or test loss) and loss, costs as shares of
+    float's.
+    """
+    reference = data["float"]
+    rows = []
+    for row in [reference, *data["rows"]]:
+        asked = "" if row["target"] is None else f"{row['target']:g}"
+        costs = (f"{row[metric] / reference[metric]:.3f}" for metric in METRICS)
+        bits = f"{row['bits']:+d}" if row["bits"] else ""
+        rows.append([row["design"], asked, bits, *tested_cells(row), *costs])
+    symbols = (symbol for symbol, _ in METRICS.values())
+    header = ("design", "target", "bits", tested_header([reference]), "train loss", *symbols)
+    return text_table(header, rows)
+
+
 def tested_header(rows: Sequence[dict]) -> str:
     """What the test set tells of designs of results.json: their error, or their loss where they
     decide nothing.

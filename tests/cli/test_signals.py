@@ -21,7 +21,18 @@ from fxsim.files import read_arrays
 from fxsim.interrupts import SIGNALS, held
 from fxsim.train.checkpoint import read
 
-COMMANDS = ("run", "train", "analyze", "assign", "cost", "data", "vectors", "profiles", "info")
+COMMANDS = (
+    "run",
+    "sweep",
+    "train",
+    "analyze",
+    "assign",
+    "cost",
+    "data",
+    "vectors",
+    "profiles",
+    "info",
+)
 ARGUMENTS = {
     "cost": ["digits-convnet"],
     "data": ["folder"],
