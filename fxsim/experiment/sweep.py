@@ -78,7 +78,7 @@ def points(experiment: Experiment, targets: Sequence[float], perturb: Sequence[i
         if target != own:
             found += [
                 Point(target, 0, training)
-                for training in _feasible(experiment, f"FX for {target:g}", make)
+                for training in _feasible(experiment, f"FX for {target}", make)
             ]
     shared = [found[0].training]
     found.sort(key=lambda point: point.target or 0.0)

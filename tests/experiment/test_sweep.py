@@ -71,8 +71,8 @@ def test_what_is_finished_is_not_trained_again(swept, tmp_path, monkeypatch):
 
 def test_points_of_the_same_formats_share_a_training(swept):
     experiment = Experiment.reopen(swept, resume=True)
-    found = sweep.points(experiment, (0.01, 0.010001), ())
-    assert [point.target for point in found] == [0.01, 0.010001]
+    found = sweep.points(experiment, (0.01, 0.0100000001), ())
+    assert [point.target for point in found] == [0.01, 0.0100000001]
     assert [training.name for training in sweep.trainings_of(found)] == ["FX C_o"]
 
 
