@@ -125,7 +125,7 @@ def bias_step_exp(sigma_min: ArrayLike) -> int | np.ndarray:
 
     The bias at a step D is about D/12 |p'(D) / p(D)|, p the density of the magnitudes: D^2 / (12
     sigma^2) of a normal one.  Towards the end of a training the density is about a power, c |g|^-a
-    over many powers of two, and the bias a/12 at every step: no step brings it under 1 % then.
+    over many powers of two, and the bias a/12 at every step there: none brings it under 1 % then.
     Stochastic rounding has no bias at any.
     """
     return _greatest_exponent_below(_positive("sigma_min", sigma_min, _DEAD_TENSOR) / 4)

@@ -116,7 +116,7 @@ _BIASED_TEXT = (
     "RQB fails because the assignment's step, a quarter of the least sigma of G^W, is for a normal "
     "distribution. Rounding to nearest has the bias D/12 |p'(D) / p(D)| at a step D, p the density "
     "of the magnitudes. At the end of a training that is about a power, |g|^-a, over many powers of "
-    "two, and the bias about a/12 whatever the step: more bits do not help. "
+    "two, and the bias about a/12 whatever the step: more bits hardly help. "
     "`--gradient-rounding stochastic` has no bias."
 )
 
