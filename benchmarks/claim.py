@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--width", type=float)
     parser.add_argument("--bound", help="tight or paper (default: tight)")
     parser.add_argument("--held-out", type=int, help="images kept from training")
+    parser.add_argument("--gradient-rounding", help="stochastic or nearest (default: stochastic)")
     arguments = parser.parse_args()
     perturb = [int(bits) for bits in arguments.perturb.split(",")]
     runs = []
@@ -79,6 +80,7 @@ def main() -> None:
             width=arguments.width,
             bound=arguments.bound,
             held_out=arguments.held_out,
+            gradient_rounding=arguments.gradient_rounding,
         )
         with tempfile.TemporaryDirectory() as folder:
             runs += runs_of_seed(settings, folder, perturb, arguments.per_class)

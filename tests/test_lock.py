@@ -60,7 +60,7 @@ def holder(tmp_path):
     process.communicate()
 
 
-@pytest.mark.parametrize("command", ["run", "train", "analyze", "assign"])
+@pytest.mark.parametrize("command", ["run", "sweep", "train", "analyze", "assign"])
 def test_a_second_command_is_told_who_holds_the_folder(command, holder, tmp_path, capsys):
     before = sorted(tmp_path.iterdir())
     assert cli.main([command, "--out", str(tmp_path)]) == 2

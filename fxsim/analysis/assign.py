@@ -33,12 +33,14 @@ WEIGHT_RANGE_EXP = 0
 """Weights are clipped to [-1, 1)."""
 
 AUXILIARY_BITS = 16
-BATCH_NORM_GRAD_BITS = 14
-"""Least bits of the gradient at pre-activations that batch norm reads; see `assign`."""
 BIAS_CLIP_FACTOR = 4
 
 CLIP_FACTORS = (4.0, 2.0)
 """Ranges of activation gradients and of weight gradients in units of sigma_max."""
+
+GRADIENT_ROUNDINGS = ("stochastic", "nearest")
+ROUNDED_GRADIENTS = ("weight_grads", "activation_grads", "preactivation_grads")
+"""The tensors that they are for; all others round to nearest."""
 
 Assigned = tuple[Format, Reason]
 
@@ -61,14 +63,15 @@ class Rules:
         clip_factors: ranges of G^A and of G^W in units of sigma_max.
         fourth_root: see criteria.reflected_noise_step_exp.
         input_bits: of the network's input, in place of EFQN's.
-        output_grad_bits: of the gradient at the logits, in place of BQN's.  The parts of that
-            gradient sum to zero over the classes, but most are small; a coarse step flushes them,
-            what is left pushes all logits one way, and a long training drifts until its weights
-            saturate.  16 bits avoid that at no cost worth naming: there are as many such codes as
-            classes.
+        output_grad_bits: of the gradient at the logits, in place of what the criteria ask.
+        gradient_rounding: of G^W, G^A and batch norm's gradient at the pre-activations.
+            'stochastic' has no bias: G^W meets RQB at any step, and BQN's model of the noise of the
+            two others holds however few bits they have.  'nearest' flushes what is small, so that
+            G^A and batch norm's gradient also follow criterion GF, criteria.flushing_step_exp.
 
     Raises:
-        InputError: bound or minimize is unknown, or min_bits is given beside minimize.
+        InputError: bound, minimize or gradient_rounding is unknown, or min_bits is given beside
+            minimize.
     """
 
     target: float = 0.01
@@ -79,9 +82,11 @@ class Rules:
     fourth_root: bool = True
     input_bits: int | None = None
     output_grad_bits: int | None = None
+    gradient_rounding: str = "stochastic"
 
     def __post_init__(self) -> None:
         choice("bound", self.bound, feedforward.BOUNDS)
+        choice("gradient_rounding", self.gradient_rounding, GRADIENT_ROUNDINGS)
         if self.minimize is not None:
             choice("minimize", self.minimize, feedforward.COSTS)
             if self.min_bits is not None:
@@ -91,7 +96,7 @@ class Rules:
 def assign(
     network: Network, statistics: Statistics, rules: Rules | None = None
 ) -> PrecisionAssignment:
-    """The precision configuration C_o that meets the five criteria, for all tensors of `network`.
+    """The precision configuration C_o that meets the criteria, for all tensors of `network`.
 
     Weights get EFQN's B bits over [-1, 1), activations B unsigned bits over [0, 2): the same step.
     Where the activation function has another ceiling, or none, or is signed, its output has more
@@ -100,22 +105,30 @@ def assign(
     range and the bits for that.  A tensor that several layers read gets the finest step that one of
     them asks for.  Bias gradients, logits, pre-activations, mean, variance and the gradients of
     gamma and beta have 16 bits, and reasons of their own kind; bias, x-hat, gamma and beta keep
-    their defaults.  The gradient at pre-activations that batch norm reads has the bits of G^A, at
-    least 14, and its range by the same criterion: it is dense where G^A is sparse, most of it far
-    below its largest, and what a step as coarse as that of G^A would flush is no noise but the mean
-    that batch norm takes away.
+    their defaults.  The gradient at pre-activations that batch norm reads has a format by the
+    criteria of G^A: the noise that it reflects onto G^W is bounded by itself.
 
-    Raises InputError for statistics of another network, and naming layer, tensor and statistic
-    where the bits would be too many.
+    Raises InputError for statistics of another network, or that lack what a rule needs, and naming
+    layer, tensor and statistic where the bits would be too many.
     """
     statistics.check_network(network)
     rules = Rules() if rules is None else instance("rules", rules, Rules)
     assigned: dict[str, dict[str, Assigned]] = {name: {} for name in network.names}
-    for row, formats in enumerate(assigned.values()):
+    for row, (layer, formats) in enumerate(zip(network.layers, assigned.values())):
         formats["weight_grads"] = _weight_grads(statistics, row, rules.clip_factors[1])
-        formats["activation_grads"] = _activation_grads(
-            statistics, row, formats["weight_grads"][0].step, rules
+        step = formats["weight_grads"][0].step
+        counts = statistics.weight_grads_count[row], statistics.activation_grads_count[row]
+        lambda_max = float(statistics.lambda_max[row])
+        formats["activation_grads"] = _reflecting(
+            "activation_grads", _Reflection(step, lambda_max, *counts), statistics, row, rules
         )
+        if layer.batch_norm:
+            count = statistics.batch_size * math.prod(network.shape(layer.name).pre)
+            lambda_max = float(statistics.preactivation_lambda_max[row])
+            reflection = _Reflection(step, lambda_max, counts[0], count)
+            formats["preactivation_grads"] = _reflecting(
+                "preactivation_grads", reflection, statistics, row, rules
+            )
     if rules.output_grad_bits is not None:
         formats = assigned[network.names[-1]]
         formats["activation_grads"] = _given(
@@ -134,8 +147,14 @@ def assign(
             if is_branch(network, layer.name) and layer.activation.least_range_exp is None:
                 formats["branch"] = formats["preactivations"]
         else:
-            formats |= _batch_norm(statistics, row, formats, rules.clip_factors[0])
-    return _collect(network, assigned, _over_abs_max(statistics.logits_max)[0])
+            formats |= _batch_norm(statistics, row, formats["preactivations"])
+    made = _collect(network, assigned, _over_abs_max(statistics.logits_max)[0])
+    if rules.gradient_rounding == "nearest":
+        return made
+    stochastic = [
+        name for name in ROUNDED_GRADIENTS if any(name in row for row in assigned.values())
+    ]
+    return replace(made, rounding=dict.fromkeys(stochastic, "stochastic"))
 
 
 def feedforward_bits(network: Network, assignment: PrecisionAssignment) -> np.ndarray:
@@ -286,43 +305,68 @@ def _weight_grads(statistics: Statistics, row: int, clip_factor: float) -> Assig
     )
 
 
-def _activation_grads(
-    statistics: Statistics, row: int, weight_grad_step: float, rules: Rules
+@dataclass(frozen=True)
+class _Reflection:
+    """What criterion BQN reads: G^W's step, lambda_max, elements of G^W and of what reflects."""
+
+    weight_grad_step: float
+    lambda_max: float
+    weight_grad_count: float
+    activation_grad_count: float
+
+    def step_exp(self, fourth_root: bool) -> int:
+        return int(criteria.reflected_noise_step_exp(**vars(self), fourth_root=fourth_root))
+
+    def step_asked(self, fourth_root: bool) -> float:
+        root = (self.weight_grad_count / self.activation_grad_count) ** 0.25
+        step = self.weight_grad_step / math.sqrt(self.lambda_max)
+        return step * root if fourth_root else step
+
+
+def _reflecting(
+    tensor: str, reflection: _Reflection, statistics: Statistics, row: int, rules: Rules
 ) -> Assigned:
+    """G^A, or batch norm's gradient at the pre-activations."""
     clip_factor = rules.clip_factors[0]
-    sigma_max = statistics.activation_grads_sigma_max[row]
-    lambda_max = statistics.lambda_max[row]
-    counts = statistics.weight_grads_count[row], statistics.activation_grads_count[row]
+    sigma_max = float(getattr(statistics, f"{tensor}_sigma_max")[row])
     range_exp = int(criteria.clipping_range_exp(sigma_max, clip_factor))
-    step_exp = criteria.reflected_noise_step_exp(
-        weight_grad_step, lambda_max, *counts, fourth_root=rules.fourth_root
-    )
+    criterion = "GC, BQN"
+    step_exp = reflection.step_exp(rules.fourth_root)
+    step_asked = reflection.step_asked(rules.fourth_root)
+    statistic = {
+        "sigma_max": sigma_max,
+        **{name: float(value) for name, value in vars(reflection).items()},
+    }
+    if rules.gradient_rounding == "nearest":
+        criterion += ", GF"
+        flushable = _flushable(tensor, statistics, row)
+        step_exp = min(step_exp, int(criteria.flushing_step_exp(flushable)))
+        step_asked = min(step_asked, 2 * flushable)
+        statistic["flushable"] = flushable
     bits = int(criteria.gradient_bits(range_exp, step_exp))
     _check_bits(
         statistics.layers[row],
-        "activation_grads",
+        tensor,
         bits,
-        f"activation_grads_sigma_max {sigma_max:g} against "
-        f"lambda_max {lambda_max:g} and the weight gradient's step {weight_grad_step:g}; lower the "
-        f"learning "
-        "rate",
+        f"sigma_max {sigma_max:g} against a step of at most {step_asked:g}, from lambda_max "
+        f"{reflection.lambda_max:g} and the weight gradient's step "
+        f"{reflection.weight_grad_step:g}; lower the learning rate",
     )
     format = Format(bits, range_exp)
-    statistic = {
-        "sigma_max": float(sigma_max),
-        "lambda_max": float(lambda_max),
-        "weight_grad_step": weight_grad_step,
-        "weight_grad_count": float(counts[0]),
-        "activation_grad_count": float(counts[1]),
-    }
-    step_asked = (
-        weight_grad_step
-        / math.sqrt(lambda_max)
-        * ((counts[0] / counts[1]) ** 0.25 if rules.fourth_root else 1.0)
-    )
     return format, Reason(
-        "GC, BQN", statistic, _margin(format, clip_factor * sigma_max, step_asked)
+        criterion, statistic, _margin(format, clip_factor * sigma_max, step_asked)
     )
+
+
+def _flushable(tensor: str, statistics: Statistics, row: int) -> float:
+    flushable = float(getattr(statistics, f"{tensor}_flushable")[row])
+    if not flushable:
+        raise InputError(
+            f"layer {statistics.layers[row]!r}: gradient_rounding 'nearest' needs "
+            f"{tensor}_flushable, which these statistics do not have; make them anew with `fxsim "
+            "analyze`, or take 'stochastic'"
+        )
+    return flushable
 
 
 def _accumulators(
@@ -352,24 +396,17 @@ def _clipped(tensor: str, bits: int, factor: float, statistics: Statistics, row:
     return format, Reason("GC", {"sigma_max": sigma_max}, format.range / (factor * sigma_max))
 
 
-def _batch_norm(
-    statistics: Statistics, row: int, formats: dict[str, Assigned], clip_factor: float
-) -> dict[str, Assigned]:
-    """The mean has the format of what it is the mean of, the gradient at the pre-activations
-    the bits of G^A, or more.
-    """
+def _batch_norm(statistics: Statistics, row: int, preactivations: Assigned) -> dict[str, Assigned]:
+    """The mean has the format of what it is the mean of."""
     variance, reason = _over_abs_max(statistics.variances_max[row], ABS_MAX_HEADROOM**2)
     parameters = {
         tensor: _clipped(tensor, AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row)
         for tensor in ("gamma_grads", "beta_grads")
     }
-    bits = max(BATCH_NORM_GRAD_BITS, formats["activation_grads"][0].bits)
-    grads = _clipped("preactivation_grads", bits, clip_factor, statistics, row)
     return {
-        "mean": formats["preactivations"],
+        "mean": preactivations,
         "variance": (Format(variance.bits, variance.range_exp, signed=False), reason),
         **parameters,
-        "preactivation_grads": grads,
     }
 
 

@@ -1,12 +1,14 @@
 """The four complexity metrics of training: storage of weights and activations, MACs, communication.
 
 Source: Sakr and Shanbhag, "Per-Tensor Fixed-Point Quantization of the Back-Propagation Algorithm",
-ICLR 2019, section 4; the published costs of the CIFAR-10 ConvNet are met within 2 %.  What the
-paper leaves open is counted as follows:
+ICLR 2019, section 4; the published costs of FL, BN and TG are met within 2 %, those of the ConvNets
+and C_A of the ResNets.  What the paper leaves open is counted as follows:
 
 - every A_l and G^A_{l+1} as its layer computes it, *before* pooling, for one sample; the network's
   input as it is, and once each tensor that several layers read (it is counted at its first reader).
-  The output of a layer that is only added to another's is no A_l and counts in G^A alone;
+  The output of a layer that is only added to another's counts in neither: it is no A_l, and its
+  gradient is that of the sum, which is stored as the other's (the authors quantize G^A at ReLU
+  outputs only);
 - only multiplications in C_M, one full adder per bit of one operand and bit of the other, the first
   layer's activation gradient included as in the paper's formula;
 - neither biases nor batch-norm parameters, as in the paper.
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 
 from fxsim.errors import InputError, choice
 from fxsim.fields import check_derived, check_keys, instance, read_fields
-from fxsim.nn.precision import TENSORS, PrecisionAssignment
+from fxsim.nn.precision import TENSORS, PrecisionAssignment, is_branch
 from fxsim.nn.spec import Network
 
 FLOAT_STORAGE_BITS = 32
@@ -142,6 +144,7 @@ def bits_complexity(
 
 def _layer_cost(network: Network, name: str, activations: int, bits: Mapping[str, int]) -> Cost:
     shape = network.shape(name)
+    gradients = 0 if is_branch(network, name) else math.prod(shape.pre)
     stored = {tensor: bits.get(tensor, FLOAT_STORAGE_BITS) for tensor in TENSORS}
     w, a, g = (
         bits.get(tensor, FLOAT_MULTIPLIER_BITS)
@@ -151,7 +154,7 @@ def _layer_cost(network: Network, name: str, activations: int, bits: Mapping[str
         weight_storage=shape.weights
         * (stored["weights"] + stored["weight_grads"] + stored["accumulators"]),
         activation_storage=activations * stored["activations"]
-        + math.prod(shape.pre) * stored["activation_grads"],
+        + gradients * stored["activation_grads"],
         training_macs=shape.macs * (w * a + w * g + a * g),
         communication=shape.weights * stored["weight_grads"],
     )

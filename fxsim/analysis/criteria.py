@@ -1,8 +1,8 @@
-"""The five criteria and the three figures of merit of the method, on plain numbers and arrays.
+"""The criteria and the figures of merit of the method, on plain numbers and arrays.
 
 Source: C. Sakr and N. Shanbhag, "Per-Tensor Fixed-Point Quantization of the Back-Propagation
 Algorithm", ICLR 2019 (arXiv 1812.11732), sections 2 and 3; the mismatch bound is that of Sakr, Kim
-and Shanbhag, ICML 2017.  Every function broadcasts over its arguments.  Ranges and steps are powers
+and Shanbhag, ICML 2017.  GF is fxsim's own.  Every function broadcasts over its arguments.  Ranges and steps are powers
 of two and are returned as exponents: an int for numbers, an integer array for arrays.
 
     EFQN  equal feed-forward quantization noise   equal_quantization_noise, smallest_min_bits,
@@ -10,6 +10,7 @@ of two and are returned as exponents: an int for numbers, an integer array for a
     GC    gradient clipping                       clipping_range_exp
     RQB   relative quantization bias              bias_step_exp
     BQN   bounded quantization noise              reflected_noise_step_exp
+    GF    gradient flushing                       flushing_step_exp
     AS    accumulator stopping                    accumulator_step_exp
 """
 
@@ -22,6 +23,7 @@ from fxsim.errors import InputError
 
 LARGEST_CLIPPING_RATE = 0.05
 LARGEST_QUANTIZATION_BIAS = 0.01
+LARGEST_FLUSHED_SHARE = 0.01
 
 
 def equal_quantization_noise(gains: ArrayLike, min_bits: int) -> np.ndarray:
@@ -118,7 +120,13 @@ def clipping_range_exp(sigma_max: ArrayLike, factor: ArrayLike) -> int | np.ndar
 def bias_step_exp(sigma_min: ArrayLike) -> int | np.ndarray:
     """Criterion RQB: the greatest e with 2**e < sigma_min / 4, for weight gradients.
 
-    Keeps the relative quantization bias under 1 %.  Sakr and Shanbhag (ICLR 2019), section 3.
+    Keeps the relative quantization bias of a normal distribution under 1 % where it is rounded to
+    nearest.  Sakr and Shanbhag (ICLR 2019), section 3.
+
+    The bias at a step D is about D/12 |p'(D) / p(D)|, p the density of the magnitudes: D^2 / (12
+    sigma^2) of a normal one.  Towards the end of a training the density is about a power, c |g|^-a
+    over many powers of two, and the bias a/12 at every step there: none brings it under 1 % then.
+    Stochastic rounding has no bias at any.
     """
     return _greatest_exponent_below(_positive("sigma_min", sigma_min, _DEAD_TENSOR) / 4)
 
@@ -140,6 +148,10 @@ def reflected_noise_step_exp(
     two noise vectors, |S (D_A^2/12) 1| <= lambda_max (D_A^2/12) sqrt|G^A| < (D_W^2/12) sqrt|G^W|.
     The published code has no fourth root: `fourth_root=False` drops it.  Sakr and Shanbhag (ICLR
     2019), section 3.
+
+    The variance D^2/12 is that of rounding to nearest; stochastic rounding has at most D^2/6, mean
+    over a step.  Where both gradients round stochastically, both have the factor 2, and the
+    comparison stays.
     """
     step = _positive("weight_grad_step", weight_grad_step, "give the step, not its exponent")
     step = step / np.sqrt(_positive("lambda_max", lambda_max, _DEAD_TENSOR))
@@ -152,6 +164,38 @@ def reflected_noise_step_exp(
     if fourth_root:
         step = step * (weight_grad_count / activation_grad_count) ** 0.25
     return _greatest_exponent_below(step)
+
+
+def flushable_magnitude(values: ArrayLike) -> float:
+    """The largest magnitude below which the elements make at most 1 % of the sum of all magnitudes.
+
+    Infinity where all are zero: nothing can be lost.
+
+    Example:
+        >>> flushable_magnitude([5.0, -1.0, 90.0, 0.0, 4.0, 100.0])  # 1 of 200, with 4.0 it is 2.5 %
+        4.0
+    """
+    magnitudes = np.sort(np.abs(_elements(values)).ravel())
+    sums = np.cumsum(magnitudes)
+    if not sums[-1]:
+        return float("inf")
+    first = np.searchsorted(sums, LARGEST_FLUSHED_SHARE * sums[-1], side="right")
+    return float(magnitudes[first])
+
+
+def flushing_step_exp(flushable: ArrayLike) -> int | np.ndarray:
+    """Criterion GF: the greatest e whose step 2**e, rounded to nearest, flushes at most 1 % of the
+    tensor's absolute sum.
+
+    2**e <= 2 * flushable (see flushable_magnitude), for what lies below half a step becomes 0.
+
+    For G^A and batch norm's gradient at the pre-activations.  BQN takes their quantization errors
+    for independent noise without a mean.  Where most elements lie below half a step the error is
+    the gradient itself: what is left of softmax' p - onehot no longer sums to zero over the
+    classes, and a long training drifts until it breaks down.  Stochastic rounding loses nothing on
+    the mean, and BQN is enough.  Source: fxsim's own measurements, see README.md.
+    """
+    return _greatest_exponent(2 * _positive("flushable", flushable, _DEAD_TENSOR))
 
 
 def accumulator_step_exp(gamma_min: ArrayLike, weight_grad_step: ArrayLike) -> int | np.ndarray:
@@ -192,6 +236,14 @@ def relative_quantization_bias(values: ArrayLike, step: float) -> float:
     step = float(_positive("step", step, "give the step, not its exponent"))
     near = magnitudes[(magnitudes > step / 2) & (magnitudes < 1.5 * step)]
     return float(abs(step - near.mean()) / near.mean()) if near.size else 0.0
+
+
+def flushed_share(values: ArrayLike, step: float) -> float:
+    """The share of the sum of all magnitudes that lies below half a step; 0 where all are zero."""
+    magnitudes = np.abs(_elements(values))
+    step = float(_positive("step", step, "give the step, not its exponent"))
+    total = magnitudes.sum()
+    return float(magnitudes[magnitudes < step / 2].sum() / total) if total else 0.0
 
 
 def reflected_noise(step: ArrayLike, gain: ArrayLike) -> float | np.ndarray:

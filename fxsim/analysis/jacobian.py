@@ -16,6 +16,7 @@ import numpy as np
 from fxsim.analysis.lanczos import largest_eigenvalue
 from fxsim.errors import InputError, present
 from fxsim.nn.floating import products as products
+from fxsim.nn.floating.activation import LayerTape
 from fxsim.nn.floating.network import FloatNetwork, Tape
 from fxsim.nn.geometry import geometry_of
 from fxsim.windows import Window
@@ -23,7 +24,8 @@ from fxsim.windows import Window
 
 @dataclass(frozen=True)
 class SquareJacobian:
-    """The square-Jacobian of a layer's G^W with respect to its G^A, transposed, without dropout.
+    """The square-Jacobian of a layer's G^W with respect to its G^A, transposed, without dropout; or
+    with respect to the gradient at the pre-activations.
 
     Args:
         weights: shape of what it maps, (K, O), that of G^W.
@@ -44,13 +46,21 @@ class SquareJacobian:
         return self.multiply_transposed(np.ones(self.positions))
 
 
-def largest_singular_values(network: FloatNetwork, images: np.ndarray) -> np.ndarray:
-    """lambda_max of every layer, `(layers,)` float64, on one training batch `(N, H, W, C)`.
-
-    See lambda_max.
+def largest_singular_values(network: FloatNetwork, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Entries of Statistics: lambda_max of every layer, on one training batch `(N, H, W, C)`, and
+    preactivation_lambda_max, 0 without batch norm; `(layers,)` float64.
     """
     tape = network.forward_tape(images)
-    return np.array([lambda_max(network, tape, layer.name) for layer in network.network.layers])
+    layers = network.network.layers
+    return {
+        "lambda_max": np.array([lambda_max(network, tape, layer.name) for layer in layers]),
+        "preactivation_lambda_max": np.array(
+            [
+                preactivation_lambda_max(tape, layer.name) if layer.batch_norm else 0.0
+                for layer in layers
+            ]
+        ),
+    }
 
 
 def lambda_max(network: FloatNetwork, tape: Tape, name: str, tolerance: float = 5e-5) -> float:
@@ -74,12 +84,24 @@ def lambda_max(network: FloatNetwork, tape: Tape, name: str, tolerance: float = 
             f"layer {name!r} lets no gradient through to its weights on these images; "
             "train the network, or give more images"
         )
+    return _largest(jacobian, tolerance) / (1.0 - network.network.layer(name).dropout)
+
+
+def preactivation_lambda_max(tape: Tape, name: str, tolerance: float = 5e-5) -> float:
+    """The same with respect to the gradient at the pre-activations of layer `name`.
+
+    Nothing but the im2col matrix of A_l lies between that gradient and G^W_l.
+    """
+    return _largest(preactivation_square_jacobian(tape, name), tolerance)
+
+
+def _largest(jacobian: SquareJacobian, tolerance: float) -> float:
     square = largest_eigenvalue(
         lambda vectors: jacobian.multiply_transposed(jacobian.multiply(vectors)),
         jacobian.weights,
         2 * tolerance,  # half of it in the root
     )
-    return math.sqrt(square) / (1.0 - network.network.layer(name).dropout)
+    return math.sqrt(square)
 
 
 def square_jacobian(network: FloatNetwork, tape: Tape, name: str) -> SquareJacobian:
@@ -95,8 +117,22 @@ def _routed(network: FloatNetwork, tape: Tape, name: str) -> SquareJacobian:
     The square of the im2col matrix is the im2col matrix of the squared activations, so that the
     products are the executor's own.
     """
-    entry = tape.layers[name]
     factors = np.stack([found for _, found in _position_factors(network, tape, name)]) ** 2
+    return _of_positions(tape.layers[name], factors)
+
+
+def preactivation_square_jacobian(tape: Tape, name: str) -> SquareJacobian:
+    """The square-Jacobian with respect to the gradient at the pre-activations: every position, with
+    the factor 1.
+    """
+    entry = tape.layers[name]
+    height, width, outputs = entry.shape.pre
+    factors = np.broadcast_to(1.0, (1, len(entry.input), height * width, outputs))
+    return _of_positions(entry, factors)
+
+
+def _of_positions(entry: LayerTape, factors: np.ndarray) -> SquareJacobian:
+    """factors: squared, `(sets, N, P, O)`."""
     activations = entry.input.astype(np.float64) ** 2
     weights = (entry.shape.dot_length, entry.shape.pre[2])
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from fxsim.analysis import criteria
 from fxsim.analysis.jacobian import largest_singular_values
 from fxsim.analysis.noise_gains import layer_gains, measure_decisions
 from fxsim.analysis.output_error import output_gains, output_loss
-from fxsim.analysis.statistics import GradientStatistics, Statistics
+from fxsim.analysis.statistics import FLUSHABLE, GradientStatistics, Statistics
 from fxsim.nn.floating.activation import LayerTape
 from fxsim.nn.floating.network import FloatNetwork, Tape
+
+Batch = tuple[np.ndarray, np.ndarray]
 
 
 def measure(
     network: FloatNetwork,
     gradients: GradientStatistics,
     images: np.ndarray,
-    training_batch: np.ndarray,
+    batches: Sequence[Batch],
     gamma_min: float,
     batch: int = 64,
     held_out: np.ndarray | None = None,
@@ -29,13 +32,15 @@ def measure(
 
     gradients: what was observed while it was trained.  images: `(N, H, W, C)`, the sample for the
     largest magnitudes, taken `batch` at a time.  held_out: images that training has not seen, for
-    decisions and noise gains, which are taken over `images` without them.  training_batch: images
-    of one training batch, for lambda_max; its length is the batch size.  gamma_min: the smallest
-    learning rate of the schedule.
+    decisions and noise gains, which are taken over `images` without them.  batches: images and
+    targets of training batches, at least one; lambda_max is taken on the first, whose length is the
+    batch size, and what may be flushed on all.  gamma_min: the smallest learning rate of the
+    schedule.
 
     Where the network's targets are tensors, the images are the targets, and noise gains and loss
     are those of analysis/output_error.py.
     """
+    training_batch = batches[0][0]
     shapes = [network.network.shape(name) for name in network.network.names]
     unseen = images if held_out is None else held_out
     decisions = None
@@ -48,6 +53,8 @@ def measure(
     measured: dict[str, Any] = {
         **gradients.sigmas(),
         **largest_magnitudes(network, images, training_batch, batch),
+        **largest_singular_values(network, training_batch),
+        **flushable_magnitudes(network, batches),
     }
     return Statistics(
         network=network.network.name,
@@ -55,7 +62,6 @@ def measure(
         **measured,
         weights_gain=weights_gain,
         activations_gain=activations_gain,
-        lambda_max=largest_singular_values(network, training_batch),
         weight_grads_count=np.array([shape.weights for shape in shapes]),
         activation_grads_count=np.array(
             [math.prod(shape.output) * len(training_batch) for shape in shapes]
@@ -65,6 +71,27 @@ def measure(
         output_loss=0.0 if decisions else output_loss(network, unseen),
         decisions=decisions,
     )
+
+
+def flushable_magnitudes(network: FloatNetwork, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
+    """Entries of Statistics that criterion GF needs: the least over one training step from here on
+    each of the batches.
+
+    The network is left as it was.
+    """
+    names = network.network.names
+    found = {name: np.full(len(names), np.inf) for name in FLUSHABLE}
+
+    def see(tensor: str, layer: str, array: np.ndarray) -> None:
+        entry = f"{tensor}_flushable"
+        if entry in found:
+            row = names.index(layer)
+            found[entry][row] = min(found[entry][row], criteria.flushable_magnitude(array))
+
+    copy = FloatNetwork(network.network, network.parameters, network.dtype)
+    for step, (images, targets) in enumerate(batches):
+        copy.loss_and_grads(images, targets, step=step, probe=see)
+    return {name: np.where(np.isfinite(values), values, 0.0) for name, values in found.items()}
 
 
 def largest_magnitudes(

@@ -44,6 +44,10 @@ class Statistics:
     G^A_{l+1}, the batch included; preactivations_max: largest magnitude at the weighted operation's
     output; activations_max: largest magnitude of the layer's output, 0 where a file does not tell;
     variances_max: largest variance that batch norm divides by, 0 without batch norm;
+    preactivation_lambda_max: lambda_max with respect to the gradient at the pre-activations that
+    batch norm reads, 0 without; activation_grads_flushable, preactivation_grads_flushable: the
+    magnitude of criteria.flushable_magnitude at the end of the training, the least of several
+    steps, 0 where there is none or a file does not tell;
     logits_max: the same of the class scores; gamma_min: the smallest learning rate of the schedule;
     output_loss: what analysis/output_error.py says, 0 where the network decides; decisions: margins
     and gradients of single images, which only the tight bound on the mismatch needs.
@@ -77,6 +81,9 @@ class Statistics:
     preactivation_grads_sigma_min: np.ndarray = _ZEROS
     variances_max: np.ndarray = _ZEROS
     activations_max: np.ndarray = _ZEROS
+    preactivation_lambda_max: np.ndarray = _ZEROS
+    activation_grads_flushable: np.ndarray = _ZEROS
+    preactivation_grads_flushable: np.ndarray = _ZEROS
     output_loss: float = 0.0
     decisions: Decisions | None = None
 
@@ -183,9 +190,12 @@ OF_BATCH_NORM = (
         for which in ("max", "min")
     ),
     "variances_max",
+    "preactivation_lambda_max",
 )
 """Entries that are 0 for a layer without batch norm."""
-OPTIONAL = (*OF_BATCH_NORM, "activations_max")
+FLUSHABLE = ("activation_grads_flushable", "preactivation_grads_flushable")
+"""Entries that only criterion GF needs."""
+OPTIONAL = (*OF_BATCH_NORM, *FLUSHABLE, "activations_max")
 """Entries that a file may leave out."""
 
 

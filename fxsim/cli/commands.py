@@ -14,6 +14,7 @@ from fxsim.cli.vectors import run_vectors
 from fxsim.datasets.survey import complaint, survey, survey_text
 from fxsim.errors import InputError, choice
 from fxsim.experiment import study
+from fxsim.experiment import sweep as sweeps
 from fxsim.experiment.progress import Progress
 from fxsim.experiment.results import read_results
 from fxsim.experiment.settings import NAMES, QUICK, Settings, read_toml
@@ -34,7 +35,7 @@ from fxsim.train.checkpoint import Cadence
 from fxsim.train.designs import FIXED
 from fxsim.train.designs import costs as costs_of
 
-OF_ASSIGNMENT = ("--bound", "--minimize", "--output-grad-bits")
+OF_ASSIGNMENT = ("--bound", "--minimize", "--output-grad-bits", "--gradient-rounding")
 """Options that say how formats are chosen."""
 
 
@@ -72,6 +73,32 @@ def run(arguments: Namespace) -> None:
         print(text.sums_table(chosen))
     _print_designs(designs)
     _write_report(experiment.folder, data, study.sensitivity(settings, designs))
+
+
+@_writing
+def sweep(arguments: Namespace) -> None:
+    """C_o over targets and bits, its table and its plot."""
+    progress = Progress(sys.stderr)
+    experiment = Experiment.reopen(arguments.out, progress, arguments.command_line, resume=True)
+    remove_leftovers(arguments.out)
+    _introduce(experiment)
+    targets = sweeps.TARGETS if arguments.targets is None else arguments.targets
+    perturb = sweeps.PERTURB if arguments.perturb is None else arguments.perturb
+    with progress.watching(), study.processes(arguments.jobs) as executor:
+        found = sweeps.points(experiment, targets, perturb)
+        progress.designs = len(sweeps.trainings_of(found))
+        data = sweeps.run(experiment, found, executor)
+    print(f"\n{text.sweep_table(data)}")
+    names = ["sweep.json", "sweep.csv"]
+    try:
+        figure = plots.sweep_figure(data)
+        names += [
+            plots.write_figure(experiment.path(f"sweep.{suffix}"), figure)
+            for suffix in plots.SUFFIXES
+        ]
+    except InputError as error:
+        print(f"\nno plots: {error}")
+    print(f"\nwritten to {experiment.folder}: {', '.join(names)}")
 
 
 @_writing

@@ -104,7 +104,11 @@ def _refuse_repeated(given: list[str]) -> None:
             raise InputError(f"{name} is given {count} times; give it once")
 
 
-LISTS = {"--perturb": r"none|[+-]?\d+(,[+-]?\d+)*", "--designs": r"\w+(,\w+)*,?"}
+LISTS = {
+    "--perturb": r"none|[+-]?\d+(,[+-]?\d+)*",
+    "--designs": r"\w+(,\w+)*,?",
+    "--targets": r"none|[\d.e-]+(,[\d.e-]+)*",
+}
 """Option -> what its values look like; they may be given apart, too."""
 
 
@@ -125,6 +129,10 @@ def _joined(argv: list[str]) -> list[str]:
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
+
+
+def _numbers(text: str) -> list[float]:
+    return [] if text == "none" else [number(each) for each in text.split(",")]
 
 
 def _integers(text: str) -> list[int]:
@@ -170,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for add in (
         _add_run,
+        _add_sweep,
         _add_train,
         _add_analyze,
         _add_assign,
@@ -243,6 +252,40 @@ written to the folder of --out:
         default=None,
         help="perturb each class of tensors by itself, too",
     )
+    _add_jobs(parser)
+
+
+def _add_sweep(commands) -> None:
+    parser = _command(
+        commands,
+        "sweep",
+        "what precision costs: C_o over targets and bits, error and loss against each cost",
+        """\
+examples:
+  fxsim train --out mine && fxsim sweep --out mine
+  fxsim sweep --out mine --targets 0.01,0.1 --perturb none --jobs 2
+
+All trainings start from the float run in the folder; what is finished there is not trained again, so that a sweep that
+was interrupted goes on.  Written to the folder: sweep.json, sweep.csv, and where matplotlib is installed sweep.png.""",
+    )
+    _add_out(parser)
+    parser.add_argument(
+        "--targets",
+        type=_numbers,
+        metavar="LIST",
+        help="bounds on the mismatch of decisions, or on the share of the float loss (default: "
+        "0.001,0.003,0.01,0.03,0.1; the experiment's own is always there)",
+    )
+    parser.add_argument(
+        "--perturb",
+        type=_integers,
+        metavar="LIST",
+        help="bits added to C_o in all tensors (default: -2,-1,+1; or none)",
+    )
+    _add_jobs(parser)
+
+
+def _add_jobs(parser) -> None:
     parser.add_argument(
         "--jobs",
         type=integer,
@@ -311,7 +354,20 @@ def _add_assign(commands) -> None:
         "a precision for every tensor, from the statistics of a float run",
         """\
 example:
-  fxsim analyze --out mine && fxsim assign --out mine""",
+  fxsim analyze --out mine && fxsim assign --out mine
+
+criteria, in the table's words:
+  EFQN   weights and activations add equally to the mismatch of decisions; --bound and --minimize choose their bits
+  GC     gradients hardly clip
+  RQB    the first level of weight gradients is hardly biased
+  BQN    the noise of G^A, and of batch norm's gradient G^Z, reflected onto G^W stays below G^W's own
+  GF     what G^A and G^Z lose below half a step is at most 1 % of their absolute sum, where they round to nearest;
+         stochastic rounding loses nothing on the mean
+  AS     the smallest update still moves the accumulator
+  given  by --output-grad-bits
+
+What is chosen with --bound, --minimize, --output-grad-bits and --gradient-rounding is chosen when the float run begins
+(fxsim train, fxsim run).""",
     )
     _add_out(parser)
 
@@ -508,8 +564,13 @@ def _add_settings(parser) -> None:
         "--output-grad-bits",
         type=integer,
         metavar="N",
-        help="bits of the gradient at the logits (default: the network's; 0: what the criteria "
-        "ask)",
+        help="bits of the gradient at the logits (default: 0, what the criteria ask)",
+    )
+    parser.add_argument(
+        "--gradient-rounding",
+        metavar="MODE",
+        help="stochastic or nearest: of the gradients of weights and activations; nearest takes "
+        "more bits, so that at most 1%% of what they sum to is flushed (default: stochastic)",
     )
     parser.add_argument(
         "--seed",

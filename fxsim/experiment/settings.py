@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from fxsim.analysis.assign import GRADIENT_ROUNDINGS
 from fxsim.analysis.feedforward import BOUNDS, COSTS
 from fxsim.datasets import NAMES as DATASETS
 from fxsim.errors import InputError, choice, shown
@@ -22,7 +23,7 @@ from fxsim.train.augment import Augmentation
 from fxsim.train.designs import DESIGNS
 from fxsim.train.schedule import Schedule
 
-_CIFAR = {"flip": True, "crop": 4, "output_grad_bits": 16}
+_CIFAR = {"flip": True, "crop": 4}
 
 DEFAULTS: dict[str, dict] = {
     "digits-convnet": {"dataset": "digits", "epochs": 12, "batch": 32, "learning_rate": 0.1},
@@ -39,7 +40,6 @@ DEFAULTS: dict[str, dict] = {
         "epochs": 15,
         "batch": 128,
         "learning_rate": 0.1,
-        "output_grad_bits": 16,
     },
     "cifar10-resnet": {
         "dataset": "cifar10",
@@ -117,8 +117,9 @@ class Settings:
         perturb: bits to add to C_o, one training each.
         per_class: perturb also each class of tensors alone (precision.PERTURBATION_CLASSES).
         gain_samples: noise gains and mismatch are taken over so many images, at most.
-        output_grad_bits: bits of the gradient at the logits; 0 for what the criteria ask, see
-            analysis/assign.py.
+        output_grad_bits: bits of the gradient at the logits; 0 for what the criteria ask.
+        gradient_rounding: of the gradients of weights and activations, 'stochastic' or 'nearest';
+            see analysis/assign.py.
         quick: a short training; `make` then takes QUICK for what is not given.
         layers: a network of one's own as plain data (spec.from_dict); None for a built-in one.
 
@@ -155,6 +156,7 @@ class Settings:
     per_class: bool = False
     gain_samples: int = 512
     output_grad_bits: int = 0
+    gradient_rounding: str = "stochastic"
     quick: bool = False
     layers: dict | None = None
 
@@ -383,6 +385,8 @@ def _check_range(name: str, value) -> None:
         choice("bound", value, BOUNDS)
     if name == "minimize":
         choice("minimize", value, COSTS)
+    if name == "gradient_rounding":
+        choice("gradient_rounding", value, GRADIENT_ROUNDINGS)
     if name in _LEAST and value < _LEAST[name]:
         raise InputError(f"{name} must be at least {_LEAST[name]}, got {shown(value)}")
     if name == "target" and not 0 < value < 1:

@@ -50,7 +50,7 @@ from fxsim.train import checkpoint, designs
 from fxsim.train.checkpoint import Cadence, Checkpoint
 from fxsim.train.learners import FixedLearner
 from fxsim.train.loop import Epoch, Position, train
-from fxsim.train.measured import measured
+from fxsim.train.measured import first_batches, measured
 
 SETTINGS_FILE = "experiment.json"
 PARAMETERS = "float.npz"
@@ -64,7 +64,9 @@ ARRAYS = {
 }
 """Files of arrays: their kind, and the command that writes them."""
 ARRAYS_VERSION = 2
-PLOTS = ("curves", "bits", "ranges", "sensitivity")
+SWEEP = "sweep"
+"""Name of the files of sweep.py, without their suffixes."""
+PLOTS = ("curves", "bits", "ranges", "sensitivity", SWEEP)
 OF_A_RUN = (
     PARAMETERS,
     GRADIENTS,
@@ -73,10 +75,14 @@ OF_A_RUN = (
     results.FILE,
     "curves.csv",
     "report.md",
+    f"{SWEEP}.json",
+    f"{SWEEP}.csv",
     *(f"{name}.{suffix}" for name in PLOTS for suffix in ("png", "svg")),
     SETTINGS_FILE,
 )
 """All files of an experiment but its checkpoints; a new float run sets them aside, in this order."""
+MEASURED_STEPS = 8
+"""Training batches of the float run on which criterion GF is measured."""
 EARLIER = "earlier"
 """What is set aside is in the folders earlier-1, earlier-2 ..."""
 
@@ -160,7 +166,11 @@ class Experiment:
 
     @classmethod
     def reopen(
-        cls, folder: str | Path, observer: Observer | None = None, command: str = ""
+        cls,
+        folder: str | Path,
+        observer: Observer | None = None,
+        command: str = "",
+        resume: bool = False,
     ) -> Experiment:
         """The experiment whose float run was written into `folder`.
 
@@ -173,7 +183,7 @@ class Experiment:
                 f"{folder} holds no float run (no {SETTINGS_FILE}); "
                 f"run `fxsim train --out {folder}` first"
             )
-        experiment = cls(Settings.load(path), folder, observer, command)
+        experiment = cls(Settings.load(path), folder, observer, command, resume)
         if experiment.path(results.FILE).exists():
             experiment.open_results()
         return experiment
@@ -246,13 +256,12 @@ class Experiment:
         samples: pixels by split, as `_samples` gives them: noise gains are taken over those that
         are held out, over those of the training set where there are none.
         """
-        batch = self.dataset.train_images[: self.settings.batch]
         pixel_max = self.dataset.pixel_max
         return measure(
             FloatNetwork(self.network, parameters, np.float64),
             self._gradients(),
             samples["training"] / pixel_max,
-            batch / pixel_max,
+            list(first_batches(self.dataset, self.network, self.settings.batch, MEASURED_STEPS)),
             self.settings.schedule().smallest_rate,
             held_out=samples["held-out"] / pixel_max if "held-out" in samples else None,
         )
@@ -286,15 +295,20 @@ class Experiment:
 
     def assign(self) -> PrecisionAssignment:
         """C_o from statistics.npz; writes assignment.json."""
+        assignment = self.assignment_for(self.settings.target)
+        assignment.save(self.path(ASSIGNMENT), self.setup.identity)
+        return assignment
+
+    def assignment_for(self, target: float) -> PrecisionAssignment:
+        """C_o from statistics.npz for this target, whatever that of the settings is."""
         rules = assignment_rules.Rules(
-            self.settings.target,
+            target,
             self.settings.bound,
             self.settings.minimize,
             output_grad_bits=self.settings.output_grad_bits or None,
+            gradient_rounding=self.settings.gradient_rounding,
         )
-        assignment = assignment_rules.assign(self.network, self.statistics(), rules)
-        assignment.save(self.path(ASSIGNMENT), self.setup.identity)
-        return assignment
+        return assignment_rules.assign(self.network, self.statistics(), rules)
 
     def own_assignment(self) -> PrecisionAssignment:
         """The assignment.json of the folder, as `assign` wrote it or as it was edited since."""

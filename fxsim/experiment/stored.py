@@ -127,7 +127,7 @@ class Criterion:
     """One criterion on one tensor; see train/measured.py."""
 
     moment: Literal["training", "start", "end"]
-    criterion: Literal["GC", "RQB", "BQN", "AS"]
+    criterion: Literal["GC", "RQB", "BQN", "GF", "AS"]
     layer: str
     tensor: str
     value: float
@@ -136,7 +136,7 @@ class Criterion:
     passed: bool
 
     def __post_init__(self) -> None:
-        choice("tensor", self.tensor, TENSORS)
+        choice("tensor", self.tensor, (*TENSORS, "preactivation_grads"))
 
 
 @dataclass(frozen=True)

@@ -40,17 +40,20 @@ def run(experiment: Experiment, executor: Executor | None = None) -> list[Outcom
     settings = experiment.settings
     outcomes = [experiment.train_float()] if _float_run(settings) else []
     assignment = experiment.assigned() if _in_fixed_point(settings) else None
-    trainings = list(_feasible(experiment, assignment))
-    train = (
-        map(experiment.train, trainings)
-        if executor is None
-        else _side_by_side(experiment, trainings, executor)
-    )
-    outcomes += train
+    outcomes += train_all(experiment, list(_feasible(experiment, assignment)), executor)
     if assignment is not None:
         name = "mismatch" if experiment.network.decides else "output_error"
         experiment.open_results().put(name, getattr(experiment, name)(assignment))
     return outcomes
+
+
+def train_all(
+    experiment: Experiment, trainings: list[Training], executor: Executor | None
+) -> Iterator[Outcome]:
+    """The outcomes of these trainings, in their order; executor: see run."""
+    if executor is None:
+        return map(experiment.train, trainings)
+    return _side_by_side(experiment, trainings, executor)
 
 
 def count(settings: Settings) -> int:

@@ -227,6 +227,55 @@ def ranges_figure(
     return figure
 
 
+def sweep_figure(data: dict):
+    """A matplotlib Figure of what sweep.json holds: test error (or test loss) and training loss
+    against each of the four costs, as shares of float's; a line where float is.
+    """
+    figure = _figure(12.5, 5.6)
+    axes = figure.subplots(2, len(SWEPT_COSTS), sharey="row", sharex="col")
+    reference = data["float"]
+    for row, (name, measure) in enumerate(
+        ((_tested_label([reference]), _tested), ("training loss", lambda row: row["train_loss"]))
+    ):
+        for column, (cost, symbol) in enumerate(SWEPT_COSTS.items()):
+            axis = axes[row][column]
+            for index, (of_target, what) in enumerate(((True, "targets"), (False, "bits"))):
+                _draw_points(axis, data, cost, measure, of_target, _style(index + 1, what))
+            axis.axhline(measure(reference), color="black", linewidth=1, label="float")
+            _tidy(axis)
+            if row:
+                axis.set_xlabel(f"{symbol}, share of float's")
+        axes[row][0].set_ylabel(name)
+    axes[0][-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+SWEPT_COSTS = {
+    "weight_storage": "$C_W$",
+    "activation_storage": "$C_A$",
+    "training_macs": "$C_M$",
+    "communication": "$C_C$",
+}
+
+
+def _draw_points(axis, data: dict, cost: str, measure, of_target: bool, style: dict) -> None:
+    """The points of targets, or those with bits added, C_o among either, in order of their cost."""
+    rows = [
+        row
+        for row in data["rows"]
+        if (row["target"] is not None) == of_target or row["design"] == "FX C_o"
+    ]
+    places = sorted(
+        ((row[cost] / data["float"][cost], measure(row), row) for row in rows),
+        key=lambda place: place[:2],
+    )
+    axis.plot([place for place, _, _ in places], [value for _, value, _ in places], **style)
+    for place, value, row in places:
+        text = f"{row['target']:.2g}" if of_target else f"{row['bits']:+d}"
+        if of_target or row["bits"]:
+            axis.annotate(text, (place, value), xytext=(3, 3), textcoords="offset points", size=7)
+
+
 def _draw_format(axis, format) -> None:
     axis.axvspan(
         format.step_exp,

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 from fxsim.analysis.complexity import Complexity
 from fxsim.analysis.statistics import Statistics
-from fxsim.formats import Format
+from fxsim.formats import STOCHASTIC, Format
 from fxsim.machine import JIT_DISABLED
 from fxsim.nn.precision import SYMBOLS, TENSORS, PrecisionAssignment
 from fxsim.report.tables import text_table
+
+ALL_SYMBOLS = SYMBOLS | {"preactivation_grads": "G^Z"}
+"""Those of the method's tensors, and of batch norm's gradient at the pre-activations."""
 
 METRICS = {
     "weight_storage": ("C_W", "b"),
@@ -34,16 +37,19 @@ NOTABLE_FLUSHING = 0.5
 
 
 def assignment_table(assignment: PrecisionAssignment) -> str:
-    """Bits, range, step and criterion of every layer's five tensors, in the paper's symbols."""
+    """Bits, range, step and criterion of every layer's tensors, in the paper's symbols; then which
+    of them round stochastically.
+    """
     rows = []
     for name, layer in assignment.layers.items():
-        for tensor in TENSORS:
-            format = getattr(layer, tensor)
+        given = layer.given()
+        for tensor in (tensor for tensor in ALL_SYMBOLS if tensor in given):
+            format = given[tensor]
             reason = assignment.reasons.get((name, tensor))
             rows.append(
                 [
                     name if tensor == TENSORS[0] else "",
-                    SYMBOLS[tensor],
+                    ALL_SYMBOLS[tensor],
                     _range(format),
                     f"2^{format.step_exp}",
                     str(format.bits),
@@ -51,7 +57,15 @@ def assignment_table(assignment: PrecisionAssignment) -> str:
                 ]
             )
     header = ("layer", "tensor", "range", "step", "bits", "criterion", "margin")
-    return text_table(header, rows, "llllrrr")
+    table = text_table(header, rows, "llllrrr")
+    stochastic = [
+        symbol
+        for tensor, symbol in ALL_SYMBOLS.items()
+        if assignment.rounding_of(tensor) in STOCHASTIC
+    ]
+    if not stochastic:
+        return table
+    return f"{table}\n\nrounded stochastically, without bias: {', '.join(stochastic)}"
 
 
 def _range(format: Format) -> str:
@@ -105,6 +119,22 @@ def designs_rows(designs: Sequence[dict]) -> list[list[str]]:
         )
         rows.append([row["design"], *tested_cells(row), *cells])
     return [header, *rows]
+
+
+def sweep_table(data: dict) -> str:
+    """The points of sweep.json: what was asked, error (or test loss) and loss, costs as shares of
+    float's.
+    """
+    reference = data["float"]
+    rows = []
+    for row in [reference, *data["rows"]]:
+        asked = "" if row["target"] is None else f"{row['target']:g}"
+        costs = (f"{row[metric] / reference[metric]:.3f}" for metric in METRICS)
+        bits = f"{row['bits']:+d}" if row["bits"] else ""
+        rows.append([row["design"], asked, bits, *tested_cells(row), *costs])
+    symbols = (symbol for symbol, _ in METRICS.values())
+    header = ("design", "target", "bits", tested_header([reference]), "train loss", *symbols)
+    return text_table(header, rows)
 
 
 def tested_header(rows: Sequence[dict]) -> str:

@@ -6,17 +6,20 @@ The criteria, and where its tensors' values lie.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 
 from fxsim.analysis import fixed_run
 from fxsim.analysis.fixed_run import Finding
 from fxsim.datasets import Dataset
 from fxsim.factors import LearningRate
+from fxsim.nn.spec import Network
 from fxsim.train.learners import FixedLearner
 from fxsim.train.schedule import Schedule
 
 RECORDED_STEPS = 4
-"""Steps from which relative quantization bias is taken, at the start and at the end."""
+"""Steps from which RQB and GF are taken, at the start and at the end."""
 
 
 def measured(
@@ -40,30 +43,40 @@ def measured(
         ("end", end, schedule.rate(schedule.epochs - 1)),
     ):
         findings += _rows(moment, _recorded(learner, dataset, batch, rate))
-        images = dataset.train_images[:batch] / dataset.pixel_max
-        decides = learner.network.network.decides
-        targets = dataset.train_labels[:batch] if decides else images
+        [(images, targets)] = first_batches(dataset, learner.network.network, batch, 1)
         histograms[moment] = fixed_run.histograms(learner.network, images, targets, rate.real)
     return {"criteria": findings, "histograms": histograms}
+
+
+def first_batches(
+    dataset: Dataset, network: Network, batch: int, most: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images in [0, 1] and targets of the first batches of the training set, at most so many."""
+    for pixels, labels in _first_pixels(dataset, batch, most):
+        images = pixels / dataset.pixel_max
+        yield images, labels if network.decides else images
+
+
+def _first_pixels(
+    dataset: Dataset, batch: int, most: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for first in range(0, min(most, len(dataset.train_labels) // batch) * batch, batch):
+        part = slice(first, first + batch)
+        yield dataset.train_images[part], dataset.train_labels[part]
 
 
 def _recorded(
     learner: FixedLearner, dataset: Dataset, batch: int, rate: LearningRate
 ) -> Iterable[Finding]:
-    parts = [
-        slice(first, first + batch)
-        for first in range(0, len(dataset.train_labels) - batch + 1, batch)
-    ]
-    recorded = [
-        (dataset.train_images[part], dataset.train_labels[part]) for part in parts[:RECORDED_STEPS]
-    ]
-    batches = (
-        (learner.images(pixels), learner.targets(pixels, labels)) for pixels, labels in recorded
+    codes = (
+        (learner.images(pixels), learner.targets(pixels, labels))
+        for pixels, labels in _first_pixels(dataset, batch, RECORDED_STEPS)
     )
-    yield from fixed_run.quantization_bias(learner.network, batches, rate)
-    yield from fixed_run.reflected_noise(
-        learner.network, dataset.train_images[:batch] / dataset.pixel_max
-    )
+    network = learner.network
+    batches = list(first_batches(dataset, network.network, batch, RECORDED_STEPS))
+    yield from fixed_run.quantization_bias(network, codes, rate)
+    yield from fixed_run.reflected_noise(network, batches[0][0])
+    yield from fixed_run.gradient_flushing(network, batches)
 
 
 def _rows(moment: str, findings: Iterable[Finding]) -> list[dict]:

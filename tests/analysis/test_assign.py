@@ -17,8 +17,14 @@ from fxsim.activation import Activation
 from fxsim.analysis import criteria
 from fxsim.analysis.assign import Rules, assign, feedforward_bits
 from fxsim.analysis.decisions import Decisions
-from fxsim.analysis.measure import measure
-from fxsim.analysis.statistics import FIELDS, PER_LAYER, GradientStatistics, Statistics
+from fxsim.analysis.measure import flushable_magnitudes, measure
+from fxsim.analysis.statistics import (
+    FIELDS,
+    FLUSHABLE,
+    PER_LAYER,
+    GradientStatistics,
+    Statistics,
+)
 from fxsim.errors import InputError, present
 from fxsim.files import read_arrays, write_arrays
 from fxsim.formats import Format
@@ -218,10 +224,82 @@ def test_output_grad_bits_replace_what_bqn_asks_of_the_gradient_at_the_logits():
             assign(NETWORK, statistics(), Rules(output_grad_bits=bits))
 
 
-def test_the_gradient_that_batch_norm_passes_on_has_the_bits_of_activation_grads_but_at_least_14():
-    for seed in range(8):
-        layer = assign(NETWORK, statistics(seed)).layers["conv2"]
-        assert layer.batch_norm.preactivation_grads.bits == max(14, layer.activation_grads.bits)
+@given(seeds)
+def test_the_gradient_at_the_pre_activations_meets_gc_and_bqn_by_itself(seed):
+    given_ = statistics(seed)
+    found = assign(NETWORK, given_)
+    layer = found.layers["conv2"]
+    grads = layer.batch_norm.preactivation_grads
+    sigma = given_.preactivation_grads_sigma_max[2]
+    assert grads.range >= 4 * sigma > grads.range / 2
+    ratio = NETWORK.shape("conv2").weights / (32 * 8 * 8 / 4 * 4)  # pooled once, four filters
+    bound = layer.weight_grads.step / math.sqrt(given_.preactivation_lambda_max[2]) * ratio**0.25
+    assert grads.step < bound
+    assert 2 * grads.step >= bound or grads.bits == 1
+    reason = found.reasons["conv2", "preactivation_grads"]
+    assert (reason.criterion, reason.statistic["sigma_max"]) == ("GC, BQN", sigma)
+
+
+@given(seeds)
+def test_what_rounds_to_nearest_flushes_at_most_one_percent_too(seed):
+    given_ = statistics(seed)
+    unbiased = assign(NETWORK, given_)
+    nearest = assign(NETWORK, given_, Rules(gradient_rounding="nearest"))
+    gradients = ("weight_grads", "activation_grads", "preactivation_grads")
+    assert unbiased.rounding == dict.fromkeys(gradients, "stochastic")
+    assert nearest.rounding == {}
+    for row, name in enumerate(NETWORK.names):
+        loose, strict = (made.layers[name].given() for made in (unbiased, nearest))
+        for tensor in gradients[1:]:
+            if tensor not in loose:
+                continue
+            flushable = getattr(given_, f"{tensor}_flushable")[row]
+            asked = min(loose[tensor].step, 2.0 ** math.floor(math.log2(2 * flushable)))
+            assert strict[tensor] == dataclasses.replace(
+                loose[tensor], bits=max(1, loose[tensor].range_exp - int(math.log2(asked)) + 1)
+            )
+            reason = nearest.reasons[name, tensor]
+            assert reason.criterion == "GC, BQN, GF"
+            assert reason.statistic["flushable"] == flushable
+            assert reason.margin >= 1.0 - 1e-12
+            del loose[tensor], strict[tensor]
+        assert loose == strict
+
+
+def test_rounding_to_nearest_needs_to_know_what_may_be_flushed():
+    without = statistics(preactivation_grads_flushable=np.zeros(LAYERS))
+    assign(NETWORK, without)
+    with pytest.raises(
+        InputError, match="'conv2': gradient_rounding 'nearest' needs preactivation"
+    ):
+        assign(NETWORK, without, Rules(gradient_rounding="nearest"))
+    with pytest.raises(InputError, match="gradient_rounding 'up' is unknown"):
+        Rules(gradient_rounding="up")
+
+
+def test_what_may_be_flushed_is_the_least_of_the_batches_and_the_network_stays():
+    rng = np.random.default_rng(3)
+    network = FloatNetwork(NETWORK, initial_parameters(NETWORK, 1), np.float64)
+    before = {name: array.copy() for name, array in network.state().items()}
+    batches = [(rng.random((8, 8, 8, 1)), rng.integers(0, 3, 8)) for _ in range(3)]
+    found = flushable_magnitudes(network, batches)
+    kept = {name: [] for name in FLUSHABLE}
+    for step, (images, targets) in enumerate(batches):
+        FloatNetwork(NETWORK, network.parameters, np.float64).loss_and_grads(
+            images,
+            targets,
+            step=step,
+            probe=lambda tensor, layer, array: (
+                kept[f"{tensor}_flushable"].append((layer, criteria.flushable_magnitude(array)))
+                if f"{tensor}_flushable" in kept
+                else None
+            ),
+        )
+    for name, rows in kept.items():
+        least = [min((m for at, m in rows if at == layer), default=0.0) for layer in NETWORK.names]
+        assert found[name].tolist() == least
+    assert found["preactivation_grads_flushable"].tolist()[:2] == [0.0, 0.0]
+    assert all(np.array_equal(before[name], array) for name, array in network.state().items())
 
 
 def test_an_assignment_survives_its_json_file(tmp_path):
@@ -434,7 +512,9 @@ def test_from_float_training_to_an_assignment():
     observer = GradientStatistics(NETWORK)
     for step in range(3):
         network.train_step(images[:16], labels[:16], 0.05, step=step, probe=observer.probe(step))
-    found = measure(network, observer, images, images[:16], gamma_min=0.05)
+    batches = [(images[:16], labels[:16]), (images[16:32], labels[16:32])]
+    found = measure(network, observer, images, batches, gamma_min=0.05)
+    assert (found.activation_grads_flushable > 0).all()
     assert found.batch_size == 16
     assert found.activation_grads_count.tolist() == [16 * n for n in (64, 64, 64, 3)]
     tapes = [

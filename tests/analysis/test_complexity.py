@@ -14,7 +14,7 @@ from fxsim.analysis.complexity import (
 )
 from fxsim.errors import InputError
 from fxsim.formats import Format
-from fxsim.nn.networks import cifar10_convnet, cifar10_resnet
+from fxsim.nn.networks import cifar10_convnet, cifar10_resnet, cifar100_resnet
 from fxsim.nn.precision import LayerPrecision, PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 
@@ -38,6 +38,35 @@ def test_table_1_cifar10_convnet_row(design):
     total = dataclasses.astuple(design_complexity(cifar10_convnet(), design).total)
     for got, unit, published in zip(total, UNITS, PUBLISHED[design]):
         assert got / unit == pytest.approx(published, rel=0.02)
+
+
+@pytest.mark.parametrize("network", [cifar10_resnet(), cifar100_resnet()])
+@pytest.mark.parametrize("design, published", [("FL", 96), ("BN", 50), ("TG", 96)])
+def test_table_1_resnet_activation_storage(network, design, published):
+    found = design_complexity(network, design).total.activation_storage
+    assert found / 1e6 == pytest.approx(published, rel=0.02)
+
+
+def test_a_shortcut_that_is_only_added_is_stored_with_the_sum():
+    plain, added = (
+        Network(
+            "added",
+            (4, 4, 1),
+            (
+                Conv(name="first", filters=2, padding=1),
+                *shortcut,
+                Conv(name="conv", filters=2, padding=1, input="first", add=add),
+                Dense(name="fc", units=3, relu=False),
+            ),
+        )
+        for shortcut, add in (
+            ((), None),
+            ((Conv(name="skip", filters=2, padding=1, relu=False, input="first"),), "skip"),
+        )
+    )
+    one, other = (design_complexity(network, "FL").total for network in (plain, added))
+    assert one.activation_storage == other.activation_storage == 32 * (16 + 64 + 64 + 3)
+    assert other.training_macs > one.training_macs
 
 
 def test_float_costs_of_a_small_network_by_hand():

@@ -174,6 +174,39 @@ def test_rqb_keeps_the_bias_of_a_gaussian_below_one_percent_and_gc_its_clipping_
     )
 
 
+@pytest.mark.parametrize("power", [0.5, 0.8])
+def test_the_bias_of_magnitudes_that_lie_as_a_power_is_the_same_at_every_step(power):
+    """Why no step meets RQB at the end of a training: about power / 12, far above 1 %."""
+    uniform = (np.arange(1_000_000) + 0.5) / 1_000_000
+    values = uniform ** (1 / (1 - power))  # of density (1 - power) v^-power on (0, 1)
+    for step in 2.0 ** np.arange(-2, -9, -1):
+        found = criteria.relative_quantization_bias(values, step)
+        assert found == pytest.approx(power / 12, rel=0.2)
+        assert found > 2 * criteria.LARGEST_QUANTIZATION_BIAS
+
+
+def test_at_the_step_of_gf_at_most_one_percent_is_flushed_and_at_twice_the_step_more():
+    rng = np.random.default_rng(4)
+    for scale in (1.0, 3e-5):
+        values = scale * rng.standard_normal((40, 30)) ** 5
+        flushable = criteria.flushable_magnitude(values)
+        step = 2.0 ** criteria.flushing_step_exp(flushable)
+        assert flushable in np.abs(values)
+        assert criteria.flushed_share(values, step) <= criteria.LARGEST_FLUSHED_SHARE
+        assert criteria.flushed_share(values, 2 * step) > criteria.LARGEST_FLUSHED_SHARE
+
+
+def test_what_may_be_flushed_by_hand():
+    assert criteria.flushable_magnitude([0.0, -2.0, 0.0]) == 2.0
+    assert criteria.flushable_magnitude([1.0, 99.0]) == 99.0  # 1 % itself is allowed
+    assert criteria.flushable_magnitude([1.0, 98.9]) == 1.0
+    assert criteria.flushable_magnitude([0.0, 0.0]) == math.inf
+    assert criteria.flushing_step_exp([0.5, 0.75, 1.0]).tolist() == [0, 0, 1]
+    # Half a step itself is rounded away from 0.
+    assert criteria.flushed_share([1.0, -0.5, 0.25, 0.25], 1.0) == 0.25
+    assert criteria.flushed_share([0.0], 1.0) == 0.0
+
+
 def test_reflected_noise_is_the_uniform_variance_times_the_gain():
     assert criteria.reflected_noise(0.5, 6.0) == 0.125
     assert criteria.reflected_noise([0.5, 1.0], 12.0).tolist() == [0.25, 1.0]
@@ -193,6 +226,8 @@ def test_reflected_noise_is_the_uniform_variance_times_the_gain():
         (lambda x: criteria.reflected_noise_step_exp(x, 1.0, 1, 1), "weight_grad_step"),
         (lambda x: criteria.reflected_noise_step_exp(1.0, 1.0, 1, x), "activation_grad_count"),
         (lambda x: criteria.accumulator_step_exp(x, 1.0), "gamma_min"),
+        (lambda x: criteria.flushing_step_exp(x), "flushable"),
+        (lambda x: criteria.flushed_share([1.0], x), "step"),
         (lambda x: criteria.clipping_rate([1.0], x), "range"),
         (lambda x: criteria.relative_quantization_bias([1.0], x), "step"),
         (lambda x: criteria.reflected_noise(1.0, x), "gain"),

@@ -7,7 +7,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fxsim.analysis.jacobian import lambda_max, largest_singular_values, square_jacobian
+from fxsim.analysis.jacobian import (
+    lambda_max,
+    largest_singular_values,
+    preactivation_square_jacobian,
+    square_jacobian,
+)
 from fxsim.errors import InputError
 from fxsim.kernels.threads import thread_count, use_threads
 from fxsim.nn.floating.network import FloatNetwork
@@ -75,6 +80,28 @@ def test_lambda_max_equals_the_dense_svd(name):
     assert lambda_max(network, tape, name, tolerance=1e-9) == pytest.approx(wanted, rel=1e-8)
 
 
+def test_the_jacobian_of_the_gradient_at_the_pre_activations_equals_the_dense_one():
+    network = executor()
+    tape = network.forward_tape(IMAGES)
+    found = largest_singular_values(network, IMAGES)["preactivation_lambda_max"]
+    assert [value > 0 for value in found] == [layer.batch_norm for layer in NETWORK.layers]
+    for row, layer in enumerate(NETWORK.layers):
+        if not layer.batch_norm:
+            continue
+        operation = np.zeros_like(tape.layers[layer.name].operation).reshape(
+            len(IMAGES), -1, layer.filters
+        )
+        columns = []
+        for index in np.ndindex(operation.shape):
+            operation[index] = 1.0
+            columns.append(network.weight_gradient(tape, layer.name, operation).ravel())
+            operation[index] = 0.0
+        dense = np.array(columns).T ** 2
+        assert found[row] == pytest.approx(np.linalg.norm(dense, 2), rel=5e-5)
+        gains = preactivation_square_jacobian(tape, layer.name).noise_gains()
+        np.testing.assert_allclose(gains.ravel(), dense.sum(axis=1), rtol=1e-10)
+
+
 def test_average_pooling_that_drops_an_edge():
     network = Network(
         "edge",
@@ -119,8 +146,11 @@ def test_groups_dilation_and_overlapping_windows(pool):
 
 def test_float32_is_close_and_repeats_itself():
     found = largest_singular_values(executor(np.float32), IMAGES)
-    assert found == pytest.approx(largest_singular_values(executor(), IMAGES), rel=2e-4)
-    assert (found == largest_singular_values(executor(np.float32), IMAGES)).all()
+    wanted = largest_singular_values(executor(), IMAGES)
+    again = largest_singular_values(executor(np.float32), IMAGES)
+    for name in ("lambda_max", "preactivation_lambda_max"):
+        assert found[name] == pytest.approx(wanted[name], rel=2e-4)
+        assert (found[name] == again[name]).all()
 
 
 def test_a_jacobian_of_equal_blocks_of_low_rank():
@@ -149,7 +179,7 @@ def test_dropout_raises_lambda_max_by_the_mean_over_its_masks():
     )
     parameters = initial_parameters(whole, 1)
     found, reference = (
-        largest_singular_values(FloatNetwork(network, parameters, np.float64), IMAGES)
+        largest_singular_values(FloatNetwork(network, parameters, np.float64), IMAGES)["lambda_max"]
         for network in (dropped, whole)
     )
     # Masks are 1 / keep with probability keep: the mean of their squares is 1 / keep.

@@ -136,7 +136,7 @@ def statistics() -> Statistics:
         part = slice(16 * (step % 6), 16 * (step % 6) + 16)
         network.train_step(images[part], labels[part], 0.1, step=step, probe=observer.probe(step))
     view = FloatNetwork(NETWORK, network.parameters, np.float64)
-    return measure(view, observer, images, images[:16], gamma_min=0.1)
+    return measure(view, observer, images, [(images[:16], labels[:16])], gamma_min=0.1)
 
 
 def test_the_statistics_hold_the_decisions(statistics, tmp_path):

@@ -97,7 +97,7 @@ def trained():
     gradients = GradientStatistics(SMALL)
     for step in range(60):
         net.train_step(images[step % 2 :: 2], images[step % 2 :: 2], 0.5, step, gradients.observe)
-    return net, measure(net, gradients, images, images[:32], gamma_min=0.5)
+    return net, measure(net, gradients, images, [(images[:32], images[:32])], gamma_min=0.5)
 
 
 def test_b_min_is_the_least_that_meets_a_share_of_the_loss(trained):
@@ -139,7 +139,7 @@ def test_gains_and_loss_are_those_of_images_that_are_held_out(trained):
     images, unseen = images_for(count=8), np.random.default_rng(9).uniform(0, 1, (6, 3, 3, 1))
     gradients = GradientStatistics(SMALL)
     net.train_step(images, images, 0.0, 0, gradients.observe)
-    found = measure(net, gradients, images, images, 0.5, held_out=unseen)
+    found = measure(net, gradients, images, [(images, images)], 0.5, held_out=unseen)
     assert found.output_loss == output_loss(net, unseen)
     assert np.array_equal(found.weights_gain, output_gains(net, unseen)[0])
     assert found.decisions is None

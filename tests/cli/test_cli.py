@@ -310,7 +310,17 @@ def test_a_package_that_is_missing_is_told(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "command",
-    [(), ("run",), ("train",), ("analyze",), ("assign",), ("cost",), ("data",), ("info",)],
+    [
+        (),
+        ("run",),
+        ("sweep",),
+        ("train",),
+        ("analyze",),
+        ("assign",),
+        ("cost",),
+        ("data",),
+        ("info",),
+    ],
 )
 def test_help_teaches(command, capsys):
     assert cli.main([*command, "--help"]) == 0

@@ -122,6 +122,13 @@ WITHOUT_EFFECT = [
     (("train", "--perturb", "0", "--only", "weight_grads"), "--only needs --perturb"),
     (("train", "--only", "weight_grads"), "--only needs --perturb"),
     (("train", "--perturb", "1", "--output-grad-bits", "9"), "--output-grad-bits has no effect"),
+    (("sweep", "--targets", "0.01,x"), "--targets"),
+    (("sweep", "--targets", "0.01", "--targets", "0.1"), "--targets is given 2 times"),
+    (("run", "--designs", "FL", "--gradient-rounding", "nearest"), "--gradient-rounding has no"),
+    (
+        ("run", "--gradient-rounding", "up"),
+        "gradient_rounding 'up' is unknown; choose from stochastic, nearest",
+    ),
     (
         ("vectors", "export", "--network", "digits-convnet", "--run", "mine"),
         "--run mine has no effect beside --network digits-convnet",
@@ -178,6 +185,7 @@ BAD_FILES = {
         ("assign", "--out"),
         ("train", "--perturb", "-1", "--resume", "--out"),
         ("run", "--resume", "--out"),
+        ("sweep", "--out"),
         ("vectors", "export", "--run"),
     ],
 )

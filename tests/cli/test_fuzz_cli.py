@@ -29,6 +29,8 @@ GOOD = (
     "run --designs FL,FX,BN,SQ,TG --perturb -2,-1,+1 --per-class --jobs 2 --images 256",
     "run --resume --out mine --checkpoint-minutes 1 --checkpoint-steps 10",
     "run --dataset mnist --data data --flip --crop 4 --output-grad-bits 16",
+    "run --designs FX --gradient-rounding nearest --bound paper --held-out 0",
+    "sweep --out mine --targets 0.01,0.1 --perturb -1,+1 --jobs 2",
     "train --out mine --quick",
     "train --out mine --assignment assignment.json --accumulator forward=16",
     "train --out mine --perturb -1 --only weight_grads --accumulator 24",

@@ -23,6 +23,7 @@ from fxsim.train.checkpoint import read
 
 COMMANDS = (
     "run",
+    "sweep",
     "train",
     "analyze",
     "assign",

@@ -217,6 +217,8 @@ def measured():
             finding("GC", "weight_grads", 0.02, 0.05),
             finding("GC", "activation_grads", 0.06, 0.05, passed=False, layer="conv2"),
             finding("RQB", "weight_grads", 0.03, 0.01, 0.02, "end"),
+            finding("GF", "activation_grads", 0.001, 0.01, moment="end"),
+            finding("GF", "preactivation_grads", 0.004, 0.01, moment="end"),
         ],
     }
 
@@ -255,7 +257,10 @@ def test_the_report_has_the_tables_and_shows_the_plots():
         "| GC | gradients that clip | training | 6.00% | conv2 G^A | 5% | fails in 1 of 2 |"
     ]
     assert [line.split(" | ")[3:] for line in lines if line.startswith("| RQB |")] == [
-        ["3.00% ± 4.00%", "conv1 G^W", "1%", "holds |"]
+        ["3.00% ± 6.00%", "conv1 G^W", "1%", "holds |"]
+    ]
+    assert [line.split(" | ")[3:] for line in lines if line.startswith("| GF |")] == [
+        ["0.40%", "conv1 G^Z", "1%", "holds |"]
     ]
     assert "| test | 360 | 0.013 | 0.034 | 12 |" in lines
     assert any("The tight bound is to be at most 0.01 on the images" in line for line in lines)
@@ -264,6 +269,20 @@ def test_the_report_has_the_tables_and_shows_the_plots():
         "![Ranges and steps over the values' magnitudes](ranges.png)",
     ]
     assert "```text" in lines
+
+
+def test_the_report_says_what_the_rounding_of_weight_gradients_does_to_their_bias():
+    def text(passed, **rounding):
+        found = measured()
+        for row in found["criteria"]:
+            row["passed"] = row["passed"] and (passed or row["criterion"] != "RQB")
+        assignment = dataclasses.replace(ASSIGNMENT, rounding=rounding).to_dict()
+        return report_of([design("FX C_o", assignment=assignment, measured=found)])
+
+    assert "RQB fails because" in text(False)
+    assert "RQB fails because" not in text(True)
+    assert "have no bias and lose nothing on the mean" in text(True, weight_grads="stochastic")
+    assert "RQB fails because" not in text(False, weight_grads="stochastic")
 
 
 def test_every_table_of_the_report_is_whole():

@@ -437,7 +437,7 @@ def test_a_narrow_network_of_the_paper_trains_in_the_formats_that_the_analysis_a
         FloatNetwork(network, floating.parameters, np.float64),
         gradients,
         pixels[:4] / 255,
-        pixels[:16] / 255,
+        [(pixels[:16] / 255, labels[:16])],
         0.05,
     )
     assign(network, statistics).save(tmp_path / "assignment.json")
