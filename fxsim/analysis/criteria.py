@@ -193,7 +193,7 @@ def flushing_step_exp(flushable: ArrayLike) -> int | np.ndarray:
     for independent noise without a mean.  Where most elements lie below half a step the error is
     the gradient itself: what is left of softmax' p - onehot no longer sums to zero over the
     classes, and a long training drifts until it breaks down.  Stochastic rounding loses nothing on
-    the mean, and BQN is enough.  Source: fxsim's own measurements, see README.md.
+    the mean, and BQN is enough.  Source: fxsim's own measurements, see guide/bits.md.
     """
     return _greatest_exponent(2 * _positive("flushable", flushable, _DEAD_TENSOR))
 
