@@ -1,5 +1,6 @@
 """One right call of every public function, constructor and method, with small arguments."""
 
+import dataclasses
 import fractions
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from fxsim import (
     Format,
     LayerPrecision,
     LearningRate,
+    Lfsr,
     Network,
+    Philox,
     Pool,
     PrecisionAssignment,
     Quantizer,
@@ -77,6 +80,7 @@ MASK = Tensor(RANDOM.integers(0, 2, X.shape), ops.MASK)
 WORDS = RANDOM.integers(0, 2**32, X.shape)
 MAC = Accumulator(24, overflow="wrap", order="tiles", tile=4, drop=1)
 PLAIN_MAC = Accumulator(24)
+REGISTERS = Lfsr(8, (8, 6, 5, 4), 4, (1, 9), lanes=2, clocks=3)
 SUM = X + X
 QUOTIENT = ops.avg_pool2d(X, 2)
 MODES = (Format(16, 3), Format(16, 3, False))
@@ -215,7 +219,12 @@ def calls():
             },
         ),
         "Quantizer.of": made(Quantizer.of, {"value": Format(8, 0)}),
-        "Stream": made(Stream, {"seed": 1, "step": 2, "name": "x"}),
+        "Stream": made(Stream, {"seed": 1, "step": 2, "name": "x", "bits": 8}),
+        "Lfsr": made(Lfsr, {**dataclasses.asdict(REGISTERS), "period": 3}),
+        "Lfsr.words": made(REGISTERS.words, {"shape": (2, 3), "start": 1, "step": 2}),
+        "Lfsr.states": made(REGISTERS.states, {"step": 2, "elements": 5}),
+        "Lfsr.at": made(REGISTERS.at, {"step": 2}),
+        "Philox": made(Philox, {"bits": 8}),
         "Stream.words": made(Stream(0, 0, "x").words, {"shape": (2, 3), "start": 1}),
         "Stream.permutation": made(Stream(0, 0, "x").permutation, {"size": 5}),
         "Tensor": made(Tensor, {"codes": X.codes, "format": X.format}),
