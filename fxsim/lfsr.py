@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +12,7 @@ import numpy as np
 
 from fxsim.arrays import checked_shape
 from fxsim.errors import InputError, shown
-from fxsim.fields import check_fields, check_keys, integer, read_fields
+from fxsim.fields import check_fields, check_table, integer, read_fields
 from fxsim.kernels import lfsr as kernel
 
 MIN_WIDTH = 2
@@ -137,6 +138,13 @@ class Lfsr:
             raise InputError(f"elements must be at least 0, got {shown(elements)}")
         return tuple(self._states(step, elements, 0).tolist())
 
+    def states_after(self, clocks: int) -> tuple[int, ...]:
+        """The state of each lane so many clocks after its seed; 0 for the seeds themselves."""
+        clocks = integer("clocks", clocks)
+        _within("clocks", clocks, 0, MAX_CLOCKS)
+        powers = _powers(self._map)
+        return tuple(powers.after(self._seeds(powers), clocks).tolist())
+
     def _states(self, step: int, elements: int, row: int) -> np.ndarray:
         """uint64 states of the lanes before the first word of a row of lanes x run elements."""
         period = self.period
@@ -203,26 +211,19 @@ class Lfsr:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` reads it back."""
-        row: dict[str, Any] = {"kind": "lfsr"}
-        for name, default in _DEFAULTS.items():
-            value = getattr(self, name)
-            if value != default:
-                row[name] = list(value) if isinstance(value, tuple) else value
-        return row
+        fields = dataclasses.asdict(self)
+        return {"kind": "lfsr"} | {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in fields.items()
+        }
 
     @classmethod
     def from_dict(cls, row: object, where: str = "lfsr") -> Lfsr:
         """The registers that `to_dict` gave; InputError tells what is wrong."""
-        row = dict(check_keys(where, row, ("kind", *_DEFAULTS), ("width", "taps", "bits")))
+        row = dict(check_table(where, row))
         if row.pop("kind", "lfsr") != "lfsr":
             raise InputError(f"{where}: kind must be 'lfsr'")
         return read_fields(cls, row, where)
-
-
-_DEFAULTS: dict[str, object] = {
-    name: getattr(Lfsr, name, ...) for name in Lfsr.__dataclass_fields__
-}
-"""Name of a field -> its default; what has none is always written."""
 
 
 @dataclass(frozen=True)

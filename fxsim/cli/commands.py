@@ -77,7 +77,7 @@ def run(arguments: Namespace) -> None:
 @_writing
 def train(arguments: Namespace) -> None:
     """A float run, or one in fixed point."""
-    fixed = bool({"--assignment", "--perturb", "--accumulator"} & arguments.given)
+    fixed = bool({"--assignment", "--perturb", "--accumulator", "--stochastic"} & arguments.given)
     if arguments.only is not None and not arguments.bits:
         raise InputError("--only needs --perturb BITS, a number of bits that is not 0")
     if fixed:
@@ -257,18 +257,19 @@ def _assignment(arguments: Namespace, experiment: Experiment) -> PrecisionAssign
     assignment = assignment_of(arguments.out, experiment.setup.identity, arguments.assignment)
     if arguments.bits:
         assignment = assignment.perturbed(arguments.bits, arguments.only)
-    return assignment.with_accumulators(arguments.accumulator)
+    assignment = assignment.with_accumulators(arguments.accumulator)
+    return assignment.with_stochastic(arguments.stochastic)
 
 
 def _design_name(arguments: Namespace) -> str:
     """C_o is the folder's own assignment.
 
-    Another file gives its name to its design, accumulators give their texts.
+    Another file gives its name to its design; accumulators and random words give their texts.
     """
     name = perturbed_name(arguments.bits or 0, arguments.only)
     if not is_own_assignment(arguments.out, arguments.assignment):
         name = f"{name} of {Path(arguments.assignment).stem}"
-    return "; ".join([name, *arguments.accumulator])
+    return "; ".join([name, *arguments.accumulator, *arguments.stochastic])
 
 
 def _introduce(experiment: Experiment) -> None:

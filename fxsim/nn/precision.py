@@ -35,9 +35,10 @@ from fxsim.fields import (
     read_fields,
 )
 from fxsim.files import read_json, write_text
-from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, Format
+from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.identity import IDENTITY, Identity, check_identity
 from fxsim.nn.spec import Layer, Network
+from fxsim.words import DroppedBits, Philox, WordSource, parse_sources, source_from_dict
 
 SYMBOLS = {
     "weights": "W",
@@ -265,6 +266,8 @@ class PrecisionAssignment:
     MODES has what each tensor takes.  The mappings are copied.
     accumulator: kind of product (one of fxsim.accumulator.KINDS), or 'layer.kind', which goes
     before it -> Accumulator of these sums; products without one are summed exactly.
+    words: tensor that is rounded stochastically, or 'layer.tensor', which goes before it -> the
+    source of its random words; without one it is Philox().
     reasons: (layer, tensor) -> Reason.
 
     Raises:
@@ -280,6 +283,7 @@ class PrecisionAssignment:
     overflow: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[tuple[str, str], Reason] = field(default_factory=dict)
     accumulator: Mapping[str, Accumulator] = field(default_factory=dict)
+    words: Mapping[str, WordSource] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self, "assignment")
@@ -297,6 +301,26 @@ class PrecisionAssignment:
             choice("reasons: layer", layer, self.layers)
             choice(f"reasons: tensor of layer {shown(layer)}", tensor, self.layers[layer].given())
         check_accumulator_keys(self.accumulator, self.layers)
+        for key, source in self.words.items():
+            self._check_words(key, source)
+
+    def _check_words(self, key: str, source: WordSource) -> None:
+        """InputError for words that the rounding of their tensor has no use for."""
+        layer, dot, tensor = key.rpartition(".")
+        choice(f"words {shown(key)}: tensor", tensor, MODES)
+        if dot:
+            choice(f"words {shown(key)}: layer", layer, self.layers)
+        rounding = self.rounding_of(tensor)
+        if rounding not in STOCHASTIC:
+            raise InputError(
+                f"words {shown(key)}: rounding {rounding!r} of {tensor} uses no random words; "
+                f"leave them out, or choose {' or '.join(STOCHASTIC)}"
+            )
+        if isinstance(source, DroppedBits) and rounding != "stochastic":
+            raise InputError(
+                f"words {shown(key)}: dropped bits go with rounding 'stochastic', got "
+                f"{rounding!r}; change one of them"
+            )
 
     def rounding_of(self, tensor: str) -> str:
         """The rounding of a tensor, by default nearest_away."""
@@ -305,6 +329,10 @@ class PrecisionAssignment:
     def overflow_of(self, tensor: str) -> str:
         """The overflow of a tensor, by default saturate."""
         return self.overflow.get(choice("tensor", tensor, MODES), "saturate")
+
+    def words_of(self, layer: str, tensor: str) -> WordSource:
+        """Where the random words of a tensor of a layer come from."""
+        return self.words.get(f"{layer}.{tensor}", self.words.get(tensor, Philox()))
 
     def accumulators_of(self, layer: str) -> dict[str, Accumulator]:
         """Kind of product -> Accumulator, for the products of this layer that have one."""
@@ -322,6 +350,19 @@ class PrecisionAssignment:
         return dataclasses.replace(
             self, accumulator={**self.accumulator, **parse_accumulators(texts)}
         )
+
+    def with_stochastic(self, texts: Iterable[str]) -> PrecisionAssignment:
+        """The same with tensors rounded stochastically by words as in fxsim.words.parse_sources.
+
+        A tensor whose rounding is stochastic_equal keeps it.
+        """
+        sources = parse_sources(texts)
+        tensors = [choice("stochastic: tensor", key.rpartition(".")[2], MODES) for key in sources]
+        rounding = dict(self.rounding)
+        for tensor in tensors:
+            if rounding.get(tensor) not in STOCHASTIC:
+                rounding[tensor] = "stochastic"
+        return dataclasses.replace(self, rounding=rounding, words={**self.words, **sources})
 
     def check_network(self, network: Network) -> None:
         """InputError unless this assignment is for `network`.
@@ -350,6 +391,17 @@ class PrecisionAssignment:
                         f"{what} of {tensor}: network {shown(network.name)} quantizes no such "
                         f"tensor; leave it out"
                     )
+        for key in self.words:
+            self._check_words_used(network, key)
+
+    def _check_words_used(self, network: Network, key: str) -> None:
+        """InputError for words of a layer that has no such tensor."""
+        name, dot, tensor = key.rpartition(".")
+        if dot and tensor not in (*VELOCITIES, *tensors_of(network, name)):
+            raise InputError(
+                f"words {shown(key)}: layer {shown(name)} quantizes no {tensor} (an output is a "
+                f"tensor of its first reader); leave them out"
+            )
 
     def completed(self, network: Network) -> PrecisionAssignment:
         """With the defaults written out for batch norm, and for outputs that only residual
@@ -397,6 +449,7 @@ class PrecisionAssignment:
                     reason = dataclasses.asdict(self.reasons[name, tensor])
                     rows[name][tensor]["reason"] = reason
         models = {key: model.to_dict() for key, model in self.accumulator.items()}
+        words = {key: source.to_dict() for key, source in self.words.items()}
         return {
             "kind": KIND,
             "version": VERSION,
@@ -406,6 +459,7 @@ class PrecisionAssignment:
             "rounding": dict(self.rounding),
             "overflow": dict(self.overflow),
             **({"accumulator": models} if models else {}),
+            **({"words": words} if words else {}),
         }
 
     def formats_to_dict(self) -> dict[str, Any]:
@@ -424,7 +478,7 @@ class PrecisionAssignment:
         """
         data = check_head(where, data, KIND, VERSION, "make it anew with `fxsim assign`")
         needed = ("kind", "version", "network", "layers", "logits")
-        more = ("rounding", "overflow", "accumulator", IDENTITY)
+        more = ("rounding", "overflow", "accumulator", "words", IDENTITY)
         data = check_keys(where, data, (*needed, *more), needed)
         layers = {}
         reasons: dict[tuple[str, str], Reason] = {}
@@ -432,6 +486,7 @@ class PrecisionAssignment:
             layers[name], own = _read_layer(f"layer {shown(name)}", row)
             reasons |= {(name, tensor): reason for tensor, reason in own.items()}
         models = check_table("accumulator", data.get("accumulator", {}))
+        words = check_table("words", data.get("words", {}))
         return construct(
             cls,
             where,
@@ -442,6 +497,7 @@ class PrecisionAssignment:
             overflow=data.get("overflow", {}),
             reasons=reasons,
             accumulator={key: _read_accumulator(key, row) for key, row in models.items()},
+            words={key: source_from_dict(row, f"words {shown(key)}") for key, row in words.items()},
         )
 
     def save(self, path: str | Path, identity: Identity | None = None) -> None:
@@ -486,16 +542,25 @@ def quantized_tensors(network: Network) -> set[str]:
 
     Velocities are left out: they depend on the optimizer.
     """
-    norm = any(layer.batch_norm for layer in network.layers)
-    bias = any(layer.has_bias for layer in network.layers)
-    read = any(source is not None for _, source in network.edges())
+    return {tensor for name in network.names for tensor in tensors_of(network, name)}
+
+
+def tensors_of(network: Network, name: str) -> set[str]:
+    """The tensors of MODES that a training step quantizes as those of a layer, but velocities.
+
+    An output is a tensor of the first layer that reads it.
+    """
+    layer = network.layer(name)
+    source = network.source(name)
+    first = next(each.name for each, reads in network.edges() if reads == source)
     present = {
-        "bias": bias,
-        "bias_grads": bias,
-        "bias_accumulators": bias,
-        "activations": read,
-        "branch": any(is_branch(network, name) for name in network.names),
-        **dict.fromkeys(("preactivations", *BATCH_NORM), norm),
+        "bias": layer.has_bias,
+        "bias_grads": layer.has_bias,
+        "bias_accumulators": layer.has_bias,
+        "activations": source is not None and first == name,
+        "branch": is_branch(network, name),
+        "logits": name == network.names[-1],
+        **dict.fromkeys(("preactivations", *BATCH_NORM), layer.batch_norm),
     }
     return {tensor for tensor in MODES if tensor not in VELOCITIES and present.get(tensor, True)}
 

@@ -16,6 +16,7 @@ from oracle import (
     accumulators,
     activation,
     dropout,
+    lfsr,
     losses,
     momentum,
     philox,
@@ -69,7 +70,12 @@ class Run:
         """Words of a stochastic rounding in row-major order, else None."""
         if not self.mode("rounding", tensor).startswith("stochastic"):
             return None
-        return philox.words(self.seed, self.number, f"{layer}.{tensor}", 0, count)
+        source = self.modes.get(("words", f"{layer}.{tensor}"), self.modes.get(("words", tensor)))
+        if source is not None and source["kind"] == "lfsr":
+            return lfsr.words(source, self.number, 0, count)
+        words = philox.words(self.seed, self.number, f"{layer}.{tensor}", 0, count)
+        dropped = 32 - source["bits"] if source else 0
+        return [word >> dropped << dropped for word in words]
 
     def quantize(self, values, layer, tensor, fmt, ceiling=None):
         """Nested Fractions to nested codes, counted as (layer, tensor)."""

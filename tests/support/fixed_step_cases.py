@@ -11,6 +11,7 @@ from oracle import step as oracle
 from fxsim.accumulator import parse_accumulators
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
+from fxsim.lfsr import Lfsr
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.optimizer import PLAIN_SGD
 from fxsim.nn.precision import (
@@ -21,6 +22,7 @@ from fxsim.nn.precision import (
     accumulator_format,
 )
 from fxsim.nn.spec import Conv, Dense, Network, Pool
+from fxsim.words import DroppedBits, Philox
 from support.bits import assert_same_codes
 
 NETWORKS = {
@@ -98,7 +100,9 @@ def precision(weights=8, activations=6, activation_grads=8, weight_grads=10, bel
     )
 
 
-def assignment(network, widths, logits=LOGITS, rounding=None, overflow=None, accumulator=()):
+def assignment(
+    network, widths, logits=LOGITS, rounding=None, overflow=None, accumulator=(), words=None
+):
     """`widths`: keyword arguments of `precision`, one dict for all layers or one for each."""
     widths = widths if isinstance(widths, list) else [widths] * len(network.layers)
     layers = {name: precision(**row) for name, row in zip(network.names, widths)}
@@ -109,6 +113,7 @@ def assignment(network, widths, logits=LOGITS, rounding=None, overflow=None, acc
         rounding or {},
         overflow or {},
         accumulator=parse_accumulators(accumulator),
+        words=words or {},
     )
 
 
@@ -200,6 +205,10 @@ def check_steps(
         options["optimizer"] = dataclasses.asdict(optimizer)
     modes = {("rounding", tensor): mode for tensor, mode in assigned.rounding.items()}
     modes |= {("overflow", tensor): mode for tensor, mode in assigned.overflow.items()}
+    modes |= {("words", key): source.to_dict() for key, source in assigned.words.items()}
+    for tensor in ("accumulators", "bias_accumulators"):
+        if isinstance(assigned.words.get(tensor), DroppedBits):
+            modes["rounding", tensor] = "dropped_bits"
     learning_rate = LearningRate.of(rate)
     gamma = learning_rate.mantissa * Fraction(2) ** learning_rate.exponent
     random = np.random.default_rng(seed + 1)
@@ -319,6 +328,21 @@ ASSIGNMENTS = {
             "accumulators": "stochastic",
             "bias_grads": "stochastic_equal",
             "logits": "stochastic",
+        },
+    },
+    "words of registers, of few bits and of the dropped bits": {
+        "widths": {},
+        "rounding": dict.fromkeys(
+            ("activations", "weight_grads", "accumulators", "bias_accumulators"), "stochastic"
+        )
+        | {"activation_grads": "stochastic_equal"},
+        "words": {
+            "activations": Lfsr(8, (8, 6, 5, 4), 5, (7, 99, 3), lanes=3, run=2, clocks=3),
+            "activation_grads": Lfsr(16, (16, 15, 13, 4), 1, 0xACE1, "galois", period=5, start=2),
+            "weight_grads": Lfsr(9, (9, 5), 4, (1, 2, 3, 4), lanes=4, low_bit=3, shift="right"),
+            "c1.weight_grads": Philox(3),
+            "accumulators": Philox(6),
+            "bias_accumulators": DroppedBits(),
         },
     },
 }

@@ -53,15 +53,13 @@ class Update(TensorRecipe):
 
     def updates(self, rounding: str, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         """u of the given rows in accumulator steps, int64."""
-        words = self.source.words(self.layer.name, self.accumulator)
-        words = None if words is None else self.rows_of(words, rows)
         return updates(
             self.operand_rows(self.gradient, semantics, rows),
             self.formats[self.gradient],
             self.formats[self.accumulator],
             self.source.manifest.learning_rate,
             rounding,
-            words,
+            self.words_of(self.accumulator, semantics, rows),
         )
 
 
@@ -70,6 +68,7 @@ class UpdateItself(Update):
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from rounding_changes(self.default)
+        yield from self.words_changes(self.default, self.accumulator)
         yield from misread_changes(self.default, {self.gradient: self.formats[self.gradient]})
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
@@ -88,6 +87,7 @@ class Updated(Update):
             yield change(
                 self.default, f"update: {each.text}", update_rounding=each.semantics.rounding
             )
+        yield from self.words_changes(self.default, self.accumulator)
         for each in rounding_changes(self.default):
             yield change(
                 self.default, f"{self.parameter}: {each.text}", rounding=each.semantics.rounding

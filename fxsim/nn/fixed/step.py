@@ -15,8 +15,8 @@ from fxsim.ops.exact import Exact
 from fxsim.ops.loss import LOSS
 from fxsim.ops.update import UpdateTally
 from fxsim.quantizer import Counts, Quantizer, Words
-from fxsim.rng import tensor_stream
 from fxsim.tensor import Tensor
+from fxsim.words import DroppedBits, words_of
 
 Probe = Callable[[str, str, Tensor], None]
 """probe(tensor, layer, value): called with every tensor of a step, in data-flow order.
@@ -113,8 +113,9 @@ class Step:
 
         In inference they are those of the image's place, whatever other images are there.
         """
-        stream = tensor_stream(self.seed, self.step, layer, tensor)
-        if not self.first:
+        source = self.assignment.words_of(layer, tensor)
+        stream = words_of(source, self.seed, self.step, f"{layer}.{tensor}")
+        if not self.first or isinstance(stream, DroppedBits):
             return stream
 
         def from_first(positions: np.ndarray) -> np.ndarray:
