@@ -106,10 +106,10 @@ def assignment_complexity(
     """The costs of FX, or of SQ, which is FX with accumulators of 32 bits, under `assignment`."""
     instance("assignment", assignment, PrecisionAssignment).check_network(network)
     choice("design", design, ASSIGNED_DESIGNS)
-    bits = {
-        name: {tensor: getattr(layer, tensor).bits for tensor in TENSORS}
-        for name, layer in assignment.layers.items()
-    }
+    bits = {}
+    for name, layer in assignment.layers.items():
+        formats = layer.given()
+        bits[name] = {each: formats[each].bits if each in formats else 0 for each in TENSORS}
     if design == "SQ":
         bits = {
             name: {**row, "accumulators": STOCHASTIC_ACCUMULATOR_BITS} for name, row in bits.items()

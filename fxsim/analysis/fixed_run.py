@@ -161,7 +161,7 @@ def histograms(
     """For each layer and each of the method's five tensors its magnitudes, counted by powers of
     two.
 
-    The weights are the running ones, W with its accumulator.  Of activations and gradients the
+    The weights are the running ones, W with its accumulator if it has one.  Of activations and gradients the
     values are those of one step of a float network with the same parameters, not quantized; for the
     accumulators the updates, rate * G^W.  Plain data: 'zeros', and 'counts' of the magnitudes in
     [2**e, 2**(e+1)) from e = 'least'.
@@ -178,7 +178,7 @@ def histograms(
     for name, parameters in network.parameters.items():
         rows[name] = {
             "weights": _by_powers_of_two(
-                parameters["weight"].running * parameters["weight"].accumulator_format.step
+                parameters["weight"].running * parameters["weight"].update_format.step
             )
         }
     view.loss_and_grads(images, targets, step=0, probe=see)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fxsim import machine
+from fxsim.cli.options import as_asked
 from fxsim.cli.vectors import run_vectors
 from fxsim.datasets.survey import complaint, survey, survey_text
 from fxsim.errors import InputError
@@ -77,7 +78,10 @@ def run(arguments: Namespace) -> None:
 @_writing
 def train(arguments: Namespace) -> None:
     """A float run, or one in fixed point."""
-    fixed = bool({"--assignment", "--perturb", "--accumulator", "--stochastic"} & arguments.given)
+    fixed = bool(
+        {"--assignment", "--perturb", "--accumulator", "--in-place", "--stochastic"}
+        & arguments.given
+    )
     if arguments.only is not None and not arguments.bits:
         raise InputError("--only needs --perturb BITS, a number of bits that is not 0")
     if fixed:
@@ -257,8 +261,7 @@ def _assignment(arguments: Namespace, experiment: Experiment) -> PrecisionAssign
     assignment = assignment_of(arguments.out, experiment.setup.identity, arguments.assignment)
     if arguments.bits:
         assignment = assignment.perturbed(arguments.bits, arguments.only)
-    assignment = assignment.with_accumulators(arguments.accumulator)
-    return assignment.with_stochastic(arguments.stochastic)
+    return as_asked(assignment, arguments)
 
 
 def _design_name(arguments: Namespace) -> str:
@@ -269,7 +272,8 @@ def _design_name(arguments: Namespace) -> str:
     name = perturbed_name(arguments.bits or 0, arguments.only)
     if not is_own_assignment(arguments.out, arguments.assignment):
         name = f"{name} of {Path(arguments.assignment).stem}"
-    return "; ".join([name, *arguments.accumulator, *arguments.stochastic])
+    in_place = ["in place"] if arguments.in_place else []
+    return "; ".join([name, *in_place, *arguments.accumulator, *arguments.stochastic])
 
 
 def _introduce(experiment: Experiment) -> None:

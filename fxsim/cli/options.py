@@ -6,9 +6,13 @@ Nothing heavy is imported, so that --help is quick.
 from __future__ import annotations
 
 import re
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING
 
 from fxsim.errors import shown
+
+if TYPE_CHECKING:
+    from fxsim.nn.precision import PrecisionAssignment
 
 ACCUMULATOR_EPILOG = """\
 accumulators: --accumulator [[LAYER.]KIND=]MODEL, as often as needed; without one, sums are exact
@@ -49,6 +53,15 @@ def add_stochastic(parser: ArgumentParser) -> None:
     )
 
 
+def add_in_place(parser: ArgumentParser) -> None:
+    """--in-place, for PrecisionAssignment.without_accumulators."""
+    parser.add_argument(
+        "--in-place",
+        action="store_true",
+        help="no accumulators below the weights' step: every update is rounded once, to that step",
+    )
+
+
 def add_accumulator(parser: ArgumentParser) -> None:
     """--accumulator, a list of texts for fxsim.accumulator.parse_accumulators."""
     parser.add_argument(
@@ -58,6 +71,14 @@ def add_accumulator(parser: ArgumentParser) -> None:
         metavar="MODEL",
         help="accumulators of the sums of products, in place of exact ones; see below",
     )
+
+
+def as_asked(assignment: PrecisionAssignment, arguments: Namespace) -> PrecisionAssignment:
+    """The assignment with what --in-place, --accumulator and --stochastic say."""
+    if arguments.in_place:
+        assignment = assignment.without_accumulators()
+    assignment = assignment.with_accumulators(arguments.accumulator)
+    return assignment.with_stochastic(arguments.stochastic)
 
 
 def integer(text: str) -> int:

@@ -17,6 +17,7 @@ from fxsim.cli.options import (
     ACCUMULATOR_EPILOG,
     STOCHASTIC_EPILOG,
     add_accumulator,
+    add_in_place,
     add_stochastic,
     integer,
     number,
@@ -299,6 +300,7 @@ A fixed-point run takes the settings of the float run in the folder, if there is
         help="perturb only feedforward, weight_grads, activation_grads or accumulators",
     )
     add_accumulator(parser)
+    add_in_place(parser)
     add_stochastic(parser)
 
 

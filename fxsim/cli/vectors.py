@@ -13,7 +13,9 @@ from fxsim.cli.options import (
     ACCUMULATOR_EPILOG,
     STOCHASTIC_EPILOG,
     add_accumulator,
+    add_in_place,
     add_stochastic,
+    as_asked,
     integer,
 )
 from fxsim.errors import InputError
@@ -79,6 +81,7 @@ written to the folder of --out, the same bytes every time:
         "--assignment", metavar="FILE", help="formats (default: the experiment's assignment.json)"
     )
     add_accumulator(parser)
+    add_in_place(parser)
     add_stochastic(parser)
     parser.add_argument(
         "--seed", type=integer, metavar="N", help="of parameters, order of images and random words"
@@ -196,8 +199,7 @@ def _network_step(arguments: Namespace) -> tuple:
         )
     setup = TrainingSetup.of(Settings.make(network=arguments.network, **_changes(arguments)))
     assignment = PrecisionAssignment.load(arguments.assignment)
-    assignment = assignment.with_accumulators(arguments.accumulator)
-    assignment = assignment.with_stochastic(arguments.stochastic)
+    assignment = as_asked(assignment, arguments)
     return replay(setup, assignment, arguments.step, arguments.layers), ""
 
 
@@ -213,8 +215,7 @@ def _run_step(arguments: Namespace) -> tuple:
     setup = TrainingSetup.of(settings)
     identity = dataclasses.replace(setup, settings=own).identity
     assignment = assignment_of(folder, identity, arguments.assignment)
-    assignment = assignment.with_accumulators(arguments.accumulator)
-    assignment = assignment.with_stochastic(arguments.stochastic)
+    assignment = as_asked(assignment, arguments)
     run = StoredRun.find(folder, identity, assignment)
     if run is None:
         return replay(setup, assignment, arguments.step, arguments.layers), ""

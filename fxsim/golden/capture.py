@@ -133,8 +133,10 @@ class _Recorder:
         self.grads: dict[tuple[str, str], Tensor] = {}
         self.words: dict[tuple[str, str], TensorWords] = {}
         self.accumulators = {
-            name: {kind: parameter.accumulators.copy() for kind, parameter in parameters.items()}
+            (name, kind): parameter.accumulators.copy()
             for name, parameters in network.parameters.items()
+            for kind, parameter in parameters.items()
+            if parameter.accumulators is not None
         }
         self.velocities = {
             (name, velocity_tensor(kind)): parameter.velocity.codes.copy()
@@ -207,11 +209,14 @@ class _Recorder:
                 self._keep(layer, "table_slopes", slopes)
 
     def _see_update(self, layer: str, kind: str, tensor: str, update: str, grads_name: str) -> None:
-        """The accumulators as they were, and the update in their steps."""
-        format = self.network.assignment.layers[layer].given()[tensor]
-        self._keep(layer, f"{tensor}_before", Tensor(self.accumulators[layer][kind], format))
+        """The random words of the update; accumulators as they were, the update in their steps."""
         grads = self.grads[layer, grads_name]
         words = self._see_words(layer, tensor, grads.shape)
+        if (layer, kind) not in self.accumulators:
+            return
+        format = self.network.assignment.layers[layer].given()[tensor]
+        before = Tensor(self.accumulators[layer, kind], format)
+        self._keep(layer, f"{tensor}_before", before)
         codes = arithmetic.updates(
             grads.codes,
             grads.format,

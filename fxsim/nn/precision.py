@@ -140,6 +140,7 @@ class BatchNormPrecision:
     """The formats of batch norm's own tensors; the pre-activations that it normalizes have
     LayerPrecision's.
 
+    gamma_accumulators, beta_accumulators: None for none.
     normalized: x-hat.  preactivation_grads: the gradient at the pre-activations, which the products
     of the backward pass read; None for the format that it arrives in, that of activation_grads.
     """
@@ -149,17 +150,15 @@ class BatchNormPrecision:
     normalized: Format = Format(16, 3)
     gamma: Format = Format(16, 1)
     gamma_grads: Format = Format(16, 0)
-    gamma_accumulators: Format = Format(32, -15)
+    gamma_accumulators: Format | None = Format(32, -15)
     beta: Format = Format(16, 1)
     beta_grads: Format = Format(16, 0)
-    beta_accumulators: Format = Format(32, -15)
+    beta_accumulators: Format | None = Format(32, -15)
     preactivation_grads: Format | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "")
-        _check_formats(
-            self, [name for name in BATCH_NORM if getattr(self, name) is not None], ("variance",)
-        )
+        _check_formats(self, BATCH_NORM, ("variance",))
         _check_accumulator("gamma", self.gamma, self.gamma_accumulators)
         _check_accumulator("beta", self.beta, self.beta_accumulators)
 
@@ -169,6 +168,8 @@ class LayerPrecision:
     """The formats of one layer: the method's five, those of bias and pre-activations, those of
     batch norm.
 
+    accumulators, bias_accumulators: None for none: the parameter is its own accumulator, and each
+    update is rounded once, to the parameter's step, by the rounding of that name.
     preactivations: what batch norm normalizes.  branch: the layer's output where no layer reads it
     but residual additions do; None for 16 bits over [-2, 2) after the clipped ReLU, over the least
     power of two that holds another ceiling, and over [-8, 8) without one.  batch_norm: None for
@@ -185,10 +186,10 @@ class LayerPrecision:
     activations: Format
     activation_grads: Format
     weight_grads: Format
-    accumulators: Format
+    accumulators: Format | None
     bias: Format = Format(16, 0)
     bias_grads: Format = Format(16, 0)
-    bias_accumulators: Format = Format(32, -16)
+    bias_accumulators: Format | None = Format(32, -16)
     preactivations: Format = Format(16, 3)
     branch: Format | None = None
     batch_norm: BatchNormPrecision | None = None
@@ -203,28 +204,45 @@ class LayerPrecision:
 
     def given(self) -> dict[str, Format]:
         """Tensor -> format, of all that have one here."""
+        formats: dict[str, Format | None]
         formats = {name: getattr(self, name) for name in (*TENSORS, *AUXILIARY, "branch")}
         formats |= (
             {name: getattr(self.batch_norm, name) for name in BATCH_NORM} if self.batch_norm else {}
         )
         return {name: format for name, format in formats.items() if format is not None}
 
+    def without_accumulators(self) -> LayerPrecision:
+        """The same, every parameter its own accumulator."""
+        norm = self.batch_norm
+        if norm is not None:
+            norm = dataclasses.replace(norm, gamma_accumulators=None, beta_accumulators=None)
+        return dataclasses.replace(self, accumulators=None, bias_accumulators=None, batch_norm=norm)
+
     @classmethod
-    def of(cls, formats: Mapping[str, Format]) -> LayerPrecision:
-        """The precision whose formats are `given`; what is missing has its default."""
+    def of(cls, formats: Mapping[str, Format | None]) -> LayerPrecision:
+        """The precision whose formats are `given`; what is missing has its default.
+
+        None stands for an accumulator that is not there.
+        """
         for name in mapping("formats", formats):
             choice("formats: tensor", name, _FORMATS)
         missing = [name for name in TENSORS if name not in formats]
         if missing:
             raise InputError(f"formats lack {listed(missing)}; give all of {listed(TENSORS)}")
-        norm = {name: format for name, format in formats.items() if name in BATCH_NORM}
-        others = {name: format for name, format in formats.items() if name not in BATCH_NORM}
+        norm: dict[str, Any] = {
+            name: format for name, format in formats.items() if name in BATCH_NORM
+        }
+        others: dict[str, Any] = {
+            name: format for name, format in formats.items() if name not in BATCH_NORM
+        }
         return cls(**others, batch_norm=BatchNormPrecision(**norm) if norm else None)
 
 
 def _check_formats(precision: object, names: Iterable[str], unsigned: tuple[str, ...]) -> None:
     for name in names:
         format = getattr(precision, name)
+        if format is None:
+            continue
         if not 1 <= format.bits <= MAX_TENSOR_BITS:
             raise InputError(f"{name} bits must be 1 to {MAX_TENSOR_BITS}, got {format.bits}")
         if name not in unsigned and not format.signed:
@@ -242,7 +260,9 @@ def accumulator_format(weights: Format, step_exp: int) -> Format:
     return Format(max(1, weights.step_exp - step_exp), weights.step_exp - 1)
 
 
-def _check_accumulator(name: str, parameter: Format, accumulator: Format) -> None:
+def _check_accumulator(name: str, parameter: Format, accumulator: Format | None) -> None:
+    if accumulator is None:
+        return
     if not accumulator.signed or accumulator.range_exp != parameter.step_exp - 1:
         raise InputError(
             f"the accumulator of {name} must be signed with range_exp {parameter.step_exp - 1} "
@@ -351,6 +371,12 @@ class PrecisionAssignment:
             self, accumulator={**self.accumulator, **parse_accumulators(texts)}
         )
 
+    def without_accumulators(self) -> PrecisionAssignment:
+        """The same, every parameter its own accumulator: see LayerPrecision."""
+        layers = {name: layer.without_accumulators() for name, layer in self.layers.items()}
+        reasons = {key: why for key, why in self.reasons.items() if key[1] not in _ACCUMULATORS}
+        return dataclasses.replace(self, layers=layers, reasons=reasons)
+
     def with_stochastic(self, texts: Iterable[str]) -> PrecisionAssignment:
         """The same with tensors rounded stochastically by words as in fxsim.words.parse_sources.
 
@@ -434,17 +460,17 @@ class PrecisionAssignment:
         }
         if bits and layers == self.layers:
             raise InputError(
-                f"accumulators have 1 bit in every layer and cannot take {bits:+d}; perturb "
+                f"accumulators have at most 1 bit in every layer and cannot take {bits:+d}; perturb "
                 f"another class"
             )
         return dataclasses.replace(self, layers=layers, reasons={})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` reads it back."""
-        rows = {}
+        rows: dict[str, Any] = {}
         for name, layer in self.layers.items():
-            rows[name] = {tensor: format.to_dict() for tensor, format in layer.given().items()}
-            for tensor in rows[name]:
+            rows[name] = _layer_to_dict(layer)
+            for tensor in layer.given():
                 if (name, tensor) in self.reasons:
                     reason = dataclasses.asdict(self.reasons[name, tensor])
                     rows[name][tensor]["reason"] = reason
@@ -616,15 +642,16 @@ def _perturb_layer(
         for tensor in tensors
         if tensor != "accumulators"
     }
-    if "accumulators" in tensors:
-        spared = max(bits, 1 - layer.accumulators.bits)
-        changed["accumulators"] = _perturbed(name, "accumulators", layer.accumulators, spared)
-    if "weights" in changed:
+    held = layer.accumulators
+    if held is not None and "accumulators" in tensors:
+        spared = max(bits, 1 - held.bits)
+        changed["accumulators"] = _perturbed(name, "accumulators", held, spared)
+    if held is not None and "weights" in changed:
         weights = changed["weights"]
         if "accumulators" in changed:
             changed["accumulators"] = Format(changed["accumulators"].bits, weights.step_exp - 1)
         else:
-            changed["accumulators"] = accumulator_format(weights, layer.accumulators.step_exp)
+            changed["accumulators"] = accumulator_format(weights, held.step_exp)
     norm = layer.batch_norm
     if "activation_grads" in changed and norm and norm.preactivation_grads:
         grads = _perturbed(name, "preactivation_grads", norm.preactivation_grads, bits)
@@ -642,15 +669,27 @@ def _perturbed(layer: str, tensor: str, format: Format, bits: int) -> Format:
     return dataclasses.replace(format, bits=format.bits + bits)
 
 
+def _layer_to_dict(layer: LayerPrecision) -> dict[str, Any]:
+    """The formats of a layer as plain data, None for an accumulator that is not there."""
+    row: dict[str, Any] = {name: format.to_dict() for name, format in layer.given().items()}
+    absent = dict.fromkeys(("accumulators", "bias_accumulators"))
+    if layer.batch_norm is not None:
+        absent |= dict.fromkeys(("gamma_accumulators", "beta_accumulators"))
+    return row | {name: None for name in absent if name not in row}
+
+
 def _read_layer(where: str, row: object) -> tuple[LayerPrecision, dict[str, Reason]]:
     """The formats of one layer and the reasons (tensor -> Reason) that stand beside them."""
-    formats = {}
+    formats: dict[str, Format | None] = {}
     reasons = {}
     needed = (*TENSORS, *AUXILIARY)
     if isinstance(row, Mapping) and any(tensor in row for tensor in BATCH_NORM):
         needed += tuple(tensor for tensor in BATCH_NORM if tensor != "preactivation_grads")
     for tensor, cell in check_keys(where, row, _FORMATS, needed).items():
         own = f"{where}, {tensor}"
+        if cell is None and tensor in _ACCUMULATORS:
+            formats[tensor] = None
+            continue
         cell = dict(check_table(own, cell))
         if "reason" in cell:
             reasons[tensor] = read_fields(Reason, cell.pop("reason"), f"{own}, reason")

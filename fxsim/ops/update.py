@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -138,7 +138,9 @@ def sgd_update(
     rate = rate if isinstance(rate, LearningRate) else LearningRate.of(rate)
     value = parameter.value
     if parameter.accumulator is None:
-        return _update_alone(value, grad, rate, Quantizer(value.format, rounding, words=words))
+        quantizer = Quantizer(value.format, rounding, words=words)
+        codes, tally = update_alone(value, grad, rate, quantizer)
+        return Parameter(codes), tally
     accumulator = parameter.accumulator
     codes = value.operand.copy()
     rest = accumulator.operand.copy()
@@ -163,16 +165,15 @@ def difference(value: Tensor, grad: Tensor, rate: LearningRate) -> Exact:
     return form.of(value.operand, grad.operand)
 
 
-def _update_alone(
+def update_alone(
     value: Tensor, grad: Tensor, rate: LearningRate, quantizer: Quantizer
-) -> tuple[Parameter, UpdateTally]:
+) -> tuple[Tensor, UpdateTally]:
+    """One SGD step of a parameter without an accumulator; the quantizer is of its own format."""
     seen: list[Counts] = []
-    counted = Quantizer(
-        value.format, quantizer.rounding, words=quantizer.words, counted=seen.append
-    )
+    counted = replace(quantizer, counted=seen.append)
     codes = difference(value, grad, rate).to(counted)
     stopped = int(np.count_nonzero((codes.codes == value.codes) & (grad.codes != 0)))
-    return Parameter(codes), UpdateTally(seen[0].clipped, 0, 0, stopped)
+    return codes, UpdateTally(seen[0].clipped, 0, 0, stopped)
 
 
 def update_shift(grad: Format, rate: Factor | OddFactor, accumulator: Format) -> int:

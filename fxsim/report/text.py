@@ -38,7 +38,10 @@ def assignment_table(assignment: PrecisionAssignment) -> str:
     rows = []
     for name, layer in assignment.layers.items():
         for tensor in TENSORS:
-            format = getattr(layer, tensor)
+            format = layer.given().get(tensor)
+            if format is None:
+                rows.append(["", SYMBOLS[tensor], "", "", "0", "none", ""])
+                continue
             reason = assignment.reasons.get((name, tensor))
             rows.append(
                 [

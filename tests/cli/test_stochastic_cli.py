@@ -81,3 +81,12 @@ def test_help_teaches_words(command, capsys):
     assert examples
     for line in examples:
         parse_sources(line.split("'")[1::2])
+
+
+def test_vectors_of_updates_in_place(tmp_path, file):
+    option = ("--in-place", "--stochastic", f"accumulators={REGISTERS}")
+    assert export(file, tmp_path / "golden", *option) == 0
+    manifest = Vectors(tmp_path / "golden").manifest
+    assert manifest.entry("conv1.updated_weights").rounding == "stochastic"
+    assert "conv1.accumulators" not in manifest.entries
+    assert "conv1.accumulators_random_words" in manifest.entries

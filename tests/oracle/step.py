@@ -24,6 +24,7 @@ from oracle import (
     products,
     softmax,
 )
+from oracle.operations import update_alone
 from oracle.rounding import quantize_all, step
 from oracle.update import update
 
@@ -421,12 +422,18 @@ def update_kind(formats, state, grads, kind, tensor, rate, run, name, optimizer)
             name,
             f"{prefix}velocities",
         )
+    accumulator = own[f"{prefix}accumulators"]
+    if accumulator is None:
+        fmts = own[tensor], grads_fmt
+        update_without(parameters, kind, grads, rate, fmts, run, name, f"{prefix}accumulators")
+        run.see(f"updated_{tensor}", name, parameters[kind])
+        return
     parameters[kind], parameters[f"{kind}_acc"], events = update_parameter(
         parameters[kind],
         parameters[f"{kind}_acc"],
         grads,
         rate,
-        (own[tensor], own[f"{prefix}accumulators"], grads_fmt),
+        (own[tensor], accumulator, grads_fmt),
         run,
         name,
         f"{prefix}accumulators",
@@ -437,6 +444,18 @@ def update_kind(formats, state, grads, kind, tensor, rate, run, name, optimizer)
     run.counts[name, f"{prefix}accumulators"] = (0, events[1], events[2])
     run.see(f"updated_{tensor}", name, parameters[kind])
     run.see(f"{prefix}accumulators", name, parameters[f"{kind}_acc"])
+
+
+def update_without(parameters, kind, grads, rate, fmts, run, name, tensor):
+    """One parameter without an accumulator; `tensor` names its rounding and its words."""
+    flat = [flatten(array) for array in (parameters[kind], grads)]
+    words = run.words(name, tensor, len(flat[0])) or [0] * len(flat[0])
+    rounding = run.mode("rounding", tensor)
+    rows = [update_alone(*own, rate, *fmts, rounding, word) for *own, word in zip(*flat, words)]
+    parameters[kind] = reshape([row[0] for row in rows], products.shape_of(grads))
+    if kind == "weight":
+        run.counts[name, "weights"] = (0, sum(row[1] for row in rows), 0)
+        run.stopped[name] = sum(row[2] for row in rows)
 
 
 def train_step(

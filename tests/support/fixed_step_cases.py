@@ -101,12 +101,19 @@ def precision(weights=8, activations=6, activation_grads=8, weight_grads=10, bel
 
 
 def assignment(
-    network, widths, logits=LOGITS, rounding=None, overflow=None, accumulator=(), words=None
+    network,
+    widths,
+    logits=LOGITS,
+    rounding=None,
+    overflow=None,
+    accumulator=(),
+    words=None,
+    held=True,
 ):
     """`widths`: keyword arguments of `precision`, one dict for all layers or one for each."""
     widths = widths if isinstance(widths, list) else [widths] * len(network.layers)
     layers = {name: precision(**row) for name, row in zip(network.names, widths)}
-    return PrecisionAssignment(
+    made = PrecisionAssignment(
         network.name,
         layers,
         logits,
@@ -115,6 +122,7 @@ def assignment(
         accumulator=parse_accumulators(accumulator),
         words=words or {},
     )
+    return made if held else made.without_accumulators()
 
 
 def tuple_of(format):
@@ -162,7 +170,10 @@ def start(network, assigned, seed):
         if network.layer(name).has_bias:
             real[name]["bias"] = random.uniform(-0.3, 0.3, shape.weight[-1])
     formats = {
-        name: {tensor: tuple_of(getattr(row, tensor)) for tensor in (*TENSORS, *AUXILIARY)}
+        name: {
+            tensor: getattr(row, tensor) and tuple_of(getattr(row, tensor))
+            for tensor in (*TENSORS, *AUXILIARY)
+        }
         for name, row in assigned.layers.items()
     }
     state = {}
@@ -329,6 +340,13 @@ ASSIGNMENTS = {
             "bias_grads": "stochastic_equal",
             "logits": "stochastic",
         },
+    },
+    "without accumulators": {"widths": {}, "held": False},
+    "without accumulators, stochastic": {
+        "widths": {"weights": 12, "bias": 9},
+        "held": False,
+        "rounding": {"accumulators": "stochastic", "bias_accumulators": "floor"},
+        "words": {"accumulators": Lfsr(16, (16, 15, 13, 4), 8, (7, 0xACE1), lanes=2, clocks=8)},
     },
     "words of registers, of few bits and of the dropped bits": {
         "widths": {},

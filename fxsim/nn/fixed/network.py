@@ -154,11 +154,11 @@ class FixedNetwork:
         kinds = self.network.layer(name).further_parameters
         return {
             "weight": TrainedParameter.quantized(
-                real["weight"], formats["weights"], formats["accumulators"]
+                real["weight"], formats["weights"], formats.get("accumulators")
             )
         } | {
             kind: TrainedParameter.quantized(
-                real[kind], formats[kind], formats[f"{kind}_accumulators"]
+                real[kind], formats[kind], formats.get(f"{kind}_accumulators")
             )
             for kind in kinds
         }
@@ -425,12 +425,17 @@ class FixedNetwork:
     ) -> None:
         tensor = "accumulators" if kind == "weight" else f"{kind}_accumulators"
         direction = self._direction(name, kind, parameter, grads, step)
-        quantizer = step.rounding_only(name, tensor, parameter.accumulator_format)
-        tally = parameter.update(direction, rate, quantizer)
-        step.count_update(name, kind, tensor, grads.size, tally)
+        quantizer = step.rounding_only(name, tensor, parameter.update_format)
+        try:
+            tally = parameter.update(direction, rate, quantizer)
+        except InputError as error:
+            raise InputError(f"layer {name!r}, update of {kind}: {error}") from None
+        held = parameter.accumulators is not None
+        step.count_update(name, kind, tensor if held else None, grads.size, tally)
         updated = "updated_weights" if kind == "weight" else f"updated_{kind}"
         step.see(updated, name, parameter.tensor)
-        step.see(tensor, name, lent(parameter.accumulators, parameter.accumulator_format))
+        if parameter.accumulators is not None and parameter.accumulator_format is not None:
+            step.see(tensor, name, lent(parameter.accumulators, parameter.accumulator_format))
 
     def _direction(
         self, name: str, kind: str, parameter: TrainedParameter, grads: Tensor, step: Step

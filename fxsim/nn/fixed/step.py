@@ -125,12 +125,14 @@ class Step:
         return from_first
 
     def count_update(
-        self, layer: str, kind: str, tensor: str, elements: int, tally: UpdateTally
+        self, layer: str, kind: str, tensor: str | None, elements: int, tally: UpdateTally
     ) -> None:
-        """Keep what an update did to a parameter and to its accumulator."""
+        """Keep what an update did to a parameter and to its accumulator, if it has one."""
         if kind == "weight":
             self.result.counts[layer, "weights"] = Counts(elements, 0, tally.weights_clipped, 0)
             self.result.stopped[layer] = tally.stopped
+        if tensor is None:
+            return
         clipped = tally.accumulators_clipped
         self.result.counts[layer, tensor] = Counts(elements, 0, clipped, tally.flushed)
 
