@@ -147,11 +147,16 @@ def _layer_cost(network: Network, name: str, activations: int, bits: Mapping[str
         bits.get(tensor, FLOAT_MULTIPLIER_BITS)
         for tensor in ("weights", "activations", "activation_grads")
     )
+    layer = network.layer(name)
+    source = network.source(name)
+    trained = "weight" in layer.trained
+    reached = name in network.reached
+    back = reached and (source is None or source in network.reached)
+    updated = stored["weight_grads"] + stored["accumulators"] if trained else 0
     return Cost(
-        weight_storage=shape.weights
-        * (stored["weights"] + stored["weight_grads"] + stored["accumulators"]),
+        weight_storage=shape.weights * (stored["weights"] + updated),
         activation_storage=activations * stored["activations"]
-        + math.prod(shape.pre) * stored["activation_grads"],
-        training_macs=shape.macs * (w * a + w * g + a * g),
-        communication=shape.weights * stored["weight_grads"],
+        + (math.prod(shape.pre) * stored["activation_grads"] if reached else 0),
+        training_macs=shape.macs * (w * a + back * w * g + trained * a * g),
+        communication=shape.weights * stored["weight_grads"] if trained else 0,
     )

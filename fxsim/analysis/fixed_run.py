@@ -11,6 +11,7 @@ Shanbhag (ICLR 2019), section 3.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from fxsim.factors import LearningRate
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import Parameters
+from fxsim.nn.spec import Network
 from fxsim.ops.batch_norm import running_format
 from fxsim.tensor import Counts, Tensor
 
@@ -73,7 +75,7 @@ def quantization_bias(
 
     From the exact sums that were quantized.  The network is left as it was.
     """
-    exact: dict[str, list[np.ndarray]] = {name: [] for name in network.network.names}
+    exact: dict[str, list[np.ndarray]] = {name: [] for name in trained_weights(network.network)}
     for images, targets in batches:
         for name, gradient in exact_weight_grads(network, images, targets, rate).items():
             exact[name].append(gradient.ravel())
@@ -95,8 +97,8 @@ def quantization_bias(
 def exact_weight_grads(
     network: FixedNetwork, images: np.ndarray, targets: np.ndarray, rate: LearningRate
 ) -> dict[str, np.ndarray]:
-    """Real values of every layer's G^W before its quantization, in one step that is then taken
-    back.
+    """Real values of every trained layer's G^W before its quantization, in one step that is then
+    taken back.
     """
     kept: dict[tuple[str, str], Tensor] = {}
 
@@ -108,12 +110,18 @@ def exact_weight_grads(
     network.train_step(images, targets, rate, step=0, probe=keep)
     network.load_state(before)
     exact = {}
-    for name, layer in network.layers.items():
+    for name in trained_weights(network.network):
+        layer = network.layers[name]
         product = layer.weight_grad
         source = kept["activations", name].operand.reshape(-1, *product.geometry.input)
         gradient = kept["preactivation_grads", name].operand.reshape(-1, *product.geometry.output)
         exact[name] = product(source, gradient).tensor().real.reshape(layer.shape.weight)
     return exact
+
+
+def trained_weights(network: Network) -> list[str]:
+    """The layers whose weights are trained."""
+    return [layer.name for layer in network.layers if "weight" in layer.trained]
 
 
 def reflected_noise(network: FixedNetwork, images: np.ndarray) -> Iterator[Finding]:
@@ -126,7 +134,7 @@ def reflected_noise(network: FixedNetwork, images: np.ndarray) -> Iterator[Findi
     """
     view = FloatNetwork(network.network, real_parameters(network), np.float64)
     tape = view.forward_tape(images)
-    for name in network.network.names:
+    for name in trained_weights(network.network):
         formats = network.assignment.layers[name]
         gains = square_jacobian(view, tape, name).noise_gains() / (
             1.0 - network.network.layer(name).dropout
@@ -161,12 +169,14 @@ def histograms(
     """For each layer and each of the method's five tensors its magnitudes, counted by powers of
     two.
 
-    The weights are the running ones, W with its accumulator if it has one.  Of activations and gradients the
-    values are those of one step of a float network with the same parameters, not quantized; for the
-    accumulators the updates, rate * G^W.  Plain data: 'zeros', and 'counts' of the magnitudes in
-    [2**e, 2**(e+1)) from e = 'least'.
+    The weights are the running ones, W with its accumulator if it has one.  Of activations and
+    gradients the values are those of one step of a float network with the same parameters, not
+    quantized, and with all of its layers trained; for the accumulators the updates, rate * G^W.
+    Plain data: 'zeros', and 'counts' of the magnitudes in [2**e, 2**(e+1)) from e = 'least'.
     """
-    view = FloatNetwork(network.network, real_parameters(network), np.float64)
+    layers = tuple(dataclasses.replace(layer, train="all") for layer in network.network.layers)
+    whole = dataclasses.replace(network.network, layers=layers)
+    view = FloatNetwork(whole, real_parameters(network), np.float64)
     rows: dict[str, dict[str, dict]] = {}
 
     def see(tensor: str, layer: str, array: np.ndarray) -> None:

@@ -260,6 +260,11 @@ def accumulator_format(weights: Format, step_exp: int) -> Format:
     return Format(max(1, weights.step_exp - step_exp), weights.step_exp - 1)
 
 
+def accumulator_tensor(kind: str) -> str:
+    """The name of the accumulators of 'weight', 'bias', 'gamma' or 'beta'."""
+    return "accumulators" if kind == "weight" else f"{kind}_accumulators"
+
+
 def _check_accumulator(name: str, parameter: Format, accumulator: Format | None) -> None:
     if accumulator is None:
         return
@@ -580,9 +585,12 @@ def tensors_of(network: Network, name: str) -> set[str]:
     source = network.source(name)
     first = next(each.name for each, reads in network.edges() if reads == source)
     present = {
+        "activation_grads": name in network.reached,
+        "weight_grads": "weight" in layer.trained,
+        "accumulators": "weight" in layer.trained,
         "bias": layer.has_bias,
-        "bias_grads": layer.has_bias,
-        "bias_accumulators": layer.has_bias,
+        "bias_grads": "bias" in layer.trained,
+        "bias_accumulators": "bias" in layer.trained,
         "activations": source is not None and first == name,
         "branch": is_branch(network, name),
         "logits": name == network.names[-1],

@@ -149,6 +149,7 @@ def describe(network, assigned):
             "padding": network.shape(layer.name).window.padding,
             "dilation": getattr(layer, "dilation", 1),
             "groups": getattr(layer, "groups", 1),
+            "train": layer.train,
             "accumulators": {
                 kind: dataclasses.asdict(model)
                 for kind, model in assigned.accumulators_of(layer.name).items()

@@ -52,6 +52,7 @@ PRECISION = LayerPrecision(
 CONV = {"name": "c", "filters": 3, "padding": 1, "batch_norm": True, "pool": Pool("max", 2)}
 DENSE = {"name": "f", "units": 3, "relu": False}
 NETWORK = Network("n", (5, 5, 2), (Conv(**CONV), Dense(**DENSE)))
+PLAIN = Network("n", (5, 5, 2), (Dense(**DENSE),))
 ASSIGNMENT = PrecisionAssignment("n", {"c": PRECISION, "f": PRECISION})
 IMAGES = RANDOM.integers(0, 256, (4, 5, 5, 2))
 LABELS = RANDOM.integers(0, 3, 4)
@@ -118,6 +119,15 @@ def rounded_with(words):
 
 def at_words(values, words):
     return quantize(values, stochastic(words))
+
+
+def only_trained(name):
+    """A network of which this alone is trained."""
+    return PLAIN.training_only(name)
+
+
+def stochastic_texts(text):
+    return ASSIGNMENT.with_stochastic([text])
 
 
 def called_words(words):
@@ -265,6 +275,7 @@ def calls():
             {"name": "n", "input_shape": (5, 5, 2), "layers": (Conv(**CONV), Dense(**DENSE))},
         ),
         "Network.shape": made(NETWORK.shape, {"name": "c"}),
+        "Network.training_only": made(only_trained, {"name": "f.bias"}),
         "Network.layer": made(NETWORK.layer, {"name": "c"}),
         "Network.source": made(NETWORK.source, {"name": "f"}),
         "spec.from_dict": made(fxsim.nn.spec.from_dict, {"table": to_dict(NETWORK)}),
@@ -290,6 +301,9 @@ def calls():
         "PrecisionAssignment.rounding_of": made(ASSIGNMENT.rounding_of, {"tensor": "weights"}),
         "PrecisionAssignment.overflow_of": made(ASSIGNMENT.overflow_of, {"tensor": "weights"}),
         "PrecisionAssignment.accumulators_of": made(ASSIGNMENT.accumulators_of, {"layer": "c"}),
+        "PrecisionAssignment.with_stochastic": made(
+            stochastic_texts, {"text": "accumulators=lfsr of 8, taps 8 6 5 4, 4 bits"}
+        ),
         "PrecisionAssignment.with_accumulators": made(
             ASSIGNMENT.with_accumulators, {"texts": ["forward=24 bits"]}
         ),

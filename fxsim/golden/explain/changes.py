@@ -313,28 +313,41 @@ def index_changes(default: Semantics) -> Iterator[Alternative]:
     yield change(default, text, index=Index(nearest=True))
 
 
-def words_changes(default: Semantics, words: LfsrWords | None) -> Iterator[Alternative]:
-    """Other registers, clocked at other times, or another step's words."""
+def words_changes(
+    default: Semantics, words: LfsrWords | None, states: tuple[int, ...]
+) -> Iterator[Alternative]:
+    """Other registers, clocked at other times, or another step's words.
+
+    states: of the lanes before the step's first word, which a device may have been given.
+    """
     if words is None:
         return
-    for text, registers in registers_changes(words.lfsr):
+    own = words.lfsr
+    for text, registers in _registers(own, _fields(own)):
         yield change(default, f"LFSR: {text}", words=registers.at(words.step))
+    loaded = dataclasses.replace(own, seed=states, start=0, period=0)
+    for text, registers in _registers(loaded, _map_fields(own)):
+        if states != own.states_after(0):
+            yield change(default, f"LFSR, from the step's states: {text}", words=registers.at(0))
     for step in (words.step - 1, words.step + 1):
-        if 0 <= step < 2**32 and words.lfsr.period != 0:
+        if 0 <= step < 2**32 and own.period != 0:
             which = "before" if step < words.step else "after"
-            yield change(default, f"LFSR: words of the step {which}", words=words.lfsr.at(step))
+            yield change(default, f"LFSR: words of the step {which}", words=own.at(step))
 
 
-def registers_changes(own: Lfsr) -> Iterator[tuple[str, Lfsr]]:
-    """(what differs, registers) for each single change that is a register."""
-    for text, fields in _registers_fields(own):
+def _registers(
+    own: Lfsr, changes: Iterator[tuple[str, dict[str, Any]]]
+) -> Iterator[tuple[str, Lfsr]]:
+    """(what differs, registers) for each change that gives registers."""
+    for text, fields in changes:
         with contextlib.suppress(InputError):
             changed = dataclasses.replace(own, **fields)
             if changed != own:
                 yield text, changed
 
 
-def _registers_fields(own: Lfsr) -> Iterator[tuple[str, dict[str, Any]]]:
+def _map_fields(own: Lfsr) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Other clocks: taps, form, direction."""
     for tap in range(1, own.width):
         if tap in own.taps:
             rest = tuple(each for each in own.taps if each != tap)
@@ -348,6 +361,11 @@ def _registers_fields(own: Lfsr) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"form {form} instead of {own.form}", {"form": form}
     for shift in ("left", "right"):
         yield f"shift {shift} instead of {own.shift}", {"shift": shift}
+
+
+def _fields(own: Lfsr) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every change."""
+    yield from _map_fields(own)
     for clocks in sorted({1, own.clocks}):
         number = "1 clock" if clocks == 1 else f"{clocks} clocks"
         yield f"clocked {number} too late", {"start": own.start - clocks}

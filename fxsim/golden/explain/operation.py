@@ -75,9 +75,9 @@ class Rounded(Recipe):
         yield from quantization_changes(self.default, self.quantizer.format)
         words = self.quantizer.words
         registers = words.at(0) if isinstance(words, Lfsr) else words
-        yield from words_changes(
-            self.default, registers if isinstance(registers, LfsrWords) else None
-        )
+        if isinstance(registers, LfsrWords):
+            states = registers.lfsr.states(registers.step, self.values.size)
+            yield from words_changes(self.default, registers, states)
 
     def words(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray | DroppedBits | None:
         """The random words of the given rows, None where nothing is rounded stochastically."""

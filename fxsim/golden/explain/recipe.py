@@ -77,4 +77,4 @@ class TensorRecipe(Recipe):
 
     def words_changes(self, default: Semantics, tensor: str) -> Iterator[Alternative]:
         """Other registers for the random words of a tensor."""
-        return words_changes(default, self.source.registers(self.entry.layer, tensor))
+        return words_changes(default, *self.source.registers(self.entry.layer, tensor))

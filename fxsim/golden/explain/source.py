@@ -69,12 +69,12 @@ class Source:
             self._last = name, other, other.words(self.manifest.entries[name].shape)
         return self._last[2]
 
-    def registers(self, layer: str, tensor: str) -> LfsrWords | None:
-        """The registers that give a tensor its random words, if there are any."""
+    def registers(self, layer: str, tensor: str) -> tuple[LfsrWords | None, tuple[int, ...]]:
+        """The registers that give a tensor its random words, if there are any, and their states."""
         own = self.manifest.words.get(f"{layer}.{tensor}")
         if own is None or not isinstance(own.source, Lfsr):
-            return None
-        return own.source.at(self.manifest.step)
+            return None, ()
+        return own.source.at(self.manifest.step), own.states
 
     def has(self, layer: str, *tensors: str) -> bool:
         return all(f"{layer}.{tensor}" in self.vectors for tensor in tensors)
