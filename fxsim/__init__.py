@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fxsim.quantizer import Counts, Quantizer
     from fxsim.rng import Stream
     from fxsim.tensor import Tensor, quantize, requantize
-    from fxsim.words import DroppedBits, Philox
+    from fxsim.words import DroppedBits, Philox, WordMemory
 
 __version__ = "0.1.0"
 
@@ -40,7 +40,7 @@ _NAMES = {
     "fxsim.tensor": ("Tensor", "quantize", "requantize"),
     "fxsim.rng": ("Stream",),
     "fxsim.lfsr": ("Lfsr",),
-    "fxsim.words": ("DroppedBits", "Philox"),
+    "fxsim.words": ("DroppedBits", "Philox", "WordMemory"),
     "fxsim.accumulator": ("Accumulator",),
     "fxsim.nn.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
     "fxsim.activation": ("Activation",),
@@ -87,6 +87,7 @@ __all__ = [
     "Statistics",
     "Stream",
     "Tensor",
+    "WordMemory",
     "__version__",
     "assignment_complexity",
     "design_complexity",

@@ -19,17 +19,21 @@ from fxsim.kernels.epilogue import Epilogue
 from fxsim.kernels.rounding import Range, Rounding
 from fxsim.lfsr import Lfsr, LfsrWords
 from fxsim.rng import Stream
-from fxsim.words import DroppedBits
+from fxsim.words import DroppedBits, MemoryWords, WordMemory
 
 Words: TypeAlias = (
-    "Stream | Lfsr | LfsrWords | DroppedBits | np.ndarray | Callable[[np.ndarray], np.ndarray]"
+    "Stream | Lfsr | LfsrWords | WordMemory | MemoryWords | DroppedBits | np.ndarray"
+    " | Callable[[np.ndarray], np.ndarray]"
 )
 """Where random words come from.
 
-A Stream; registers, Lfsr or Lfsr.at(step); DroppedBits; an array of 32-bit words, one for each
+A Stream; registers, Lfsr or Lfsr.at(step); a WordMemory likewise; DroppedBits; an array of 32-bit words, one for each
 element in row-major order; or a function from positions (int64, row-major) to the words there.
 The first bits of a word count: one of k bits is passed as word << (32 - k).
 """
+
+
+_STREAMS = (Stream, Lfsr, LfsrWords, WordMemory, MemoryWords)
 
 
 @dataclass(frozen=True)
@@ -361,8 +365,7 @@ def _missing_words(rounding: str) -> InputError:
 def check_words(words: Words) -> None:
     """TypeError unless random words can come from `words`."""
     function = callable(words) and not isinstance(words, type)
-    known = (Stream, Lfsr, LfsrWords, DroppedBits, np.ndarray)
-    if not isinstance(words, known) and not function:
+    if not isinstance(words, (*_STREAMS, DroppedBits, np.ndarray)) and not function:
         raise TypeError(
             f"words must be a fxsim.Stream, a fxsim.Lfsr, fxsim.DroppedBits(), an integer array "
             f"or a function, got {type(words).__name__}"
@@ -376,7 +379,7 @@ def words_at(words: Words, shape: tuple[int, ...]) -> np.ndarray:
         TypeError: for words that are no integers.
         InputError: for too few words, words of another shape, or words of more than 32 bits.
     """
-    if isinstance(words, (Stream, Lfsr, LfsrWords)):
+    if isinstance(words, _STREAMS):
         return words.words(shape)
     if isinstance(words, DroppedBits):
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,8 +10,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fxsim.arrays import checked_shape
 from fxsim.errors import InputError, choice, shown
-from fxsim.fields import check_fields, check_keys, check_table, read_fields, string, strings
+from fxsim.fields import (
+    check_fields,
+    check_keys,
+    check_table,
+    integer,
+    read_fields,
+    string,
+    strings,
+)
 from fxsim.lfsr import Lfsr, LfsrWords
 from fxsim.rng import Stream
 
@@ -66,10 +76,92 @@ class DroppedBits:
         return np.where(away != (values < 0), np.int64(2**shift - 1), 0)
 
 
-WordSource: TypeAlias = Philox | Lfsr | DroppedBits
+@dataclass(frozen=True)
+class WordMemory:
+    """Words of one's own in a memory, which is read round and round.
+
+    Element i of a tensor of E elements takes, at training step s, the word at (s E + i) mod the
+    number of words.  It goes wherever a Stream goes, and then stands for step 0.
+
+    Args:
+        memory: the words, at least one.
+        bits: of each word, 1 to 32.
+
+    Raises:
+        TypeError: words or bits that are no integers.
+        InputError: no words, or one of more bits.
+
+    Example:
+        >>> from fxsim import WordMemory
+        >>> [int(word) >> 30 for word in WordMemory((0, 3, 1), bits=2).words(5)]
+        [0, 3, 1, 0, 3]
+    """
+
+    memory: tuple[int, ...]
+    bits: int = 32
+
+    def __post_init__(self) -> None:
+        check_fields(self, "words")
+        if not 1 <= self.bits <= 32:
+            raise InputError(f"words bits must be 1 to 32 random bits, got {shown(self.bits)}")
+        if not self.memory:
+            raise InputError("words memory must hold at least one word, got none")
+        for word in self.memory:
+            if not 0 <= word < 2**self.bits:
+                raise InputError(
+                    f"words memory must hold words of {self.bits} bits, unsigned, got "
+                    f"{shown(word)}; give more bits"
+                )
+
+    def words(self, shape: int | tuple[int, ...], start: int = 0, step: int = 0) -> np.ndarray:
+        """uint32 words at positions start, start + 1, ... in row-major order of `shape`.
+
+        The bits of a word are the first of the 32; the others are 0.
+
+        Raises:
+            TypeError: for sizes, a start or a step that are no integers.
+            InputError: for a number outside its range, or more than 2**31 - 1 words.
+        """
+        shape = checked_shape(shape)
+        start = integer("start", start)
+        step = integer("step", step)
+        if start < 0 or step < 0:
+            raise InputError(f"start and step must be at least 0, got {shown((start, step))}")
+        size = math.prod(shape)
+        table = np.array(self.memory, np.uint32) << np.uint32(32 - self.bits)
+        first = (step * size + start) % table.size
+        return table[(first + np.arange(size)) % table.size].reshape(shape)
+
+    def at(self, step: int) -> MemoryWords:
+        """The words of a step, at least 0."""
+        return MemoryWords(self, step)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"kind": "memory", "memory": list(self.memory), "bits": self.bits}
+
+
+@dataclass(frozen=True)
+class MemoryWords:
+    """The words of a memory at one step."""
+
+    memory: WordMemory
+    step: int
+
+    def __post_init__(self) -> None:
+        check_fields(self, "")
+        if self.step < 0:
+            raise InputError(f"step must be at least 0, got {shown(self.step)}")
+
+    def words(self, shape: int | tuple[int, ...], start: int = 0) -> np.ndarray:
+        """As WordMemory.words."""
+        return self.memory.words(shape, start, self.step)
+
+
+WordSource: TypeAlias = Philox | Lfsr | DroppedBits | WordMemory
 """Where a network takes the words of a tensor from."""
 
-_KINDS = {"philox": Philox, "lfsr": Lfsr, "dropped_bits": DroppedBits}
+_KINDS = {"philox": Philox, "lfsr": Lfsr, "dropped_bits": DroppedBits, "memory": WordMemory}
 
 
 def source_from_dict(row: object, where: str) -> WordSource:
@@ -83,14 +175,16 @@ def source_from_dict(row: object, where: str) -> WordSource:
     if kind is DroppedBits:
         check_keys(where, row, ())
         return DroppedBits()
+    if kind is WordMemory:
+        return read_fields(WordMemory, row, where)
     return read_fields(Philox, row, where)
 
 
 def words_of(
     source: WordSource, seed: int, step: int, name: str
-) -> Stream | LfsrWords | DroppedBits:
+) -> Stream | LfsrWords | MemoryWords | DroppedBits:
     """The words of one tensor at one step; seed and name are those of a Stream."""
-    if isinstance(source, Lfsr):
+    if isinstance(source, (Lfsr, WordMemory)):
         return source.at(step)
     return Stream(seed, step, name, source.bits) if isinstance(source, Philox) else source
 

@@ -38,6 +38,7 @@ from fxsim import (
     Statistics,
     Stream,
     Tensor,
+    WordMemory,
     ops,
 )
 from fxsim.arrays import frozen
@@ -52,6 +53,7 @@ TWICE = {
     "Lfsr": lambda: Lfsr(8, (8, 6, 5, 4), 4, [1, 9], lanes=2),
     "Lfsr.at": lambda: Lfsr(8, (8, 6, 5, 4), 4).at(3),
     "DroppedBits": DroppedBits,
+    "WordMemory": lambda: WordMemory([1, 2], 8),
     "Counts": lambda: Counts(1, 0, 0, 1),
     "Accumulator": lambda: copy.deepcopy(MAC),
     "Network": lambda: copy.deepcopy(NETWORK),

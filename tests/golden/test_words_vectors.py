@@ -11,7 +11,17 @@ from oracle import lfsr as oracle
 from oracle import rounding as rounding_oracle
 from support.golden_steps import NETWORKS, golden_step
 
-from fxsim import DroppedBits, Format, InputError, Lfsr, Philox, Quantizer, Tensor, testing
+from fxsim import (
+    DroppedBits,
+    Format,
+    InputError,
+    Lfsr,
+    Philox,
+    Quantizer,
+    Tensor,
+    WordMemory,
+    testing,
+)
 from fxsim.golden.explain.recipes import recipe_for
 from fxsim.golden.explain.search import Comparison, explain
 from fxsim.golden.explain.source import Source
@@ -26,6 +36,7 @@ WORDS = {
     "activations": Lfsr(12, (12, 6, 4, 1), 8, 5, "galois", lanes=3, run=2, period=100, start=3),
     "activation_grads": DroppedBits(),
     "weight_grads": Philox(4),
+    "bias_grads": WordMemory((0, 3, 1), 2),
     "accumulators": UPDATES,
     "bias_accumulators": DroppedBits(),
     "logits": Lfsr(8, (8, 6, 5, 4), 8, 9, shift="right"),
@@ -71,6 +82,7 @@ def test_the_manifest_tells_where_words_come_from(vectors):
     assert own.states == UPDATES.states(STEP, 3 * 3 * 2 * 3)
     assert manifest.words["c1.bias_accumulators"].source == DroppedBits()
     assert manifest.words["d.weight_grads"].source == Philox(4)
+    assert manifest.words["d.bias_grads"].source == WordMemory((0, 3, 1), 2)
     assert "c1.bias_accumulators_random_words" not in manifest.entries
     text = (vectors().folder / "manifest.json").read_text()
     assert '"taps": [' in text and '"kind": "dropped_bits"' in text

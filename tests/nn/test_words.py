@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.fixed_step_cases import NETWORKS, assignment, start
 
-from fxsim import DroppedBits, FixedNetwork, LearningRate, Lfsr, Philox
+from fxsim import DroppedBits, FixedNetwork, LearningRate, Lfsr, Philox, WordMemory
 from fxsim.kernels import threads
 
 NETWORK = NETWORKS["max pool"]
@@ -38,6 +38,7 @@ SOURCES = {
     "registers that never stand still": Lfsr(16, (16, 15, 13, 4), 8, 5, period=1000, start=7),
     "few bits": Philox(4),
     "dropped bits": DroppedBits(),
+    "words of one's own": WordMemory((200, 3, 77, 0, 255, 128, 31), 8),
 }
 
 

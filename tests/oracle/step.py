@@ -74,6 +74,10 @@ class Run:
         source = self.modes.get(("words", f"{layer}.{tensor}"), self.modes.get(("words", tensor)))
         if source is not None and source["kind"] == "lfsr":
             return lfsr.words(source, self.number, 0, count)
+        if source is not None and source["kind"] == "memory":
+            places = range(self.number * count, (self.number + 1) * count)
+            memory = source["memory"]
+            return [memory[place % len(memory)] << (32 - source["bits"]) for place in places]
         words = philox.words(self.seed, self.number, f"{layer}.{tensor}", 0, count)
         dropped = 32 - source["bits"] if source else 0
         return [word >> dropped << dropped for word in words]

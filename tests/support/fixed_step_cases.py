@@ -22,7 +22,7 @@ from fxsim.nn.precision import (
     accumulator_format,
 )
 from fxsim.nn.spec import Conv, Dense, Network, Pool
-from fxsim.words import DroppedBits, Philox
+from fxsim.words import DroppedBits, Philox, WordMemory
 from support.bits import assert_same_codes
 
 NETWORKS = {
@@ -361,6 +361,7 @@ ASSIGNMENTS = {
             "weight_grads": Lfsr(9, (9, 5), 4, (1, 2, 3, 4), lanes=4, low_bit=3, shift="right"),
             "c1.weight_grads": Philox(3),
             "accumulators": Philox(6),
+            "c1.accumulators": WordMemory((5, 0, 7, 2, 6), 3),
             "bias_accumulators": DroppedBits(),
         },
     },

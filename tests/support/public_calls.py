@@ -31,6 +31,7 @@ from fxsim import (
     Statistics,
     Stream,
     Tensor,
+    WordMemory,
     ops,
     quantize,
     requantize,
@@ -235,6 +236,11 @@ def calls():
         "Lfsr.states": made(REGISTERS.states, {"step": 2, "elements": 5}),
         "Lfsr.at": made(REGISTERS.at, {"step": 2}),
         "Philox": made(Philox, {"bits": 8}),
+        "WordMemory": made(WordMemory, {"memory": (1, 2, 3), "bits": 8}),
+        "WordMemory.words": made(
+            WordMemory((1, 2)).words, {"shape": (2, 3), "start": 1, "step": 2}
+        ),
+        "WordMemory.at": made(WordMemory((1, 2)).at, {"step": 2}),
         "Stream.words": made(Stream(0, 0, "x").words, {"shape": (2, 3), "start": 1}),
         "Stream.permutation": made(Stream(0, 0, "x").permutation, {"size": 5}),
         "Tensor": made(Tensor, {"codes": X.codes, "format": X.format}),

@@ -10,7 +10,18 @@ from oracle import lfsr as oracle
 from oracle import rounding as rounding_oracle
 from support.bits import assert_same_codes
 
-from fxsim import DroppedBits, Format, InputError, Lfsr, Quantizer, Stream, Tensor, ops, quantize
+from fxsim import (
+    DroppedBits,
+    Format,
+    InputError,
+    Lfsr,
+    Quantizer,
+    Stream,
+    Tensor,
+    WordMemory,
+    ops,
+    quantize,
+)
 from fxsim.kernels import threads
 from fxsim.kernels.lfsr import CHUNK
 from fxsim.tensor import requantize
@@ -303,3 +314,26 @@ def test_texts_of_no_source_are_refused(text, match):
 def test_a_source_needs_its_tensor():
     with pytest.raises(InputError, match="must name their tensor"):
         parse_sources(["dropped bits"])
+
+
+def test_a_memory_of_words_is_read_round_and_round():
+    memory = WordMemory((1, 2, 3), bits=2)
+    assert (memory.at(2).words((2, 2), 1) >> 30).tolist() == [[1, 2], [3, 1]]
+    down = Quantizer(Format(4, 5), "stochastic", words=memory)
+    got = requantize(Tensor([1, 1, 1, 1], Format(8, 7)), down).codes
+    assert got.tolist() == [(1 + word) >> 2 for word in (1, 2, 3, 1)]
+    assert source_from_dict(memory.to_dict(), "words") == memory
+
+
+@pytest.mark.parametrize(
+    "fields, match",
+    [
+        ({"memory": ()}, "at least one word"),
+        ({"memory": (4,), "bits": 2}, "words of 2 bits"),
+        ({"memory": (-1,)}, "words of 32 bits, unsigned, got -1"),
+        ({"memory": (1,), "bits": 33}, "1 to 32"),
+    ],
+)
+def test_memories_of_no_words_are_refused(fields, match):
+    with pytest.raises(InputError, match=match):
+        WordMemory(**fields)
