@@ -5,11 +5,13 @@ import json
 
 import numpy as np
 import pytest
+from oracle.rounding import round_by_dropped_bits
 from support.fixed_step_cases import NETWORKS, assignment, check_steps, start
 from support.golden_steps import NETWORKS as GOLDEN
 from support.golden_steps import precision
 
 from fxsim import (
+    DroppedBits,
     FixedNetwork,
     Format,
     InputError,
@@ -48,9 +50,14 @@ def network(assigned, **options):
     return FixedNetwork(NETWORK, assigned, real, **options)
 
 
-def test_a_rate_of_a_power_of_two_shifts_the_gradient():
+@pytest.mark.parametrize("dropped_bits", [False, True])
+def test_a_rate_of_a_power_of_two_shifts_the_gradient(dropped_bits):
     """W' = (2^k' W - G) rounded at bit k', in integers alone."""
-    fixed = network(in_place(rounding={"accumulators": "floor"}))
+    modes = {"rounding": {"accumulators": "floor"}}
+    if dropped_bits:
+        modes["rounding"] = {"accumulators": "stochastic"}
+        modes["words"] = {"accumulators": DroppedBits()}
+    fixed = network(in_place(**modes))
     before = fixed.parameters["d"]["weight"].codes.astype(int)
     seen = {}
     fixed.train_step(
@@ -61,7 +68,11 @@ def test_a_rate_of_a_power_of_two_shifts_the_gradient():
     )
     row = fixed.assignment.layers["d"]
     dropped = row.weights.step_exp - row.weight_grads.step_exp + 3
-    wanted = ((before << dropped) - seen["weight_grads", "d"]) >> dropped
+    exact = (before << dropped) - seen["weight_grads", "d"]
+    wanted = exact >> dropped
+    if dropped_bits:
+        rounded = [round_by_dropped_bits(each, dropped) for each in exact.reshape(-1).tolist()]
+        wanted = np.array(rounded).reshape(exact.shape)
     assert np.array_equal(fixed.parameters["d"]["weight"].codes, np.clip(wanted, -128, 127))
     assert not np.array_equal(wanted, before)
 
@@ -160,15 +171,23 @@ def test_a_rate_that_needs_too_many_bits_undoes_the_step():
     assert fixed.fingerprint() == before
 
 
-@pytest.fixture(scope="module", params=["nearest_away", "stochastic"])
+WORDS = {
+    "nearest_away": {},
+    "registers": {"accumulators": REGISTERS},
+    "dropped bits": {"accumulators": DroppedBits()},
+}
+
+
+@pytest.fixture(scope="module", params=WORDS)
 def vectors(request, tmp_path_factory):
     network = GOLDEN["max pool"]
+    words = WORDS[request.param]
     made = PrecisionAssignment(
         network.name,
         {name: precision() for name in network.names},
         Format(12, 3),
-        {"accumulators": request.param},
-        words={"accumulators": REGISTERS} if request.param == "stochastic" else {},
+        {"accumulators": "stochastic" if words else "nearest_away"},
+        words=words,
     ).without_accumulators()
     fixed = FixedNetwork(network, made, initial_parameters(network, 3), seed=1)
     random = np.random.default_rng(4)
@@ -210,7 +229,8 @@ def test_other_updates_are_named(vectors, changed, cause):
 
 
 def test_wrong_registers_are_named(vectors):
-    if not vectors.manifest.words:
+    own = vectors.manifest.words.get("c1.accumulators")
+    if own is None or own.source != REGISTERS:
         return
     entry = vectors.manifest.entry("c1.updated_weights")
     recipe = recipe_for(Source(vectors), entry)
