@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fxsim.experiment.stages import Experiment
     from fxsim.factors import LearningRate
     from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
+    from fxsim.lfsr import Lfsr
     from fxsim.nn.fixed.network import FixedNetwork
     from fxsim.nn.floating.network import FloatNetwork
     from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, Reason
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from fxsim.quantizer import Counts, Quantizer
     from fxsim.rng import Stream
     from fxsim.tensor import Tensor, quantize, requantize
+    from fxsim.words import DroppedBits, Philox, WordMemory
 
 __version__ = "0.1.0"
 
@@ -37,6 +39,8 @@ _NAMES = {
     "fxsim.quantizer": ("Counts", "Quantizer"),
     "fxsim.tensor": ("Tensor", "quantize", "requantize"),
     "fxsim.rng": ("Stream",),
+    "fxsim.lfsr": ("Lfsr",),
+    "fxsim.words": ("DroppedBits", "Philox", "WordMemory"),
     "fxsim.accumulator": ("Accumulator",),
     "fxsim.nn.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
     "fxsim.activation": ("Activation",),
@@ -62,6 +66,7 @@ __all__ = [
     "Counts",
     "Dataset",
     "Dense",
+    "DroppedBits",
     "Experiment",
     "FixedNetwork",
     "FloatNetwork",
@@ -69,8 +74,10 @@ __all__ = [
     "InputError",
     "LayerPrecision",
     "LearningRate",
+    "Lfsr",
     "Network",
     "OVERFLOWS",
+    "Philox",
     "Pool",
     "PrecisionAssignment",
     "Quantizer",
@@ -80,6 +87,7 @@ __all__ = [
     "Statistics",
     "Stream",
     "Tensor",
+    "WordMemory",
     "__version__",
     "assignment_complexity",
     "design_complexity",

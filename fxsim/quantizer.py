@@ -17,14 +17,23 @@ from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, STOCHASTIC, For
 from fxsim.kernels import rounding as kernel
 from fxsim.kernels.epilogue import Epilogue
 from fxsim.kernels.rounding import Range, Rounding
+from fxsim.lfsr import Lfsr, LfsrWords
 from fxsim.rng import Stream
+from fxsim.words import DroppedBits, MemoryWords, WordMemory
 
-Words: TypeAlias = "Stream | np.ndarray | Callable[[np.ndarray], np.ndarray]"
+Words: TypeAlias = (
+    "Stream | Lfsr | LfsrWords | WordMemory | MemoryWords | DroppedBits | np.ndarray"
+    " | Callable[[np.ndarray], np.ndarray]"
+)
 """Where random words come from.
 
-A Stream; an array of 32-bit words, one for each element in row-major order; or a function from
-positions (int64, row-major) to the words there.
+A Stream; registers, Lfsr or Lfsr.at(step); a WordMemory likewise; DroppedBits; an array of 32-bit words, one for each
+element in row-major order; or a function from positions (int64, row-major) to the words there.
+The first bits of a word count: one of k bits is passed as word << (32 - k).
 """
+
+
+_STREAMS = (Stream, Lfsr, LfsrWords, WordMemory, MemoryWords)
 
 
 @dataclass(frozen=True)
@@ -150,6 +159,11 @@ class Quantizer:
                 f"{' or '.join(STOCHASTIC)}"
             )
         check_words(self.words)
+        if isinstance(self.words, DroppedBits) and self.rounding != "stochastic":
+            raise InputError(
+                f"words DroppedBits() go with rounding 'stochastic', got {self.rounding!r}; change "
+                f"one of them"
+            )
         if isinstance(self.words, np.ndarray):
             object.__setattr__(self, "words", frozen(integer_array("random words", self.words)))
 
@@ -235,11 +249,9 @@ class Quantizer:
             below, above, flushed = tally.tolist()
             self.counted(Counts(elements, below, above, flushed))
 
-    def bases(self, shape: tuple[int, ...], shift: int) -> np.ndarray:
-        """int64 bases (flat) of a stochastic rounding; empty for every other."""
-        if self.words is None:
-            return np.empty(0, np.int64)
-        return kernel.stochastic_base(words_at(self.words, shape), self.rounding, shift).reshape(-1)
+    def bases(self, values: np.ndarray, shift: int) -> np.ndarray:
+        """int64 bases (flat) of a stochastic rounding of integers; empty for every other."""
+        return _bases(values, shift, self.rounding, self.words)
 
     def quantized(
         self, values: np.ndarray, step_exp: int, out: np.ndarray | None = None
@@ -251,7 +263,7 @@ class Quantizer:
             out = np.empty(values.shape, self.format.storage)
         tally = kernel.requantize_array(
             np.ascontiguousarray(values).reshape(-1),
-            self.bases(values.shape, shift),
+            self.bases(values, shift),
             rounding,
             self.at(step_exp).range,
             out.reshape(-1),
@@ -266,7 +278,8 @@ class Quantizer:
         left = max(left, 0)
         flat = np.ascontiguousarray(numerators).reshape(-1)
         largest = max(int(flat.max(initial=0)), -int(flat.min(initial=0)))
-        if max((largest << left).bit_length(), divisor.bit_length()) > kernel.MAX_SHIFT:
+        wide = max((largest << left).bit_length(), divisor.bit_length()) > kernel.MAX_SHIFT
+        if wide or isinstance(self.words, DroppedBits):
             guarded = _guarded_quotients(numerators, left, divisor)
             return self.quantized(guarded, self.format.step_exp - kernel.QUOTIENT_GUARD_BITS)
         rounding = Rounding.of(self.rounding, kernel.QUOTIENT_GUARD_BITS)
@@ -274,7 +287,7 @@ class Quantizer:
         tally = kernel.requantize_quotients(
             flat,
             (left, divisor),
-            self.bases(out.shape, rounding.shift),
+            self.bases(numerators, rounding.shift),
             rounding,
             self.at(0).range,
             out.reshape(-1),
@@ -321,12 +334,11 @@ def shifted(
     values: np.ndarray, shift: int, rounding: str, words: Words | None = None
 ) -> np.ndarray:
     """Integers / 2**shift (int64), rounded to integers, 0 <= shift <= 62, without any range."""
-    bases = np.empty(0, np.int64)
-    if rounding in STOCHASTIC:
-        if words is None:
-            raise _missing_words(rounding)
-        drawn = words_at(words, values.shape)
-        bases = kernel.stochastic_base(drawn, rounding, shift).reshape(-1)
+    if rounding not in STOCHASTIC:
+        words = None
+    elif words is None:
+        raise _missing_words(rounding)
+    bases = _bases(values, shift, rounding, words)
     out = np.empty(values.shape, np.int64)
     everything = Range(-(2**62), 2**62, kernel.SATURATE, 63, 1)
     flat = np.ascontiguousarray(values).reshape(-1)
@@ -334,20 +346,29 @@ def shifted(
     return out
 
 
+def _bases(values: np.ndarray, shift: int, rounding: str, words: Words | None) -> np.ndarray:
+    """int64 bases (flat) of integers of which `shift` bits are dropped; empty without words."""
+    if words is None:
+        return np.empty(0, np.int64)
+    if isinstance(words, DroppedBits):
+        return words.bases(values, shift).reshape(-1)
+    return kernel.stochastic_base(words_at(words, values.shape), rounding, shift).reshape(-1)
+
+
 def _missing_words(rounding: str) -> InputError:
     return InputError(
         f"rounding {rounding!r} needs random words; "
-        "pass words=fxsim.Stream(seed, step, name), an array or a function"
+        "pass words=fxsim.Stream(seed, step, name), fxsim.Lfsr(...), an array or a function"
     )
 
 
 def check_words(words: Words) -> None:
     """TypeError unless random words can come from `words`."""
     function = callable(words) and not isinstance(words, type)
-    if not isinstance(words, (Stream, np.ndarray)) and not function:
+    if not isinstance(words, (*_STREAMS, DroppedBits, np.ndarray)) and not function:
         raise TypeError(
-            f"words must be a fxsim.Stream, an integer array or a function, got "
-            f"{type(words).__name__}"
+            f"words must be a fxsim.Stream, a fxsim.Lfsr, fxsim.DroppedBits(), an integer array "
+            f"or a function, got {type(words).__name__}"
         )
 
 
@@ -358,8 +379,13 @@ def words_at(words: Words, shape: tuple[int, ...]) -> np.ndarray:
         TypeError: for words that are no integers.
         InputError: for too few words, words of another shape, or words of more than 32 bits.
     """
-    if isinstance(words, Stream):
+    if isinstance(words, _STREAMS):
         return words.words(shape)
+    if isinstance(words, DroppedBits):
+        raise InputError(
+            "words DroppedBits() are those of a rounding, and there are none here; pass a "
+            "fxsim.Stream, a fxsim.Lfsr, an array or a function"
+        )
     size = int(np.prod(shape, dtype=np.int64))
     given = words if isinstance(words, np.ndarray) else words(np.arange(size, dtype=np.int64))
     array = integer_array("random words", given)

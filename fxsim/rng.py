@@ -23,12 +23,14 @@ class Stream:
 
     Word i is lane i % 4 of the block with counter (i // 4, step, id) and key `seed`, where id is
     the first four bytes, little-endian, of SHA-256(name).  Words do not depend on order, threads or
-    processor. seed: 0 .. 2**64-1.  step: 0 .. 2**32-1.
+    processor. seed: 0 .. 2**64-1.  step: 0 .. 2**32-1.  bits: of a word, its first, that count,
+    1 .. 32; the others are 0.
     """
 
     seed: int
     step: int
     name: str
+    bits: int = 32
 
     def __post_init__(self) -> None:
         check_fields(self, "")
@@ -36,6 +38,8 @@ class Stream:
             raise InputError(f"seed must be 0 to 2**64 - 1, got {shown(self.seed)}")
         if not 0 <= self.step < 2**32:
             raise InputError(f"step must be 0 to 2**32 - 1, got {shown(self.step)}")
+        if not 1 <= self.bits <= 32:
+            raise InputError(f"bits must be 1 to 32 random bits, got {shown(self.bits)}")
 
     @property
     def name_id(self) -> int:
@@ -55,6 +59,8 @@ class Stream:
             raise InputError(f"start must be 0 to 2**62, got {shown(start)}")
         out = np.empty(math.prod(shape), np.uint32)
         fill_words(self.seed & 0xFFFFFFFF, self.seed >> 32, self.step, self.name_id, start, out)
+        if self.bits < 32:
+            out &= np.uint32(2**32 - 2 ** (32 - self.bits))
         return out.reshape(shape)
 
     def permutation(self, size: int) -> np.ndarray:

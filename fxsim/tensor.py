@@ -426,7 +426,8 @@ def _quantize_reals(values: np.ndarray, quantizer: Quantizer) -> Tensor:
     rounding = Rounding.of(quantizer.rounding, FRACTION_BITS)
     base: Any = rounding.base
     if quantizer.stochastic:
-        base = quantizer.bases(values.shape, FRACTION_BITS).reshape(values.shape)
+        signed = fraction - ((floor < 0).astype(np.int64) << FRACTION_BITS)
+        base = quantizer.bases(signed, FRACTION_BITS).reshape(values.shape)
     carry = base + rounding.neg * (floor < 0) + rounding.odd * (floor & 1)
     rounded = (floor + ((fraction + carry) >> FRACTION_BITS)) | rounding.jam
     bounds = Range.of(format.bits, format.signed, quantizer.overflow)

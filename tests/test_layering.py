@@ -20,7 +20,18 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 LAYERS = (
     ("errors", "fields", "files", "interrupts", "identity", "lock"),
     ("kernels",),
-    ("formats", "rng", "factors", "accumulator", "activation", "arrays", "memfile", "windows"),
+    (
+        "formats",
+        "rng",
+        "lfsr",
+        "words",
+        "factors",
+        "accumulator",
+        "activation",
+        "arrays",
+        "memfile",
+        "windows",
+    ),
     ("quantizer", "tensor", "profiles"),
     ("ops",),
     ("datasets",),
@@ -33,7 +44,16 @@ LAYERS = (
 )
 """From the ground up.  A module imports from its own layer and from those before it."""
 
-USE_KERNELS = ("formats", "rng", "accumulator", "quantizer", "tensor", "ops", "nn.floating")
+USE_KERNELS = (
+    "formats",
+    "rng",
+    "lfsr",
+    "accumulator",
+    "quantizer",
+    "tensor",
+    "ops",
+    "nn.floating",
+)
 """Who may import kernels, beside the kernels; `machine` may too, since it reports on them."""
 
 

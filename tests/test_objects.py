@@ -28,14 +28,17 @@ from support.public_calls import (
 from fxsim import (
     Counts,
     Dataset,
+    DroppedBits,
     Format,
     InputError,
+    Lfsr,
     Quantizer,
     Reason,
     Settings,
     Statistics,
     Stream,
     Tensor,
+    WordMemory,
     ops,
 )
 from fxsim.arrays import frozen
@@ -47,6 +50,10 @@ TWICE = {
     "Quantizer": lambda: Quantizer(Format(8, 0)),
     "Quantizer, words": lambda: Quantizer(Format(8, 0), "stochastic", words=np.arange(3)),
     "Stream": lambda: Stream(0, 1, "x"),
+    "Lfsr": lambda: Lfsr(8, (8, 6, 5, 4), 4, [1, 9], lanes=2),
+    "Lfsr.at": lambda: Lfsr(8, (8, 6, 5, 4), 4).at(3),
+    "DroppedBits": DroppedBits,
+    "WordMemory": lambda: WordMemory([1, 2], 8),
     "Counts": lambda: Counts(1, 0, 0, 1),
     "Accumulator": lambda: copy.deepcopy(MAC),
     "Network": lambda: copy.deepcopy(NETWORK),

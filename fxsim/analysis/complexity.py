@@ -108,10 +108,10 @@ def assignment_complexity(
     """The costs of FX, or of SQ, which is FX with accumulators of 32 bits, under `assignment`."""
     instance("assignment", assignment, PrecisionAssignment).check_network(network)
     choice("design", design, ASSIGNED_DESIGNS)
-    bits = {
-        name: {tensor: getattr(layer, tensor).bits for tensor in TENSORS}
-        for name, layer in assignment.layers.items()
-    }
+    bits = {}
+    for name, layer in assignment.layers.items():
+        formats = layer.given()
+        bits[name] = {each: formats[each].bits if each in formats else 0 for each in TENSORS}
     if design == "SQ":
         bits = {
             name: {**row, "accumulators": STOCHASTIC_ACCUMULATOR_BITS} for name, row in bits.items()
@@ -150,11 +150,16 @@ def _layer_cost(network: Network, name: str, activations: int, bits: Mapping[str
         bits.get(tensor, FLOAT_MULTIPLIER_BITS)
         for tensor in ("weights", "activations", "activation_grads")
     )
+    layer = network.layer(name)
+    source = network.source(name)
+    trained = "weight" in layer.trained
+    reached = name in network.reached
+    back = reached and (source is None or source in network.reached)
+    updated = stored["weight_grads"] + stored["accumulators"] if trained else 0
     return Cost(
-        weight_storage=shape.weights
-        * (stored["weights"] + stored["weight_grads"] + stored["accumulators"]),
+        weight_storage=shape.weights * (stored["weights"] + updated),
         activation_storage=activations * stored["activations"]
-        + gradients * stored["activation_grads"],
-        training_macs=shape.macs * (w * a + w * g + a * g),
-        communication=shape.weights * stored["weight_grads"],
+        + (gradients * stored["activation_grads"] if reached else 0),
+        training_macs=shape.macs * (w * a + back * w * g + trained * a * g),
+        communication=shape.weights * stored["weight_grads"] if trained else 0,
     )

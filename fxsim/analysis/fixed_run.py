@@ -13,6 +13,7 @@ fxsim/analysis/criteria.py.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from fxsim.formats import STOCHASTIC, Format
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import Parameters
+from fxsim.nn.spec import Network
 from fxsim.ops.batch_norm import running_format
 from fxsim.rng import Stream
 from fxsim.tensor import Counts, Tensor, quantize
@@ -125,7 +127,7 @@ def _bias(
 def weight_grads(
     network: FixedNetwork, images: np.ndarray, targets: np.ndarray, rate: LearningRate, step: int
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Real values of every layer's G^W before and after its quantization, in one step that is then
+    """Real values of every trained layer's G^W before and after its quantization, in one step that is then
     taken back.
     """
     kept: dict[tuple[str, str], Tensor] = {}
@@ -138,7 +140,8 @@ def weight_grads(
     network.train_step(images, targets, rate, step, probe=keep)
     network.load_state(before)
     found = {}
-    for name, layer in network.layers.items():
+    for name in trained_weights(network.network):
+        layer = network.layers[name]
         product = layer.weight_grad
         source = kept["activations", name].operand.reshape(-1, *product.geometry.input)
         gradient = kept["preactivation_grads", name].operand.reshape(-1, *product.geometry.output)
@@ -186,6 +189,11 @@ def _format_of(network: FixedNetwork, layer: str, tensor: str) -> Format:
     return network.assignment.layers[layer].activation_grads
 
 
+def trained_weights(network: Network) -> list[str]:
+    """The layers whose weights are trained."""
+    return [layer.name for layer in network.layers if "weight" in layer.trained]
+
+
 def reflected_noise(network: FixedNetwork, images: np.ndarray) -> Iterator[Finding]:
     """The noise variance that the quantization of G^A, and of batch norm's gradient, adds to G^W,
     over that of G^W's own quantization: D^2/12 to nearest, D^2/6 where it is stochastic.
@@ -196,8 +204,8 @@ def reflected_noise(network: FixedNetwork, images: np.ndarray) -> Iterator[Findi
     """
     view = FloatNetwork(network.network, real_parameters(network), np.float64)
     tape = view.forward_tape(images)
-    for layer in network.network.layers:
-        name = layer.name
+    for name in trained_weights(network.network):
+        layer = network.network.layer(name)
         own = _noise(network, "weight_grads", network.assignment.layers[name].weight_grads)
         gains = {
             "activation_grads": square_jacobian(view, tape, name).noise_gains()
@@ -241,12 +249,14 @@ def histograms(
     """For each layer and each of the method's five tensors its magnitudes, counted by powers of
     two.
 
-    The weights are the running ones, W with its accumulator.  Of activations and gradients the
-    values are those of one step of a float network with the same parameters, not quantized; for the
-    accumulators the updates, rate * G^W.  Plain data: 'zeros', and 'counts' of the magnitudes in
-    [2**e, 2**(e+1)) from e = 'least'.
+    The weights are the running ones, W with its accumulator if it has one.  Of activations and
+    gradients the values are those of one step of a float network with the same parameters, not
+    quantized, and with all of its layers trained; for the accumulators the updates, rate * G^W.
+    Plain data: 'zeros', and 'counts' of the magnitudes in [2**e, 2**(e+1)) from e = 'least'.
     """
-    view = FloatNetwork(network.network, real_parameters(network), np.float64)
+    layers = tuple(dataclasses.replace(layer, train="all") for layer in network.network.layers)
+    whole = dataclasses.replace(network.network, layers=layers)
+    view = FloatNetwork(whole, real_parameters(network), np.float64)
     rows: dict[str, dict[str, dict]] = {}
 
     def see(tensor: str, layer: str, array: np.ndarray) -> None:
@@ -258,7 +268,7 @@ def histograms(
     for name, parameters in network.parameters.items():
         rows[name] = {
             "weights": _by_powers_of_two(
-                parameters["weight"].running * parameters["weight"].accumulator_format.step
+                parameters["weight"].running * parameters["weight"].update_format.step
             )
         }
     view.loss_and_grads(images, targets, step=0, probe=see)

@@ -291,6 +291,13 @@ class GradientStatistics:
         """`<tensor>_sigma_max` and `<tensor>_sigma_min`, one entry per layer, by the names of
         Statistics' fields.
         """
+        for layer in self.network.layers:
+            if layer.train != "all":
+                raise InputError(
+                    f"layer {layer.name!r} has train={layer.train!r}, so that its gradients are "
+                    f"unknown; assign the network with all layers trained, and train this one with "
+                    f"--assignment FILE"
+                )
         deviations = np.sqrt(self.state[1:])
         for row, layer in enumerate(self.network.layers):
             own = [f"{kind}_grads" for kind in layer.further_parameters]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fxsim import machine
+from fxsim.cli.options import as_asked
 from fxsim.cli.vectors import run_vectors
 from fxsim.datasets.survey import complaint, survey, survey_text
 from fxsim.errors import InputError, choice
@@ -104,7 +105,10 @@ def sweep(arguments: Namespace) -> None:
 @_writing
 def train(arguments: Namespace) -> None:
     """A float run, or one in fixed point."""
-    fixed = bool({"--assignment", "--perturb", "--accumulator"} & arguments.given)
+    fixed = bool(
+        {"--assignment", "--perturb", "--accumulator", "--in-place", "--stochastic"}
+        & arguments.given
+    )
     if arguments.only is not None and not arguments.bits:
         raise InputError("--only needs --perturb BITS, a number of bits that is not 0")
     if fixed:
@@ -294,18 +298,19 @@ def _assignment(arguments: Namespace, experiment: Experiment) -> PrecisionAssign
     assignment = assignment_of(arguments.out, experiment.setup.identity, arguments.assignment)
     if arguments.bits:
         assignment = assignment.perturbed(arguments.bits, arguments.only)
-    return assignment.with_accumulators(arguments.accumulator)
+    return as_asked(assignment, arguments)
 
 
 def _design_name(arguments: Namespace) -> str:
     """C_o is the folder's own assignment.
 
-    Another file gives its name to its design, accumulators give their texts.
+    Another file gives its name to its design; accumulators and random words give their texts.
     """
     name = perturbed_name(arguments.bits or 0, arguments.only)
     if not is_own_assignment(arguments.out, arguments.assignment):
         name = f"{name} of {Path(arguments.assignment).stem}"
-    return "; ".join([name, *arguments.accumulator])
+    in_place = ["in place"] if arguments.in_place else []
+    return "; ".join([name, *in_place, *arguments.accumulator, *arguments.stochastic])
 
 
 def _introduce(experiment: Experiment) -> None:

@@ -6,9 +6,13 @@ Nothing heavy is imported, so that --help is quick.
 from __future__ import annotations
 
 import re
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING
 
 from fxsim.errors import shown
+
+if TYPE_CHECKING:
+    from fxsim.nn.precision import PrecisionAssignment
 
 ACCUMULATOR_EPILOG = """\
 accumulators: --accumulator [[LAYER.]KIND=]MODEL, as often as needed; without one, sums are exact
@@ -26,6 +30,38 @@ accumulators: --accumulator [[LAYER.]KIND=]MODEL, as often as needed; without on
   --accumulator 'forward=24 bits, bias first, 4 lanes, channel last'"""
 
 
+STOCHASTIC_EPILOG = """\
+stochastic roundings: --stochastic [LAYER.]TENSOR=WORDS, as often as needed
+  TENSOR  accumulators (the update), weight_grads, activation_grads, activations, logits, bias_accumulators ...
+  WORDS   philox, K bits    counter-based, without state; K random bits, 1 to 32
+          dropped bits      the lower half of the dropped bits stands for a random number (NITI)
+          lfsr of N         a register of N bits; 'taps A B ..' and 'K bits' must be there, too
+          fibonacci | galois, left | right, seed S | seeds S T .., L lanes, runs of R elements in a lane,
+          'from bit B' of the register, C clocks per word, start C, period C clocks from step to step
+  --stochastic 'accumulators=lfsr of 16, taps 16 15 13 4, 8 bits, galois, 4 lanes'
+  --stochastic 'weight_grads=philox, 8 bits' --stochastic 'conv1.weight_grads=dropped bits'"""
+
+
+def add_stochastic(parser: ArgumentParser) -> None:
+    """--stochastic, a list of texts for PrecisionAssignment.with_stochastic."""
+    parser.add_argument(
+        "--stochastic",
+        action="append",
+        default=[],
+        metavar="WORDS",
+        help="round a tensor stochastically, by these random words; see below",
+    )
+
+
+def add_in_place(parser: ArgumentParser) -> None:
+    """--in-place, for PrecisionAssignment.without_accumulators."""
+    parser.add_argument(
+        "--in-place",
+        action="store_true",
+        help="no accumulators below the weights' step: every update is rounded once, to that step",
+    )
+
+
 def add_accumulator(parser: ArgumentParser) -> None:
     """--accumulator, a list of texts for fxsim.accumulator.parse_accumulators."""
     parser.add_argument(
@@ -35,6 +71,14 @@ def add_accumulator(parser: ArgumentParser) -> None:
         metavar="MODEL",
         help="accumulators of the sums of products, in place of exact ones; see below",
     )
+
+
+def as_asked(assignment: PrecisionAssignment, arguments: Namespace) -> PrecisionAssignment:
+    """The assignment with what --in-place, --accumulator and --stochastic say."""
+    if arguments.in_place:
+        assignment = assignment.without_accumulators()
+    assignment = assignment.with_accumulators(arguments.accumulator)
+    return assignment.with_stochastic(arguments.stochastic)
 
 
 def integer(text: str) -> int:

@@ -13,7 +13,15 @@ from collections import Counter
 
 from fxsim import __version__
 from fxsim.cli import ending
-from fxsim.cli.options import ACCUMULATOR_EPILOG, add_accumulator, integer, number
+from fxsim.cli.options import (
+    ACCUMULATOR_EPILOG,
+    STOCHASTIC_EPILOG,
+    add_accumulator,
+    add_in_place,
+    add_stochastic,
+    integer,
+    number,
+)
 from fxsim.cli.vectors import add_vectors_commands
 from fxsim.errors import InputError, cut, shown
 
@@ -92,7 +100,7 @@ def _refuse_empty(words: list[str]) -> None:
             raise InputError(f"{option} must not be empty; give it a value or leave it out")
 
 
-REPEATED = ("--accumulator",)
+REPEATED = ("--accumulator", "--stochastic")
 """Options that may be given more than once."""
 
 
@@ -299,7 +307,7 @@ def _add_train(commands) -> None:
     parser = _command(
         commands,
         "train",
-        "the float run alone; with --assignment, --perturb or --accumulator, a fixed-point run",
+        "the float run alone; with --assignment, --perturb, --accumulator or --stochastic, a fixed-point run",
         """\
 examples:
   fxsim train --out mine                               the float run: float.npz, gradients.npz, experiment.json
@@ -309,11 +317,14 @@ examples:
   fxsim train --out mine --perturb -1                             with one bit less in every tensor
   fxsim train --out mine --perturb -2 --only weight_grads         with two bits less in G^W alone
   fxsim train --out mine --accumulator 'forward=16 bits, tree'    with C_o, in narrow accumulators
+  fxsim train --out mine --stochastic 'accumulators=philox, 8 bits'    updates rounded with 8 random bits
 
 A fixed-point run takes the settings of the float run in the folder, if there is one.
 
 """
-        + ACCUMULATOR_EPILOG,
+        + ACCUMULATOR_EPILOG
+        + "\n\n"
+        + STOCHASTIC_EPILOG,
     )
     _add_settings(parser)
     _add_resume(parser)
@@ -333,6 +344,8 @@ A fixed-point run takes the settings of the float run in the folder, if there is
         help="perturb only feedforward, weight_grads, activation_grads or accumulators",
     )
     add_accumulator(parser)
+    add_in_place(parser)
+    add_stochastic(parser)
 
 
 def _add_analyze(commands) -> None:

@@ -9,7 +9,15 @@ import dataclasses
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from fxsim.cli.options import ACCUMULATOR_EPILOG, add_accumulator, integer
+from fxsim.cli.options import (
+    ACCUMULATOR_EPILOG,
+    STOCHASTIC_EPILOG,
+    add_accumulator,
+    add_in_place,
+    add_stochastic,
+    as_asked,
+    integer,
+)
 from fxsim.errors import InputError
 
 RUN_FOLDER = "fxsim-run"
@@ -56,7 +64,9 @@ written to the folder of --out, the same bytes every time:
   manifest.json       formats, shapes, order, rounding, overflow, accumulator, seed, versions, SHA-256 of each file
 
 """
-        + ACCUMULATOR_EPILOG,
+        + ACCUMULATOR_EPILOG
+        + "\n\n"
+        + STOCHASTIC_EPILOG,
     )
     parser.add_argument(
         "--run",
@@ -73,6 +83,8 @@ written to the folder of --out, the same bytes every time:
         "--assignment", metavar="FILE", help="formats (default: the experiment's assignment.json)"
     )
     add_accumulator(parser)
+    add_in_place(parser)
+    add_stochastic(parser)
     parser.add_argument(
         "--seed", type=integer, metavar="N", help="of parameters, order of images and random words"
     )
@@ -126,6 +138,8 @@ tried for the first tensor that differs, one change at a time; named is what giv
                  no division by the batch or the outputs, another factor or sign of a squared error
   update         rounding of the update and of the weight, overflow, a narrower accumulator;
                  the accumulator left out, the update left out or added
+  random words   of registers: a tap missing, moved or too many, Galois for Fibonacci, the other direction; clocked
+                 too early or late, a lane a word ahead, other runs, seeds, clocks, bits; started anew; the step before
   file           elements in the order of other axes (channels first or last), the last element first; the bytes or
                  the bits of every code in the other order
 Where no single change does it, the report says so.
@@ -187,7 +201,7 @@ def _network_step(arguments: Namespace) -> tuple:
         )
     setup = TrainingSetup.of(Settings.make(network=arguments.network, **_changes(arguments)))
     assignment = PrecisionAssignment.load(arguments.assignment)
-    assignment = assignment.with_accumulators(arguments.accumulator)
+    assignment = as_asked(assignment, arguments)
     return replay(setup, assignment, arguments.step, arguments.layers), ""
 
 
@@ -203,7 +217,7 @@ def _run_step(arguments: Namespace) -> tuple:
     setup = TrainingSetup.of(settings)
     identity = dataclasses.replace(setup, settings=own).identity
     assignment = assignment_of(folder, identity, arguments.assignment)
-    assignment = assignment.with_accumulators(arguments.accumulator)
+    assignment = as_asked(assignment, arguments)
     run = StoredRun.find(folder, identity, assignment)
     if run is None:
         return replay(setup, assignment, arguments.step, arguments.layers), ""

@@ -119,15 +119,17 @@ def exact_sums(network: FixedNetwork, batch: int) -> dict[str, dict]:
     kernel path.
 
     The bits hold every partial sum exactly; hardware that adds without loss needs as many.  Where
-    the sums are in an accumulator all the same, its text.  The first layer has no input_grad.
+    the sums are in an accumulator all the same, its text.  The first layer has no input_grad, and
+    what is not trained has no gradients.
     """
     rows = {}
+    reached = network.network.reached
     for layer, source in network.network.edges():
         own = network.layers[layer.name]
         plans = {
             "forward": own.forward_product.plan,
-            "input_grad": own.input_grad.plan if source else None,
-            "weight_grad": own.weight_grad.plan_of(batch),
+            "input_grad": own.input_grad.plan if source in reached else None,
+            "weight_grad": own.weight_grad.plan_of(batch) if "weight" in layer.trained else None,
         }
         models = {
             product.kind: {"accumulator": str(product.accumulator)}

@@ -10,6 +10,7 @@ from fxsim.formats import STOCHASTIC, Format
 from fxsim.ops.update import UPDATE_BITS, scaled_grads, update_shift
 from fxsim.quantizer import Quantizer, shifted
 from fxsim.tensor import Tensor
+from fxsim.words import DroppedBits
 
 
 def quantized(
@@ -18,18 +19,21 @@ def quantized(
     format: Format,
     rounding: str,
     overflow: str,
-    words: np.ndarray | None = None,
+    words: np.ndarray | DroppedBits | None = None,
 ) -> np.ndarray:
     """Codes (int64) in `format` of integers with step 2**step_exp.
 
-    words: uint32 of the shape of values, for the stochastic roundings.
+    words: for the stochastic roundings: uint32 of the shape of values, or the dropped bits, which
+    make one rounding of both.
     """
+    if isinstance(words, DroppedBits) and rounding in STOCHASTIC:
+        rounding = "stochastic"
     quantizer = Quantizer(format, rounding, overflow, words if rounding in STOCHASTIC else None)
     return quantizer.quantized(values, step_exp).astype(np.int64)
 
 
 def rounded(
-    values: np.ndarray, shift: int, rounding: str, words: np.ndarray | None = None
+    values: np.ndarray, shift: int, rounding: str, words: np.ndarray | DroppedBits | None = None
 ) -> np.ndarray:
     """values / 2**shift (int64), 0 <= shift <= 62, without any bounds."""
     return shifted(values, shift, rounding, words)
@@ -54,7 +58,7 @@ def updates(
     accumulators: Format,
     rate: LearningRate,
     rounding: str,
-    words: np.ndarray | None = None,
+    words: np.ndarray | DroppedBits | None = None,
 ) -> np.ndarray:
     """u = round(rate * grads) in accumulator steps (int64), as fxsim.ops.sgd_update defines it.
 

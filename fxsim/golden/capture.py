@@ -12,16 +12,16 @@ from fxsim.factors import LearningRate
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden import arithmetic
 from fxsim.golden.description import QUANTIZED, Description
-from fxsim.golden.manifest import RANDOM_WORDS, Entry, Manifest
+from fxsim.golden.manifest import RANDOM_WORDS, Entry, Manifest, TensorWords
 from fxsim.machine import versions
 from fxsim.nn.fixed.activation import relu_format, relu_quantizer, seen_of
 from fxsim.nn.fixed.network import FURTHER, FixedNetwork, StepResult
 from fxsim.nn.optimizer import velocity_tensor
 from fxsim.nn.spec import Network
 from fxsim.ops.exact import MASK, relu_bound
-from fxsim.quantizer import Quantizer
-from fxsim.rng import tensor_stream
+from fxsim.quantizer import Quantizer, words_at
 from fxsim.tensor import Tensor
+from fxsim.words import DroppedBits, Philox, words_of
 
 WORD_FORMAT = Format(32, 32, False)
 
@@ -65,6 +65,12 @@ def capture(
     recorder = _Recorder(network, _codes(targets), learning_rate, step, earlier or {})
     recorder.result = network.train_step(images, targets, learning_rate, step, recorder.see)
     entries, codes = recorder.tensors(_wanted(network.network, layers))
+    layers_kept = {entry.layer for entry in entries}
+    words = {
+        f"{layer}.{tensor}": own
+        for (layer, tensor), own in recorder.words.items()
+        if layer in layers_kept
+    }
     used = {
         package: version
         for package, version in versions().items()
@@ -79,6 +85,7 @@ def capture(
         entries,
         used,
         {"before": before, "after": network.fingerprint()},
+        words=words,
     )
     return GoldenStep(manifest, codes)
 
@@ -124,9 +131,12 @@ class _Recorder:
         self.result: StepResult | None = None
         self.kept: list[tuple[str, str, Tensor]] = []
         self.grads: dict[tuple[str, str], Tensor] = {}
+        self.words: dict[tuple[str, str], TensorWords] = {}
         self.accumulators = {
-            name: {kind: parameter.accumulators.copy() for kind, parameter in parameters.items()}
+            (name, kind): parameter.accumulators.copy()
             for name, parameters in network.parameters.items()
+            for kind, parameter in parameters.items()
+            if parameter.accumulators is not None
         }
         self.velocities = {
             (name, velocity_tensor(kind)): parameter.velocity.codes.copy()
@@ -199,11 +209,14 @@ class _Recorder:
                 self._keep(layer, "table_slopes", slopes)
 
     def _see_update(self, layer: str, kind: str, tensor: str, update: str, grads_name: str) -> None:
-        """The accumulators as they were, and the update in their steps."""
-        format = self.network.assignment.layers[layer].given()[tensor]
-        self._keep(layer, f"{tensor}_before", Tensor(self.accumulators[layer][kind], format))
+        """The random words of the update; accumulators as they were, the update in their steps."""
         grads = self.grads[layer, grads_name]
         words = self._see_words(layer, tensor, grads.shape)
+        if (layer, kind) not in self.accumulators:
+            return
+        format = self.network.assignment.layers[layer].given()[tensor]
+        before = Tensor(self.accumulators[layer, kind], format)
+        self._keep(layer, f"{tensor}_before", before)
         codes = arithmetic.updates(
             grads.codes,
             grads.format,
@@ -228,17 +241,23 @@ class _Recorder:
             )
         self.kept.append((layer, tensor, value))
 
-    def _see_words(self, layer: str, tensor: str, shape) -> np.ndarray | None:
+    def _see_words(
+        self, layer: str, tensor: str, shape: tuple[int, ...]
+    ) -> np.ndarray | DroppedBits | None:
         """The random words of a stochastic rounding, one for every element before pooling."""
         if self.network.assignment.rounding_of(tensor) not in STOCHASTIC:
             return None
         owner = layer
         if tensor == "activations":
-            source = self.network.network.source(layer)
-            owner = next(
-                name.name for name, reads in self.network.network.edges() if reads == source
-            )
-        words = tensor_stream(self.network.seed, self.step, owner, tensor).words(shape)
+            read = self.network.network.source(layer)
+            owner = next(each.name for each, reads in self.network.network.edges() if reads == read)
+        source = self.network.assignment.words_of(owner, tensor)
+        if source != Philox():
+            self.words[layer, tensor] = TensorWords.of(source, self.step, shape)
+        drawn = words_of(source, self.network.seed, self.step, f"{owner}.{tensor}")
+        if isinstance(drawn, DroppedBits):
+            return drawn
+        words = words_at(drawn, shape)
         self.kept.append((layer, tensor + RANDOM_WORDS, Tensor(words, WORD_FORMAT)))
         return words
 

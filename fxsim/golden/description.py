@@ -119,12 +119,18 @@ class Description:
         if tensor == "preactivation_grads":
             return self._preactivation_grad_modes(layer)
         if tensor in MOVED:
-            return UPDATE_ROUNDING, overflow_of(MOVED[tensor])
+            return self._update_rounding(layer, MOVED[tensor]), overflow_of(MOVED[tensor])
         if tensor in ACCUMULATED:
             return rounding_of(ACCUMULATED[tensor]), None
         if tensor in ACCUMULATED.values():
             return None, overflow_of(tensor)
         return None, None
+
+    def _update_rounding(self, layer: str, parameter: str) -> str:
+        """Of the running parameter; of the update itself where there is no accumulator."""
+        tensor = "accumulators" if parameter == "weights" else f"{parameter}_accumulators"
+        held = tensor in self.assignment.layers[layer].given()
+        return UPDATE_ROUNDING if held else self.assignment.rounding_of(tensor)
 
     def _preactivation_grad_modes(self, layer: str) -> tuple[str | None, str | None]:
         """Batch norm quantizes them; without it, a table's derivative or average pooling does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,9 +27,11 @@ from fxsim.fields import (
 from fxsim.files import read_json, write_text
 from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
 from fxsim.identity import SEAL, Identity, check_seal, plain, sealed
+from fxsim.lfsr import Lfsr
 from fxsim.nn import spec
 from fxsim.nn.spec import Network
 from fxsim.tensor import Counts
+from fxsim.words import WordSource, source_from_dict
 
 FILE = "manifest.json"
 KIND = "fxsim vectors"
@@ -187,12 +190,44 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class TensorWords:
+    """Where the random words of a tensor come from.
+
+    states: of registers, one for each lane, before the step's first word.
+    """
+
+    source: WordSource
+    states: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self, "words")
+
+    @classmethod
+    def of(cls, source: WordSource, step: int, shape: tuple[int, ...]) -> TensorWords:
+        """The words of a tensor of that shape at that step."""
+        states = source.states(step, math.prod(shape)) if isinstance(source, Lfsr) else ()
+        return cls(source, states)
+
+    def to_dict(self) -> dict:
+        """Plain data for JSON; `from_dict` reads it back."""
+        return {**self.source.to_dict(), "states": list(self.states)}
+
+    @classmethod
+    def from_dict(cls, row: object, where: str = "words") -> TensorWords:
+        """The words that `to_dict` gave; InputError tells what is wrong."""
+        row = dict(check_table(where, row))
+        states = row.pop("states", ())
+        return construct(cls, where, source_from_dict(row, where), states)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One training step as vectors; `tensors` are in data-flow order.
 
     versions: package -> version that computed the vectors.  fingerprints: SHA-256 of all parameter
     codes before and after the step (FixedNetwork.fingerprint).  identity: of the experiment whose
-    step it is; None for a step of no experiment.
+    step it is; None for a step of no experiment.  words: 'layer.tensor' -> where its random words
+    come from, if not from its Stream.
     """
 
     network: Network
@@ -204,6 +239,7 @@ class Manifest:
     versions: Mapping[str, str | None]
     fingerprints: Mapping[Literal["before", "after"], str]
     identity: Identity | None = None
+    words: Mapping[str, TensorWords] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self, "manifest")
@@ -240,6 +276,8 @@ class Manifest:
             "identity": self.identity and self.identity.to_dict(),
             "tensors": [entry.to_dict() for entry in self.tensors],
         }
+        if self.words:
+            table["words"] = {name: words.to_dict() for name, words in self.words.items()}
         return sealed(plain(table))
 
     @classmethod
@@ -264,11 +302,11 @@ class Manifest:
     def _read(cls, data: Mapping) -> Manifest:
         fields = [field.name for field in dataclasses.fields(cls)]
         keys = ("kind", "version", *fields, "encoding", SEAL)
-        check_keys("manifest", data, keys, keys)
+        check_keys("manifest", data, keys, [key for key in keys if key != "words"])
         if data["encoding"] != ENCODING:
             raise InputError("encoding is not the one that this fxsim reads")
         rate = read_fields(LearningRate, data["learning_rate"], "learning_rate", ("real",))
-        table = {name: data[name] for name in fields}
+        table = {name: data[name] for name in fields if name in data}
         table["network"] = spec.from_dict(data["network"])
         return read_fields(cls, {**table, "learning_rate": rate}, "manifest")
 

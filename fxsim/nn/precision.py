@@ -35,9 +35,10 @@ from fxsim.fields import (
     read_fields,
 )
 from fxsim.files import read_json, write_text
-from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, Format
+from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.identity import IDENTITY, Identity, check_identity
 from fxsim.nn.spec import Layer, Network
+from fxsim.words import DroppedBits, Philox, WordSource, parse_sources, source_from_dict
 
 SYMBOLS = {
     "weights": "W",
@@ -139,6 +140,7 @@ class BatchNormPrecision:
     """The formats of batch norm's own tensors; the pre-activations that it normalizes have
     LayerPrecision's.
 
+    gamma_accumulators, beta_accumulators: None for none.
     normalized: x-hat.  preactivation_grads: the gradient at the pre-activations, which the products
     of the backward pass read; None for the format that it arrives in, that of activation_grads.
     """
@@ -148,17 +150,15 @@ class BatchNormPrecision:
     normalized: Format = Format(16, 3)
     gamma: Format = Format(16, 1)
     gamma_grads: Format = Format(16, 0)
-    gamma_accumulators: Format = Format(32, -15)
+    gamma_accumulators: Format | None = Format(32, -15)
     beta: Format = Format(16, 1)
     beta_grads: Format = Format(16, 0)
-    beta_accumulators: Format = Format(32, -15)
+    beta_accumulators: Format | None = Format(32, -15)
     preactivation_grads: Format | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "")
-        _check_formats(
-            self, [name for name in BATCH_NORM if getattr(self, name) is not None], ("variance",)
-        )
+        _check_formats(self, BATCH_NORM, ("variance",))
         _check_accumulator("gamma", self.gamma, self.gamma_accumulators)
         _check_accumulator("beta", self.beta, self.beta_accumulators)
 
@@ -168,6 +168,8 @@ class LayerPrecision:
     """The formats of one layer: the method's five, those of bias and pre-activations, those of
     batch norm.
 
+    accumulators, bias_accumulators: None for none: the parameter is its own accumulator, and each
+    update is rounded once, to the parameter's step, by the rounding of that name.
     preactivations: what batch norm normalizes.  branch: the layer's output where no layer reads it
     but residual additions do; None for 16 bits over [-2, 2) after the clipped ReLU, over the least
     power of two that holds another ceiling, and over [-8, 8) without one.  batch_norm: None for
@@ -184,10 +186,10 @@ class LayerPrecision:
     activations: Format
     activation_grads: Format
     weight_grads: Format
-    accumulators: Format
+    accumulators: Format | None
     bias: Format = Format(16, 0)
     bias_grads: Format = Format(16, 0)
-    bias_accumulators: Format = Format(32, -16)
+    bias_accumulators: Format | None = Format(32, -16)
     preactivations: Format = Format(16, 3)
     branch: Format | None = None
     batch_norm: BatchNormPrecision | None = None
@@ -202,28 +204,45 @@ class LayerPrecision:
 
     def given(self) -> dict[str, Format]:
         """Tensor -> format, of all that have one here."""
+        formats: dict[str, Format | None]
         formats = {name: getattr(self, name) for name in (*TENSORS, *AUXILIARY, "branch")}
         formats |= (
             {name: getattr(self.batch_norm, name) for name in BATCH_NORM} if self.batch_norm else {}
         )
         return {name: format for name, format in formats.items() if format is not None}
 
+    def without_accumulators(self) -> LayerPrecision:
+        """The same, every parameter its own accumulator."""
+        norm = self.batch_norm
+        if norm is not None:
+            norm = dataclasses.replace(norm, gamma_accumulators=None, beta_accumulators=None)
+        return dataclasses.replace(self, accumulators=None, bias_accumulators=None, batch_norm=norm)
+
     @classmethod
-    def of(cls, formats: Mapping[str, Format]) -> LayerPrecision:
-        """The precision whose formats are `given`; what is missing has its default."""
+    def of(cls, formats: Mapping[str, Format | None]) -> LayerPrecision:
+        """The precision whose formats are `given`; what is missing has its default.
+
+        None stands for an accumulator that is not there.
+        """
         for name in mapping("formats", formats):
             choice("formats: tensor", name, _FORMATS)
         missing = [name for name in TENSORS if name not in formats]
         if missing:
             raise InputError(f"formats lack {listed(missing)}; give all of {listed(TENSORS)}")
-        norm = {name: format for name, format in formats.items() if name in BATCH_NORM}
-        others = {name: format for name, format in formats.items() if name not in BATCH_NORM}
+        norm: dict[str, Any] = {
+            name: format for name, format in formats.items() if name in BATCH_NORM
+        }
+        others: dict[str, Any] = {
+            name: format for name, format in formats.items() if name not in BATCH_NORM
+        }
         return cls(**others, batch_norm=BatchNormPrecision(**norm) if norm else None)
 
 
 def _check_formats(precision: object, names: Iterable[str], unsigned: tuple[str, ...]) -> None:
     for name in names:
         format = getattr(precision, name)
+        if format is None:
+            continue
         if not 1 <= format.bits <= MAX_TENSOR_BITS:
             raise InputError(f"{name} bits must be 1 to {MAX_TENSOR_BITS}, got {format.bits}")
         if name not in unsigned and not format.signed:
@@ -241,7 +260,14 @@ def accumulator_format(weights: Format, step_exp: int) -> Format:
     return Format(max(1, weights.step_exp - step_exp), weights.step_exp - 1)
 
 
-def _check_accumulator(name: str, parameter: Format, accumulator: Format) -> None:
+def accumulator_tensor(kind: str) -> str:
+    """The name of the accumulators of 'weight', 'bias', 'gamma' or 'beta'."""
+    return "accumulators" if kind == "weight" else f"{kind}_accumulators"
+
+
+def _check_accumulator(name: str, parameter: Format, accumulator: Format | None) -> None:
+    if accumulator is None:
+        return
     if not accumulator.signed or accumulator.range_exp != parameter.step_exp - 1:
         raise InputError(
             f"the accumulator of {name} must be signed with range_exp {parameter.step_exp - 1} "
@@ -265,6 +291,8 @@ class PrecisionAssignment:
     MODES has what each tensor takes.  The mappings are copied.
     accumulator: kind of product (one of fxsim.accumulator.KINDS), or 'layer.kind', which goes
     before it -> Accumulator of these sums; products without one are summed exactly.
+    words: tensor that is rounded stochastically, or 'layer.tensor', which goes before it -> the
+    source of its random words; without one it is Philox().
     reasons: (layer, tensor) -> Reason.
 
     Raises:
@@ -280,6 +308,7 @@ class PrecisionAssignment:
     overflow: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[tuple[str, str], Reason] = field(default_factory=dict)
     accumulator: Mapping[str, Accumulator] = field(default_factory=dict)
+    words: Mapping[str, WordSource] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self, "assignment")
@@ -297,6 +326,26 @@ class PrecisionAssignment:
             choice("reasons: layer", layer, self.layers)
             choice(f"reasons: tensor of layer {shown(layer)}", tensor, self.layers[layer].given())
         check_accumulator_keys(self.accumulator, self.layers)
+        for key, source in self.words.items():
+            self._check_words(key, source)
+
+    def _check_words(self, key: str, source: WordSource) -> None:
+        """InputError for words that the rounding of their tensor has no use for."""
+        layer, dot, tensor = key.rpartition(".")
+        choice(f"words {shown(key)}: tensor", tensor, MODES)
+        if dot:
+            choice(f"words {shown(key)}: layer", layer, self.layers)
+        rounding = self.rounding_of(tensor)
+        if rounding not in STOCHASTIC:
+            raise InputError(
+                f"words {shown(key)}: rounding {rounding!r} of {tensor} uses no random words; "
+                f"leave them out, or choose {' or '.join(STOCHASTIC)}"
+            )
+        if isinstance(source, DroppedBits) and rounding != "stochastic":
+            raise InputError(
+                f"words {shown(key)}: dropped bits go with rounding 'stochastic', got "
+                f"{rounding!r}; change one of them"
+            )
 
     def rounding_of(self, tensor: str) -> str:
         """The rounding of a tensor, by default nearest_away."""
@@ -305,6 +354,10 @@ class PrecisionAssignment:
     def overflow_of(self, tensor: str) -> str:
         """The overflow of a tensor, by default saturate."""
         return self.overflow.get(choice("tensor", tensor, MODES), "saturate")
+
+    def words_of(self, layer: str, tensor: str) -> WordSource:
+        """Where the random words of a tensor of a layer come from."""
+        return self.words.get(f"{layer}.{tensor}", self.words.get(tensor, Philox()))
 
     def accumulators_of(self, layer: str) -> dict[str, Accumulator]:
         """Kind of product -> Accumulator, for the products of this layer that have one."""
@@ -322,6 +375,25 @@ class PrecisionAssignment:
         return dataclasses.replace(
             self, accumulator={**self.accumulator, **parse_accumulators(texts)}
         )
+
+    def without_accumulators(self) -> PrecisionAssignment:
+        """The same, every parameter its own accumulator: see LayerPrecision."""
+        layers = {name: layer.without_accumulators() for name, layer in self.layers.items()}
+        reasons = {key: why for key, why in self.reasons.items() if key[1] not in _ACCUMULATORS}
+        return dataclasses.replace(self, layers=layers, reasons=reasons)
+
+    def with_stochastic(self, texts: Iterable[str]) -> PrecisionAssignment:
+        """The same with tensors rounded stochastically by words as in fxsim.words.parse_sources.
+
+        A tensor whose rounding is stochastic_equal keeps it.
+        """
+        sources = parse_sources(texts)
+        tensors = [choice("stochastic: tensor", key.rpartition(".")[2], MODES) for key in sources]
+        rounding = dict(self.rounding)
+        for tensor in tensors:
+            if rounding.get(tensor) not in STOCHASTIC:
+                rounding[tensor] = "stochastic"
+        return dataclasses.replace(self, rounding=rounding, words={**self.words, **sources})
 
     def check_network(self, network: Network) -> None:
         """InputError unless this assignment is for `network`.
@@ -350,6 +422,17 @@ class PrecisionAssignment:
                         f"{what} of {tensor}: network {shown(network.name)} quantizes no such "
                         f"tensor; leave it out"
                     )
+        for key in self.words:
+            self._check_words_used(network, key)
+
+    def _check_words_used(self, network: Network, key: str) -> None:
+        """InputError for words of a layer that has no such tensor."""
+        name, dot, tensor = key.rpartition(".")
+        if dot and tensor not in (*VELOCITIES, *tensors_of(network, name)):
+            raise InputError(
+                f"words {shown(key)}: layer {shown(name)} quantizes no {tensor} (an output is a "
+                f"tensor of its first reader); leave them out"
+            )
 
     def completed(self, network: Network) -> PrecisionAssignment:
         """With the defaults written out for batch norm, and for outputs that only residual
@@ -382,21 +465,22 @@ class PrecisionAssignment:
         }
         if bits and layers == self.layers:
             raise InputError(
-                f"accumulators have 1 bit in every layer and cannot take {bits:+d}; perturb "
+                f"accumulators have at most 1 bit in every layer and cannot take {bits:+d}; perturb "
                 f"another class"
             )
         return dataclasses.replace(self, layers=layers, reasons={})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` reads it back."""
-        rows = {}
+        rows: dict[str, Any] = {}
         for name, layer in self.layers.items():
-            rows[name] = {tensor: format.to_dict() for tensor, format in layer.given().items()}
-            for tensor in rows[name]:
+            rows[name] = _layer_to_dict(layer)
+            for tensor in layer.given():
                 if (name, tensor) in self.reasons:
                     reason = dataclasses.asdict(self.reasons[name, tensor])
                     rows[name][tensor]["reason"] = reason
         models = {key: model.to_dict() for key, model in self.accumulator.items()}
+        words = {key: source.to_dict() for key, source in self.words.items()}
         return {
             "kind": KIND,
             "version": VERSION,
@@ -406,6 +490,7 @@ class PrecisionAssignment:
             "rounding": dict(self.rounding),
             "overflow": dict(self.overflow),
             **({"accumulator": models} if models else {}),
+            **({"words": words} if words else {}),
         }
 
     def formats_to_dict(self) -> dict[str, Any]:
@@ -424,7 +509,7 @@ class PrecisionAssignment:
         """
         data = check_head(where, data, KIND, VERSION, "make it anew with `fxsim assign`")
         needed = ("kind", "version", "network", "layers", "logits")
-        more = ("rounding", "overflow", "accumulator", IDENTITY)
+        more = ("rounding", "overflow", "accumulator", "words", IDENTITY)
         data = check_keys(where, data, (*needed, *more), needed)
         layers = {}
         reasons: dict[tuple[str, str], Reason] = {}
@@ -432,6 +517,7 @@ class PrecisionAssignment:
             layers[name], own = _read_layer(f"layer {shown(name)}", row)
             reasons |= {(name, tensor): reason for tensor, reason in own.items()}
         models = check_table("accumulator", data.get("accumulator", {}))
+        words = check_table("words", data.get("words", {}))
         return construct(
             cls,
             where,
@@ -442,6 +528,7 @@ class PrecisionAssignment:
             overflow=data.get("overflow", {}),
             reasons=reasons,
             accumulator={key: _read_accumulator(key, row) for key, row in models.items()},
+            words={key: source_from_dict(row, f"words {shown(key)}") for key, row in words.items()},
         )
 
     def save(self, path: str | Path, identity: Identity | None = None) -> None:
@@ -486,16 +573,28 @@ def quantized_tensors(network: Network) -> set[str]:
 
     Velocities are left out: they depend on the optimizer.
     """
-    norm = any(layer.batch_norm for layer in network.layers)
-    bias = any(layer.has_bias for layer in network.layers)
-    read = any(source is not None for _, source in network.edges())
+    return {tensor for name in network.names for tensor in tensors_of(network, name)}
+
+
+def tensors_of(network: Network, name: str) -> set[str]:
+    """The tensors of MODES that a training step quantizes as those of a layer, but velocities.
+
+    An output is a tensor of the first layer that reads it.
+    """
+    layer = network.layer(name)
+    source = network.source(name)
+    first = next(each.name for each, reads in network.edges() if reads == source)
     present = {
-        "bias": bias,
-        "bias_grads": bias,
-        "bias_accumulators": bias,
-        "activations": read,
-        "branch": any(is_branch(network, name) for name in network.names),
-        **dict.fromkeys(("preactivations", *BATCH_NORM), norm),
+        "activation_grads": name in network.reached,
+        "weight_grads": "weight" in layer.trained,
+        "accumulators": "weight" in layer.trained,
+        "bias": layer.has_bias,
+        "bias_grads": "bias" in layer.trained,
+        "bias_accumulators": "bias" in layer.trained,
+        "activations": source is not None and first == name,
+        "branch": is_branch(network, name),
+        "logits": name == network.names[-1],
+        **dict.fromkeys(("preactivations", *BATCH_NORM), layer.batch_norm),
     }
     return {tensor for tensor in MODES if tensor not in VELOCITIES and present.get(tensor, True)}
 
@@ -551,15 +650,16 @@ def _perturb_layer(
         for tensor in tensors
         if tensor != "accumulators"
     }
-    if "accumulators" in tensors:
-        spared = max(bits, 1 - layer.accumulators.bits)
-        changed["accumulators"] = _perturbed(name, "accumulators", layer.accumulators, spared)
-    if "weights" in changed:
+    held = layer.accumulators
+    if held is not None and "accumulators" in tensors:
+        spared = max(bits, 1 - held.bits)
+        changed["accumulators"] = _perturbed(name, "accumulators", held, spared)
+    if held is not None and "weights" in changed:
         weights = changed["weights"]
         if "accumulators" in changed:
             changed["accumulators"] = Format(changed["accumulators"].bits, weights.step_exp - 1)
         else:
-            changed["accumulators"] = accumulator_format(weights, layer.accumulators.step_exp)
+            changed["accumulators"] = accumulator_format(weights, held.step_exp)
     norm = layer.batch_norm
     if "activation_grads" in changed and norm and norm.preactivation_grads:
         grads = _perturbed(name, "preactivation_grads", norm.preactivation_grads, bits)
@@ -577,15 +677,27 @@ def _perturbed(layer: str, tensor: str, format: Format, bits: int) -> Format:
     return dataclasses.replace(format, bits=format.bits + bits)
 
 
+def _layer_to_dict(layer: LayerPrecision) -> dict[str, Any]:
+    """The formats of a layer as plain data, None for an accumulator that is not there."""
+    row: dict[str, Any] = {name: format.to_dict() for name, format in layer.given().items()}
+    absent = dict.fromkeys(("accumulators", "bias_accumulators"))
+    if layer.batch_norm is not None:
+        absent |= dict.fromkeys(("gamma_accumulators", "beta_accumulators"))
+    return row | {name: None for name in absent if name not in row}
+
+
 def _read_layer(where: str, row: object) -> tuple[LayerPrecision, dict[str, Reason]]:
     """The formats of one layer and the reasons (tensor -> Reason) that stand beside them."""
-    formats = {}
+    formats: dict[str, Format | None] = {}
     reasons = {}
     needed = (*TENSORS, *AUXILIARY)
     if isinstance(row, Mapping) and any(tensor in row for tensor in BATCH_NORM):
         needed += tuple(tensor for tensor in BATCH_NORM if tensor != "preactivation_grads")
     for tensor, cell in check_keys(where, row, _FORMATS, needed).items():
         own = f"{where}, {tensor}"
+        if cell is None and tensor in _ACCUMULATORS:
+            formats[tensor] = None
+            continue
         cell = dict(check_table(own, cell))
         if "reason" in cell:
             reasons[tensor] = read_fields(Reason, cell.pop("reason"), f"{own}, reason")

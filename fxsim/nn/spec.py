@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from fxsim.activation import CLIPPED_RELU, NONE, Activation
 from fxsim.errors import InputError, choice, listed, shown
-from fxsim.fields import check_fields, check_keys, check_table, construct, read_fields
+from fxsim.fields import check_fields, check_keys, check_table, construct, read_fields, string
 from fxsim.formats import DETERMINISTIC
 from fxsim.windows import (
     MAX_SIZE,
@@ -110,6 +110,8 @@ class Layer:
     activation: the function of the sums; its kind alone may stand for it.  relu: the short way to
     say activation 'clipped_relu' (True) or 'none' (False); it is None in the layer that is made.
     dropout: share of activations zeroed in training.
+    train: which parameters training changes: 'all', the 'bias' alone, or 'none' of a frozen layer.
+    The gradients of the others are not computed.
     input, add: names of earlier layers, None for the layer before and for no residual branch.
 
     Raises:
@@ -124,6 +126,7 @@ class Layer:
     relu: bool | None = None
     pool: Pool | None = None
     dropout: float = 0.0
+    train: Literal["all", "bias", "none"] = "all"
     input: str | None = None
     add: str | None = None
 
@@ -142,6 +145,13 @@ class Layer:
             )
         if not 0.0 <= self.dropout < 1.0:
             raise InputError(f"{self._label} dropout must be in [0, 1), got {self.dropout}")
+        if self.train != "all" and self.batch_norm:
+            raise InputError(
+                f"{self._label} train must be 'all' with batch_norm, whose statistics move in "
+                f"training, got {self.train!r}; leave one of them out"
+            )
+        if self.train == "bias" and not self.has_bias:
+            raise InputError(f"{self._label} train 'bias' needs a bias; choose 'all' or 'none'")
 
     def _read_activation(self) -> None:
         """Bring `activation` and `relu` to their normal form."""
@@ -167,8 +177,15 @@ class Layer:
         return not self.batch_norm if self.bias is None else self.bias
 
     @property
+    def trained(self) -> tuple[str, ...]:
+        """The parameters that training changes."""
+        if self.train == "all":
+            return "weight", *self.further_parameters
+        return ("bias",) if self.train == "bias" else ()
+
+    @property
     def further_parameters(self) -> tuple[str, ...]:
-        """The parameters that training changes beside the weight."""
+        """The parameters beside the weight."""
         if self.batch_norm:
             return "gamma", "beta"
         return ("bias",) if self.has_bias else ()
@@ -291,6 +308,10 @@ class Network:
                 "activation 'none' and leave batch_norm, pool, dropout and add out"
             )
         self._check_targets(label)
+        if not self.reached:
+            raise InputError(
+                f"{label} no layer is trained; set train='all' or 'bias' in one of them"
+            )
 
     def _check_targets(self, label: str) -> None:
         """InputError where loss, targets and the last layer do not go together."""
@@ -343,6 +364,41 @@ class Network:
     def shape(self, name: str) -> LayerShape:
         """The shapes of a layer; InputError where there is no such layer."""
         return self._shapes[choice("layer", name, self._shapes)]
+
+    @cached_property
+    def reached(self) -> frozenset[str]:
+        """The layers at whose output training needs the gradient.
+
+        Those that are trained, and those that read or add what such layers make.
+        """
+        reached: set[str | None] = set()
+        for layer, source in self.edges():
+            if layer.trained or {source, layer.add} & reached:
+                reached.add(layer.name)
+        return frozenset(name for name in reached if name is not None)
+
+    def training_only(self, *names: str) -> Network:
+        """The same network with all but these frozen: 'layer' for all of it, or 'layer.bias'.
+
+        Raises:
+            InputError: no such layer or parameter, or a frozen layer has batch norm.
+
+        Example:
+            >>> from fxsim import Dense
+            >>> layers = (Dense(name="a", units=4), Dense(name="b", units=2, relu=False))
+            >>> [layer.train for layer in Network("n", (1, 1, 3), layers).training_only("b").layers]
+            ['none', 'all']
+        """
+        chosen = {}
+        for name in names:
+            layer, dot, kind = string("names", name).partition(".")
+            choice("layer", layer, self.names)
+            chosen[layer] = choice(f"parameter of {layer}", kind, ("bias",)) if dot else "all"
+        layers = tuple(
+            dataclasses.replace(layer, train=chosen.get(layer.name, "none"))  # type: ignore[arg-type]
+            for layer in self.layers
+        )
+        return dataclasses.replace(self, layers=layers)
 
     @property
     def names(self) -> tuple[str, ...]:

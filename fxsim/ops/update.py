@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fxsim.errors import InputError
-from fxsim.factors import MANTISSA_BITS, LearningRate
+from fxsim.factors import MANTISSA_BITS, Factor, LearningRate, OddFactor
 from fxsim.formats import Format
 from fxsim.kernels.elementwise import update as kernel
 from fxsim.kernels.rounding import MAX_SHIFT, Rounding, align
@@ -16,6 +16,7 @@ from fxsim.ops.exact import Exact
 from fxsim.ops.summation import ChannelSum
 from fxsim.quantizer import Counts, Quantizer, Words
 from fxsim.tensor import Tensor
+from fxsim.words import DroppedBits
 
 UPDATE_BITS = 62
 """A parameter and its accumulator are one exact integer; their widths together stay within this."""
@@ -137,7 +138,9 @@ def sgd_update(
     rate = rate if isinstance(rate, LearningRate) else LearningRate.of(rate)
     value = parameter.value
     if parameter.accumulator is None:
-        return _update_alone(value, grad, rate, Quantizer(value.format, rounding, words=words))
+        quantizer = Quantizer(value.format, rounding, words=words)
+        codes, tally = update_alone(value, grad, rate, quantizer)
+        return Parameter(codes), tally
     accumulator = parameter.accumulator
     codes = value.operand.copy()
     rest = accumulator.operand.copy()
@@ -162,19 +165,18 @@ def difference(value: Tensor, grad: Tensor, rate: LearningRate) -> Exact:
     return form.of(value.operand, grad.operand)
 
 
-def _update_alone(
+def update_alone(
     value: Tensor, grad: Tensor, rate: LearningRate, quantizer: Quantizer
-) -> tuple[Parameter, UpdateTally]:
+) -> tuple[Tensor, UpdateTally]:
+    """One SGD step of a parameter without an accumulator; the quantizer is of its own format."""
     seen: list[Counts] = []
-    counted = Quantizer(
-        value.format, quantizer.rounding, words=quantizer.words, counted=seen.append
-    )
+    counted = replace(quantizer, counted=seen.append)
     codes = difference(value, grad, rate).to(counted)
     stopped = int(np.count_nonzero((codes.codes == value.codes) & (grad.codes != 0)))
-    return Parameter(codes), UpdateTally(seen[0].clipped, 0, 0, stopped)
+    return codes, UpdateTally(seen[0].clipped, 0, 0, stopped)
 
 
-def update_shift(grad: Format, rate: LearningRate, accumulator: Format) -> int:
+def update_shift(grad: Format, rate: Factor | OddFactor, accumulator: Format) -> int:
     """Bits to drop of gradient codes times the rate's mantissa; below 0, bits to add."""
     return accumulator.step_exp - grad.step_exp - rate.exponent
 
@@ -187,11 +189,12 @@ def scaled_grads(
     Where the kernel's int64 does not hold the product, the scale is 1: of a shift above 62 the lost
     bits are one sticky bit, and what passes 2**UPDATE_BITS becomes FAR_UPDATE.
     """
-    shift = update_shift(grad.format, rate, accumulator)
+    factor = rate.odd
+    shift = update_shift(grad.format, factor, accumulator)
     bits = grad.format.bits + MANTISSA_BITS + max(-shift, 0)
     if shift <= MAX_SHIFT and bits <= UPDATE_BITS:
-        return grad.operand, kernel.Scale(rate.mantissa, max(-shift, 0)), max(shift, 0)
-    products = grad.operand.astype(np.int64) * rate.mantissa
+        return grad.operand, kernel.Scale(factor.mantissa, max(-shift, 0)), max(shift, 0)
+    products = grad.operand.astype(np.int64) * factor.mantissa
     if shift > 0:
         products, shift = align(products, shift)
         return products, kernel.Scale(1, 0), shift
@@ -226,12 +229,19 @@ def update_in_place(
         codes.reshape(-1),
         accumulators.reshape(-1),
         grads.reshape(-1),
-        quantizer.bases(grad.shape, shift),
+        quantizer.bases(_exact_updates(grads, scale, quantizer), shift),
         scale,
         Rounding.of(quantizer.rounding, shift),
         held,
     )
     return UpdateTally(*(int(count) for count in counts))
+
+
+def _exact_updates(grads: np.ndarray, scale: kernel.Scale, quantizer: Quantizer) -> np.ndarray:
+    """The integers that the kernel rounds; as they come where only their shape counts."""
+    if not isinstance(quantizer.words, DroppedBits):
+        return grads
+    return grads.astype(np.int64) * scale.mantissa << scale.left
 
 
 def velocity_sums(

@@ -135,7 +135,8 @@ def bits_figure(assignment: PrecisionAssignment):
     axis = figure.subplots()
     width = 0.8 / len(TENSORS)
     for index, tensor in enumerate(TENSORS):
-        bits = [getattr(layer, tensor).bits for layer in assignment.layers.values()]
+        formats = [layer.given().get(tensor) for layer in assignment.layers.values()]
+        bits = [format.bits if format else 0 for format in formats]
         places = [at + (index - (len(TENSORS) - 1) / 2) * width for at in range(len(layers))]
         bars = axis.bar(
             places,

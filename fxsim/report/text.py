@@ -43,13 +43,17 @@ def assignment_table(assignment: PrecisionAssignment) -> str:
     rows = []
     for name, layer in assignment.layers.items():
         given = layer.given()
-        for tensor in (tensor for tensor in ALL_SYMBOLS if tensor in given):
-            format = given[tensor]
+        for tensor, symbol in ALL_SYMBOLS.items():
+            format = given.get(tensor)
+            if format is None:
+                if tensor in TENSORS:
+                    rows.append(["", symbol, "", "", "0", "none", ""])
+                continue
             reason = assignment.reasons.get((name, tensor))
             rows.append(
                 [
                     name if tensor == TENSORS[0] else "",
-                    ALL_SYMBOLS[tensor],
+                    symbol,
                     _range(format),
                     f"2^{format.step_exp}",
                     str(format.bits),

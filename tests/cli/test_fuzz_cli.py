@@ -34,6 +34,7 @@ GOOD = (
     "train --out mine --quick",
     "train --out mine --assignment assignment.json --accumulator forward=16",
     "train --out mine --perturb -1 --only weight_grads --accumulator 24",
+    "train --out mine --assignment assignment.json --in-place --stochastic accumulators=philox",
     "analyze --out mine",
     "assign --out mine",
     "cost digits-convnet --width 0.5 --json",

@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from support.modes_cases import NETWORK, assignment, precision
 from support.mutations import WRONG, refusal, spoilt
 
-from fxsim import Accumulator, Format, InputError, LayerPrecision, PrecisionAssignment, Reason
+from fxsim import (
+    Accumulator,
+    DroppedBits,
+    Format,
+    InputError,
+    LayerPrecision,
+    Lfsr,
+    Philox,
+    PrecisionAssignment,
+    Reason,
+)
 from fxsim.nn.optimizer import Optimizer
 from fxsim.nn.precision import BatchNormPrecision
 
@@ -23,12 +33,16 @@ FORMATS = {
 }
 
 
+REGISTERS = Lfsr(8, (8, 6, 5, 4), 4, (1, 9), lanes=2)
+
+
 def full():
     """An assignment with all that a file may hold."""
     reason = Reason("FQN", {"sigma": 0.25, "steps": 3}, 1.5)
     return dataclasses.replace(
         assignment(),
-        rounding={"activations": "floor"},
+        rounding={"activations": "floor", "weight_grads": "stochastic"},
+        words={"weight_grads": REGISTERS, "stem.weight_grads": Philox(8)},
         overflow={"logits": "wrap"},
         reasons={("stem", "weights"): reason, ("wide", "gamma"): reason},
         accumulator={"forward": Accumulator(20), "sum.weight_grad": Accumulator(24, "wrap")},
@@ -278,7 +292,7 @@ def test_an_assignment_has_a_hash_and_copies():
     for same in (copy.copy(made), copy.deepcopy(made), PrecisionAssignment.from_dict(data())):
         assert same == made
         assert hash(same) == hash(made)
-    other = dataclasses.replace(made, rounding={})
+    other = dataclasses.replace(made, overflow={})
     assert {made: 1, other: 2} == {copy.deepcopy(other): 2, full(): 1}
     assert json.dumps(dataclasses.asdict(made.layers["stem"]))
 
@@ -318,3 +332,37 @@ def test_a_message_of_another_class_is_cut_to_one_line(bits):
 def test_a_spoilt_file_is_read_or_refused_in_one_line(spoilt_data):
     error = refusal(PrecisionAssignment.from_dict, spoilt_data)
     assert error is None or isinstance(error, InputError)
+
+
+@pytest.mark.parametrize(
+    "words, match",
+    [
+        ({"weight_grad": Philox(8)}, "did you mean 'weight_grads'"),
+        ({"stm.weight_grads": Philox(8)}, "did you mean 'stem'"),
+        ({"activations": Philox(8)}, "rounding 'floor' of activations uses no random words"),
+        ({"logits": DroppedBits()}, "dropped bits go with rounding 'stochastic'"),
+    ],
+)
+def test_words_that_nothing_takes_are_refused(words, match):
+    rounding = {"activations": "floor", "weight_grads": "stochastic", "logits": "stochastic_equal"}
+    with pytest.raises(InputError, match=match):
+        dataclasses.replace(assignment(), rounding=rounding, words=words)
+
+
+def test_words_of_a_layer_without_the_tensor_are_refused_with_the_network():
+    made = dataclasses.replace(
+        assignment(), rounding={"logits": "stochastic"}, words={"stem.logits": Philox(8)}
+    )
+    with pytest.raises(InputError, match="layer 'stem' quantizes no logits"):
+        made.check_network(NETWORK)
+
+
+def test_texts_make_tensors_stochastic():
+    made = assignment().with_stochastic(
+        ["accumulators=lfsr of 8, taps 8 6 5 4, 4 bits, 2 lanes, seeds 1 9", "logits=dropped bits"]
+    )
+    assert made.words == {"accumulators": REGISTERS, "logits": DroppedBits()}
+    assert made.rounding == {"accumulators": "stochastic", "logits": "stochastic"}
+    assert PrecisionAssignment.from_dict(made.to_dict()) == made
+    with pytest.raises(InputError, match="did you mean 'logits'"):
+        assignment().with_stochastic(["logit=dropped bits"])

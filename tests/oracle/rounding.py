@@ -53,6 +53,22 @@ def round_exact(x, mode, word=0):
     return _tie(below, mode)
 
 
+def round_by_dropped_bits(value, dropped):
+    """value / 2**dropped by NITI's rule: the lower of the dropped bits stand for a random number.
+
+    The dropped bits of the magnitude, the highest first, are cut in two; the lower part gets a 0
+    where it is the shorter one.
+    """
+    magnitude = abs(value)
+    digits = [magnitude >> place & 1 for place in reversed(range(dropped))]
+    upper = digits[: (dropped + 1) // 2]
+    lower = digits[(dropped + 1) // 2 :]
+    if len(lower) < len(upper):
+        lower.append(0)
+    rounded = (magnitude >> dropped) + (1 if upper > lower else 0)
+    return -rounded if value < 0 else rounded
+
+
 def _tie(below, mode):
     """The neighbour that takes a value half-way between `below` and `below + 1`."""
     pair = (below, below + 1)

@@ -16,6 +16,7 @@ from oracle import (
     accumulators,
     activation,
     dropout,
+    lfsr,
     losses,
     momentum,
     philox,
@@ -23,6 +24,7 @@ from oracle import (
     products,
     softmax,
 )
+from oracle.operations import update_alone
 from oracle.rounding import quantize_all, step
 from oracle.update import update
 
@@ -69,7 +71,16 @@ class Run:
         """Words of a stochastic rounding in row-major order, else None."""
         if not self.mode("rounding", tensor).startswith("stochastic"):
             return None
-        return philox.words(self.seed, self.number, f"{layer}.{tensor}", 0, count)
+        source = self.modes.get(("words", f"{layer}.{tensor}"), self.modes.get(("words", tensor)))
+        if source is not None and source["kind"] == "lfsr":
+            return lfsr.words(source, self.number, 0, count)
+        if source is not None and source["kind"] == "memory":
+            places = range(self.number * count, (self.number + 1) * count)
+            memory = source["memory"]
+            return [memory[place % len(memory)] << (32 - source["bits"]) for place in places]
+        words = philox.words(self.seed, self.number, f"{layer}.{tensor}", 0, count)
+        dropped = 32 - source["bits"] if source else 0
+        return [word >> dropped << dropped for word in words]
 
     def quantize(self, values, layer, tensor, fmt, ceiling=None):
         """Nested Fractions to nested codes, counted as (layer, tensor)."""
@@ -294,13 +305,39 @@ def back_to_preactivations(layer, grads, bits, record, run):
     return reshape(flat, shape), finer + activation.finer_bits(own)
 
 
+def trained(layer):
+    """The parameters of a layer that are trained."""
+    return {"all": ("weight", "bias"), "bias": ("bias",), "none": ()}[layer.get("train", "all")]
+
+
+def weight_gradient(layer, own, operands, unit, run):
+    """Codes of the gradient of a layer's weights; unit: the step of the gradient at Z."""
+    name = layer["name"]
+    more = further(layer)
+    sums, scale = accumulated(
+        layer,
+        "weight_grad",
+        unit * step(own["activations"]),
+        run,
+        partial(products.conv_weight_grad, *operands, **more),
+        partial(accumulators.weight_grad, *operands, **more),
+    )
+    values = map_nested(lambda total: total * scale, sums)
+    codes = run.quantize(values, name, "weight_grads", own["weight_grads"])
+    codes = codes if layer["kind"] == "conv" else codes[0][0]
+    run.see("weight_grads", name, codes)
+    return codes
+
+
 def backward(formats, state, grads, records, run):
-    """Layer -> (weight gradient codes, bias gradient codes)."""
+    """Layer -> kind -> gradient codes, of what is trained; it stops at the lowest such layer."""
     result = {}
     for position in reversed(range(len(records))):
         layer, source, factors, winner, shape = records[position]
         name = layer["name"]
         own = formats[layer["name"]]
+        if not any(trained(record[0]) for record in records[: position + 1]):
+            break
         run.see("activation_grads", name, grads)
         inner, finer = back_to_preactivations(
             layer, grads, own["activation_grads"][0], (factors, winner, shape), run
@@ -310,30 +347,16 @@ def backward(formats, state, grads, records, run):
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])
         geometry = stride, padding
         more = further(layer)
-        sums, scale = accumulated(
-            layer,
-            "weight_grad",
-            unit * step(own["activations"]),
-            run,
-            partial(products.conv_weight_grad, x, inner, products.shape_of(w), *geometry, **more),
-            partial(accumulators.weight_grad, x, inner, products.shape_of(w), *geometry, **more),
-        )
-        weight_grads = run.quantize(
-            map_nested(lambda total, scale=scale: total * scale, sums),
-            name,
-            "weight_grads",
-            own["weight_grads"],
-        )
-        weight_grads = weight_grads if layer["kind"] == "conv" else weight_grads[0][0]
+        result[name] = {}
+        if "weight" in trained(layer):
+            operands = x, inner, products.shape_of(w), *geometry
+            result[name]["weight"] = weight_gradient(layer, own, operands, unit, run)
         per_filter = list(zip(*(outputs for sample in inner for row in sample for outputs in row)))
-        sums = [sum(column) * unit for column in per_filter]
-        has_bias = "bias" in state[name]
-        bias_grads = run.quantize(sums, name, "bias_grads", own["bias_grads"]) if has_bias else None
-        run.see("weight_grads", name, weight_grads)
-        if has_bias:
-            run.see("bias_grads", name, bias_grads)
-        result[name] = weight_grads, bias_grads
-        if position:
+        if "bias" in trained(layer) and "bias" in state[name]:
+            sums = [sum(column) * unit for column in per_filter]
+            result[name]["bias"] = run.quantize(sums, name, "bias_grads", own["bias_grads"])
+            run.see("bias_grads", name, result[name]["bias"])
+        if position and any(trained(record[0]) for record in records[:position]):
             below = records[position - 1][0]["name"]
             sums, scale = accumulated(
                 layer,
@@ -392,10 +415,10 @@ def velocities(parameters, kind, grads, fmts, optimizer, run, layer, tensor):
 
 
 def update_all(formats, state, grads, rate, run, optimizer=None):
-    for name, (weight_grads, bias_grads) in grads.items():
-        update_kind(formats, state, weight_grads, "weight", "weights", rate, run, name, optimizer)
-        if bias_grads is not None:
-            update_kind(formats, state, bias_grads, "bias", "bias", rate, run, name, optimizer)
+    tensors = {"weight": "weights", "bias": "bias"}
+    for name, own in grads.items():
+        for kind, codes in own.items():
+            update_kind(formats, state, codes, kind, tensors[kind], rate, run, name, optimizer)
 
 
 def update_kind(formats, state, grads, kind, tensor, rate, run, name, optimizer):
@@ -415,12 +438,18 @@ def update_kind(formats, state, grads, kind, tensor, rate, run, name, optimizer)
             name,
             f"{prefix}velocities",
         )
+    accumulator = own[f"{prefix}accumulators"]
+    if accumulator is None:
+        fmts = own[tensor], grads_fmt
+        update_without(parameters, kind, grads, rate, fmts, run, name, f"{prefix}accumulators")
+        run.see(f"updated_{tensor}", name, parameters[kind])
+        return
     parameters[kind], parameters[f"{kind}_acc"], events = update_parameter(
         parameters[kind],
         parameters[f"{kind}_acc"],
         grads,
         rate,
-        (own[tensor], own[f"{prefix}accumulators"], grads_fmt),
+        (own[tensor], accumulator, grads_fmt),
         run,
         name,
         f"{prefix}accumulators",
@@ -431,6 +460,18 @@ def update_kind(formats, state, grads, kind, tensor, rate, run, name, optimizer)
     run.counts[name, f"{prefix}accumulators"] = (0, events[1], events[2])
     run.see(f"updated_{tensor}", name, parameters[kind])
     run.see(f"{prefix}accumulators", name, parameters[f"{kind}_acc"])
+
+
+def update_without(parameters, kind, grads, rate, fmts, run, name, tensor):
+    """One parameter without an accumulator; `tensor` names its rounding and its words."""
+    flat = [flatten(array) for array in (parameters[kind], grads)]
+    words = run.words(name, tensor, len(flat[0])) or [0] * len(flat[0])
+    rounding = run.mode("rounding", tensor)
+    rows = [update_alone(*own, rate, *fmts, rounding, word) for *own, word in zip(*flat, words)]
+    parameters[kind] = reshape([row[0] for row in rows], products.shape_of(grads))
+    if kind == "weight":
+        run.counts[name, "weights"] = (0, sum(row[1] for row in rows), 0)
+        run.stopped[name] = sum(row[2] for row in rows)
 
 
 def train_step(

@@ -1,6 +1,19 @@
 """The weight update with internal accumulator, on exact fractions."""
 
-from oracle.rounding import bound, round_exact, step
+from oracle.rounding import bound, round_by_dropped_bits, round_exact, step
+
+
+def rounded_update(grad, rate, unit, rounding, word):
+    """rate * grad in steps of 1 / unit, rounded; unit: a Fraction, a power of two."""
+    if rounding != "dropped_bits":
+        return round_exact(rate * grad * unit, rounding, word)
+    mantissa = rate.numerator
+    while mantissa % 2 == 0:
+        mantissa = mantissa // 2
+    scale = rate / mantissa * unit
+    if scale >= 1:
+        return int(grad * mantissa * scale)
+    return round_by_dropped_bits(grad * mantissa, scale.denominator.bit_length() - 1)
 
 
 def update(
@@ -20,7 +33,7 @@ def update(
     as it was."""
     fine = step(accumulator_fmt)
     coarse = step(weight_fmt)
-    u = round_exact(rate * grad * step(grad_fmt) / fine, rounding, word) * fine
+    u = rounded_update(grad, rate, step(grad_fmt) / fine, rounding, word) * fine
     t = weight * coarse + accumulator * fine - u
     rounded = round_exact(t / coarse, "nearest_up")
     new_weight = bound(rounded, weight_fmt, "saturate")[0]

@@ -27,6 +27,8 @@ UNITS = (
     "conv_input_grad",
     "conv_weight_grad",
     "weight_update",
+    "lfsr",
+    "lfsr_update",
 )
 SECONDS = 300
 

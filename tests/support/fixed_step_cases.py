@@ -11,6 +11,7 @@ from oracle import step as oracle
 from fxsim.accumulator import parse_accumulators
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
+from fxsim.lfsr import Lfsr
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.optimizer import PLAIN_SGD
 from fxsim.nn.precision import (
@@ -21,6 +22,7 @@ from fxsim.nn.precision import (
     accumulator_format,
 )
 from fxsim.nn.spec import Conv, Dense, Network, Pool
+from fxsim.words import DroppedBits, Philox, WordMemory
 from support.bits import assert_same_codes
 
 NETWORKS = {
@@ -98,18 +100,29 @@ def precision(weights=8, activations=6, activation_grads=8, weight_grads=10, bel
     )
 
 
-def assignment(network, widths, logits=LOGITS, rounding=None, overflow=None, accumulator=()):
+def assignment(
+    network,
+    widths,
+    logits=LOGITS,
+    rounding=None,
+    overflow=None,
+    accumulator=(),
+    words=None,
+    held=True,
+):
     """`widths`: keyword arguments of `precision`, one dict for all layers or one for each."""
     widths = widths if isinstance(widths, list) else [widths] * len(network.layers)
     layers = {name: precision(**row) for name, row in zip(network.names, widths)}
-    return PrecisionAssignment(
+    made = PrecisionAssignment(
         network.name,
         layers,
         logits,
         rounding or {},
         overflow or {},
         accumulator=parse_accumulators(accumulator),
+        words=words or {},
     )
+    return made if held else made.without_accumulators()
 
 
 def tuple_of(format):
@@ -136,6 +149,7 @@ def describe(network, assigned):
             "padding": network.shape(layer.name).window.padding,
             "dilation": getattr(layer, "dilation", 1),
             "groups": getattr(layer, "groups", 1),
+            "train": layer.train,
             "accumulators": {
                 kind: dataclasses.asdict(model)
                 for kind, model in assigned.accumulators_of(layer.name).items()
@@ -157,7 +171,10 @@ def start(network, assigned, seed):
         if network.layer(name).has_bias:
             real[name]["bias"] = random.uniform(-0.3, 0.3, shape.weight[-1])
     formats = {
-        name: {tensor: tuple_of(getattr(row, tensor)) for tensor in (*TENSORS, *AUXILIARY)}
+        name: {
+            tensor: getattr(row, tensor) and tuple_of(getattr(row, tensor))
+            for tensor in (*TENSORS, *AUXILIARY)
+        }
         for name, row in assigned.layers.items()
     }
     state = {}
@@ -200,6 +217,10 @@ def check_steps(
         options["optimizer"] = dataclasses.asdict(optimizer)
     modes = {("rounding", tensor): mode for tensor, mode in assigned.rounding.items()}
     modes |= {("overflow", tensor): mode for tensor, mode in assigned.overflow.items()}
+    modes |= {("words", key): source.to_dict() for key, source in assigned.words.items()}
+    for tensor in ("accumulators", "bias_accumulators"):
+        if isinstance(assigned.words.get(tensor), DroppedBits):
+            modes["rounding", tensor] = "dropped_bits"
     learning_rate = LearningRate.of(rate)
     gamma = learning_rate.mantissa * Fraction(2) ** learning_rate.exponent
     random = np.random.default_rng(seed + 1)
@@ -319,6 +340,29 @@ ASSIGNMENTS = {
             "accumulators": "stochastic",
             "bias_grads": "stochastic_equal",
             "logits": "stochastic",
+        },
+    },
+    "without accumulators": {"widths": {}, "held": False},
+    "without accumulators, stochastic": {
+        "widths": {"weights": 12, "bias": 9},
+        "held": False,
+        "rounding": {"accumulators": "stochastic", "bias_accumulators": "floor"},
+        "words": {"accumulators": Lfsr(16, (16, 15, 13, 4), 8, (7, 0xACE1), lanes=2, clocks=8)},
+    },
+    "words of registers, of few bits and of the dropped bits": {
+        "widths": {},
+        "rounding": dict.fromkeys(
+            ("activations", "weight_grads", "accumulators", "bias_accumulators"), "stochastic"
+        )
+        | {"activation_grads": "stochastic_equal"},
+        "words": {
+            "activations": Lfsr(8, (8, 6, 5, 4), 5, (7, 99, 3), lanes=3, run=2, clocks=3),
+            "activation_grads": Lfsr(16, (16, 15, 13, 4), 1, 0xACE1, "galois", period=5, start=2),
+            "weight_grads": Lfsr(9, (9, 5), 4, (1, 2, 3, 4), lanes=4, low_bit=3, shift="right"),
+            "c1.weight_grads": Philox(3),
+            "accumulators": Philox(6),
+            "c1.accumulators": WordMemory((5, 0, 7, 2, 6), 3),
+            "bias_accumulators": DroppedBits(),
         },
     },
 }

@@ -64,6 +64,7 @@ def golden_step(
     seed=5,
     earlier=False,
     accumulator=None,
+    words=None,
     **widths,
 ):
     """The second step of a short run, so that the accumulators hold something.
@@ -79,6 +80,7 @@ def golden_step(
         rounding or {},
         overflow or {},
         accumulator=accumulator or {},
+        words=words or {},
     )
     random = np.random.default_rng(seed)
     parameters = {

@@ -1,5 +1,6 @@
 """One right call of every public function, constructor and method, with small arguments."""
 
+import dataclasses
 import fractions
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from fxsim import (
     Format,
     LayerPrecision,
     LearningRate,
+    Lfsr,
     Network,
+    Philox,
     Pool,
     PrecisionAssignment,
     Quantizer,
@@ -28,6 +31,7 @@ from fxsim import (
     Statistics,
     Stream,
     Tensor,
+    WordMemory,
     ops,
     quantize,
     requantize,
@@ -49,6 +53,7 @@ PRECISION = LayerPrecision(
 CONV = {"name": "c", "filters": 3, "padding": 1, "batch_norm": True, "pool": Pool("max", 2)}
 DENSE = {"name": "f", "units": 3, "relu": False}
 NETWORK = Network("n", (5, 5, 2), (Conv(**CONV), Dense(**DENSE)))
+PLAIN = Network("n", (5, 5, 2), (Dense(**DENSE),))
 ASSIGNMENT = PrecisionAssignment("n", {"c": PRECISION, "f": PRECISION})
 IMAGES = RANDOM.integers(0, 256, (4, 5, 5, 2))
 LABELS = RANDOM.integers(0, 3, 4)
@@ -77,6 +82,7 @@ MASK = Tensor(RANDOM.integers(0, 2, X.shape), ops.MASK)
 WORDS = RANDOM.integers(0, 2**32, X.shape)
 MAC = Accumulator(24, overflow="wrap", order="tiles", tile=4, drop=1)
 PLAIN_MAC = Accumulator(24)
+REGISTERS = Lfsr(8, (8, 6, 5, 4), 4, (1, 9), lanes=2, clocks=3)
 SUM = X + X
 QUOTIENT = ops.avg_pool2d(X, 2)
 MODES = (Format(16, 3), Format(16, 3, False))
@@ -114,6 +120,15 @@ def rounded_with(words):
 
 def at_words(values, words):
     return quantize(values, stochastic(words))
+
+
+def only_trained(name):
+    """A network of which this alone is trained."""
+    return PLAIN.training_only(name)
+
+
+def stochastic_texts(text):
+    return ASSIGNMENT.with_stochastic([text])
 
 
 def called_words(words):
@@ -215,7 +230,17 @@ def calls():
             },
         ),
         "Quantizer.of": made(Quantizer.of, {"value": Format(8, 0)}),
-        "Stream": made(Stream, {"seed": 1, "step": 2, "name": "x"}),
+        "Stream": made(Stream, {"seed": 1, "step": 2, "name": "x", "bits": 8}),
+        "Lfsr": made(Lfsr, {**dataclasses.asdict(REGISTERS), "period": 3}),
+        "Lfsr.words": made(REGISTERS.words, {"shape": (2, 3), "start": 1, "step": 2}),
+        "Lfsr.states": made(REGISTERS.states, {"step": 2, "elements": 5}),
+        "Lfsr.at": made(REGISTERS.at, {"step": 2}),
+        "Philox": made(Philox, {"bits": 8}),
+        "WordMemory": made(WordMemory, {"memory": (1, 2, 3), "bits": 8}),
+        "WordMemory.words": made(
+            WordMemory((1, 2)).words, {"shape": (2, 3), "start": 1, "step": 2}
+        ),
+        "WordMemory.at": made(WordMemory((1, 2)).at, {"step": 2}),
         "Stream.words": made(Stream(0, 0, "x").words, {"shape": (2, 3), "start": 1}),
         "Stream.permutation": made(Stream(0, 0, "x").permutation, {"size": 5}),
         "Tensor": made(Tensor, {"codes": X.codes, "format": X.format}),
@@ -256,6 +281,7 @@ def calls():
             {"name": "n", "input_shape": (5, 5, 2), "layers": (Conv(**CONV), Dense(**DENSE))},
         ),
         "Network.shape": made(NETWORK.shape, {"name": "c"}),
+        "Network.training_only": made(only_trained, {"name": "f.bias"}),
         "Network.layer": made(NETWORK.layer, {"name": "c"}),
         "Network.source": made(NETWORK.source, {"name": "f"}),
         "spec.from_dict": made(fxsim.nn.spec.from_dict, {"table": to_dict(NETWORK)}),
@@ -281,6 +307,9 @@ def calls():
         "PrecisionAssignment.rounding_of": made(ASSIGNMENT.rounding_of, {"tensor": "weights"}),
         "PrecisionAssignment.overflow_of": made(ASSIGNMENT.overflow_of, {"tensor": "weights"}),
         "PrecisionAssignment.accumulators_of": made(ASSIGNMENT.accumulators_of, {"layer": "c"}),
+        "PrecisionAssignment.with_stochastic": made(
+            stochastic_texts, {"text": "accumulators=lfsr of 8, taps 8 6 5 4, 4 bits"}
+        ),
         "PrecisionAssignment.with_accumulators": made(
             ASSIGNMENT.with_accumulators, {"texts": ["forward=24 bits"]}
         ),

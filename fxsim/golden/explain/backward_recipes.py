@@ -99,6 +99,7 @@ class Sums(TensorRecipe):
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from quantization_changes(self.default, self.entry.format)
+        yield from self.words_changes(self.default, self.entry.tensor)
         yield from self.grads.changes(self.default)
         yield from self.operand_changes()
         yield from misread_changes(self.default, self.formats)
@@ -111,7 +112,7 @@ class Sums(TensorRecipe):
         model = self.default.summing.model
         step_exp += model.drop if model else 0
         sums = self.dot(semantics).sums(rows, semantics.summing)
-        words = self.words_of(self.layer.name, rows)
+        words = self.words_of(self.entry.tensor, semantics, rows)
         return requantized(sums, step_exp, self.entry.format, semantics, words)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from fxsim.accumulator import (
     Accumulator,
 )
 from fxsim.activation import LEAST_SLOPE_EXP, NONE, Activation
-from fxsim.errors import present
+from fxsim.errors import InputError, present
 from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.golden.explain.dots import CHANNEL_LAST, Dot
 from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Index, Misread, Semantics
+from fxsim.lfsr import Lfsr, LfsrWords
 from fxsim.nn.spec import Pool
 from fxsim.ops.paths import Operand
 
@@ -29,6 +31,9 @@ FARTHEST_SHIFT = 2
 MOST_GUARD_BITS = 32
 TILES = (2, 4, 8, 16, 32)
 LANES = TILES
+RUNS = tuple(2**power for power in range(1, 17))
+MOST_LANES = 256
+"""Of registers, of which each is advanced too early."""
 
 
 @dataclass(frozen=True)
@@ -306,6 +311,91 @@ def index_changes(default: Semantics) -> Iterator[Alternative]:
         yield change(default, f"{text} few dropped", index=Index(shift=-bits))
     text = "table index rounded to nearest instead of floor"
     yield change(default, text, index=Index(nearest=True))
+
+
+def words_changes(
+    default: Semantics, words: LfsrWords | None, states: tuple[int, ...]
+) -> Iterator[Alternative]:
+    """Other registers, clocked at other times, or another step's words.
+
+    states: of the lanes before the step's first word, which a device may have been given.
+    """
+    if words is None:
+        return
+    own = words.lfsr
+    for text, registers in _registers(own, _fields(own)):
+        yield change(default, f"LFSR: {text}", words=registers.at(words.step))
+    loaded = dataclasses.replace(own, seed=states, start=0, period=0)
+    for text, registers in _registers(loaded, _map_fields(own)):
+        if states != own.states_after(0):
+            yield change(default, f"LFSR, from the step's states: {text}", words=registers.at(0))
+    for step in (words.step - 1, words.step + 1):
+        if 0 <= step < 2**32 and own.period != 0:
+            which = "before" if step < words.step else "after"
+            yield change(default, f"LFSR: words of the step {which}", words=own.at(step))
+
+
+def _registers(
+    own: Lfsr, changes: Iterator[tuple[str, dict[str, Any]]]
+) -> Iterator[tuple[str, Lfsr]]:
+    """(what differs, registers) for each change that gives registers."""
+    for text, fields in changes:
+        with contextlib.suppress(InputError):
+            changed = dataclasses.replace(own, **fields)
+            if changed != own:
+                yield text, changed
+
+
+def _map_fields(own: Lfsr) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Other clocks: taps, form, direction."""
+    for tap in range(1, own.width):
+        if tap in own.taps:
+            rest = tuple(each for each in own.taps if each != tap)
+            yield f"tap {tap} missing", {"taps": rest}
+            for other in range(1, own.width):
+                if other not in own.taps:
+                    yield f"tap {other} instead of {tap}", {"taps": (*rest, other)}
+        else:
+            yield f"tap {tap} too many", {"taps": (*own.taps, tap)}
+    for form in ("fibonacci", "galois"):
+        yield f"form {form} instead of {own.form}", {"form": form}
+    for shift in ("left", "right"):
+        yield f"shift {shift} instead of {own.shift}", {"shift": shift}
+
+
+def _fields(own: Lfsr) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every change."""
+    yield from _map_fields(own)
+    for clocks in sorted({1, own.clocks}):
+        number = "1 clock" if clocks == 1 else f"{clocks} clocks"
+        yield f"clocked {number} too late", {"start": own.start - clocks}
+        yield f"clocked {number} too early", {"start": own.start + clocks}
+    yield "the start left out", {"start": 0}
+    yield "started anew at every step", {"period": 0}
+    yield "not started anew at every step", {"period": None}
+    for clocks in (1, own.bits, own.clocks - 1, own.clocks + 1):
+        yield f"{clocks} instead of {own.clocks} clocks per word", {"clocks": clocks}
+    yield from _lane_fields(own)
+    for bits in (own.bits - 1, own.bits + 1):
+        yield f"words of {bits} instead of {own.bits} bits", {"bits": bits}
+    for low_bit in (own.low_bit - 1, own.low_bit + 1, 0, own.width - own.bits):
+        text = f"words from bit {low_bit} instead of {own.low_bit} on"
+        yield text, {"low_bit": low_bit}
+
+
+def _lane_fields(own: Lfsr) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Other lanes for the elements, other seeds for the lanes."""
+    for run in (1, *RUNS):
+        yield f"runs of {run} instead of {own.run} elements in a lane", {"run": run}
+    seeds = own.states_after(0)
+    later = own.states_after(own.clocks)
+    if own.lanes == 1:
+        return
+    yield "the seed of lane 0 in every lane", {"seed": (seeds[0],) * own.lanes}
+    yield "lanes in the opposite order", {"seed": seeds[::-1]}
+    for lane in range(min(own.lanes, MOST_LANES)):
+        moved = (*seeds[:lane], later[lane], *seeds[lane + 1 :])
+        yield f"lane {lane} advanced a word too early", {"seed": moved}
 
 
 def averaging_changes(default: Semantics, pool: Pool) -> Iterator[Alternative]:

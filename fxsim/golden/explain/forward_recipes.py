@@ -33,6 +33,7 @@ from fxsim.ops.exact import Quotient
 from fxsim.ops.leaky_relu import leaked, slopes_of
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
+from fxsim.words import DroppedBits
 
 
 class Preactivations(TensorRecipe):
@@ -134,6 +135,7 @@ class LayerOutput(TensorRecipe):
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from quantization_changes(self.default, self.entry.format)
+        yield from self.words_changes(self.default, self.entry.tensor)
         yield from activation_changes(self.default, self.output.layer.activation)
         pool = self.output.layer.pool
         if pool and pool.kind == "average":
@@ -163,6 +165,7 @@ class LossGradient(TensorRecipe):
             for each in quantization_changes(self.default, self.entry.format)
             if not each.semantics.shift
         )
+        yield from self.words_changes(self.default, self.entry.tensor)
         for text, factor in self._factors():
             yield change(self.default, text, factor=Fraction(factor))
 
@@ -179,10 +182,11 @@ class LossGradient(TensorRecipe):
             yield "factor 2 too many", 2
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        words = None
+        words: np.ndarray | DroppedBits | None = None
         if semantics.rounding in STOCHASTIC:
-            drawn = present(self.source.words(self.layer.name, self.entry.tensor))
-            words = drawn.reshape(self.exact.shape)
+            words = self.source.words(self.layer.name, self.entry.tensor, semantics.words)
+        if isinstance(words, np.ndarray):
+            words = words.reshape(self.exact.shape)
         format = narrowed(self.entry.format, semantics.narrower)
         modes = (present(semantics.rounding), present(semantics.overflow))
         quantizer = Quantizer(format, *modes, words)

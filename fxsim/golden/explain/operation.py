@@ -7,7 +7,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from fxsim.errors import present
 from fxsim.formats import STOCHASTIC
 from fxsim.golden.explain.changes import (
     Alternative,
@@ -16,16 +15,19 @@ from fxsim.golden.explain.changes import (
     quantization_changes,
     summing_changes,
     weight_changes,
+    words_changes,
 )
 from fxsim.golden.explain.dots import Dot, Summing, rows_per_block
 from fxsim.golden.explain.parts import requantized
 from fxsim.golden.explain.recipe import Recipe
 from fxsim.golden.explain.search import Explanation, changed, rearranged
 from fxsim.golden.explain.semantics import WEIGHT_VIEWS, Semantics
+from fxsim.lfsr import Lfsr, LfsrWords
 from fxsim.ops.exact import Exact
 from fxsim.ops.matmul import product_of
 from fxsim.ops.products import ProductSum
-from fxsim.quantizer import Quantizer, words_at
+from fxsim.quantizer import Quantizer, Words, words_at
+from fxsim.words import DroppedBits
 
 AXES = {"forward": "N,H,W,C", "input_grad": "N,H,W,C", "weight_grad": "KH,KW,C,O"}
 
@@ -59,9 +61,7 @@ class Rounded(Recipe):
         self.quantizer = quantizer
         shape = exact.shape[-1:] or (1,)
         self.values = exact.sums().reshape(-1, *shape)
-        self.words: np.ndarray | None = None
-        if quantizer.words is not None:
-            self.words = words_at(quantizer.words, exact.shape).reshape(self.values.shape)
+        self.shape = exact.shape
 
     @property
     def columns(self) -> int:
@@ -72,10 +72,24 @@ class Rounded(Recipe):
         return Semantics(self.quantizer.rounding, self.quantizer.overflow)
 
     def alternatives(self) -> Iterator[Alternative]:
-        return quantization_changes(self.default, self.quantizer.format)
+        yield from quantization_changes(self.default, self.quantizer.format)
+        words = self.quantizer.words
+        registers = words.at(0) if isinstance(words, Lfsr) else words
+        if isinstance(registers, LfsrWords):
+            states = registers.lfsr.states(registers.step, self.values.size)
+            yield from words_changes(self.default, registers, states)
+
+    def words(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray | DroppedBits | None:
+        """The random words of the given rows, None where nothing is rounded stochastically."""
+        words: Words | None = semantics.words or self.quantizer.words
+        if words is None or semantics.rounding not in STOCHASTIC:
+            return None
+        if isinstance(words, DroppedBits):
+            return words
+        return words_at(words, self.shape).reshape(self.values.shape)[rows]
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        words = present(self.words)[rows] if semantics.rounding in STOCHASTIC else None
+        words = self.words(semantics, rows)
         sums = self.sums(semantics, rows)
         return requantized(sums, self.step_exp, self.quantizer.format, semantics, words)
 
@@ -90,8 +104,6 @@ class Product(Rounded):
     def __init__(self, exact: Exact, product: ProductSum, quantizer: Quantizer):
         super().__init__(exact, quantizer)
         self.values = self.values.reshape(-1, product.shape[-1])
-        if self.words is not None:
-            self.words = self.words.reshape(self.values.shape)
         self.product = product
         self.dot = lru_cache(maxsize=2)(self._dot_of)
 

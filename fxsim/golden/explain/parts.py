@@ -48,6 +48,7 @@ from fxsim.ops.products import Geometry
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
 from fxsim.windows import Window
+from fxsim.words import DroppedBits
 
 
 def requantized(
@@ -55,7 +56,7 @@ def requantized(
     step_exp: int,
     format: Format,
     semantics: Semantics,
-    words: np.ndarray | None = None,
+    words: np.ndarray | DroppedBits | None = None,
 ) -> np.ndarray:
     """Codes (int64) of integers with step 2**step_exp in a format, under `semantics`."""
     format = narrowed(format, semantics.narrower)
@@ -194,8 +195,6 @@ class Output:
         self.entry = (
             source.entry(readers[0], "activations") if readers else source.entry(name, "logits")
         )
-        words = source.words(self.entry.layer, self.entry.tensor)
-        self._words = None if words is None else words.reshape(-1, words.shape[-1])
 
     @property
     def quantizer(self) -> Quantizer:
@@ -215,7 +214,9 @@ class Output:
         """(R, O) int64 codes of the given positions before pooling."""
         own = semantics.activation or self.layer.activation
         exact = self.activated(self.exact(semantics, rows), own, semantics.index)
-        words = None if self._words is None else self._words[rows]
+        words = self.source.words(self.entry.layer, self.entry.tensor, semantics.words)
+        if isinstance(words, np.ndarray):
+            words = words.reshape(-1, words.shape[-1])[rows]
         step_exp = exact.format.step_exp
         codes = requantized(exact.sums(), step_exp, self.entry.format, semantics, words)
         if own.ceiling is None:

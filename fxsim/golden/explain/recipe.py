@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fxsim.golden.explain.changes import Alternative
+from fxsim.golden.explain.changes import Alternative, words_changes
 from fxsim.golden.explain.semantics import Semantics
 from fxsim.golden.explain.source import Source
 from fxsim.golden.manifest import Entry
+from fxsim.words import DroppedBits
 
 
 class Recipe(ABC):
@@ -67,7 +68,13 @@ class TensorRecipe(Recipe):
         """int64 codes of another tensor of this layer."""
         return self.source.codes(self.layer.name, tensor).astype(np.int64)
 
-    def words_of(self, layer: str, rows: np.ndarray) -> np.ndarray | None:
+    def words_of(
+        self, tensor: str, semantics: Semantics, rows: np.ndarray
+    ) -> np.ndarray | DroppedBits | None:
         """The random words of the given rows, None where nothing is rounded stochastically."""
-        words = self.source.words(layer, self.entry.tensor)
-        return None if words is None else self.rows_of(words, rows)
+        words = self.source.words(self.entry.layer, tensor, semantics.words)
+        return self.rows_of(words, rows) if isinstance(words, np.ndarray) else words
+
+    def words_changes(self, default: Semantics, tensor: str) -> Iterator[Alternative]:
+        """Other registers for the random words of a tensor."""
+        return words_changes(default, *self.source.registers(self.entry.layer, tensor))

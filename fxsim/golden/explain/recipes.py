@@ -20,7 +20,7 @@ from fxsim.golden.explain.forward_recipes import (
 )
 from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.source import Source, plain
-from fxsim.golden.explain.update_recipes import Updated, UpdateItself
+from fxsim.golden.explain.update_recipes import Updated, UpdateItself, updated
 from fxsim.golden.manifest import Entry
 
 RECIPES: dict[str, Callable[[Source, Entry], TensorRecipe]] = {
@@ -35,9 +35,9 @@ RECIPES: dict[str, Callable[[Source, Entry], TensorRecipe]] = {
     "bias_grads": BiasGrads,
     "updates": UpdateItself,
     "bias_updates": UpdateItself,
-    "updated_weights": Updated,
+    "updated_weights": updated,
     "accumulators": Updated,
-    "updated_bias": Updated,
+    "updated_bias": updated,
     "bias_accumulators": Updated,
 }
 

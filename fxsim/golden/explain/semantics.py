@@ -11,6 +11,7 @@ from fxsim.activation import Activation
 from fxsim.formats import Format
 from fxsim.golden.arithmetic import bounded
 from fxsim.golden.explain.dots import Summing
+from fxsim.lfsr import LfsrWords
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Semantics:
     function that takes the place of the layer's own.  index: how a table's index goes wrong.
     last_maximum:
     which of several maxima a max pooling's gradient goes to.  averaging: rounding of average
-    pooling, None for its own. factor: of the loss gradient, too many.
+    pooling, None for its own.  words: of registers, None for those that were exported.  factor: of
+    the loss gradient, too many.
 
     In an update, rounding, overflow and narrower are the parameter's; update_rounding is that of u;
     the accumulator has accumulator_overflow, accumulator_narrower, and start: whether what it held
@@ -78,6 +80,7 @@ class Semantics:
     index: Index = Index()
     last_maximum: bool = False
     averaging: str | None = None
+    words: LfsrWords | None = None
     factor: Fraction = Fraction(1)
     update_rounding: str | None = None
     accumulator_overflow: str = "saturate"

@@ -7,7 +7,9 @@ import numpy as np
 from fxsim.golden.explain.semantics import Misread
 from fxsim.golden.export import Vectors
 from fxsim.golden.manifest import RANDOM_WORDS, Entry
+from fxsim.lfsr import Lfsr, LfsrWords
 from fxsim.nn.spec import Layer
+from fxsim.words import DroppedBits
 
 
 class MissingVectors(Exception):
@@ -28,6 +30,7 @@ class Source:
         self.vectors = vectors
         self.manifest = vectors.manifest
         self.network = vectors.manifest.network
+        self._last: tuple[str, LfsrWords, np.ndarray] | None = None
 
     def entry(self, layer: str, tensor: str) -> Entry:
         name = f"{layer}.{tensor}"
@@ -48,10 +51,30 @@ class Source:
         """What was exported of a layer."""
         return [entry.tensor for entry in self.manifest.tensors if entry.layer == layer]
 
-    def words(self, layer: str, tensor: str) -> np.ndarray | None:
-        """The random words of a stochastic rounding, None for any other."""
+    def words(
+        self, layer: str, tensor: str, other: LfsrWords | None = None
+    ) -> np.ndarray | DroppedBits | None:
+        """The random words of a stochastic rounding, None for any other.
+
+        other: registers that take the place of the stated ones.
+        """
         name = f"{layer}.{tensor}{RANDOM_WORDS}"
-        return self.vectors.codes(name) if name in self.vectors else None
+        if name in self.vectors:
+            return self.vectors.codes(name) if other is None else self._drawn(name, other)
+        own = self.manifest.words.get(f"{layer}.{tensor}")
+        return own.source if own and isinstance(own.source, DroppedBits) else None
+
+    def _drawn(self, name: str, other: LfsrWords) -> np.ndarray:
+        if self._last is None or self._last[:2] != (name, other):
+            self._last = name, other, other.words(self.manifest.entries[name].shape)
+        return self._last[2]
+
+    def registers(self, layer: str, tensor: str) -> tuple[LfsrWords | None, tuple[int, ...]]:
+        """The registers that give a tensor its random words, if there are any, and their states."""
+        own = self.manifest.words.get(f"{layer}.{tensor}")
+        if own is None or not isinstance(own.source, Lfsr):
+            return None, ()
+        return own.source.at(self.manifest.step), own.states
 
     def has(self, layer: str, *tensors: str) -> bool:
         return all(f"{layer}.{tensor}" in self.vectors for tensor in tensors)

@@ -7,15 +7,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from fxsim.errors import present
-from fxsim.formats import OVERFLOWS
+from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC
 from fxsim.golden.arithmetic import bounded, narrowed, rounded, updates
 from fxsim.golden.explain.changes import (
     Alternative,
     change,
     misread_changes,
+    quantization_changes,
     range_changes,
     rounding_changes,
 )
+from fxsim.golden.explain.parts import requantized
 from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import Semantics
 from fxsim.golden.explain.source import Source
@@ -41,6 +43,7 @@ class Update(TensorRecipe):
         self.formats = {
             tensor: source.entry(entry.layer, tensor).format
             for tensor in (self.parameter, self.accumulator, self.gradient)
+            if tensor != self.accumulator or source.has(entry.layer, tensor)
         }
 
     @property
@@ -53,15 +56,13 @@ class Update(TensorRecipe):
 
     def updates(self, rounding: str, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         """u of the given rows in accumulator steps, int64."""
-        words = self.source.words(self.layer.name, self.accumulator)
-        words = None if words is None else self.rows_of(words, rows)
         return updates(
             self.operand_rows(self.gradient, semantics, rows),
             self.formats[self.gradient],
             self.formats[self.accumulator],
             self.source.manifest.learning_rate,
             rounding,
-            words,
+            self.words_of(self.accumulator, semantics, rows),
         )
 
 
@@ -70,6 +71,7 @@ class UpdateItself(Update):
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from rounding_changes(self.default)
+        yield from self.words_changes(self.default, self.accumulator)
         yield from misread_changes(self.default, {self.gradient: self.formats[self.gradient]})
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
@@ -88,6 +90,7 @@ class Updated(Update):
             yield change(
                 self.default, f"update: {each.text}", update_rounding=each.semantics.rounding
             )
+        yield from self.words_changes(self.default, self.accumulator)
         for each in rounding_changes(self.default):
             yield change(
                 self.default, f"{self.parameter}: {each.text}", rounding=each.semantics.rounding
@@ -134,3 +137,43 @@ class Updated(Update):
             return codes
         format = narrowed(self.formats[self.accumulator], semantics.accumulator_narrower)
         return bounded(total - (codes << below), format, semantics.accumulator_overflow)
+
+
+class UpdatedAlone(Update):
+    """W' = round(W - learning rate * gradient), without an accumulator."""
+
+    def alternatives(self) -> Iterator[Alternative]:
+        yield from quantization_changes(self.default, self.entry.format)
+        yield from self.words_changes(self.default, self.accumulator)
+        yield change(self.default, "update added instead of subtracted", subtracted=-1)
+        yield change(self.default, "update left out", subtracted=0)
+        for mode in ROUNDINGS:
+            if mode not in STOCHASTIC or self.default.rounding in STOCHASTIC:
+                text = f"update rounded {mode} before it is subtracted"
+                yield change(self.default, text, update_rounding=mode)
+        names = self.parameter, self.gradient
+        yield from misread_changes(self.default, {name: self.formats[name] for name in names})
+
+    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        words = self.words_of(self.accumulator, semantics, rows)
+        codes = self.operand_rows(self.parameter, semantics, rows)
+        grads = self.operand_rows(self.gradient, semantics, rows) * semantics.subtracted
+        format = self.formats[self.parameter]
+        rate = self.source.manifest.learning_rate
+        if semantics.update_rounding is not None:
+            grads_format = self.formats[self.gradient]
+            update = updates(grads, grads_format, format, rate, semantics.update_rounding, words)
+            return bounded(codes - update, format, present(semantics.overflow))
+        factor = rate.odd
+        scaled_exp = self.formats[self.gradient].step_exp + factor.exponent
+        step_exp = min(format.step_exp, scaled_exp)
+        held = codes << (format.step_exp - step_exp)
+        exact = held - (grads * factor.mantissa << (scaled_exp - step_exp))
+        return requantized(exact, step_exp, format, semantics, words)
+
+
+def updated(source: Source, entry: Entry) -> Update:
+    """The recipe of an updated parameter, with an accumulator or without."""
+    accumulator = OF_BIAS[1] if "bias" in entry.tensor else OF_WEIGHTS[1]
+    held = f"{entry.layer}.{accumulator}" in source.manifest.entries
+    return Updated(source, entry) if held else UpdatedAlone(source, entry)

@@ -181,8 +181,9 @@ class FixedLayer:
             raise InputError(f"layer {self.name!r}: {error}") from None
 
     def _check_batch(self, images: int) -> None:
-        self.weight_grad.format_of(images)
-        self.weight_grad.check_held(self.weight_grad.plan_of(images))
+        if "weight" in self.layer.trained:
+            self.weight_grad.format_of(images)
+            self.weight_grad.check_held(self.weight_grad.plan_of(images))
         rows, columns, _ = self.shape.pre
         if self.norm is not None and self.norm_grad is not None:
             self.norm.check_terms(images * rows * columns)
@@ -409,20 +410,22 @@ class FixedLayer:
         return lent(made.codes, self.pre_format), grads
 
     def _weight_grads(self, tape: LayerTape, pre: Tensor, step: Step) -> dict[str, Tensor]:
-        """The gradients of the weights, and of the bias where there is one."""
-        images, _ = self._operands(tape)
+        """The gradients of the weights and of the bias, as far as they are trained."""
         grads = pre.operand.reshape(-1, *self.weight_grad.geometry.output)
-        exact = self.weight_grad(images, grads)
-        quantizer = step.quantizer(self.name, "weight_grads", self.formats.weight_grads)
-        codes = exact.to(quantizer).reshape(*self.shape.weight)
-        step.count_overflows(self.name, "weight_grad", exact)
-        step.see("weight_grads", self.name, codes)
-        if not self.layer.has_bias:
-            return {"weight": codes}
+        made = {}
+        if "weight" in self.layer.trained:
+            images, _ = self._operands(tape)
+            exact = self.weight_grad(images, grads)
+            quantizer = step.quantizer(self.name, "weight_grads", self.formats.weight_grads)
+            made["weight"] = exact.to(quantizer).reshape(*self.shape.weight)
+            step.count_overflows(self.name, "weight_grad", exact)
+            step.see("weight_grads", self.name, made["weight"])
+        if "bias" not in self.layer.trained:
+            return made
         bias_quantizer = step.quantizer(self.name, "bias_grads", self.formats.bias_grads)
         bias = exact_sum(lent(grads, pre.format), axis=(0, 1, 2)).to(bias_quantizer)
         step.see("bias_grads", self.name, bias)
-        return {"weight": codes, "bias": bias}
+        return {**made, "bias": bias}
 
     def input_grads(self, tape: LayerTape, pre: Tensor) -> Exact:
         """The exact gradient at the layer's input."""

@@ -41,7 +41,7 @@ from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Probe, Step, StepResult, lent
 from fxsim.nn.init import checked_parameters
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer, Velocity, velocity_tensor
-from fxsim.nn.precision import PrecisionAssignment
+from fxsim.nn.precision import PrecisionAssignment, accumulator_tensor
 from fxsim.nn.spec import Layer, Network
 from fxsim.nn.state import Arrays
 from fxsim.ops.arithmetic import add
@@ -151,22 +151,19 @@ class FixedNetwork:
 
     def _quantized(self, name: str, real: Mapping[str, np.ndarray]) -> LayerParameters:
         formats = self.assignment.layers[name].given()
-        kinds = self.network.layer(name).further_parameters
-        return {
-            "weight": TrainedParameter.quantized(
-                real["weight"], formats["weights"], formats["accumulators"]
-            )
-        } | {
-            kind: TrainedParameter.quantized(
-                real[kind], formats[kind], formats[f"{kind}_accumulators"]
-            )
-            for kind in kinds
-        }
+        layer = self.network.layer(name)
+        parameters = {}
+        for kind in ("weight", *layer.further_parameters):
+            format = formats["weights" if kind == "weight" else kind]
+            held = formats.get(accumulator_tensor(kind)) if kind in layer.trained else None
+            parameters[kind] = TrainedParameter.quantized(real[kind], format, held)
+        return parameters
 
     def _add_velocities(self, optimizer: Optimizer) -> None:
         for name, parameters in self._parameters.items():
             formats = self.assignment.layers[name].given()
-            for kind, parameter in parameters.items():
+            for kind in self.network.layer(name).trained:
+                parameter = parameters[kind]
                 grads = formats[f"{kind}_grads"]
                 shape = parameter.codes.shape
                 try:
@@ -358,18 +355,20 @@ class FixedNetwork:
     def _backward(
         self, logits_grads: Tensor, tapes: dict[str, LayerTape], step: Step
     ) -> dict[str, dict[str, Tensor]]:
-        """The gradients of all parameters, layer -> kind -> Tensor."""
+        """The gradients of all parameters that are trained, layer -> kind -> Tensor."""
         arriving: dict[str, list[Tensor | Exact]] = {self.network.names[-1]: [logits_grads]}
         grads = {}
         for layer, source in reversed(list(self.network.edges())):
             name = layer.name
             tape = tapes.pop(name)
+            if name not in self.network.reached:
+                continue
             output = self._joined_grads(name, arriving.pop(name), step)
             made = self.layers[name].backward(tape, output, self._parameters[name], step)
             grads[name] = made.parameters
-            if layer.add:
+            if layer.add in self.network.reached:
                 arriving.setdefault(layer.add, []).append(made.inner)
-            if source is not None:
+            if source in self.network.reached:
                 below = self._below(layer, source, tape, made, step)
                 arriving.setdefault(source, []).append(below)
         return grads
@@ -411,8 +410,8 @@ class FixedNetwork:
 
     def _update(self, grads: dict[str, dict[str, Tensor]], rate: LearningRate, step: Step) -> None:
         for name, parameters in self._parameters.items():
-            for kind, parameter in parameters.items():
-                self._update_parameter(name, kind, parameter, grads[name][kind], rate, step)
+            for kind in self.network.layer(name).trained:
+                self._update_parameter(name, kind, parameters[kind], grads[name][kind], rate, step)
 
     def _update_parameter(
         self,
@@ -423,14 +422,19 @@ class FixedNetwork:
         rate: LearningRate,
         step: Step,
     ) -> None:
-        tensor = "accumulators" if kind == "weight" else f"{kind}_accumulators"
+        tensor = accumulator_tensor(kind)
         direction = self._direction(name, kind, parameter, grads, step)
-        quantizer = step.rounding_only(name, tensor, parameter.accumulator_format)
-        tally = parameter.update(direction, rate, quantizer)
-        step.count_update(name, kind, tensor, grads.size, tally)
+        quantizer = step.rounding_only(name, tensor, parameter.update_format)
+        try:
+            tally = parameter.update(direction, rate, quantizer)
+        except InputError as error:
+            raise InputError(f"layer {name!r}, update of {kind}: {error}") from None
+        held = parameter.accumulators is not None
+        step.count_update(name, kind, tensor if held else None, grads.size, tally)
         updated = "updated_weights" if kind == "weight" else f"updated_{kind}"
         step.see(updated, name, parameter.tensor)
-        step.see(tensor, name, lent(parameter.accumulators, parameter.accumulator_format))
+        if parameter.accumulators is not None and parameter.accumulator_format is not None:
+            step.see(tensor, name, lent(parameter.accumulators, parameter.accumulator_format))
 
     def _direction(
         self, name: str, kind: str, parameter: TrainedParameter, grads: Tensor, step: Step

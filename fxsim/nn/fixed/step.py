@@ -15,8 +15,8 @@ from fxsim.ops.exact import Exact
 from fxsim.ops.loss import LOSS
 from fxsim.ops.update import UpdateTally
 from fxsim.quantizer import Counts, Quantizer, Words
-from fxsim.rng import tensor_stream
 from fxsim.tensor import Tensor
+from fxsim.words import DroppedBits, words_of
 
 Probe = Callable[[str, str, Tensor], None]
 """probe(tensor, layer, value): called with every tensor of a step, in data-flow order.
@@ -113,8 +113,9 @@ class Step:
 
         In inference they are those of the image's place, whatever other images are there.
         """
-        stream = tensor_stream(self.seed, self.step, layer, tensor)
-        if not self.first:
+        source = self.assignment.words_of(layer, tensor)
+        stream = words_of(source, self.seed, self.step, f"{layer}.{tensor}")
+        if not self.first or isinstance(stream, DroppedBits):
             return stream
 
         def from_first(positions: np.ndarray) -> np.ndarray:
@@ -124,12 +125,14 @@ class Step:
         return from_first
 
     def count_update(
-        self, layer: str, kind: str, tensor: str, elements: int, tally: UpdateTally
+        self, layer: str, kind: str, tensor: str | None, elements: int, tally: UpdateTally
     ) -> None:
-        """Keep what an update did to a parameter and to its accumulator."""
+        """Keep what an update did to a parameter and to its accumulator, if it has one."""
         if kind == "weight":
             self.result.counts[layer, "weights"] = Counts(elements, 0, tally.weights_clipped, 0)
             self.result.stopped[layer] = tally.stopped
+        if tensor is None:
+            return
         clipped = tally.accumulators_clipped
         self.result.counts[layer, tensor] = Counts(elements, 0, clipped, tally.flushed)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from fxsim.errors import present
 from fxsim.formats import Format
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.fixed.parameters import TrainedParameter
@@ -39,7 +40,7 @@ def drawn(parameter: TrainedParameter, words: Words) -> Tensor:
     It is codes * D_W + accumulators * D_acc, exactly.
     """
     quantizer = Quantizer(parameter.format, "stochastic", words=words)
-    codes = quantizer.quantized(parameter.running, parameter.accumulator_format.step_exp)
+    codes = quantizer.quantized(parameter.running, present(parameter.accumulator_format).step_exp)
     return Tensor._of(codes, parameter.format)
 
 
@@ -52,5 +53,5 @@ def wide_accumulators(assignment: PrecisionAssignment) -> PrecisionAssignment:
 
 def _widened(layer: LayerPrecision) -> LayerPrecision:
     return dataclasses.replace(
-        layer, accumulators=Format(ACCUMULATOR_BITS, layer.accumulators.range_exp)
+        layer, accumulators=Format(ACCUMULATOR_BITS, layer.weights.step_exp - 1)
     )

@@ -142,7 +142,7 @@ class FloatNetwork:
         }
         self.optimizer = optimizer
         self.velocities: Parameters = {
-            layer: {name: np.zeros_like(array) for name, array in own.items() if name in _RANGES}
+            layer: {name: np.zeros_like(own[name]) for name in network.layer(layer).trained}
             for layer, own in self.parameters.items()
             if optimizer
         }
@@ -223,31 +223,39 @@ class FloatNetwork:
         activate(tape, self.parameters[tape.layer.name])
 
     def walk_back(
-        self, tape: Tape, logits_grads: np.ndarray, images: bool = False
+        self,
+        tape: Tape,
+        logits_grads: np.ndarray,
+        images: bool = False,
+        reached: frozenset[str] | None = None,
     ) -> Iterator[LayerGradients]:
         """The gradients around each layer, from the last to the first, one layer at a time.
 
         logits_grads: `(N, classes)`, the gradient of any scalar with respect to the logits.
-        images: also the input gradients of layers that read the images.
+        images: also the input gradients of layers that read the images.  reached: the layers at
+        whose output the gradient is wanted, None for all; nothing is computed of the others.
         """
+        wanted = frozenset(self.network.names) if reached is None else reached
         last = self.network.layers[-1].name
         waiting: dict[str, np.ndarray] = {
             last: np.asarray(logits_grads, self.dtype).reshape(tape.layers[last].output.shape)
         }
         for layer, source in reversed(list(self.network.edges())):
+            if layer.name not in wanted:
+                continue
             entry = tape.layers[layer.name]
             output = waiting.pop(layer.name, None)
             if output is None:  # nobody reads this layer
                 output = np.zeros_like(entry.output)
             local = self.activation_gradients(tape, layer.name, output)
             below = None
-            if images or source is not None:
+            if source in wanted or (images and source is None):
                 below = products.input_gradient(
                     local.operation, self.weight(layer.name), layer, entry.shape
                 )
             yield LayerGradients(layer.name, output, local.operation, below, local.parameters)
             for reader_of, share in ((source, below), (layer.add, local.branch)):
-                if reader_of is not None:
+                if reader_of in wanted:
                     own = present(share)
                     waiting[reader_of] = waiting[reader_of] + own if reader_of in waiting else own
 
@@ -279,10 +287,11 @@ class FloatNetwork:
         """
         gradients: Parameters = {}
         see = _shower(probe)
-        for local in self.walk_back(tape, logits_grads):
-            own = {
-                "weight": self.weight_gradient(tape, local.name, local.operation)
-            } | local.parameters
+        for local in self.walk_back(tape, logits_grads, reached=self.network.reached):
+            trained = self.network.layer(local.name).trained
+            own = {name: gradient for name, gradient in local.parameters.items() if name in trained}
+            if "weight" in trained:
+                own = {"weight": self.weight_gradient(tape, local.name, local.operation)} | own
             see("activation_grads", local.name, local.output)
             if self.network.layer(local.name).batch_norm:
                 see("preactivation_grads", local.name, local.operation)

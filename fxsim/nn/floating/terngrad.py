@@ -29,6 +29,8 @@ class TernGradNetwork(FloatNetwork):
             raise InputError("ternary gradients depend on the training step; pass its number")
         result, grads = super()._result_and_grads(images, targets, step, probe)
         for name, own in grads.items():
+            if "weight" not in own:
+                continue
             words = tensor_stream(self.seed, step, name, "weight_grads")
             own["weight"] = ternarized(own["weight"], words)
         return result, grads
