@@ -14,7 +14,8 @@ ACCUMULATOR_EPILOG = """\
 accumulators: --accumulator [[LAYER.]KIND=]MODEL, as often as needed; without one, sums are exact
   KIND    forward, input_grad or weight_grad; left out, all three
   MODEL   N bits            signed; the only part that must be there
-          OVERFLOW          saturate, saturate_symmetric, saturate_zero or wrap; then 'each addition' or 'at the end'
+          OVERFLOW          saturate, saturate_symmetric, saturate_zero or wrap; then 'each addition', 'each
+                    operation' (also on every product) or 'at the end'
           ORDER             sequential, tree, or 'tiles of N' terms that are summed exactly first
           ROUNDING N        of every product, by N bits, before it is added: floor, nearest_even, jam ...
           ROUNDING to 2^E   the same, to a step
