@@ -11,7 +11,7 @@ from fxsim.errors import choice, present
 from fxsim.factors import LearningRate
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden import arithmetic
-from fxsim.golden.description import QUANTIZED, Description
+from fxsim.golden.description import GRADS_WITHIN, QUANTIZED, Description
 from fxsim.golden.manifest import RANDOM_WORDS, Entry, Manifest
 from fxsim.machine import versions
 from fxsim.nn.fixed.activation import relu_format, relu_quantizer, seen_of
@@ -221,6 +221,9 @@ class _Recorder:
     def _keep(self, layer: str, tensor: str, value: Tensor) -> None:
         if tensor in QUANTIZED and tensor != "activations":
             self._see_words(layer, tensor, value.shape)
+        if tensor in GRADS_WITHIN:
+            maker = self.network.layers[layer].maker_of_grads(tensor)
+            self._see_words(layer, tensor, value.shape, maker)
         source = self.network.network.source(layer)
         if tensor == "activations" and source is not None:
             self._see_words(
@@ -228,9 +231,16 @@ class _Recorder:
             )
         self.kept.append((layer, tensor, value))
 
-    def _see_words(self, layer: str, tensor: str, shape) -> np.ndarray | None:
-        """The random words of a stochastic rounding, one for every element before pooling."""
-        if self.network.assignment.rounding_of(tensor) not in STOCHASTIC:
+    def _see_words(
+        self, layer: str, tensor: str, shape: tuple[int, ...], maker: str | None = ""
+    ) -> np.ndarray | None:
+        """The random words of a stochastic rounding, one for every element before pooling.
+
+        maker: the name that the assignment has for the rounding, where it is not the tensor's; None
+        where there is no rounding.
+        """
+        made_as = tensor if maker == "" else maker
+        if made_as is None or self.network.assignment.rounding_of(made_as) not in STOCHASTIC:
             return None
         owner = layer
         if tensor == "activations":
@@ -238,7 +248,7 @@ class _Recorder:
             owner = next(
                 name.name for name, reads in self.network.network.edges() if reads == source
             )
-        words = tensor_stream(self.network.seed, self.step, owner, tensor).words(shape)
+        words = tensor_stream(self.network.seed, self.step, owner, made_as).words(shape)
         self.kept.append((layer, tensor + RANDOM_WORDS, Tensor(words, WORD_FORMAT)))
         return words
 

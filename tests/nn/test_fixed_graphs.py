@@ -194,6 +194,7 @@ def precision(
     activation_grads=8,
     preactivations=PREACTIVATIONS,
     branch=None,
+    relu_input_grads=None,
 ):
     w = Format(weights, 0)
     b = Format(9, 0)
@@ -208,27 +209,36 @@ def precision(
         bias_accumulators=accumulator_format(b, b.step_exp - 5),
         preactivations=preactivations,
         branch=branch,
+        relu_input_grads=relu_input_grads,
         batch_norm=norm,
     )
 
 
+FUNCTIONS = ("leaky_relu", "table")
+
+
 def assignment(network, rounding=None, overflow=None, **widths):
     """Formats and modes as given, without those of tensors that the network has not."""
-    names = ("norm", "branch")
+    names = ("norm", "branch", "relu_input_grads")
     common = {name: value for name, value in widths.items() if name not in names}
     tensors = quantized_tensors(network)
+    if any(layer.activation.kind in FUNCTIONS for layer in network.layers):
+        tensors |= {"relu_input_grads"} & widths.keys()
     read = {source for _, source in network.edges()}
     added = {layer.add for layer in network.layers}
     layers = {
         layer.name: precision(
             norm=widths.get("norm") if layer.batch_norm else None,
             branch=widths.get("branch") if layer.name in added - read else None,
+            relu_input_grads=widths.get("relu_input_grads")
+            if layer.activation.kind in FUNCTIONS
+            else None,
             **common,
         )
         for layer in network.layers
     }
     for layer, source in network.edges():
-        if source and network.layer(source).activation.kind in ("leaky_relu", "table"):
+        if source and network.layer(source).activation.kind in FUNCTIONS:
             own = layers[layer.name]
             signed = network.layer(source).activation.signed
             format = Format(own.activations.bits + signed, 1, signed)
@@ -394,7 +404,13 @@ PRECISIONS = {
             "branch": "wrap",
         },
     },
+    "gradients before functions": {
+        "relu_input_grads": Format(7, -1),
+        "rounding": {"relu_input_grads": "floor"},
+        "overflow": {"relu_input_grads": "wrap"},
+    },
     "stochastic": {
+        "relu_input_grads": Format(6, 0),
         "rounding": dict.fromkeys(
             (
                 "preactivations",
@@ -405,6 +421,7 @@ PRECISIONS = {
                 "gamma_grads",
                 "gamma_accumulators",
                 "activation_grads",
+                "relu_input_grads",
             ),
             "stochastic",
         )

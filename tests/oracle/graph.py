@@ -143,7 +143,7 @@ def backward(layers, formats, state, scores_grad, records, run):
             )
         run.see("activation_grads", name, grads)
         inner, finer = back_to_preactivations(
-            layer, grads, own["activation_grads"][0], (factors, winner, shape), run
+            layer, grads, own, (factors, winner, shape), run
         )
         unit = step(own["activation_grads"]) / Fraction(2) ** finer
         if layer["add"]:

@@ -263,12 +263,13 @@ def exponent(unit):
     return unit.numerator.bit_length() - unit.denominator.bit_length()
 
 
-def back_to_preactivations(layer, grads, bits, record, run):
+def back_to_preactivations(layer, grads, formats, record, run):
     """(codes, by how many bits their step is finer) of the gradient at the pre-activations.
 
-    bits: of the gradient at the output.  record: (derivatives, winners, shape before pooling).
+    record: (derivatives, winners, shape before pooling).
     """
     factors, winner, shape = record
+    bits = formats["activation_grads"][0]
     finer = 0
     if layer["dropout"]:
         flat = flatten(grads)
@@ -288,10 +289,17 @@ def back_to_preactivations(layer, grads, bits, record, run):
         bits += pooling.overlap_bits(layer["pool"][1])
         grads = pooling.average_pool_backward(grads, layer["pool"][1], shape, *layer["pool"][2:])
     own = layer["activation"]
-    flat, counts = activation.back(flatten(grads), flatten(factors), own, bits)
-    if counts:
-        run.counts[layer["name"], "relu_input_grads"] = counts
-    return reshape(flat, shape), finer + activation.finer_bits(own)
+    exact = reshape(activation.back(flatten(grads), flatten(factors), own), shape)
+    finer += activation.finer_bits(own)
+    given = formats.get("relu_input_grads")
+    if own["kind"] != "table" and given is None:
+        return map_nested(int, exact), finer
+    unit = step(formats["activation_grads"]) / Fraction(2) ** finer
+    fmt = given or (bits, exponent(unit) + bits - 1, True)
+    codes = run.quantize(
+        map_nested(lambda code: code * unit, exact), layer["name"], "relu_input_grads", fmt
+    )
+    return codes, exponent(step(formats["activation_grads"]) / step(fmt))
 
 
 def backward(formats, state, grads, records, run):
@@ -303,7 +311,7 @@ def backward(formats, state, grads, records, run):
         own = formats[layer["name"]]
         run.see("activation_grads", name, grads)
         inner, finer = back_to_preactivations(
-            layer, grads, own["activation_grads"][0], (factors, winner, shape), run
+            layer, grads, own, (factors, winner, shape), run
         )
         run.see("preactivation_grads", name, inner)
         unit = step(own["activation_grads"]) / Fraction(2) ** finer

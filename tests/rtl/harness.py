@@ -27,6 +27,7 @@ UNITS = (
     "conv_input_grad",
     "conv_weight_grad",
     "weight_update",
+    "half_up_zoom",
 )
 SECONDS = 300
 

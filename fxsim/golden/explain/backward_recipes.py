@@ -37,10 +37,12 @@ class GradsAtPreactivations(TensorRecipe):
 
     @property
     def default(self) -> Semantics:
-        return Semantics()
+        return self.grads.default
 
     def alternatives(self) -> Iterator[Alternative]:
-        return self.grads.changes(self.default)
+        if self.default.rounding is not None:
+            yield from quantization_changes(self.default, self.entry.format)
+        yield from self.grads.changes(self.default)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         return self.rows_of(self.grads.codes(semantics), rows)

@@ -5,6 +5,7 @@ Sums, outputs, masked gradients.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 
@@ -294,6 +295,29 @@ class PreactivationGrads:
         needed = self.layer.activation.kind != "none" or (self.pool and self.pool.kind == "max")
         return Output(self.source, self.layer.name) if needed else None
 
+    @cached_property
+    def entry(self) -> Entry:
+        """Of the gradient."""
+        return self.source.entry(self.layer.name, "preactivation_grads")
+
+    @property
+    def default(self) -> Semantics:
+        """The stated one; without modes where no function of the layer rounds the gradient."""
+        rounds = self.entry.overflow is not None
+        return Semantics(self.entry.rounding, self.entry.overflow) if rounds else Semantics()
+
+    @property
+    def _words(self) -> np.ndarray | None:
+        words = self.source.words(self.layer.name, "preactivation_grads")
+        return None if words is None else words.reshape(self.shape)
+
+    @property
+    def _unpooled_format(self) -> Format:
+        """Of the gradient at what leaves the activation."""
+        arriving = self.source.entry(self.layer.name, "activation_grads").format
+        shape = self.source.network.shape(self.layer.name)
+        return unpooled_grad_format(self.layer, shape, arriving)
+
     @property
     def _rows(self) -> np.ndarray:
         """Every position."""
@@ -309,7 +333,9 @@ class PreactivationGrads:
         plain = Semantics()
         fields = ("mask", "last_maximum", "averaging", "activation", "index")
         if any(getattr(semantics, field) != getattr(plain, field) for field in fields):
-            return self.codes(semantics)
+            stated = self.default
+            modes = {"rounding": stated.rounding, "overflow": stated.overflow}
+            return self.codes(dataclasses.replace(semantics, **modes))
         return self.source.operand(self.layer.name, "preactivation_grads", semantics.misread)
 
     def _under(self, semantics: Semantics) -> np.ndarray:
@@ -323,8 +349,18 @@ class PreactivationGrads:
         grads = grads.reshape(self.shape).astype(np.int64)
         own = semantics.activation or self.layer.activation
         if own.kind == "table":
-            return self._through_table(grads, own, semantics.index)
-        grads = grads << -(self.layer.activation.slope_exp or 0)
+            return self._through_table(grads, own, semantics)
+        finer = -(self.layer.activation.slope_exp or 0)
+        grads = self._through_function(grads << finer, own, semantics)
+        if semantics.rounding is None:
+            return grads
+        step_exp = self._unpooled_format.step_exp - finer
+        return requantized(grads, step_exp, self.entry.format, semantics, self._words)
+
+    def _through_function(
+        self, grads: np.ndarray, own: Activation, semantics: Semantics
+    ) -> np.ndarray:
+        """Gradients that an activation without a table lets pass."""
         if own.kind == "none":
             return grads
         output = present(self._output)
@@ -336,7 +372,9 @@ class PreactivationGrads:
         z = output.forward.golden.reshape(self.shape)
         return grads * MASKS[semantics.mask](z, output.bound, self._codes)
 
-    def _through_table(self, grads: np.ndarray, own: Activation, index: Index) -> np.ndarray:
+    def _through_table(
+        self, grads: np.ndarray, own: Activation, semantics: Semantics
+    ) -> np.ndarray:
         """Gradients times the derivative of a table's function."""
         output = present(self._output)
         _, slopes = table_of(own, output.entry.format)
@@ -345,13 +383,11 @@ class PreactivationGrads:
             factors = output_derivative(codes, present(own.function)).tensor()
         else:
             exact = output.exact(output.default, self._rows)
-            factors = looked_up(exact, own, slopes, index, "none").tensor().reshape(*self.shape)
-        arriving = self.source.entry(self.layer.name, "activation_grads").format
-        format = unpooled_grad_format(
-            self.layer, self.source.network.shape(self.layer.name), arriving
-        )
-        step_exp = format.step_exp + factors.format.step_exp
-        return quantized(grads * factors.operand, step_exp, format, "nearest_away", "saturate")
+            sums = looked_up(exact, own, slopes, semantics.index, "none")
+            factors = sums.tensor().reshape(*self.shape)
+        step_exp = self._unpooled_format.step_exp + factors.format.step_exp
+        products = grads * factors.operand
+        return requantized(products, step_exp, self.entry.format, semantics, self._words)
 
     def _through_pool(self, grads: Tensor, semantics: Semantics) -> np.ndarray:
         pool = present(self.pool)

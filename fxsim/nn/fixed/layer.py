@@ -19,7 +19,7 @@ from fxsim.nn.fixed.activation import (
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Step, lent
 from fxsim.nn.geometry import geometry_of
-from fxsim.nn.precision import BatchNormPrecision, PrecisionAssignment
+from fxsim.nn.precision import BatchNormPrecision, LayerPrecision, PrecisionAssignment
 from fxsim.nn.spec import (
     BATCH_NORM_EPSILON_EXP,
     RUNNING_RATE_EXP,
@@ -125,7 +125,7 @@ class FixedLayer:
         accumulators = assignment.accumulators_of(self.name)
         geometry = geometry_of(self.layer, self.shape)
         self.relu_format = relu_format(self.layer, self.output.format)
-        self.inner_format = inner_grad_format(self.layer, self.shape, formats.activation_grads)
+        self.inner_format = inner_grad_format(self.layer, self.shape, formats)
         self.norm: BatchNorm | None = None
         self.norm_grad: BatchNormGrad | None = None
         self.pre_format = self.inner_format
@@ -159,12 +159,23 @@ class FixedLayer:
         if own.is_relu or own.kind == "none":
             return None
         grads = unpooled_grad_format(self.layer, self.shape, self.formats.activation_grads)
-        return FixedActivation(own, self.relu_input_format, self.relu_format, grads)
+        output = self.relu_format
+        return FixedActivation(own, self.relu_input_format, output, grads, self.inner_format)
 
     @property
     def weighted(self) -> tuple[Forward, InputGrad, WeightGrad]:
         """The layer's three products."""
         return self.forward_product, self.input_grad, self.weight_grad
+
+    def maker_of_grads(self, tensor: str) -> str | None:
+        """The name under which the assignment has the modes of a gradient within the layer.
+
+        tensor: 'preactivation_grads' or 'relu_input_grads'.  None where it is not quantized.
+        """
+        if tensor == "preactivation_grads" and self.norm is not None:
+            return tensor
+        rounds = self.activation is not None and self.activation.rounds_grads
+        return "relu_input_grads" if rounds else None
 
     @property
     def relu_input_format(self) -> Format:
@@ -362,13 +373,9 @@ class FixedLayer:
 
     def _before_activation(self, grads: np.ndarray, tape: LayerTape, step: Step) -> np.ndarray:
         """Gradient codes before a leaky ReLU or a table."""
-        own = present(self.activation)
-
-        def count(counts: Counts) -> None:
-            step.result.counts[self.name, "relu_input_grads"] = counts
-
         factors = present(tape.factors).reshape(*grads.shape)
-        return own.backward(grads, factors, Quantizer(own.grads, counted=count))
+        quantizer = step.quantizer(self.name, "relu_input_grads", self.inner_format)
+        return present(self.activation).backward(grads, factors, quantizer)
 
     def _through_norm(
         self,
@@ -431,9 +438,10 @@ class FixedLayer:
         return self.input_grad(pre.operand.reshape(-1, *geometry.output), weight)
 
 
-def inner_grad_format(layer: Layer, shape: LayerShape, format: Format) -> Format:
+def inner_grad_format(layer: Layer, shape: LayerShape, formats: LayerPrecision) -> Format:
     """The format of the gradient at what the activation reads."""
-    return inner_format(layer.activation, unpooled_grad_format(layer, shape, format))
+    grads = unpooled_grad_format(layer, shape, formats.activation_grads)
+    return formats.relu_input_grads or inner_format(layer.activation, grads)
 
 
 def unpooled_grad_format(layer: Layer, shape: LayerShape, format: Format) -> Format:
