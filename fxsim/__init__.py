@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fxsim import ops
+    from fxsim import ops, presets
     from fxsim.accumulator import Accumulator
     from fxsim.activation import Activation
     from fxsim.analysis.complexity import assignment_complexity, design_complexity
@@ -50,8 +50,8 @@ _NAMES = {
     "fxsim.experiment.settings": ("Settings",),
     "fxsim.experiment.stages": ("Experiment",),
 }
-_MODULES = ("ops",)
-"""Folders that are public as a whole."""
+_MODULES = ("ops", "presets")
+"""Modules that are public as a whole."""
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -84,6 +84,7 @@ __all__ = [
     "assignment_complexity",
     "design_complexity",
     "ops",
+    "presets",
     "quantize",
     "requantize",
 ]

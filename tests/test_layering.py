@@ -24,7 +24,7 @@ LAYERS = (
     ("quantizer", "tensor", "profiles"),
     ("ops",),
     ("datasets",),
-    ("nn", "machine"),
+    ("nn", "machine", "presets"),
     ("analysis", "golden"),
     ("train",),
     ("report",),

@@ -38,6 +38,17 @@ def add_accumulator(parser: ArgumentParser) -> None:
     )
 
 
+FORMATS_HELP = (
+    "one format for every tensor, without an assignment: 'FORMAT[, ROUNDING][, OVERFLOW][, every "
+    "operation]', as Q8.8 or 'Q8.8, floor, wrap, every operation'; the 8 of Q8.8 count the sign"
+)
+
+
+def add_formats(parser: ArgumentParser) -> None:
+    """--formats, a text for fxsim.presets.Uniform.parse."""
+    parser.add_argument("--formats", metavar="FORMAT", help=FORMATS_HELP)
+
+
 def integer(text: str) -> int:
     """The type of an option with an integer: ASCII digits, nothing else."""
     if not re.fullmatch(r"[+-]?\d{1,99}", text, re.ASCII):

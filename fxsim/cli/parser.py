@@ -13,7 +13,7 @@ from collections import Counter
 
 from fxsim import __version__
 from fxsim.cli import ending
-from fxsim.cli.options import ACCUMULATOR_EPILOG, add_accumulator, integer, number
+from fxsim.cli.options import ACCUMULATOR_EPILOG, add_accumulator, add_formats, integer, number
 from fxsim.cli.vectors import add_vectors_commands
 from fxsim.errors import InputError, cut, shown
 
@@ -255,7 +255,8 @@ def _add_train(commands) -> None:
     parser = _command(
         commands,
         "train",
-        "the float run alone; with --assignment, --perturb or --accumulator, a fixed-point run",
+        "the float run alone; with --assignment, --perturb, --accumulator or --formats, a fixed-point "
+        "run",
         """\
 examples:
   fxsim train --out mine                               the float run: float.npz, gradients.npz, experiment.json
@@ -265,6 +266,7 @@ examples:
   fxsim train --out mine --perturb -1                             with one bit less in every tensor
   fxsim train --out mine --perturb -2 --only weight_grads         with two bits less in G^W alone
   fxsim train --out mine --accumulator 'forward=16 bits, tree'    with C_o, in narrow accumulators
+  fxsim train --out mine --formats 'Q8.8, floor, wrap, every operation'    without a float run before it
 
 A fixed-point run takes the settings of the float run in the folder, if there is one.
 
@@ -288,6 +290,7 @@ A fixed-point run takes the settings of the float run in the folder, if there is
         metavar="CLASS",
         help="perturb only feedforward, weight_grads, activation_grads or accumulators",
     )
+    add_formats(parser)
     add_accumulator(parser)
 
 
@@ -326,6 +329,7 @@ examples:
   fxsim cost cifar10-convnet --design BN --json         binarized
   fxsim cost digits-convnet --assignment fxsim-run/assignment.json
   fxsim cost digits-convnet --assignment fxsim-run/assignment.json --design SQ
+  fxsim cost digits-convnet --formats Q8.8
   fxsim cost experiment.toml                            the network of an experiment
 
   C_W  storage of weights, their gradients and accumulators    C_A  storage of activations and their gradients
@@ -337,9 +341,10 @@ C_A and C_M are for one image; b are bits, FA one-bit full adders.""",
         "--design",
         metavar="FL|FX|BN|SQ|TG",
         help="float, fixed point, binarized, stochastic weights, TernGrad (default: FL; FX with "
-        "--assignment)",
+        "--assignment or --formats)",
     )
     parser.add_argument("--assignment", metavar="FILE", help="the formats of FX or SQ")
+    add_formats(parser)
     parser.add_argument(
         "--width", type=number, metavar="X", help="multiplier of the filters (default: 1)"
     )

@@ -8,9 +8,14 @@ from __future__ import annotations
 import dataclasses
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fxsim.cli.options import ACCUMULATOR_EPILOG, add_accumulator, integer
+from fxsim.cli.options import ACCUMULATOR_EPILOG, add_accumulator, add_formats, integer
 from fxsim.errors import InputError
+
+if TYPE_CHECKING:
+    from fxsim.nn.precision import PrecisionAssignment
+    from fxsim.nn.spec import Network
 
 RUN_FOLDER = "fxsim-run"
 VECTORS_FOLDER = "fxsim-vectors"
@@ -70,6 +75,7 @@ written to the folder of --out, the same bytes every time:
     parser.add_argument(
         "--assignment", metavar="FILE", help="formats (default: the experiment's assignment.json)"
     )
+    add_formats(parser)
     add_accumulator(parser)
     parser.add_argument(
         "--seed", type=integer, metavar="N", help="of parameters, order of images and random words"
@@ -161,6 +167,17 @@ def _export(arguments: Namespace) -> int:
     return 0
 
 
+def preset_of(arguments: Namespace, network: Network) -> PrecisionAssignment | None:
+    """The assignment that --formats gives; None without it."""
+    from fxsim.presets import Uniform
+
+    if arguments.formats is None:
+        return None
+    if arguments.assignment is not None:
+        raise InputError("--formats and --assignment both give the formats; leave one out")
+    return Uniform.parse(arguments.formats).assignment(network)
+
+
 def _changes(arguments: Namespace) -> dict:
     """The settings that the command line gives."""
     given = {name: getattr(arguments, name) for name in ("data", "seed", "batch")}
@@ -179,12 +196,14 @@ def _network_step(arguments: Namespace) -> tuple:
             f"--run {arguments.run} has no effect beside --network {arguments.network}; leave one "
             f"of them out"
         )
-    if arguments.assignment is None:
+    if arguments.assignment is None and arguments.formats is None:
         raise InputError(
-            "--network needs --assignment FILE; or leave it out and name an experiment with --run"
+            "--network needs --assignment FILE or --formats; or leave it out and name an experiment "
+            "with --run"
         )
     setup = TrainingSetup.of(Settings.make(network=arguments.network, **_changes(arguments)))
-    assignment = PrecisionAssignment.load(arguments.assignment)
+    assignment = preset_of(arguments, setup.network)
+    assignment = assignment or PrecisionAssignment.load(arguments.assignment)
     assignment = assignment.with_accumulators(arguments.accumulator)
     return replay(setup, assignment, arguments.step, arguments.layers), ""
 
@@ -200,7 +219,8 @@ def _run_step(arguments: Namespace) -> tuple:
     settings = dataclasses.replace(own, **_changes(arguments))
     setup = TrainingSetup.of(settings)
     identity = dataclasses.replace(setup, settings=own).identity
-    assignment = assignment_of(folder, identity, arguments.assignment)
+    assignment = preset_of(arguments, setup.network)
+    assignment = assignment or assignment_of(folder, identity, arguments.assignment)
     assignment = assignment.with_accumulators(arguments.accumulator)
     run = StoredRun.find(folder, identity, assignment)
     if run is None:

@@ -175,8 +175,9 @@ class LayerPrecision:
     but residual additions do; None for 16 bits over [-2, 2) after the clipped ReLU, over the least
     power of two that holds another ceiling, and over [-8, 8) without one.  relu_input_grads: the
     gradient before a leaky ReLU or a table; None for the exact one of a leaky ReLU, and for the
-    format in which a table's arrives.  batch_norm: None for BatchNormPrecision's defaults, where the layer has batch norm.  A layer with batch norm has no
-    bias, and only such a layer has pre-activations in a format of their own.
+    format in which a table's arrives.  batch_norm: None for BatchNormPrecision's defaults, where
+    the layer has batch norm.  A layer with batch norm has no bias, and only such a layer has
+    pre-activations in a format of their own.
 
     Raises:
         TypeError: a field is no Format (batch_norm: no BatchNormPrecision).

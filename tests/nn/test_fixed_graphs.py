@@ -424,7 +424,7 @@ PRECISIONS = {
                 "relu_input_grads",
             ),
             "stochastic",
-        )
+        ),
     },
 }
 

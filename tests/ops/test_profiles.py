@@ -9,7 +9,6 @@ import subprocess
 import numpy as np
 import pytest
 from oracle import rounding as oracle
-
 from rtl.harness import ICARUS
 
 from fxsim import profiles

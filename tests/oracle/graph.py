@@ -142,9 +142,7 @@ def backward(layers, formats, state, scores_grad, records, run):
                 reshape(total, shape_out), name, "activation_grads", own["activation_grads"]
             )
         run.see("activation_grads", name, grads)
-        inner, finer = back_to_preactivations(
-            layer, grads, own, (factors, winner, shape), run
-        )
+        inner, finer = back_to_preactivations(layer, grads, own, (factors, winner, shape), run)
         unit = step(own["activation_grads"]) / Fraction(2) ** finer
         if layer["add"]:
             arriving.setdefault(layer["add"], []).append([code * unit for code in flatten(inner)])

@@ -310,9 +310,7 @@ def backward(formats, state, grads, records, run):
         name = layer["name"]
         own = formats[layer["name"]]
         run.see("activation_grads", name, grads)
-        inner, finer = back_to_preactivations(
-            layer, grads, own, (factors, winner, shape), run
-        )
+        inner, finer = back_to_preactivations(layer, grads, own, (factors, winner, shape), run)
         run.see("preactivation_grads", name, inner)
         unit = step(own["activation_grads"]) / Fraction(2) ** finer
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])

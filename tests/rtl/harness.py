@@ -28,6 +28,7 @@ UNITS = (
     "conv_weight_grad",
     "weight_update",
     "half_up_zoom",
+    "uniform_step",
 )
 SECONDS = 300
 

@@ -13,15 +13,22 @@ from fxsim.nn.precision import (
 )
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 
-TANH = Activation("table", function="tanh", index_bits=4, range_exp=1)
+LEAKY = Activation("leaky_relu", slope_exp=-2)
 NETWORK = Network(
     "modes",
     (6, 6, 2),
     (
         Conv(name="stem", filters=3, padding=1),
         Conv(name="skip", filters=3, kernel=1, relu=False),
+        Conv(name="leaky", filters=3, kernel=1, activation=LEAKY, input="stem"),
         Conv(
-            name="norm", filters=3, padding=1, batch_norm=True, activation=TANH, input="stem"
+            name="norm",
+            filters=3,
+            padding=1,
+            batch_norm=True,
+            relu=False,
+            input="stem",
+            add="leaky",
         ),
         Conv(name="sum", filters=3, padding=1, add="skip"),
         Conv(name="pool", filters=3, padding=1, pool=Pool("average", 3)),
@@ -56,8 +63,8 @@ def precision(layer):
         bias_grads=Format(5, -4),
         bias_accumulators=accumulator_format(WEIGHTS, -8),
         preactivations=Format(6, 0),
-        relu_input_grads=Format(5, -5) if layer == "norm" else None,
-        branch=Format(4, -2) if layer == "skip" else None,
+        branch=Format(4, -2) if layer in ("skip", "leaky") else None,
+        relu_input_grads=Format(5, -6) if layer == "leaky" else None,
         batch_norm=norm if NETWORK.layer(layer).batch_norm else None,
     )
 

@@ -194,6 +194,21 @@ def calls():
         "Accumulator.parse": made(Accumulator.parse, {"text": "24 bits, wrap, floor 2"}),
         "Accumulator.from_dict": made(Accumulator.from_dict, {"row": MAC.to_dict()}),
         "Accumulator.range": made(MAC.range, {"extra_bits": 1}),
+        "presets.uniform": made(
+            fxsim.presets.uniform,
+            {
+                "format": "Q8.8",
+                "rounding": "floor",
+                "overflow": "wrap",
+                "every_operation": True,
+            },
+        ),
+        "presets.Uniform.parse": made(
+            fxsim.presets.Uniform.parse, {"text": "Q8.8, floor, wrap, every operation"}
+        ),
+        "presets.Uniform.assignment": made(
+            fxsim.presets.uniform("Q8.8").assignment, {"network": NETWORK}
+        ),
         "Accumulator.resolved": made(
             Accumulator(24, step_exp=-3).resolved, {"product_step_exp": -8}
         ),

@@ -333,9 +333,9 @@ class PreactivationGrads:
         plain = Semantics()
         fields = ("mask", "last_maximum", "averaging", "activation", "index")
         if any(getattr(semantics, field) != getattr(plain, field) for field in fields):
-            stated = self.default
-            modes = {"rounding": stated.rounding, "overflow": stated.overflow}
-            return self.codes(dataclasses.replace(semantics, **modes))
+            own = self.default
+            rounded = dataclasses.replace(semantics, rounding=own.rounding, overflow=own.overflow)
+            return self.codes(rounded)
         return self.source.operand(self.layer.name, "preactivation_grads", semantics.misread)
 
     def _under(self, semantics: Semantics) -> np.ndarray:
