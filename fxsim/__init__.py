@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fxsim.nn.fixed.network import FixedNetwork
     from fxsim.nn.floating.network import FloatNetwork
     from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, Reason
-    from fxsim.nn.spec import Conv, Dense, Network, Pool
+    from fxsim.nn.spec import BatchNorm, Conv, Dense, Network, Pool
     from fxsim.quantizer import Counts, Quantizer
     from fxsim.rng import Stream
     from fxsim.tensor import Tensor, quantize, requantize
@@ -40,7 +40,7 @@ _NAMES = {
     "fxsim.accumulator": ("Accumulator",),
     "fxsim.nn.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
     "fxsim.activation": ("Activation",),
-    "fxsim.nn.spec": ("Conv", "Dense", "Network", "Pool"),
+    "fxsim.nn.spec": ("BatchNorm", "Conv", "Dense", "Network", "Pool"),
     "fxsim.factors": ("LearningRate",),
     "fxsim.nn.floating.network": ("FloatNetwork",),
     "fxsim.nn.fixed.network": ("FixedNetwork",),
@@ -58,6 +58,7 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
     "Accumulator",
     "Activation",
+    "BatchNorm",
     "Conv",
     "Counts",
     "Dataset",

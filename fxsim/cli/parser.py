@@ -211,6 +211,7 @@ and a network of your own:
   layer = [
     {type = "conv", name = "conv1", filters = 8, kernel = 3, padding = 1, pool = {kind = "max", size = 2}},
     {type = "dense", name = "fc1", units = 16, activation = {kind = "leaky_relu", slope_exp = -3}},
+    {type = "dense", name = "norm", units = 16, batch_norm = {epsilon = 0.001, running_rate = 0.1}},  # or true
     {type = "dense", name = "fc2", units = 10, activation = "none"},
   ]
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -37,12 +37,6 @@ from fxsim.windows import (
     check_groups,
     pair,
 )
-
-BATCH_NORM_EPSILON_EXP = -10
-"""2**BATCH_NORM_EPSILON_EXP is added to the variance before the inverse square root."""
-
-RUNNING_RATE_EXP = -4
-"""A training step moves the running mean and variance by 2**RUNNING_RATE_EXP of the difference."""
 
 AFFINE_RANGE_EXP = 1
 """gamma and beta stay in [-2**AFFINE_RANGE_EXP, 2**AFFINE_RANGE_EXP)."""
@@ -98,11 +92,57 @@ class Pool:
         return Window.of(f"{label}pool ", image, size, steps, self.padding, what="size")
 
 
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch norm of a layer.
+
+    epsilon: added to the variance before the inverse square root, above 0, at most 1.
+    running_rate: share of the difference by which a training step moves the running mean and
+    variance, above 0, at most 1.  Each is held as the nearest number with a mantissa of 16 bits.
+    frozen: training normalizes by the running statistics, too, and leaves them as they are; gamma
+    and beta are trained all the same.
+
+    Raises:
+        TypeError: a field has a value of another type.
+        InputError: a number outside its range.
+
+    Example:
+        >>> Dense(name="fc", units=8, batch_norm=BatchNorm(epsilon=1e-3)).batch_norm.running_rate
+        0.0625
+    """
+
+    epsilon: float = 2.0**-10
+    running_rate: float = 2.0**-4
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, "batch_norm")
+        for name in ("epsilon", "running_rate"):
+            value = getattr(self, name)
+            if not 0 < value <= 1:
+                raise InputError(
+                    f"batch_norm {name} must be above 0, at most 1, got {shown(value)}"
+                )
+        if self.frozen and self.running_rate != BatchNorm.running_rate:
+            raise InputError(
+                f"batch_norm running_rate has no effect where the statistics are frozen, got "
+                f"{shown(self.running_rate)}; leave it out"
+            )
+
+    def to_dict(self) -> bool | dict[str, Any]:
+        """True, or what is not as by default."""
+        fields = dataclasses.fields(self)
+        values = {field.name: getattr(self, field.name) for field in fields}
+        given = {field.name for field in fields if values[field.name] != field.default}
+        return {name: values[name] for name in values if name in given} or True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layer:
     """What every weighted layer has; use Conv or Dense.
 
-    batch_norm: normalise the pre-activation per output channel; the layer then has no bias.
+    batch_norm: normalise the pre-activation per output channel; the layer then has no bias.  True
+    stands for BatchNorm(), which is what the layer that is made has.
     bias: whether there is one; None for one where there is no batch norm.
     activation: the function of the sums; its kind alone may stand for it.  relu: the short way to
     say activation 'clipped_relu' (True) or 'none' (False); it is None in the layer that is made.
@@ -115,7 +155,7 @@ class Layer:
     """
 
     name: str
-    batch_norm: bool = False
+    batch_norm: bool | BatchNorm = False
     bias: bool | None = None
     activation: Activation = CLIPPED_RELU
     relu: bool | None = None
@@ -126,6 +166,8 @@ class Layer:
 
     def __post_init__(self) -> None:
         self._read_activation()
+        if self.batch_norm is True:
+            object.__setattr__(self, "batch_norm", BatchNorm())
         check_fields(self, self._label)
         for what, name in (("name", self.name), ("input", self.input), ("add", self.add)):
             if name is not None and not _NAME.fullmatch(name):
@@ -157,6 +199,11 @@ class Layer:
     def _label(self) -> str:
         """How messages about this layer begin."""
         return f"layer {shown(self.name)}:"
+
+    @property
+    def norm(self) -> BatchNorm | None:
+        """The layer's batch norm, if it has one."""
+        return self.batch_norm if isinstance(self.batch_norm, BatchNorm) else None
 
     @property
     def has_bias(self) -> bool:
@@ -434,7 +481,7 @@ def to_dict(network: Network) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """The value of a field as plain data."""
-    if isinstance(value, Activation):
+    if isinstance(value, (Activation, BatchNorm)):
         return value.to_dict()
     return dataclasses.asdict(value) if isinstance(value, Pool) else value
 
@@ -444,7 +491,7 @@ def from_dict(table: object) -> Network:
 
     `loss` and `targets` are those of Network.  Each entry of `layer` has `type = "conv"` or
     `"dense"` and the fields of that class; `pool` is a table `{kind, size}`, `activation` a kind or
-    a table of its fields.  Without `name` it is 'custom'.
+    a table of its fields, `batch_norm` true or a table of the fields of BatchNorm.  Without `name` it is 'custom'.
 
     Raises:
         InputError: an unknown key (the message names the nearest valid one), a missing key, a
@@ -479,4 +526,6 @@ def _layer_from_dict(row: object, where: str) -> Conv | Dense:
     if "type" not in row:
         raise InputError(f"{where} needs 'type', {listed(_LAYERS)}")
     kind = choice(f"{where}: type", row.pop("type"), _LAYERS)
+    if isinstance(row.get("batch_norm"), Mapping):
+        row["batch_norm"] = read_fields(BatchNorm, row["batch_norm"], f"{where}, batch_norm")
     return read_fields(_LAYERS[kind], row, where)

@@ -28,7 +28,7 @@ from fxsim.nn.precision import (
     accumulator_format,
     quantized_tensors,
 )
-from fxsim.nn.spec import Conv, Dense, Network, Pool
+from fxsim.nn.spec import BatchNorm, Conv, Dense, Network, Pool
 from fxsim.ops.paths import available_paths
 
 NETWORKS = {
@@ -72,6 +72,28 @@ NETWORKS = {
             Dense(name="d1", units=5, batch_norm=True),
             Dense(name="d2", units=4, batch_norm=True, relu=False, dropout=0.5),
             Dense(name="d3", units=3, relu=False),
+        ),
+    ),
+    "batch norms of their own": Network(
+        "norms",
+        (5, 5, 2),
+        (
+            Conv(
+                name="frozen",
+                filters=3,
+                padding=1,
+                batch_norm=BatchNorm(epsilon=0.013, frozen=True),
+            ),
+            Conv(
+                name="quick",
+                filters=3,
+                padding=1,
+                batch_norm=BatchNorm(running_rate=0.3),
+                add="frozen",
+            ),
+            Dense(name="one", units=4, batch_norm=BatchNorm(1.0, 1.0)),
+            Dense(name="still", units=4, batch_norm=BatchNorm(2.0**-6, frozen=True)),
+            Dense(name="scores", units=3, relu=False),
         ),
     ),
     "leaky, ceilings and tanh": Network(
@@ -264,7 +286,7 @@ def describe(network):
             "pool": pool_of(layer, network.shape(layer.name).pool),
             "source": source,
             "add": layer.add,
-            "batch_norm": layer.batch_norm,
+            "batch_norm": layer.norm and dataclasses.asdict(layer.norm),
             "stride": getattr(layer, "stride", None),
             "padding": network.shape(layer.name).window.padding,
         }

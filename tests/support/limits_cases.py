@@ -273,7 +273,7 @@ def describe(case: Case) -> list[dict]:
             "pool": pool_of(layer, case.network.shape(layer.name).pool),
             "source": source,
             "add": layer.add,
-            "batch_norm": layer.batch_norm,
+            "batch_norm": layer.norm and dataclasses.asdict(layer.norm),
             "stride": getattr(layer, "stride", None),
             "padding": case.network.shape(layer.name).window.padding,
             "accumulators": {

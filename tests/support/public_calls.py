@@ -442,6 +442,10 @@ def calls():
             ops.batch_norm,
             dict(x=X, gamma=GAMMA, beta=GAMMA, running=RUNNING, rate=2.0**-4, **norm),
         ),
+        "ops.batch_norm_frozen": made(
+            ops.batch_norm_frozen, dict(x=X, gamma=GAMMA, beta=GAMMA, running=RUNNING, **norm)
+        ),
+        "BatchNorm": made(fxsim.BatchNorm, {"epsilon": 2.0**-10, "frozen": True}),
         "ops.batch_norm_inference": made(
             ops.batch_norm_inference, dict(x=X, gamma=GAMMA, beta=GAMMA, running=RUNNING, **norm)
         ),

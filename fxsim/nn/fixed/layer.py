@@ -20,13 +20,8 @@ from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Step, lent
 from fxsim.nn.geometry import geometry_of
 from fxsim.nn.precision import BatchNormPrecision, LayerPrecision, PrecisionAssignment
-from fxsim.nn.spec import (
-    BATCH_NORM_EPSILON_EXP,
-    RUNNING_RATE_EXP,
-    Layer,
-    LayerShape,
-    Network,
-)
+from fxsim.nn.spec import BatchNorm as BatchNormSpec
+from fxsim.nn.spec import Layer, LayerShape, Network
 from fxsim.ops.arithmetic import sum as exact_sum
 from fxsim.ops.batch_norm import (
     BatchNorm,
@@ -129,10 +124,10 @@ class FixedLayer:
         self.norm: BatchNorm | None = None
         self.norm_grad: BatchNormGrad | None = None
         self.pre_format = self.inner_format
-        if self.layer.batch_norm:
+        if self.layer.norm:
             precision = formats.batch_norm or BatchNormPrecision()
             self.pre_format = precision.preactivation_grads or self.inner_format
-            self.norm = _batch_norm(formats.preactivations, precision, branch)
+            self.norm = _batch_norm(self.layer.norm, formats.preactivations, precision, branch)
             self.norm_grad = BatchNormGrad(self.norm, self.inner_format, self.pre_format)
         bias = formats.bias if self.layer.has_bias else None
         self.forward_product = Forward(
@@ -267,7 +262,8 @@ class FixedLayer:
 
     def _normalized(self, exact: ForwardSum, running: Running | None, step: Step) -> Normalized:
         norm = present(self.norm)
-        moments = np.empty((2, exact.shape[-1]), np.int64) if step.training else None
+        of_batch = step.training and not norm.frozen
+        moments = np.empty((2, exact.shape[-1]), np.int64) if of_batch else None
         quantizer = step.quantizer(self.name, "preactivations", norm.input)
         codes, _ = exact.rounded_with_moments(quantizer, False, moments)
         formats = norm.formats
@@ -459,10 +455,12 @@ def unpooled_grad_format(layer: Layer, shape: LayerShape, format: Format) -> For
 
 
 def _batch_norm(
-    preactivations: Format, precision: BatchNormPrecision, branch: Format | None
+    norm: BatchNormSpec,
+    preactivations: Format,
+    precision: BatchNormPrecision,
+    branch: Format | None,
 ) -> BatchNorm:
     formats = BatchNormFormats(
         precision.mean, precision.variance, precision.normalized, precision.gamma, precision.beta
     )
-    epsilon = 2.0**BATCH_NORM_EPSILON_EXP
-    return BatchNorm(preactivations, formats, branch, epsilon, 2.0**RUNNING_RATE_EXP)
+    return BatchNorm(preactivations, formats, branch, norm.epsilon, norm.running_rate, norm.frozen)
