@@ -128,12 +128,15 @@ tried for the first tensor that differs, one change at a time; named is what giv
   layer, loss    ends of the ReLU's mask; no activation, no ceiling, another slope; a table's index one too high or low,
                  shifted or rounded, with or without interpolation; the winner of equal maxima, rounding of averages;
                  no division by the batch or the outputs, another factor or sign of a squared error
+  batch norm     roundings of mean, variance, x-hat and gradient; no mean, no beta, a variance over one position less
+  addition       a residual branch or a gradient left out; gradients rounded before they are added
+  dropout        left out, or without its scale
   update         rounding of the update and of the weight, overflow, a narrower accumulator;
                  the accumulator left out, the update left out or added
   file           elements in the order of other axes (channels first or last), the last element first; the bytes or
                  the bits of every code in the other order
 Where no single change does it, the report says so.
-Not tried is what passes a batch norm, a residual addition or dropout.
+Not tried are batch norm's inverse roots, its running statistics and the constants of its gradient.
 
 exit codes: 0 all codes equal; 1 a code differs; 2 a dump is missing, short, long or malformed""",
     )

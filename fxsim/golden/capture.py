@@ -221,6 +221,8 @@ class _Recorder:
     def _keep(self, layer: str, tensor: str, value: Tensor) -> None:
         if tensor in QUANTIZED and tensor != "activations":
             self._see_words(layer, tensor, value.shape)
+        if tensor == "quantized_preactivations":
+            self._see_words(layer, tensor, value.shape, "preactivations")
         if tensor in GRADS_WITHIN:
             maker = self.network.layers[layer].maker_of_grads(tensor)
             self._see_words(layer, tensor, value.shape, maker)

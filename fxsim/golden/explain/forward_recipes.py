@@ -63,7 +63,6 @@ class ReluMask(TensorRecipe):
 
     def __init__(self, source: Source, entry: Entry):
         super().__init__(source, entry)
-        self.forward = Forward(source, entry.layer)
         self.output = Output(source, entry.layer)
 
     @property
@@ -72,10 +71,10 @@ class ReluMask(TensorRecipe):
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from mask_changes(self.default)
-        yield from self.forward.changes(self.default)
+        yield from self.output.input.changes(self.default)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        z = self.forward.sums_or_golden(semantics, rows)
+        z = self.output.exact(semantics, rows).sums()
         codes = self.output.before_pool(self.default, rows)
         return MASKS[semantics.mask](z, self.output.bound, codes).astype(np.int64)
 
@@ -85,7 +84,7 @@ class LeakyMask(ReluMask):
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from activation_changes(self.default, self.layer.activation)
-        yield from self.forward.changes(self.default)
+        yield from self.output.input.changes(self.default)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         own = semantics.activation or self.layer.activation
@@ -104,7 +103,7 @@ class TableIndices(ReluMask):
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from index_changes(self.default)
-        yield from self.forward.changes(self.default)
+        yield from self.output.input.changes(self.default)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         own = self.layer.activation
@@ -116,11 +115,12 @@ class TableIndices(ReluMask):
 
 
 class LayerOutput(TensorRecipe):
-    """Activations or logits: ReLU, one quantization, pooling."""
+    """Activations, logits or a branch: ReLU, one quantization, pooling, dropout."""
 
     def __init__(self, source: Source, entry: Entry):
         super().__init__(source, entry)
-        producer = entry.layer if entry.tensor == "logits" else source.network.source(entry.layer)
+        own = entry.tensor in ("logits", "branch")
+        producer = entry.layer if own else source.network.source(entry.layer)
         self.output = Output(source, present(producer))
 
     @property
@@ -129,19 +129,19 @@ class LayerOutput(TensorRecipe):
 
     @property
     def rows_per_block(self) -> int:
-        forward = self.output.forward
+        forward = self.output.input.forward
         return rows_per_block(forward.dot()) if forward.has_operands else 2**16
 
     def alternatives(self) -> Iterator[Alternative]:
-        yield from quantization_changes(self.default, self.entry.format)
+        yield from quantization_changes(self.default, self.output.format)
         yield from activation_changes(self.default, self.output.layer.activation)
         pool = self.output.layer.pool
         if pool and pool.kind == "average":
             yield from averaging_changes(self.default, pool)
-        yield from self.output.forward.changes(self.default)
+        yield from self.output.changes(self.default)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        return self.output.after_pool(semantics, rows)
+        return self.output.after_dropout(semantics, rows)
 
 
 class LossGradient(TensorRecipe):
