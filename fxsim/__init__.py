@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fxsim.errors import InputError
     from fxsim.experiment.settings import Settings
     from fxsim.experiment.stages import Experiment
+    from fxsim.exponential import Exponential
     from fxsim.factors import LearningRate
     from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
     from fxsim.nn.fixed.network import FixedNetwork
@@ -40,6 +41,7 @@ _NAMES = {
     "fxsim.accumulator": ("Accumulator",),
     "fxsim.nn.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
     "fxsim.activation": ("Activation",),
+    "fxsim.exponential": ("Exponential",),
     "fxsim.nn.spec": ("BatchNorm", "Conv", "Dense", "Network", "Pool"),
     "fxsim.factors": ("LearningRate",),
     "fxsim.nn.floating.network": ("FloatNetwork",),
@@ -64,6 +66,7 @@ __all__ = [
     "Dataset",
     "Dense",
     "Experiment",
+    "Exponential",
     "FixedNetwork",
     "FloatNetwork",
     "Format",

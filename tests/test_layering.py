@@ -20,7 +20,17 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 LAYERS = (
     ("errors", "fields", "files", "interrupts", "identity", "lock"),
     ("kernels",),
-    ("formats", "rng", "factors", "accumulator", "activation", "arrays", "memfile", "windows"),
+    (
+        "formats",
+        "rng",
+        "factors",
+        "accumulator",
+        "activation",
+        "exponential",
+        "arrays",
+        "memfile",
+        "windows",
+    ),
     ("quantizer", "tensor", "profiles"),
     ("ops",),
     ("datasets",),

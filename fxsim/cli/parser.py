@@ -207,6 +207,7 @@ and a network of your own:
   name = "mine"
   input_shape = [8, 8, 1]
   loss = "mse"             # or half_mse, sigmoid_cross_entropy; default: softmax_cross_entropy
+  exponential = {index_bits = 8, entry_bits = 30, interpolation = "linear"}    # of a cross-entropy; the default
   targets = "labels"       # the default; "tensors": the images themselves, for an autoencoder
   layer = [
     {type = "conv", name = "conv1", filters = 8, kernel = 3, padding = 1, pool = {kind = "max", size = 2}},

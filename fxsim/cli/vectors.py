@@ -127,7 +127,8 @@ tried for the first tensor that differs, one change at a time; named is what giv
                  weights transposed; weights or bias of the step before, or updated too early
   layer, loss    ends of the ReLU's mask; no activation, no ceiling, another slope; a table's index one too high or low,
                  shifted or rounded, with or without interpolation; the winner of equal maxima, rounding of averages;
-                 no division by the batch or the outputs, another factor or sign of a squared error
+                 no division by the batch or the outputs, another factor or sign of a squared error, another table of
+                 the exponential
   batch norm     roundings of mean, variance, x-hat and gradient; no mean, no beta, a variance over one position less
   addition       a residual branch or a gradient left out; gradients rounded before they are added
   dropout        left out, or without its scale

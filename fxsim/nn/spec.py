@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from fxsim.activation import CLIPPED_RELU, NONE, Activation
 from fxsim.errors import InputError, choice, listed, shown
+from fxsim.exponential import DEFAULT, Exponential
 from fxsim.fields import check_fields, check_keys, check_table, construct, read_fields
 from fxsim.formats import DETERMINISTIC
 from fxsim.windows import (
@@ -306,6 +307,8 @@ class Network:
     outputs, which is any, and there are no decisions; where a data set is trained on, the targets
     are the images themselves, as an autoencoder has it.
 
+    exponential: how fixed point makes the powers of a cross-entropy; see fxsim.Exponential.
+
     Raises:
         TypeError: a field has a value of another type.
         InputError: names repeat, a named layer does not come earlier, shapes do not fit, the last
@@ -317,6 +320,7 @@ class Network:
     layers: tuple[Conv | Dense, ...]
     loss: Loss = "softmax_cross_entropy"
     targets: Targets = "labels"
+    exponential: Exponential = DEFAULT
 
     def __post_init__(self) -> None:
         label = f"network {shown(self.name)}:"
@@ -337,7 +341,12 @@ class Network:
         self._check_targets(label)
 
     def _check_targets(self, label: str) -> None:
-        """InputError where loss, targets and the last layer do not go together."""
+        """InputError where loss, its fields, targets and the last layer do not go together."""
+        if self.exponential != DEFAULT and "cross_entropy" not in self.loss:
+            raise InputError(
+                f"{label} exponential has no effect on loss {self.loss!r}; leave it out, or choose "
+                f"'softmax_cross_entropy' or 'sigmoid_cross_entropy'"
+            )
         last = self.layers[-1]
         height, width, _ = self.shape(last.name).output
         if self.targets == "tensors" and self.loss == "softmax_cross_entropy":
@@ -452,7 +461,7 @@ def _at_least(argument: str, value: int, least: int) -> None:
         )
 
 
-_OF_TRAINING = ("loss", "targets")
+_OF_TRAINING = ("loss", "targets", "exponential")
 """Fields of Network that a table may leave out."""
 
 
@@ -467,7 +476,7 @@ def to_dict(network: Network) -> dict[str, Any]:
                 row[field.name] = _plain(value)
         rows.append(row)
     given = {
-        name: getattr(network, name)
+        name: _plain(getattr(network, name))
         for name in _OF_TRAINING
         if getattr(network, name) != getattr(Network, name)
     }
@@ -483,15 +492,16 @@ def _plain(value: Any) -> Any:
     """The value of a field as plain data."""
     if isinstance(value, (Activation, BatchNorm)):
         return value.to_dict()
-    return dataclasses.asdict(value) if isinstance(value, Pool) else value
+    return dataclasses.asdict(value) if isinstance(value, (Pool, Exponential)) else value
 
 
 def from_dict(table: object) -> Network:
     """A network from plain data (a TOML table): `name`, `input_shape` and a list `layer`.
 
-    `loss` and `targets` are those of Network.  Each entry of `layer` has `type = "conv"` or
-    `"dense"` and the fields of that class; `pool` is a table `{kind, size}`, `activation` a kind or
-    a table of its fields, `batch_norm` true or a table of the fields of BatchNorm.  Without `name` it is 'custom'.
+    `loss`, `targets` and `exponential`, a table of the fields of Exponential, are those of Network.
+    Each entry of `layer` has `type = "conv"` or `"dense"` and the fields of that class; `pool` is a
+    table `{kind, size}`, `activation` a kind or a table of its fields, `batch_norm` true or a table
+    of the fields of BatchNorm.  Without `name` it is 'custom'.
 
     Raises:
         InputError: an unknown key (the message names the nearest valid one), a missing key, a
@@ -511,6 +521,10 @@ def from_dict(table: object) -> Network:
     layers = [_layer_from_dict(row, f"layer {index}") for index, row in enumerate(rows)]
     check_keys("network", table, keys, needed)
     given = {name: table[name] for name in _OF_TRAINING if name in table}
+    if "exponential" in given:
+        given["exponential"] = read_fields(
+            Exponential, given["exponential"], "network, exponential"
+        )
     name = table.get("name", "custom")
     return construct(Network, "network", name, table["input_shape"], tuple(layers), **given)
 

@@ -429,7 +429,8 @@ def calls():
         "ops.dropout": made(ops.dropout, {"x": X, "rate": 0.5, "words": WORDS}),
         "ops.dropout_grad": made(ops.dropout_grad, {"grad": X, "kept": MASK, "rate": 0.5}),
         "ops.softmax_cross_entropy": made(
-            ops.softmax_cross_entropy, {"logits": LOGITS, "labels": LABELS}
+            ops.softmax_cross_entropy,
+            {"logits": LOGITS, "labels": LABELS, "exponential": fxsim.Exponential(4)},
         ),
         "ops.softmax_cross_entropy_grad": made(
             ops.softmax_cross_entropy_grad, {"logits": LOGITS, "labels": LABELS}
@@ -444,6 +445,9 @@ def calls():
         ),
         "ops.batch_norm_frozen": made(
             ops.batch_norm_frozen, dict(x=X, gamma=GAMMA, beta=GAMMA, running=RUNNING, **norm)
+        ),
+        "Exponential": made(
+            fxsim.Exponential, {"index_bits": 8, "entry_bits": 16, "interpolation": "none"}
         ),
         "BatchNorm": made(fxsim.BatchNorm, {"epsilon": 2.0**-10, "frozen": True}),
         "ops.batch_norm_inference": made(

@@ -5,12 +5,15 @@ Pre-activations, masks, activations, logits and the gradient at the logits.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from fxsim.errors import present
+from fxsim.exponential import MAX_ENTRY_BITS, MAX_INDEX_BITS, Exponential
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden.arithmetic import narrowed
 from fxsim.golden.explain.changes import (
@@ -29,10 +32,14 @@ from fxsim.golden.explain.semantics import MASKS, Semantics
 from fxsim.golden.explain.source import Source
 from fxsim.golden.manifest import Entry
 from fxsim.nn.fixed.loss import FixedLoss
+from fxsim.nn.spec import Network
 from fxsim.ops.exact import Quotient
 from fxsim.ops.leaky_relu import leaked, slopes_of
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
+
+FARTHEST = 4
+"""Bits by which the numbers of an exponential are tried."""
 
 
 class Preactivations(TensorRecipe):
@@ -155,7 +162,12 @@ class LossGradient(TensorRecipe):
         network = source.network
         targets = self.operand("labels" if network.decides else "targets")
         targets = targets if network.decides else targets.reshape(batch, -1)
-        self.exact = FixedLoss(network, logits.format).grad(Tensor(codes, logits.format), targets)
+        self.logits = Tensor(codes, logits.format)
+        self.targets = targets
+        self.exact = self._grad(network)
+
+    def _grad(self, network: Network) -> Quotient:
+        return FixedLoss(network, self.logits.format).grad(self.logits, self.targets)
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from (
@@ -165,6 +177,26 @@ class LossGradient(TensorRecipe):
         )
         for text, factor in self._factors():
             yield change(self.default, text, factor=Fraction(factor))
+        if "cross_entropy" in self.source.network.loss:
+            for text in self._exponentials():
+                yield change(self.default, text, variant=text)
+
+    def _exponentials(self) -> dict[str, Exponential]:
+        """Exponentials that are taken for the loss's own, by what tells them."""
+        own = self.source.network.exponential
+        found = {}
+        other: Any = "none" if own.interpolation == "linear" else "linear"
+        text = f"exponential: interpolation {other} instead of {own.interpolation}"
+        found[text] = dataclasses.replace(own, interpolation=other)
+        for field, most in (("index_bits", MAX_INDEX_BITS), ("entry_bits", MAX_ENTRY_BITS)):
+            stated: int = getattr(own, field)
+            near = range(stated - FARTHEST, stated + FARTHEST + 1)
+            for bits in near:
+                if bits != stated and 1 <= bits <= most:
+                    changes: Any = {field: bits}
+                    text = f"exponential: {field} {bits} instead of {stated}"
+                    found[text] = dataclasses.replace(own, **changes)
+        return found
 
     def _factors(self) -> Iterator[tuple[str, int | Fraction]]:
         """Factors that are taken for each other."""
@@ -187,9 +219,13 @@ class LossGradient(TensorRecipe):
         modes = (present(semantics.rounding), present(semantics.overflow))
         quantizer = Quantizer(format, *modes, words)
         factor = semantics.factor
+        exact = self.exact
+        if semantics.variant:
+            exponential = self._exponentials()[semantics.variant]
+            exact = self._grad(dataclasses.replace(self.source.network, exponential=exponential))
         out = Quotient(
-            self.exact.numerators * factor.numerator,
-            self.exact.step_exp,
-            self.exact.divisor * factor.denominator,
+            exact.numerators * factor.numerator,
+            exact.step_exp,
+            exact.divisor * factor.denominator,
         ).to(quantizer)
         return self.rows_of(out.codes, rows)
