@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fxsim import ops
+    from fxsim import ops, presets
     from fxsim.accumulator import Accumulator
     from fxsim.activation import Activation
     from fxsim.analysis.complexity import assignment_complexity, design_complexity
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from fxsim.errors import InputError
     from fxsim.experiment.settings import Settings
     from fxsim.experiment.stages import Experiment
+    from fxsim.exponential import Exponential
     from fxsim.factors import LearningRate
     from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
     from fxsim.lfsr import Lfsr
     from fxsim.nn.fixed.network import FixedNetwork
     from fxsim.nn.floating.network import FloatNetwork
     from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, Reason
-    from fxsim.nn.spec import Conv, Dense, Network, Pool
+    from fxsim.nn.spec import BatchNorm, Conv, Dense, Network, Pool
     from fxsim.quantizer import Counts, Quantizer
     from fxsim.rng import Stream
     from fxsim.tensor import Tensor, quantize, requantize
@@ -44,7 +45,8 @@ _NAMES = {
     "fxsim.accumulator": ("Accumulator",),
     "fxsim.nn.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
     "fxsim.activation": ("Activation",),
-    "fxsim.nn.spec": ("Conv", "Dense", "Network", "Pool"),
+    "fxsim.exponential": ("Exponential",),
+    "fxsim.nn.spec": ("BatchNorm", "Conv", "Dense", "Network", "Pool"),
     "fxsim.factors": ("LearningRate",),
     "fxsim.nn.floating.network": ("FloatNetwork",),
     "fxsim.nn.fixed.network": ("FixedNetwork",),
@@ -54,20 +56,22 @@ _NAMES = {
     "fxsim.experiment.settings": ("Settings",),
     "fxsim.experiment.stages": ("Experiment",),
 }
-_MODULES = ("ops",)
-"""Folders that are public as a whole."""
+_MODULES = ("ops", "presets")
+"""Modules that are public as a whole."""
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Accumulator",
     "Activation",
+    "BatchNorm",
     "Conv",
     "Counts",
     "Dataset",
     "Dense",
     "DroppedBits",
     "Experiment",
+    "Exponential",
     "FixedNetwork",
     "FloatNetwork",
     "Format",
@@ -92,6 +96,7 @@ __all__ = [
     "assignment_complexity",
     "design_complexity",
     "ops",
+    "presets",
     "quantize",
     "requantize",
 ]

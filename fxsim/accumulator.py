@@ -21,7 +21,7 @@ KINDS = ("forward", "input_grad", "weight_grad")
 Pre-activations, gradient at its input, gradient of its weights.
 """
 
-WHEN = ("each addition", "end")
+WHEN = ("each addition", "each operation", "end")
 ORDERS = ("sequential", "tree", "tiles")
 BIASES = ("after", "first")
 AXES = ("channel_first", "channel_last")
@@ -29,6 +29,8 @@ ADDEND_ROUNDINGS = tuple(mode for mode in ROUNDINGS if mode not in STOCHASTIC)
 MIN_BITS = 2
 MAX_BITS = 62
 MAX_DROP = 62
+WHEN_OF_TILES = ("each addition", "end")
+"""The terms of a tile are summed exactly, so that none overflows by itself."""
 _EXAMPLE = (
     "write it like '24 bits, saturate each addition, tiles of 16, floor 2, bias first, 4 lanes, "
     "channel last'; only the bits are needed"
@@ -46,9 +48,9 @@ class Accumulator:
     Attributes:
         bits: Width, 2 to 62.
         overflow: 'saturate', 'saturate_symmetric', 'saturate_zero' or 'wrap'.
-        when: The overflow acts after 'each addition', or once at the 'end' of an exact sum.
-            Every order, place of the bias, number of lanes and order of axes then gives the same
-            sum.
+        when: The overflow acts after 'each addition'; after 'each operation', on every term by
+            itself and on every addition; or once at the 'end' of an exact sum.  At the end every
+            order, place of the bias, number of lanes and order of axes gives the same sum.
         order: 'sequential', one term after the other; 'tree', a balanced binary tree of adders
             over neighbours; 'tiles', the exact sums of `tile` terms at a time, one after the
             other.
@@ -138,6 +140,11 @@ class Accumulator:
                 f"accumulator tile is for order 'tiles', got tile {shown(self.tile)} with order "
                 f"{self.order!r}"
             )
+        if self.order == "tiles" and self.when not in WHEN_OF_TILES:
+            raise InputError(
+                "accumulator when 'each operation' needs order 'sequential' or 'tree', got order "
+                "'tiles', whose terms are summed exactly first; use when 'each addition'"
+            )
         if self.order == "tree" and self.bias == "first":
             raise InputError(
                 "accumulator bias 'first' needs order 'sequential' or 'tiles', got order 'tree', "
@@ -207,6 +214,11 @@ class Accumulator:
     def at_end(self) -> bool:
         """Whether the overflow acts once, on the exact sum."""
         return self.when == "end"
+
+    @property
+    def bounds_terms(self) -> bool:
+        """Whether the overflow acts on every term by itself, before it is added."""
+        return self.when == "each operation"
 
     @property
     def adds_products_whole(self) -> bool:
@@ -283,10 +295,10 @@ _ROUNDING = "|".join(ADDEND_ROUNDINGS)
 _PARTS = (
     (r"(\d{1,9})(?: bits?)?", lambda bits: {"bits": int(bits)}),
     (
-        rf"({'|'.join(OVERFLOWS)})(?: (each addition|(?:at the )?end))?",
+        rf"({'|'.join(OVERFLOWS)})(?: (each addition|each operation|(?:at the )?end))?",
         lambda overflow, when: {
             "overflow": overflow,
-            "when": "end" if when and when.endswith("end") else "each addition",
+            "when": "end" if when and when.endswith("end") else when or "each addition",
         },
     ),
     (r"(sequential|tree)", lambda order: {"order": order}),

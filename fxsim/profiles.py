@@ -79,6 +79,7 @@ _APYTYPES = "APyTypes 0.5: QuantizationMode, OverflowMode"
 _QONNX = "QONNX: Quant operator, rounding_mode and narrow"
 _ONNX = "ONNX: QuantizeLinear"
 _GEMMLOWP = "gemmlowp: fixedpoint/fixedpoint.h"
+_FPGA_FIXED_POINT = "WangXuan95/FPGA-FixedPoint: RTL/fixedpoint.v"
 _TFLITE = "TensorFlow Lite: kernels/internal/common: MultiplyByQuantizedMultiplier"
 
 CHECKED = """\
@@ -292,6 +293,29 @@ PROFILES: tuple[Profile, ...] = (
                 "only the least value times itself overflows",
             )
         },
+    ),
+    *_rows(
+        "FPGA-FixedPoint",
+        "rounding",
+        _FPGA_FIXED_POINT,
+        "run in Icarus",
+        {
+            "fxp_zoom ROUND=1": (
+                "nearest_up",
+                "the default; up to the input's integer bits in the output, beyond which the greatest "
+                "code is not rounded up and there is no equal",
+            ),
+            "fxp_zoom ROUND=0": "floor",
+            "fxp_mul": ("nearest_up", "of the exact product; ROUND=0: floor"),
+            "fxp_add": ("nearest_up", "of the exact sum; ROUND=0: floor"),
+        },
+    ),
+    *_rows(
+        "FPGA-FixedPoint",
+        "overflow",
+        _FPGA_FIXED_POINT,
+        "run in Icarus",
+        {"fxp_zoom": "saturate", "fxp_mul": "saturate", "fxp_add": "saturate"},
     ),
     *_rows(
         "TensorFlow Lite",

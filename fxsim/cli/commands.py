@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fxsim import machine
 from fxsim.cli.options import as_asked
-from fxsim.cli.vectors import run_vectors
+from fxsim.cli.vectors import preset_of, run_vectors
 from fxsim.datasets.survey import complaint, survey, survey_text
 from fxsim.errors import InputError, choice
 from fxsim.experiment import study
@@ -30,6 +30,7 @@ from fxsim.experiment.stages import (
 from fxsim.files import read_text, remove_leftovers, write_text
 from fxsim.lock import hold_folder
 from fxsim.nn.precision import PrecisionAssignment
+from fxsim.presets import Uniform
 from fxsim.report import markdown, plots, text
 from fxsim.report.profiles import profiles_markdown
 from fxsim.train.checkpoint import Cadence
@@ -106,9 +107,11 @@ def sweep(arguments: Namespace) -> None:
 def train(arguments: Namespace) -> None:
     """A float run, or one in fixed point."""
     fixed = bool(
-        {"--assignment", "--perturb", "--accumulator", "--in-place", "--stochastic"}
+        {"--assignment", "--perturb", "--accumulator", "--in-place", "--stochastic", "--formats"}
         & arguments.given
     )
+    if arguments.formats is not None:
+        _refuse(arguments, "--perturb", "beside --formats, which has the bits")
     if arguments.only is not None and not arguments.bits:
         raise InputError("--only needs --perturb BITS, a number of bits that is not 0")
     if fixed:
@@ -183,7 +186,7 @@ def cost(arguments: Namespace) -> None:
     if arguments.width is not None:
         given["width"] = arguments.width
     network = Settings.make(**given).build_network()
-    assignment = None
+    assignment = preset_of(arguments, network)
     if arguments.assignment is not None:
         assignment = PrecisionAssignment.load(arguments.assignment)
     costs = costs_of(arguments.design or ("FX" if assignment else "FL"), network, assignment)
@@ -295,7 +298,10 @@ def _experiment(arguments: Namespace, progress: Progress, fixed: bool) -> Experi
 
 
 def _assignment(arguments: Namespace, experiment: Experiment) -> PrecisionAssignment:
-    assignment = assignment_of(arguments.out, experiment.setup.identity, arguments.assignment)
+    assignment = preset_of(arguments, experiment.network)
+    if assignment is None:
+        identity = experiment.setup.identity
+        assignment = assignment_of(arguments.out, identity, arguments.assignment)
     if arguments.bits:
         assignment = assignment.perturbed(arguments.bits, arguments.only)
     return as_asked(assignment, arguments)
@@ -304,8 +310,11 @@ def _assignment(arguments: Namespace, experiment: Experiment) -> PrecisionAssign
 def _design_name(arguments: Namespace) -> str:
     """C_o is the folder's own assignment.
 
-    Another file gives its name to its design; accumulators and random words give their texts.
+    Another file gives its name to its design; accumulators, random words and --formats give their
+    texts.
     """
+    if arguments.formats is not None:
+        return "; ".join([f"FX {Uniform.parse(arguments.formats)}", *arguments.accumulator])
     name = perturbed_name(arguments.bits or 0, arguments.only)
     if not is_own_assignment(arguments.out, arguments.assignment):
         name = f"{name} of {Path(arguments.assignment).stem}"

@@ -18,7 +18,8 @@ ACCUMULATOR_EPILOG = """\
 accumulators: --accumulator [[LAYER.]KIND=]MODEL, as often as needed; without one, sums are exact
   KIND    forward, input_grad or weight_grad; left out, all three
   MODEL   N bits            signed; the only part that must be there
-          OVERFLOW          saturate, saturate_symmetric, saturate_zero or wrap; then 'each addition' or 'at the end'
+          OVERFLOW          saturate, saturate_symmetric, saturate_zero or wrap; then 'each addition', 'each
+                    operation' (also on every product) or 'at the end'
           ORDER             sequential, tree, or 'tiles of N' terms that are summed exactly first
           ROUNDING N        of every product, by N bits, before it is added: floor, nearest_even, jam ...
           ROUNDING to 2^E   the same, to a step
@@ -79,6 +80,17 @@ def as_asked(assignment: PrecisionAssignment, arguments: Namespace) -> Precision
         assignment = assignment.without_accumulators()
     assignment = assignment.with_accumulators(arguments.accumulator)
     return assignment.with_stochastic(arguments.stochastic)
+
+
+FORMATS_HELP = (
+    "one format for every tensor, without an assignment: 'FORMAT[, ROUNDING][, OVERFLOW][, every "
+    "operation]', as Q8.8 or 'Q8.8, floor, wrap, every operation'; the 8 of Q8.8 count the sign"
+)
+
+
+def add_formats(parser: ArgumentParser) -> None:
+    """--formats, a text for fxsim.presets.Uniform.parse."""
+    parser.add_argument("--formats", metavar="FORMAT", help=FORMATS_HELP)
 
 
 def integer(text: str) -> int:

@@ -17,6 +17,7 @@ from fxsim.cli.options import (
     ACCUMULATOR_EPILOG,
     STOCHASTIC_EPILOG,
     add_accumulator,
+    add_formats,
     add_in_place,
     add_stochastic,
     integer,
@@ -225,10 +226,12 @@ and a network of your own:
   name = "mine"
   input_shape = [8, 8, 1]
   loss = "mse"             # or half_mse, sigmoid_cross_entropy; default: softmax_cross_entropy
+  exponential = {index_bits = 8, entry_bits = 30, interpolation = "linear"}    # of a cross-entropy; the default
   targets = "labels"       # the default; "tensors": the images themselves, for an autoencoder
   layer = [
     {type = "conv", name = "conv1", filters = 8, kernel = 3, padding = 1, pool = {kind = "max", size = 2}},
     {type = "dense", name = "fc1", units = 16, activation = {kind = "leaky_relu", slope_exp = -3}},
+    {type = "dense", name = "norm", units = 16, batch_norm = {epsilon = 0.001, running_rate = 0.1}},  # or true
     {type = "dense", name = "fc2", units = 10, activation = "none"},
   ]
 
@@ -307,7 +310,8 @@ def _add_train(commands) -> None:
     parser = _command(
         commands,
         "train",
-        "the float run alone; with --assignment, --perturb, --accumulator or --stochastic, a fixed-point run",
+        "the float run alone; with --assignment, --perturb, --accumulator, --stochastic or --formats, a "
+        "fixed-point run",
         """\
 examples:
   fxsim train --out mine                               the float run: float.npz, gradients.npz, experiment.json
@@ -318,6 +322,7 @@ examples:
   fxsim train --out mine --perturb -2 --only weight_grads         with two bits less in G^W alone
   fxsim train --out mine --accumulator 'forward=16 bits, tree'    with C_o, in narrow accumulators
   fxsim train --out mine --stochastic 'accumulators=philox, 8 bits'    updates rounded with 8 random bits
+  fxsim train --out mine --formats 'Q8.8, floor, wrap, every operation'    without a float run before it
 
 A fixed-point run takes the settings of the float run in the folder, if there is one.
 
@@ -343,6 +348,7 @@ A fixed-point run takes the settings of the float run in the folder, if there is
         metavar="CLASS",
         help="perturb only feedforward, weight_grads, activation_grads or accumulators",
     )
+    add_formats(parser)
     add_accumulator(parser)
     add_in_place(parser)
     add_stochastic(parser)
@@ -396,6 +402,7 @@ examples:
   fxsim cost cifar10-convnet --design BN --json         binarized
   fxsim cost digits-convnet --assignment fxsim-run/assignment.json
   fxsim cost digits-convnet --assignment fxsim-run/assignment.json --design SQ
+  fxsim cost digits-convnet --formats Q8.8
   fxsim cost experiment.toml                            the network of an experiment
 
   C_W  storage of weights, their gradients and accumulators    C_A  storage of activations and their gradients
@@ -407,9 +414,10 @@ C_A and C_M are for one image; b are bits, FA one-bit full adders.""",
         "--design",
         metavar="FL|FX|BN|SQ|TG",
         help="float, fixed point, binarized, stochastic weights, TernGrad (default: FL; FX with "
-        "--assignment)",
+        "--assignment or --formats)",
     )
     parser.add_argument("--assignment", metavar="FILE", help="the formats of FX or SQ")
+    add_formats(parser)
     parser.add_argument(
         "--width", type=number, metavar="X", help="multiplier of the filters (default: 1)"
     )

@@ -8,17 +8,23 @@ from __future__ import annotations
 import dataclasses
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fxsim.cli.options import (
     ACCUMULATOR_EPILOG,
     STOCHASTIC_EPILOG,
     add_accumulator,
+    add_formats,
     add_in_place,
     add_stochastic,
     as_asked,
     integer,
 )
 from fxsim.errors import InputError
+
+if TYPE_CHECKING:
+    from fxsim.nn.precision import PrecisionAssignment
+    from fxsim.nn.spec import Network
 
 RUN_FOLDER = "fxsim-run"
 VECTORS_FOLDER = "fxsim-vectors"
@@ -82,6 +88,7 @@ written to the folder of --out, the same bytes every time:
     parser.add_argument(
         "--assignment", metavar="FILE", help="formats (default: the experiment's assignment.json)"
     )
+    add_formats(parser)
     add_accumulator(parser)
     add_in_place(parser)
     add_stochastic(parser)
@@ -135,7 +142,11 @@ tried for the first tensor that differs, one change at a time; named is what giv
                  weights transposed; weights or bias of the step before, or updated too early
   layer, loss    ends of the ReLU's mask; no activation, no ceiling, another slope; a table's index one too high or low,
                  shifted or rounded, with or without interpolation; the winner of equal maxima, rounding of averages;
-                 no division by the batch or the outputs, another factor or sign of a squared error
+                 no division by the batch or the outputs, another factor or sign of a squared error, another table of
+                 the exponential
+  batch norm     roundings of mean, variance, x-hat and gradient; no mean, no beta, a variance over one position less
+  addition       a residual branch or a gradient left out; gradients rounded before they are added
+  dropout        left out, or without its scale
   update         rounding of the update and of the weight, overflow, a narrower accumulator;
                  the accumulator left out, the update left out or added
   random words   of registers: a tap missing, moved or too many, Galois for Fibonacci, the other direction; clocked
@@ -143,7 +154,7 @@ tried for the first tensor that differs, one change at a time; named is what giv
   file           elements in the order of other axes (channels first or last), the last element first; the bytes or
                  the bits of every code in the other order
 Where no single change does it, the report says so.
-Not tried is what passes a batch norm, a residual addition or dropout.
+Not tried are batch norm's inverse roots, its running statistics and the constants of its gradient.
 
 exit codes: 0 all codes equal; 1 a code differs; 2 a dump is missing, short, long or malformed""",
     )
@@ -177,6 +188,17 @@ def _export(arguments: Namespace) -> int:
     return 0
 
 
+def preset_of(arguments: Namespace, network: Network) -> PrecisionAssignment | None:
+    """The assignment that --formats gives; None without it."""
+    from fxsim.presets import Uniform
+
+    if arguments.formats is None:
+        return None
+    if arguments.assignment is not None:
+        raise InputError("--formats and --assignment both give the formats; leave one out")
+    return Uniform.parse(arguments.formats).assignment(network)
+
+
 def _changes(arguments: Namespace) -> dict:
     """The settings that the command line gives."""
     given = {name: getattr(arguments, name) for name in ("data", "seed", "batch")}
@@ -195,12 +217,14 @@ def _network_step(arguments: Namespace) -> tuple:
             f"--run {arguments.run} has no effect beside --network {arguments.network}; leave one "
             f"of them out"
         )
-    if arguments.assignment is None:
+    if arguments.assignment is None and arguments.formats is None:
         raise InputError(
-            "--network needs --assignment FILE; or leave it out and name an experiment with --run"
+            "--network needs --assignment FILE or --formats; or leave it out and name an experiment "
+            "with --run"
         )
     setup = TrainingSetup.of(Settings.make(network=arguments.network, **_changes(arguments)))
-    assignment = PrecisionAssignment.load(arguments.assignment)
+    assignment = preset_of(arguments, setup.network)
+    assignment = assignment or PrecisionAssignment.load(arguments.assignment)
     assignment = as_asked(assignment, arguments)
     return replay(setup, assignment, arguments.step, arguments.layers), ""
 
@@ -216,7 +240,8 @@ def _run_step(arguments: Namespace) -> tuple:
     settings = dataclasses.replace(own, **_changes(arguments))
     setup = TrainingSetup.of(settings)
     identity = dataclasses.replace(setup, settings=own).identity
-    assignment = assignment_of(folder, identity, arguments.assignment)
+    assignment = preset_of(arguments, setup.network)
+    assignment = assignment or assignment_of(folder, identity, arguments.assignment)
     assignment = as_asked(assignment, arguments)
     run = StoredRun.find(folder, identity, assignment)
     if run is None:

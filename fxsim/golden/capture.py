@@ -11,7 +11,7 @@ from fxsim.errors import choice, present
 from fxsim.factors import LearningRate
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden import arithmetic
-from fxsim.golden.description import QUANTIZED, Description
+from fxsim.golden.description import GRADS_WITHIN, QUANTIZED, Description
 from fxsim.golden.manifest import RANDOM_WORDS, Entry, Manifest, TensorWords
 from fxsim.machine import versions
 from fxsim.nn.fixed.activation import relu_format, relu_quantizer, seen_of
@@ -234,6 +234,11 @@ class _Recorder:
     def _keep(self, layer: str, tensor: str, value: Tensor) -> None:
         if tensor in QUANTIZED and tensor != "activations":
             self._see_words(layer, tensor, value.shape)
+        if tensor == "quantized_preactivations":
+            self._see_words(layer, tensor, value.shape, "preactivations")
+        if tensor in GRADS_WITHIN:
+            maker = self.network.layers[layer].maker_of_grads(tensor)
+            self._see_words(layer, tensor, value.shape, maker)
         source = self.network.network.source(layer)
         if tensor == "activations" and source is not None:
             self._see_words(
@@ -242,19 +247,24 @@ class _Recorder:
         self.kept.append((layer, tensor, value))
 
     def _see_words(
-        self, layer: str, tensor: str, shape: tuple[int, ...]
+        self, layer: str, tensor: str, shape: tuple[int, ...], maker: str | None = ""
     ) -> np.ndarray | DroppedBits | None:
-        """The random words of a stochastic rounding, one for every element before pooling."""
-        if self.network.assignment.rounding_of(tensor) not in STOCHASTIC:
+        """The random words of a stochastic rounding, one for every element before pooling.
+
+        maker: the name that the assignment has for the rounding, where it is not the tensor's; None
+        where there is no rounding.
+        """
+        made_as = tensor if maker == "" else maker
+        if made_as is None or self.network.assignment.rounding_of(made_as) not in STOCHASTIC:
             return None
         owner = layer
         if tensor == "activations":
             read = self.network.network.source(layer)
             owner = next(each.name for each, reads in self.network.network.edges() if reads == read)
-        source = self.network.assignment.words_of(owner, tensor)
+        source = self.network.assignment.words_of(owner, made_as)
         if source != Philox():
             self.words[layer, tensor] = TensorWords.of(source, self.step, shape)
-        drawn = words_of(source, self.network.seed, self.step, f"{owner}.{tensor}")
+        drawn = words_of(source, self.network.seed, self.step, f"{owner}.{made_as}")
         if isinstance(drawn, DroppedBits):
             return drawn
         words = words_at(drawn, shape)

@@ -47,6 +47,8 @@ QUANTIZED = (
     *VELOCITIES,
 )
 """Tensors of a step that are made by the modes of the assignment's tensor of that name."""
+GRADS_WITHIN = ("preactivation_grads", "relu_input_grads")
+"""Gradients within a layer, which batch norm, the activation or average pooling quantizes."""
 MOVED = {
     "updated_weights": "weights",
     **{f"updated_{kind}": kind for kind in FURTHER},
@@ -90,6 +92,8 @@ class Description:
         """The manifest's entry of a tensor, without files."""
         given = tensor in GIVEN or tensor.endswith(RANDOM_WORDS) or self._is_input(layer, tensor)
         counted = None if given else COUNTED_AS.get(tensor, tensor)
+        if tensor in GRADS_WITHIN:
+            counted = self.layers[layer].maker_of_grads(tensor)
         counts = None if counted is None else self.counts.get((layer, counted))
         rounding, overflow = self._modes(layer, tensor)
         return Entry(
@@ -116,8 +120,8 @@ class Description:
             return rounding_of(tensor), overflow_of(tensor)
         if tensor == "quantized_preactivations":
             return rounding_of("preactivations"), overflow_of("preactivations")
-        if tensor == "preactivation_grads":
-            return self._preactivation_grad_modes(layer)
+        if tensor in GRADS_WITHIN:
+            return self._grad_modes(layer, tensor)
         if tensor in MOVED:
             return self._update_rounding(layer, MOVED[tensor]), overflow_of(MOVED[tensor])
         if tensor in ACCUMULATED:
@@ -132,16 +136,12 @@ class Description:
         held = tensor in self.assignment.layers[layer].given()
         return UPDATE_ROUNDING if held else self.assignment.rounding_of(tensor)
 
-    def _preactivation_grad_modes(self, layer: str) -> tuple[str | None, str | None]:
-        """Batch norm quantizes them; without it, a table's derivative or average pooling does."""
+    def _grad_modes(self, layer: str, tensor: str) -> tuple[str | None, str | None]:
+        """Batch norm quantizes them, or the activation does; without these, average pooling."""
+        maker = self.layers[layer].maker_of_grads(tensor)
+        if maker:
+            return self.assignment.rounding_of(maker), self.assignment.overflow_of(maker)
         definition = self.network.layer(layer)
-        if definition.batch_norm:
-            return (
-                self.assignment.rounding_of("preactivation_grads"),
-                self.assignment.overflow_of("preactivation_grads"),
-            )
-        if definition.activation.kind == "table":
-            return "nearest_away", "saturate"
         if definition.pool and definition.pool.kind == "average":
             return definition.pool.rounding, None
         return None, None

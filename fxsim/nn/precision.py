@@ -52,6 +52,9 @@ TENSORS = tuple(SYMBOLS)
 AUXILIARY = ("bias", "bias_grads", "bias_accumulators", "preactivations")
 """Tensors of a layer outside the method's five."""
 
+OPTIONAL = ("branch", "relu_input_grads")
+"""Tensors whose format may be left out."""
+
 BATCH_NORM = (
     "mean",
     "variance",
@@ -79,7 +82,7 @@ PERTURBATION_CLASSES = {
     "accumulators": ("accumulators",),
 }
 
-_FORMATS = (*TENSORS, *AUXILIARY, "branch", *BATCH_NORM)
+_FORMATS = (*TENSORS, *AUXILIARY, *OPTIONAL, *BATCH_NORM)
 
 KIND = "fxsim precision assignment"
 VERSION = 1
@@ -172,9 +175,11 @@ class LayerPrecision:
     update is rounded once, to the parameter's step, by the rounding of that name.
     preactivations: what batch norm normalizes.  branch: the layer's output where no layer reads it
     but residual additions do; None for 16 bits over [-2, 2) after the clipped ReLU, over the least
-    power of two that holds another ceiling, and over [-8, 8) without one.  batch_norm: None for
-    BatchNormPrecision's defaults, where the layer has batch norm.  A layer with batch norm has no
-    bias, and only such a layer has pre-activations in a format of their own.
+    power of two that holds another ceiling, and over [-8, 8) without one.  relu_input_grads: the
+    gradient before a leaky ReLU or a table; None for the exact one of a leaky ReLU, and for the
+    format in which a table's arrives.  batch_norm: None for BatchNormPrecision's defaults, where
+    the layer has batch norm.  A layer with batch norm has no bias, and only such a layer has
+    pre-activations in a format of their own.
 
     Raises:
         TypeError: a field is no Format (batch_norm: no BatchNormPrecision).
@@ -192,20 +197,20 @@ class LayerPrecision:
     bias_accumulators: Format | None = Format(32, -16)
     preactivations: Format = Format(16, 3)
     branch: Format | None = None
+    relu_input_grads: Format | None = None
     batch_norm: BatchNormPrecision | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "")
-        _check_formats(
-            self, (*TENSORS, *AUXILIARY, *(["branch"] if self.branch else [])), ("activations",)
-        )
+        given = [name for name in OPTIONAL if getattr(self, name) is not None]
+        _check_formats(self, (*TENSORS, *AUXILIARY, *given), ("activations",))
         _check_accumulator("weights", self.weights, self.accumulators)
         _check_accumulator("bias", self.bias, self.bias_accumulators)
 
     def given(self) -> dict[str, Format]:
         """Tensor -> format, of all that have one here."""
         formats: dict[str, Format | None]
-        formats = {name: getattr(self, name) for name in (*TENSORS, *AUXILIARY, "branch")}
+        formats = {name: getattr(self, name) for name in (*TENSORS, *AUXILIARY, *OPTIONAL)}
         formats |= (
             {name: getattr(self.batch_norm, name) for name in BATCH_NORM} if self.batch_norm else {}
         )
@@ -415,6 +420,8 @@ class PrecisionAssignment:
         for layer in network.layers:
             _check_present(layer, self.layers[layer.name], is_branch(network, layer.name))
         tensors = quantized_tensors(network)
+        if any(layer.relu_input_grads for layer in self.layers.values()):
+            tensors.add("relu_input_grads")
         for what, modes in (("rounding", self.rounding), ("overflow", self.overflow)):
             for tensor in modes:
                 if tensor not in tensors and tensor not in VELOCITIES:
@@ -571,7 +578,8 @@ def _check_mode(what: str, tensor: str, mode: str, honoured: tuple[str, ...]) ->
 def quantized_tensors(network: Network) -> set[str]:
     """The tensors of MODES that a training step of `network` quantizes.
 
-    Velocities are left out: they depend on the optimizer.
+    Velocities are left out: they depend on the optimizer.  So does `relu_input_grads` of a leaky
+    ReLU: it is quantized where it has a format.
     """
     return {tensor for name in network.names for tensor in tensors_of(network, name)}
 
@@ -593,6 +601,7 @@ def tensors_of(network: Network, name: str) -> set[str]:
         "bias_accumulators": "bias" in layer.trained,
         "activations": source is not None and first == name,
         "branch": is_branch(network, name),
+        "relu_input_grads": layer.activation.kind == "table" and name in network.reached,
         "logits": name == network.names[-1],
         **dict.fromkeys(("preactivations", *BATCH_NORM), layer.batch_norm),
     }
@@ -618,6 +627,11 @@ def _check_present(layer: Layer, precision: LayerPrecision, branch: bool) -> Non
         raise InputError(
             f"layer {shown(layer.name)} has no batch norm; leave batch_norm (mean, variance, "
             f"gamma, ...) out of its precision"
+        )
+    if precision.relu_input_grads and layer.activation.kind not in ("leaky_relu", "table"):
+        raise InputError(
+            f"layer {shown(layer.name)}: relu_input_grads is the format of the gradient before a "
+            f"leaky ReLU or a table, got activation {layer.activation.kind!r}; leave it out"
         )
     if precision.branch and not branch:
         raise InputError(

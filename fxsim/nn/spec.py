@@ -19,13 +19,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from fxsim.activation import CLIPPED_RELU, NONE, Activation
 from fxsim.errors import InputError, choice, listed, shown
+from fxsim.exponential import DEFAULT, Exponential
 from fxsim.fields import check_fields, check_keys, check_table, construct, read_fields, string
 from fxsim.formats import DETERMINISTIC
 from fxsim.windows import (
@@ -37,12 +38,6 @@ from fxsim.windows import (
     check_groups,
     pair,
 )
-
-BATCH_NORM_EPSILON_EXP = -10
-"""2**BATCH_NORM_EPSILON_EXP is added to the variance before the inverse square root."""
-
-RUNNING_RATE_EXP = -4
-"""A training step moves the running mean and variance by 2**RUNNING_RATE_EXP of the difference."""
 
 AFFINE_RANGE_EXP = 1
 """gamma and beta stay in [-2**AFFINE_RANGE_EXP, 2**AFFINE_RANGE_EXP)."""
@@ -101,11 +96,57 @@ class Pool:
         return Window.of(f"{label}pool ", image, size, steps, self.padding, what="size")
 
 
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch norm of a layer.
+
+    epsilon: added to the variance before the inverse square root, above 0, at most 1.
+    running_rate: share of the difference by which a training step moves the running mean and
+    variance, above 0, at most 1.  Each is held as the nearest number with a mantissa of 16 bits.
+    frozen: training normalizes by the running statistics, too, and leaves them as they are; gamma
+    and beta are trained all the same.
+
+    Raises:
+        TypeError: a field has a value of another type.
+        InputError: a number outside its range.
+
+    Example:
+        >>> Dense(name="fc", units=8, batch_norm=BatchNorm(epsilon=1e-3)).batch_norm.running_rate
+        0.0625
+    """
+
+    epsilon: float = 2.0**-10
+    running_rate: float = 2.0**-4
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, "batch_norm")
+        for name in ("epsilon", "running_rate"):
+            value = getattr(self, name)
+            if not 0 < value <= 1:
+                raise InputError(
+                    f"batch_norm {name} must be above 0, at most 1, got {shown(value)}"
+                )
+        if self.frozen and self.running_rate != BatchNorm.running_rate:
+            raise InputError(
+                f"batch_norm running_rate has no effect where the statistics are frozen, got "
+                f"{shown(self.running_rate)}; leave it out"
+            )
+
+    def to_dict(self) -> bool | dict[str, Any]:
+        """True, or what is not as by default."""
+        fields = dataclasses.fields(self)
+        values = {field.name: getattr(self, field.name) for field in fields}
+        given = {field.name for field in fields if values[field.name] != field.default}
+        return {name: values[name] for name in values if name in given} or True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layer:
     """What every weighted layer has; use Conv or Dense.
 
-    batch_norm: normalise the pre-activation per output channel; the layer then has no bias.
+    batch_norm: normalise the pre-activation per output channel; the layer then has no bias.  True
+    stands for BatchNorm(), which is what the layer that is made has.
     bias: whether there is one; None for one where there is no batch norm.
     activation: the function of the sums; its kind alone may stand for it.  relu: the short way to
     say activation 'clipped_relu' (True) or 'none' (False); it is None in the layer that is made.
@@ -120,7 +161,7 @@ class Layer:
     """
 
     name: str
-    batch_norm: bool = False
+    batch_norm: bool | BatchNorm = False
     bias: bool | None = None
     activation: Activation = CLIPPED_RELU
     relu: bool | None = None
@@ -132,6 +173,8 @@ class Layer:
 
     def __post_init__(self) -> None:
         self._read_activation()
+        if self.batch_norm is True:
+            object.__setattr__(self, "batch_norm", BatchNorm())
         check_fields(self, self._label)
         for what, name in (("name", self.name), ("input", self.input), ("add", self.add)):
             if name is not None and not _NAME.fullmatch(name):
@@ -170,6 +213,11 @@ class Layer:
     def _label(self) -> str:
         """How messages about this layer begin."""
         return f"layer {shown(self.name)}:"
+
+    @property
+    def norm(self) -> BatchNorm | None:
+        """The layer's batch norm, if it has one."""
+        return self.batch_norm if isinstance(self.batch_norm, BatchNorm) else None
 
     @property
     def has_bias(self) -> bool:
@@ -279,6 +327,8 @@ class Network:
     outputs, which is any, and there are no decisions; where a data set is trained on, the targets
     are the images themselves, as an autoencoder has it.
 
+    exponential: how fixed point makes the powers of a cross-entropy; see fxsim.Exponential.
+
     Raises:
         TypeError: a field has a value of another type.
         InputError: names repeat, a named layer does not come earlier, shapes do not fit, the last
@@ -290,6 +340,7 @@ class Network:
     layers: tuple[Conv | Dense, ...]
     loss: Loss = "softmax_cross_entropy"
     targets: Targets = "labels"
+    exponential: Exponential = DEFAULT
 
     def __post_init__(self) -> None:
         label = f"network {shown(self.name)}:"
@@ -314,7 +365,12 @@ class Network:
             )
 
     def _check_targets(self, label: str) -> None:
-        """InputError where loss, targets and the last layer do not go together."""
+        """InputError where loss, its fields, targets and the last layer do not go together."""
+        if self.exponential != DEFAULT and "cross_entropy" not in self.loss:
+            raise InputError(
+                f"{label} exponential has no effect on loss {self.loss!r}; leave it out, or choose "
+                f"'softmax_cross_entropy' or 'sigmoid_cross_entropy'"
+            )
         last = self.layers[-1]
         height, width, _ = self.shape(last.name).output
         if self.targets == "tensors" and self.loss == "softmax_cross_entropy":
@@ -475,7 +531,7 @@ def _at_least(argument: str, value: int, least: int) -> None:
         )
 
 
-_OF_TRAINING = ("loss", "targets")
+_OF_TRAINING = ("loss", "targets", "exponential")
 """Fields of Network that a table may leave out."""
 
 
@@ -490,7 +546,7 @@ def to_dict(network: Network) -> dict[str, Any]:
                 row[field.name] = _plain(value)
         rows.append(row)
     given = {
-        name: getattr(network, name)
+        name: _plain(getattr(network, name))
         for name in _OF_TRAINING
         if getattr(network, name) != getattr(Network, name)
     }
@@ -504,17 +560,18 @@ def to_dict(network: Network) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """The value of a field as plain data."""
-    if isinstance(value, Activation):
+    if isinstance(value, (Activation, BatchNorm)):
         return value.to_dict()
-    return dataclasses.asdict(value) if isinstance(value, Pool) else value
+    return dataclasses.asdict(value) if isinstance(value, (Pool, Exponential)) else value
 
 
 def from_dict(table: object) -> Network:
     """A network from plain data (a TOML table): `name`, `input_shape` and a list `layer`.
 
-    `loss` and `targets` are those of Network.  Each entry of `layer` has `type = "conv"` or
-    `"dense"` and the fields of that class; `pool` is a table `{kind, size}`, `activation` a kind or
-    a table of its fields.  Without `name` it is 'custom'.
+    `loss`, `targets` and `exponential`, a table of the fields of Exponential, are those of Network.
+    Each entry of `layer` has `type = "conv"` or `"dense"` and the fields of that class; `pool` is a
+    table `{kind, size}`, `activation` a kind or a table of its fields, `batch_norm` true or a table
+    of the fields of BatchNorm.  Without `name` it is 'custom'.
 
     Raises:
         InputError: an unknown key (the message names the nearest valid one), a missing key, a
@@ -534,6 +591,10 @@ def from_dict(table: object) -> Network:
     layers = [_layer_from_dict(row, f"layer {index}") for index, row in enumerate(rows)]
     check_keys("network", table, keys, needed)
     given = {name: table[name] for name in _OF_TRAINING if name in table}
+    if "exponential" in given:
+        given["exponential"] = read_fields(
+            Exponential, given["exponential"], "network, exponential"
+        )
     name = table.get("name", "custom")
     return construct(Network, "network", name, table["input_shape"], tuple(layers), **given)
 
@@ -549,4 +610,6 @@ def _layer_from_dict(row: object, where: str) -> Conv | Dense:
     if "type" not in row:
         raise InputError(f"{where} needs 'type', {listed(_LAYERS)}")
     kind = choice(f"{where}: type", row.pop("type"), _LAYERS)
+    if isinstance(row.get("batch_norm"), Mapping):
+        row["batch_norm"] = read_fields(BatchNorm, row["batch_norm"], f"{where}, batch_norm")
     return read_fields(_LAYERS[kind], row, where)

@@ -18,6 +18,7 @@ for every q; and on exact codes <conv2d(x, w), g> == <x, conv2d_input_grad(g, w)
 from fxsim.ops.arithmetic import add, multiply, negative, subtract, sum  # noqa: A004 - as in NumPy
 from fxsim.ops.batch_norm import (
     batch_norm,
+    batch_norm_frozen,
     batch_norm_grad,
     batch_norm_inference,
     running_statistics,
@@ -57,6 +58,7 @@ __all__ = [
     "avg_pool2d",
     "avg_pool2d_grad",
     "batch_norm",
+    "batch_norm_frozen",
     "batch_norm_grad",
     "batch_norm_inference",
     "conv2d",

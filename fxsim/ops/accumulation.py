@@ -276,10 +276,10 @@ def _grow(
         accumulate_tiles(left, right, len(right), *results)
     elif model.order == "tree":
         accumulate_tree(left, right, *results)
-    elif model.order == "sequential" and bounds.rule == SATURATE:
+    elif model.order == "sequential" and bounds.rule == SATURATE and not model.bounds_terms:
         accumulate_saturating(left, right, *results)
     else:
-        accumulate_tiles(left, right, model.tile or 1, *results)
+        accumulate_tiles(left, right, model.tile or 1, *results, model.bounds_terms)
 
 
 def bounded(sums: np.ndarray, model: Accumulator, extra_bits: int = 0) -> tuple[np.ndarray, int]:

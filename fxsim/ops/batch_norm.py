@@ -107,7 +107,8 @@ class BatchNorm:
     """Batch norm from pre-activation codes to the affine map's exact result.
 
     input: format of the pre-activations.  branch: format of a tensor that is added to the result,
-    None without one.  Raises InputError where exact sums may need more than 62 bits.
+    None without one.  frozen: whether the running statistics take the place of a batch's in
+    training, too.  Raises InputError where exact sums may need more than 62 bits.
     """
 
     def __init__(
@@ -117,8 +118,10 @@ class BatchNorm:
         branch: Format | None = None,
         epsilon: float = EPSILON,
         rate: float = RATE,
+        frozen: bool = False,
     ):
         self.input = input
+        self.frozen = frozen
         self.formats = formats
         self.branch = branch
         self.rate = _constant("rate", rate).odd
@@ -141,7 +144,8 @@ class BatchNorm:
         """x-hat of pre-activation codes (N, H, W, O).
 
         moments: the sums (2, O) int64 of each channel's codes and of their squares, for statistics
-        of the batch, which move the running ones; None for the running statistics.  reuse: whether
+        of the batch, which move the running ones; None for the running statistics, which stay.
+        reuse: whether
         the memory of `codes` may become that of x-hat.
         """
         if moments is None:
@@ -184,6 +188,24 @@ class BatchNorm:
         formats = self.formats
         mean = bounded(divided(running.mean, 1, -RUNNING_BITS), formats.mean)
         return mean, bounded(divided(running.variance, 1, -RUNNING_BITS), formats.variance)
+
+    def folded(
+        self, weight: Tensor, gamma: np.ndarray, beta: np.ndarray, running: Running
+    ) -> tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]:
+        """Weight (..., O) and bias (O,) that do what batch norm does in inference, exact.
+
+        gamma, beta: codes (O,).  Returns (integers, exponent of their step) of both.
+        """
+        formats = self.formats
+        mean, variance = self._running_statistics(running)
+        scale = times(self.inverse_root.of(variance), gamma)
+        scale_exp = formats.gamma.step_exp + self.inverse_root.format.step_exp
+        weights = integers(weight.codes) * integers(scale), scale_exp + weight.format.step_exp
+        product_exp = scale_exp + formats.mean.step_exp
+        step_exp = min(product_exp, formats.beta.step_exp)
+        shift = times(beta, 1 << (formats.beta.step_exp - step_exp))
+        bias = shift - times(times(scale, mean), 1 << (product_exp - step_exp))
+        return weights, (bias, step_exp)
 
     def normalization(self, mean: np.ndarray, inverse_roots: np.ndarray) -> ChannelSum:
         """(Y - mean) times the inverse root, of pre-activation codes Y."""
@@ -289,11 +311,13 @@ class BatchNormGrad:
     def _sums(
         self, scales: np.ndarray, total: np.ndarray, product_total: np.ndarray, terms: int
     ) -> ChannelSum:
-        """scale * (g - mean(g) - x-hat * mean(g * x-hat)).
+        """scale * (g - mean(g) - x-hat * mean(g * x-hat)); scale * g where statistics are frozen.
 
         total, product_total: the sums of g and of g * x-hat over `terms` positions.
         """
         normalized = self.norm.formats.normalized
+        if self.norm.frozen:
+            total, product_total = 0 * total, 0 * product_total
         slopes = -divided(times(scales, product_total), terms, 2 * normalized.step_exp)
         offsets = -divided(times(scales, total), terms)
         step_exp = self.result.step_exp - GUARD_BITS
@@ -456,11 +480,43 @@ def batch_norm_inference(
         >>> ops.batch_norm_inference(x, one, zero, running).to(Format(8, 2)).codes.ravel().tolist()
         [2, 12, 22, 52]
     """
-    norm = _norm_of(x, (gamma, beta), statistics, Quantizer.of(normalized), (epsilon, RATE))
+    options: dict[str, Any] = {"statistics": statistics, "normalized": normalized}
+    return batch_norm_frozen(x, gamma, beta, running, epsilon=epsilon, **options).output
+
+
+def batch_norm_frozen(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    running: tuple[Tensor, Tensor],
+    *,
+    statistics: tuple[Format, Format] = STATISTICS,
+    normalized: Format | Quantizer = Format(16, 3),
+    epsilon: float = EPSILON,
+) -> BatchNormResult:
+    """Batch norm with running statistics that stay, in training.
+
+    Args and errors are those of `batch_norm`.  `batch_norm_grad` of what it saved is the gradient
+    of constant statistics: gamma / sqrt(variance + epsilon) times the gradient at the output.
+
+    Example:
+        >>> from fxsim import Format, Tensor, ops
+        >>> x = Tensor([[10], [20], [30], [60]], Format(8, 3))
+        >>> one, zero = Tensor([64], Format(8, 1)), Tensor([0], Format(8, 1))
+        >>> running = ops.running_statistics([0.5], [4.0])
+        >>> made = ops.batch_norm_frozen(x, one, zero, running)
+        >>> made.running == running
+        True
+        >>> grad = Tensor([[1], [2], [3], [-4]], Format(6, 0))
+        >>> ops.batch_norm_grad(grad, made.saved, x=Format(8, -2), gamma=Format(8, 3),
+        ...                     beta=Format(8, 3)).x.codes.ravel().tolist()
+        [8, 16, 24, -32]
+    """
+    norm = _norm_of(x, (gamma, beta), statistics, Quantizer.of(normalized), (epsilon, RATE), True)
     held = _running_of(running, norm.formats, gamma.shape)
     quantizers = _quantizers_of(norm.formats, Quantizer.of(normalized))
     made = norm.forward(x.operand, None, held, quantizers)
-    return _affine(norm, gamma, beta, made)
+    return BatchNormResult(_affine(norm, gamma, beta, made), SavedNorm(norm, made, gamma), running)
 
 
 def _norm_of(
@@ -469,6 +525,7 @@ def _norm_of(
     statistics: tuple[Format, Format],
     normalized: Quantizer,
     constants: tuple[float, float],
+    frozen: bool = False,
 ) -> BatchNorm:
     tensor_of("x", x)
     if x.ndim < 2 or not x.size:
@@ -478,7 +535,7 @@ def _norm_of(
     of_shape("beta", tensor_of("beta", beta), x.shape[-1:])
     _check_statistics(statistics)
     formats = BatchNormFormats(*statistics, normalized.format, gamma.format, beta.format)
-    return BatchNorm(x.format, formats, None, *constants)
+    return BatchNorm(x.format, formats, None, *constants, frozen)
 
 
 def _check_statistics(statistics: Any) -> None:
@@ -530,7 +587,7 @@ def batch_norm_grad(
     gamma: Format | Quantizer,
     beta: Format | Quantizer,
 ) -> BatchNormGradients:
-    """The gradients of `batch_norm` with the statistics of the batch.
+    """The gradients of `batch_norm` with the statistics of the batch, or of `batch_norm_frozen`.
 
     Args:
         grad: (..., C) gradient at the output.

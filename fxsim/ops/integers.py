@@ -26,7 +26,7 @@ def largest(values: np.ndarray) -> int:
     if not values.size:
         return 0
     if values.dtype == object:
-        return int(max(map(abs, values)))
+        return int(max(map(abs, values.reshape(-1))))
     low, high = extremes(values)
     return max(int(high), -int(low))
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from fxsim.arrays import check_range, integer_array
 from fxsim.errors import InputError
+from fxsim.exponential import DEFAULT, Exponential
+from fxsim.fields import instance
 from fxsim.formats import Format
 from fxsim.kernels.elementwise import softmax as kernel
 from fxsim.ops.checks import of_shape, tensor_of
@@ -53,12 +55,13 @@ def check_logits(format: Format) -> None:
         )
 
 
-def softmax_cross_entropy(logits: Tensor, labels: Any) -> Loss:
+def softmax_cross_entropy(logits: Tensor, labels: Any, exponential: Exponential = DEFAULT) -> Loss:
     """The softmax cross-entropy of each row, in nats.
 
     Args:
         logits: (N, M) codes, signed, with a range up to 2**13 and a step of 2**-50 to 2**5.
         labels: (N,) integers from 0 to M - 1.
+        exponential: how powers of two are made.
 
     Returns:
         (losses, wrong): losses (N,) with step 2**-24, and how many rows are classified wrong.
@@ -72,11 +75,13 @@ def softmax_cross_entropy(logits: Tensor, labels: Any) -> Loss:
     codes, labels = _checked(logits, labels)
     losses = np.empty(len(codes), np.int64)
     shift = kernel.softmax_scale_shift(logits.format.step_exp)
-    wrong = kernel.softmax_cross_entropy(codes, labels, shift, kernel.EXP2_TABLE, losses)
+    wrong = kernel.softmax_cross_entropy(codes, labels, shift, _powers(exponential), losses)
     return Loss(Tensor._of(losses, LOSS), int(wrong))
 
 
-def softmax_cross_entropy_grad(logits: Tensor, labels: Any) -> Quotient:
+def softmax_cross_entropy_grad(
+    logits: Tensor, labels: Any, exponential: Exponential = DEFAULT
+) -> Quotient:
     """The gradient of the mean loss at the logits: (p - onehot) / N, exact, to be rounded.
 
     p has 16 bits.  Args are those of `softmax_cross_entropy`.
@@ -90,8 +95,13 @@ def softmax_cross_entropy_grad(logits: Tensor, labels: Any) -> Quotient:
     codes, labels = _checked(logits, labels)
     errors = np.empty(codes.shape, np.int64)
     shift = kernel.softmax_scale_shift(logits.format.step_exp)
-    kernel.softmax_error(codes, labels, shift, kernel.EXP2_TABLE, errors)
+    kernel.softmax_error(codes, labels, shift, _powers(exponential), errors)
     return Quotient(errors, -kernel.PROBABILITY_BITS, len(codes))
+
+
+def _powers(exponential: Exponential) -> kernel.Powers:
+    own = instance("exponential", exponential, Exponential)
+    return kernel.powers(own.index_bits, own.entry_bits, own.interpolation == "linear")
 
 
 def check_squares(format: Format, elements: int) -> None:
@@ -193,13 +203,16 @@ def half_mse_grad(outputs: Tensor, targets: Tensor) -> Quotient:
     return Quotient(differences.reshape(outputs.shape), step_exp, len(differences))
 
 
-def sigmoid_cross_entropy(outputs: Tensor, targets: Tensor) -> Quotient:
+def sigmoid_cross_entropy(
+    outputs: Tensor, targets: Tensor, exponential: Exponential = DEFAULT
+) -> Quotient:
     """The sum of the binary cross-entropies of each image's elements, in nats: (N,).
 
     Args:
         outputs: (N, ...) codes of any shape, signed, with a range up to 2**13 and a step of 2**-24
             to 1.  They are what the sigmoid reads.
         targets: codes of the same shape and format, which stand for 0 to 1.
+        exponential: how powers of two are made.
 
     Returns:
         The losses, in whole steps of 2**-24.
@@ -215,11 +228,13 @@ def sigmoid_cross_entropy(outputs: Tensor, targets: Tensor) -> Quotient:
     """
     codes, wanted, shift = _sigmoid_operands(outputs, targets)
     losses = np.empty(len(codes), np.int64)
-    kernel.sigmoid_cross_entropy(codes, wanted, shift, kernel.EXP2_TABLE, losses)
+    kernel.sigmoid_cross_entropy(codes, wanted, shift, _powers(exponential), losses)
     return Quotient(losses, LOSS.step_exp, 1)
 
 
-def sigmoid_cross_entropy_grad(outputs: Tensor, targets: Tensor) -> Quotient:
+def sigmoid_cross_entropy_grad(
+    outputs: Tensor, targets: Tensor, exponential: Exponential = DEFAULT
+) -> Quotient:
     """The gradient of the mean of `sigmoid_cross_entropy` over N images: (p - target) / N, exact.
 
     p is the sigmoid with 16 bits.  Args are those of `sigmoid_cross_entropy`; the result has the
@@ -233,7 +248,7 @@ def sigmoid_cross_entropy_grad(outputs: Tensor, targets: Tensor) -> Quotient:
     """
     codes, wanted, shift = _sigmoid_operands(outputs, targets)
     sigmoids = np.empty(codes.shape, np.int64)
-    kernel.sigmoids(codes, shift, kernel.EXP2_TABLE, sigmoids)
+    kernel.sigmoids(codes, shift, _powers(exponential), sigmoids)
     fraction = -outputs.format.step_exp
     finest = max(fraction, kernel.PROBABILITY_BITS)
     errors = (sigmoids << finest - kernel.PROBABILITY_BITS) - (wanted << finest - fraction)
@@ -246,8 +261,8 @@ class ElementLoss(NamedTuple):
     losses, grad: the operations.  check: InputError for a format of outputs and a number of them.
     """
 
-    losses: Callable[[Tensor, Tensor], Quotient]
-    grad: Callable[[Tensor, Tensor], Quotient]
+    losses: Callable[..., Quotient]
+    grad: Callable[..., Quotient]
     check: Callable[[Format, int], None]
 
 
@@ -258,6 +273,10 @@ ELEMENT_LOSSES = {
         sigmoid_cross_entropy, sigmoid_cross_entropy_grad, check_sigmoids
     ),
 }
+
+
+WITH_EXPONENTIAL = ("softmax_cross_entropy", "sigmoid_cross_entropy")
+"""Losses whose operations take an Exponential, too."""
 
 
 def check_labels(labels: Any, samples: int, classes: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from fxsim import ops
-from fxsim.accumulator import ADDEND_ROUNDINGS, WHEN, Accumulator
+from fxsim.accumulator import ADDEND_ROUNDINGS, WHEN, WHEN_OF_TILES, Accumulator
 from fxsim.errors import InputError
 from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.ops.exact import Exact
@@ -134,7 +134,7 @@ def accumulators(
     return Accumulator(
         draw(st.integers(2, max_bits)),
         draw(st.sampled_from(OVERFLOWS)),
-        draw(st.sampled_from(WHEN)),
+        draw(st.sampled_from(WHEN_OF_TILES if order == "tiles" else WHEN)),
         order,
         draw(st.integers(2, 5)) if order == "tiles" else 0,
         draw(st.sampled_from(ADDEND_ROUNDINGS)),

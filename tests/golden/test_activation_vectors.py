@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fxsim import Activation, Conv, Dense, Format, LearningRate, Network, Tensor, ops
+from fxsim import Activation, Conv, Dense, Format, LearningRate, Network, Quantizer, Tensor, ops
 from fxsim.golden.capture import capture
 from fxsim.golden.explain.search import explain
 from fxsim.golden.export import Vectors, write_vectors
@@ -11,6 +11,7 @@ from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
 from fxsim.nn.spec import Pool
+from fxsim.presets import uniform
 
 TABLE = Activation("table", function="tanh", index_bits=5, range_exp=1, derivative="table")
 NETWORK = Network(
@@ -118,6 +119,36 @@ def test_an_index_of_a_table_of_derivatives_that_is_one_too_low(vectors):
     assert np.array_equal(grads(index).codes, vectors.codes("tanh.preactivation_grads"))
     planted = grads(np.maximum(index - 1, -16)).codes
     assert changes(vectors, "tanh.preactivation_grads", planted) == {"table index one too low"}
+
+
+def test_another_rounding_of_the_gradient_before_a_function(tmp_path):
+    network = Network(
+        "rounded",
+        (1, 1, 6),
+        (
+            Dense(name="leaky", units=8, activation=Activation("leaky_relu", slope_exp=-3)),
+            Dense(name="tanh", units=5, activation=TABLE),
+            Dense(name="scores", units=3, relu=False),
+        ),
+    )
+    assigned = uniform("Q4.6", rounding="floor", every_operation=True).assignment(network)
+    fixed = FixedNetwork(network, assigned, initial_parameters(network, 1))
+    random = np.random.default_rng(1)
+    images = random.integers(-99, 99, (8, 1, 1, 6))
+    golden = capture(fixed, images, random.integers(0, 3, 8), LearningRate.of(0.5), 0)
+    write_vectors(golden, tmp_path, ["npy"])
+    own = Vectors(tmp_path)
+    grads = tensor(own, "leaky.activation_grads")
+    mask = Tensor(own.codes("leaky.leaky_relu_mask"), ops.SLOPES)
+    exact = ops.leaky_relu_grad(grads, mask.reshape(*grads.shape), -3)
+    entry = own.manifest.entry("leaky.preactivation_grads")
+    assert (entry.rounding, entry.overflow) == ("floor", "saturate")
+    planted = exact.to(Quantizer(entry.format, "zero")).codes
+    assert "rounding zero instead of floor" in changes(own, entry.name, planted)
+    codes = own.codes("tanh.preactivation_grads").copy()
+    codes.reshape(-1)[0] ^= 1
+    found = explain(own, own.manifest.entry("tanh.preactivation_grads"), codes)
+    assert found.note == "" and found.tried > 30
 
 
 def test_another_slope_and_a_ceiling_left_out(vectors):

@@ -16,11 +16,13 @@ from fxsim.kernels.elementwise import softmax as kernel
 from fxsim.ops.loss import MAX_LOGIT_RANGE_EXP
 from fxsim.quantizer import Quantizer
 
+DEFAULT = kernel.powers(8, 30, True)
+
 
 def cross_entropy(logits, labels, step_exp):
     losses = np.empty(len(logits), np.int64)
     shift = kernel.softmax_scale_shift(step_exp)
-    wrong = kernel.softmax_cross_entropy(logits, labels, shift, kernel.EXP2_TABLE, losses)
+    wrong = kernel.softmax_cross_entropy(logits, labels, shift, DEFAULT, losses)
     return losses, wrong
 
 
@@ -30,7 +32,7 @@ def gradient(
     """(codes, counts) of (p - onehot) / samples, quantized to the signed format `fmt`."""
     errors = np.empty(logits.shape, np.int64)
     shift = kernel.softmax_scale_shift(step_exp)
-    kernel.softmax_error(logits, labels, shift, kernel.EXP2_TABLE, errors)
+    kernel.softmax_error(logits, labels, shift, DEFAULT, errors)
     seen = []
     words = None if words is None else np.array(words, np.uint32)
     quantizer = Quantizer(Format(*fmt), mode, overflow, words, seen.append)
@@ -66,7 +68,7 @@ def test_constants_are_the_nearest():
 
 
 def test_every_table_entry_is_the_nearest():
-    assert_same_codes(kernel.EXP2_TABLE, [oracle.table_entry(j) for j in range(257)])
+    assert_same_codes(DEFAULT.table, [oracle.table_entry(j) for j in range(257)])
 
 
 def test_exp2_negative_over_the_table_and_at_every_change_of_shift():
@@ -75,12 +77,12 @@ def test_exp2_negative_over_the_table_and_at_every_change_of_shift():
     ]
     wholes = [whole << 24 | part for whole in range(34) for part in (0, 1, 2**16, 2**23, 2**24 - 1)]
     for value in (*places, *wholes, 2**40, 2**62):
-        assert kernel.exp2_negative(value, kernel.EXP2_TABLE) == oracle.exp2_negative(value), value
+        assert kernel.exp2_negative(value, DEFAULT) == oracle.exp2_negative(value), value
 
 
 def test_exp2_negative_is_monotone_and_within_two_units_of_the_exact_power():
     values = np.linspace(0, 33 * 2**24, 5001).astype(np.int64)
-    powers = [kernel.exp2_negative(int(value), kernel.EXP2_TABLE) for value in values]
+    powers = [kernel.exp2_negative(int(value), DEFAULT) for value in values]
     assert all(a >= b for a, b in zip(powers, powers[1:]))
     worst = max(
         abs(power - 2.0**30 * 2.0 ** (-int(value) / 2**24)) for value, power in zip(values, powers)
@@ -88,6 +90,34 @@ def test_exp2_negative_is_monotone_and_within_two_units_of_the_exact_power():
     assert (
         worst < 2**30 * (math.log(2) / 256) ** 2 / 8 + 1.5
     )  # chord of 2**-v over 1/256, and three roundings
+
+
+RECIPES = [
+    (index_bits, entry_bits, interpolation)
+    for index_bits in (1, 3, 8, 10)
+    for entry_bits in (1, 8, 16, 30)
+    for interpolation in ("linear", "none")
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_every_recipe_of_the_exponential(recipe):
+    index_bits, entry_bits, interpolation = recipe
+    own = kernel.powers(index_bits, entry_bits, interpolation == "linear")
+    places = range(0, 2**index_bits + 1, 1 if index_bits < 9 else 37)
+    wanted = [oracle.table_entry(j, index_bits, entry_bits) for j in places]
+    assert_same_codes(own.table[:: places.step], wanted)
+    rest = 24 - index_bits
+    parts = [place << rest | more for place in places[:-1] for more in (0, 1, (1 << rest) - 1)]
+    wholes = [whole << 24 | part for whole in range(34) for part in (0, 1, 2**23, 2**24 - 1)]
+    for value in (*parts, *wholes, 2**40, 2**62):
+        assert kernel.exp2_negative(value, own) == oracle.exp2_negative(value, recipe), value
+
+
+def test_the_widest_table_is_within_half_a_unit():
+    table = kernel.powers(16, 30, True).table
+    exact = 2.0**30 * 2.0 ** (-np.arange(2**16 + 1) / 2**16)
+    assert np.abs(table - exact).max() < 0.5 + 1e-6
 
 
 def test_log2_at_powers_of_two_and_neighbours():
@@ -220,9 +250,8 @@ def test_losses_and_gradients_are_near_the_real_ones(batch):
 
 
 def test_a_table_read_one_entry_too_far_is_caught(monkeypatch):
-    monkeypatch.setattr(
-        kernel, "EXP2_TABLE", np.append(kernel.EXP2_TABLE[1:], kernel.EXP2_TABLE[-1])
-    )
+    table = np.append(DEFAULT.table[1:], DEFAULT.table[-1])
+    monkeypatch.setitem(globals(), "DEFAULT", DEFAULT._replace(table=table))
     for test in (
         test_every_table_entry_is_the_nearest,
         lambda: test_every_pair_of_6_bit_logits(-4),

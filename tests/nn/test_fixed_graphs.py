@@ -28,7 +28,7 @@ from fxsim.nn.precision import (
     accumulator_format,
     quantized_tensors,
 )
-from fxsim.nn.spec import Conv, Dense, Network, Pool
+from fxsim.nn.spec import BatchNorm, Conv, Dense, Network, Pool
 from fxsim.ops.paths import available_paths
 
 NETWORKS = {
@@ -72,6 +72,28 @@ NETWORKS = {
             Dense(name="d1", units=5, batch_norm=True),
             Dense(name="d2", units=4, batch_norm=True, relu=False, dropout=0.5),
             Dense(name="d3", units=3, relu=False),
+        ),
+    ),
+    "batch norms of their own": Network(
+        "norms",
+        (5, 5, 2),
+        (
+            Conv(
+                name="frozen",
+                filters=3,
+                padding=1,
+                batch_norm=BatchNorm(epsilon=0.013, frozen=True),
+            ),
+            Conv(
+                name="quick",
+                filters=3,
+                padding=1,
+                batch_norm=BatchNorm(running_rate=0.3),
+                add="frozen",
+            ),
+            Dense(name="one", units=4, batch_norm=BatchNorm(1.0, 1.0)),
+            Dense(name="still", units=4, batch_norm=BatchNorm(2.0**-6, frozen=True)),
+            Dense(name="scores", units=3, relu=False),
         ),
     ),
     "leaky, ceilings and tanh": Network(
@@ -194,6 +216,7 @@ def precision(
     activation_grads=8,
     preactivations=PREACTIVATIONS,
     branch=None,
+    relu_input_grads=None,
 ):
     w = Format(weights, 0)
     b = Format(9, 0)
@@ -208,27 +231,36 @@ def precision(
         bias_accumulators=accumulator_format(b, b.step_exp - 5),
         preactivations=preactivations,
         branch=branch,
+        relu_input_grads=relu_input_grads,
         batch_norm=norm,
     )
 
 
+FUNCTIONS = ("leaky_relu", "table")
+
+
 def assignment(network, rounding=None, overflow=None, **widths):
     """Formats and modes as given, without those of tensors that the network has not."""
-    names = ("norm", "branch")
+    names = ("norm", "branch", "relu_input_grads")
     common = {name: value for name, value in widths.items() if name not in names}
     tensors = quantized_tensors(network)
+    if any(layer.activation.kind in FUNCTIONS for layer in network.layers):
+        tensors |= {"relu_input_grads"} & widths.keys()
     read = {source for _, source in network.edges()}
     added = {layer.add for layer in network.layers}
     layers = {
         layer.name: precision(
             norm=widths.get("norm") if layer.batch_norm else None,
             branch=widths.get("branch") if layer.name in added - read else None,
+            relu_input_grads=widths.get("relu_input_grads")
+            if layer.activation.kind in FUNCTIONS
+            else None,
             **common,
         )
         for layer in network.layers
     }
     for layer, source in network.edges():
-        if source and network.layer(source).activation.kind in ("leaky_relu", "table"):
+        if source and network.layer(source).activation.kind in FUNCTIONS:
             own = layers[layer.name]
             signed = network.layer(source).activation.signed
             format = Format(own.activations.bits + signed, 1, signed)
@@ -254,7 +286,7 @@ def describe(network):
             "pool": pool_of(layer, network.shape(layer.name).pool),
             "source": source,
             "add": layer.add,
-            "batch_norm": layer.batch_norm,
+            "batch_norm": layer.norm and dataclasses.asdict(layer.norm),
             "stride": getattr(layer, "stride", None),
             "padding": network.shape(layer.name).window.padding,
         }
@@ -394,7 +426,13 @@ PRECISIONS = {
             "branch": "wrap",
         },
     },
+    "gradients before functions": {
+        "relu_input_grads": Format(7, -1),
+        "rounding": {"relu_input_grads": "floor"},
+        "overflow": {"relu_input_grads": "wrap"},
+    },
     "stochastic": {
+        "relu_input_grads": Format(6, 0),
         "rounding": dict.fromkeys(
             (
                 "preactivations",
@@ -405,9 +443,10 @@ PRECISIONS = {
                 "gamma_grads",
                 "gamma_accumulators",
                 "activation_grads",
+                "relu_input_grads",
             ),
             "stochastic",
-        )
+        ),
     },
 }
 

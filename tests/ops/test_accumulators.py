@@ -13,7 +13,7 @@ from oracle.rounding import DETERMINISTIC
 from support.bits import assert_same_codes
 
 from fxsim import Accumulator, InputError
-from fxsim.accumulator import ADDEND_ROUNDINGS, AXES, BIASES, WHEN
+from fxsim.accumulator import ADDEND_ROUNDINGS, AXES, BIASES, WHEN, WHEN_OF_TILES
 from fxsim.formats import OVERFLOWS
 from fxsim.kernels.accumulators import adders
 from fxsim.kernels.products.paths import INT32_MAX
@@ -89,15 +89,23 @@ def check_whole(a, b, model, bias=None, shifts=(0, 0)):
     return got, overflows
 
 
+MOMENTS = [
+    (order, when)
+    for order in ORDERS
+    for when in WHEN
+    if ORDERS[order].get("order") != "tiles" or when in WHEN_OF_TILES
+]
+"""Orders with the moments at which their overflow may act."""
+
+
 def every_row(bits, terms):
     return np.array(
         list(itertools.product(range(-(2 ** (bits - 1)), 2 ** (bits - 1)), repeat=terms)), np.int16
     )
 
 
-@pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("overflow", OVERFLOWS)
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order, when", MOMENTS)
 def test_every_sum_of_three_terms(order, overflow, when):
     """In every rounding, which the overflow does not touch, where it saturates.
 
@@ -127,9 +135,8 @@ def test_every_sum_of_up_to_seven_terms(terms, order, overflow):
     )
 
 
-@pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("overflow", OVERFLOWS)
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order, when", MOMENTS)
 def test_every_sum_of_three_terms_with_every_bias_place_and_lanes(order, overflow, when):
     """In every rounding of the terms; a column has a bias of its own."""
     rows = every_row(2, 3)
@@ -239,7 +246,9 @@ def test_a_planted_bug_is_caught(monkeypatch, bug, model, bias):
 
 
 def build(bits, overflow, when, order, tile, mode, drop, bias, lanes, axes):
-    """Where tree and bias first meet, the tree gives way."""
+    """Where tree and bias first, or tiles and each operation meet, the order gives way."""
+    if when == "each operation" and order == "tiles":
+        order = "sequential"
     if bias == "first" and order == "tree":
         order = "sequential"
     tile = tile if order == "tiles" else 0
@@ -350,13 +359,22 @@ def test_wrapping_is_the_same_in_every_order_and_at_the_end(terms, bits, drop):
             sums_of(
                 rows,
                 np.ones((len(terms), 1), np.int32),
-                Accumulator(bits, "wrap", when, drop=drop, **options),
+                Accumulator(bits, "wrap", when, drop=drop, **ORDERS[order]),
             )[0].item()
         )
-        for options in ORDERS.values()
-        for when in WHEN
+        for order, when in MOMENTS
     }
     assert len(results) == 1
+
+
+def test_a_term_that_saturates_by_itself_gives_another_sum():
+    """-8 + 12 in 4 bits: 12 becomes 7 first, counted, and the sum -1; added whole it gives 4."""
+    rows, ones = np.array([[-8, 12]], np.int16), np.ones((2, 1), np.int16)
+    got = {
+        when: tuple(part.item() for part in sums_of(rows, ones, Accumulator(4, when=when)))
+        for when in WHEN
+    }
+    assert got == {"each addition": (4, 0), "each operation": (-1, 1), "end": (4, 0)}
 
 
 def test_orders_differ_where_they_saturate():
@@ -529,6 +547,9 @@ TEXTS = {
     "24 bits, saturate each addition, sequential, bias first, 4 lanes, channel last": Accumulator(
         24, bias="first", lanes=4, axes="channel_last"
     ),
+    "16 bits, wrap each operation, sequential, floor to 2^-8": Accumulator(
+        16, "wrap", "each operation", step_exp=-8
+    ),
     "24 bits, wrap each addition, tiles of 2, jam 1, bias first": Accumulator(
         24, "wrap", order="tiles", tile=2, rounding="jam", drop=1, bias="first"
     ),
@@ -580,6 +601,7 @@ def test_a_short_text_is_enough(text, wanted):
         ("24 bits, bias first, bias after", "says twice"),
         ("24 bits, tree, bias first", "got order 'tree', which has no start"),
         ("24 bits, channels last", "unknown"),
+        ("24 bits, wrap each operation, tiles of 2", "'tiles', whose terms are summed exactly"),
     ],
 )
 def test_a_text_that_is_no_accumulator(text, why):

@@ -16,7 +16,7 @@ from fxsim.errors import InputError
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.kernels.elementwise import dropout as kernel
-from fxsim.nn.fixed.layer import inner_grad_format
+from fxsim.nn.fixed.layer import unpooled_grad_format
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.spec import Conv, Dense, Network, Pool
@@ -64,7 +64,7 @@ def test_no_gradient_is_clipped_and_each_is_scaled_as_the_twin_says(rate):
         grads = np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1), dtype=np.int16)
         kept = np.ones(grads.shape, bool)
         format = Format(bits, -1)
-        inner = inner_grad_format(*layer_and_shape(rate), format)
+        inner = unpooled_grad_format(*layer_and_shape(rate), format)
         out = np.empty(grads.shape, np.int64)
         clipped = kernel.scale_kept(
             grads,

@@ -9,6 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 from oracle import rounding as oracle
+from rtl.harness import ICARUS
 
 from fxsim import profiles
 from fxsim.errors import InputError
@@ -141,6 +142,7 @@ def test_what_is_said_to_have_run_is_run_by_a_test_here():
         "VHDL fixed_pkg",
         "VHDL numeric_std",
         "SystemVerilog",
+        "FPGA-FixedPoint",
         "APyTypes",
         "QONNX",
         "ONNX",
@@ -324,6 +326,37 @@ def test_verilog_shift_division_and_narrowing(tmp_path):
         ours("overflow", profile("narrower assignment", "overflow").mode, QUARTERS, 0, 4).tolist()
         == narrowed
     )
+
+
+ZOOM_TARGETS = ((4, 2), (3, 2), (2, 0), (8, 3), (4, 6), (3, 6))
+"""(integer bits with the sign, fraction bits) of outputs; the inputs have 4 and 4."""
+
+
+@pytest.mark.parametrize("rounds", [1, 0])
+@pytest.mark.parametrize("integer_bits, fraction_bits", ZOOM_TARGETS)
+def test_the_library_with_zooms_products_and_sums(tmp_path, integer_bits, fraction_bits, rounds):
+    """Units of tests/rtl with the semantics of the library's source, for every pair of codes."""
+    options = {"OUT_INT": integer_bits, "OUT_FRAC": fraction_bits, "ROUND": rounds}
+    simulation = ICARUS.build("half_up_zoom_tb", tmp_path, **options)
+    simulation.run(codes="codes")
+    bits = integer_bits + fraction_bits
+    words = [int(word, 16) for word in (simulation.folder / "codes").read_text().split()]
+    theirs = np.array([oracle.wrap(word, bits, True) for word in words]).reshape(-1, 3).T
+    a, b = (codes.reshape(-1) for codes in np.meshgrid(QUARTERS, QUARTERS, indexing="ij"))
+    target = Format(bits, integer_bits - 1)
+    overflow = profile("fxp_zoom", "overflow").mode
+    exact = {
+        f"fxp_zoom ROUND={rounds}": (Format(8, 3), a),
+        "fxp_mul": (Format(16, 7), a * b),
+        "fxp_add": (Format(9, 4), a + b),
+    }
+    for (name, (format, codes)), got in zip(exact.items(), theirs):
+        mode = profile(name, "rounding").mode if rounds else "floor"
+        wanted = requantize(Tensor(codes, format), target, mode, overflow).codes
+        beyond = wanted > format.max // target.step  # no equal there, as the profile says
+        assert not beyond.any() or integer_bits > format.range_exp + 1
+        assert np.array_equal(wanted[~beyond], got[~beyond]), name
+        assert (got[beyond] == wanted[beyond] - 1).all(), name
 
 
 VHDL = """

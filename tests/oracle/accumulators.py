@@ -1,7 +1,7 @@
 """Accumulators: the sums of a dot product's terms as hardware of limited width makes them.
 
-An accumulator is a dict: `bits`, `overflow` (a mode of rounding.py), `when` ('each addition' or
-'end'), `order` ('sequential', 'tree' or 'tiles' of `tile` terms), `rounding` and `drop` of the
+An accumulator is a dict: `bits`, `overflow` (a mode of rounding.py), `when` ('each addition',
+'each operation' or 'end'), `order` ('sequential', 'tree' or 'tiles' of `tile` terms), `rounding` and `drop` of the
 terms, perhaps `bias` ('after' or 'first'), `lanes` and `axes` ('channel_first' or 'channel_last').
 """
 
@@ -62,7 +62,8 @@ def lane_sum(addends, model, add, start):
     size = model["tile"] if model["order"] == "tiles" else 1
     held = start
     for place in range(0, len(addends), size):
-        held = add(held, sum(addends[place : place + size]))
+        part = sum(addends[place : place + size])
+        held = add(held, add(part) if model["when"] == "each operation" else part)
     return held
 
 

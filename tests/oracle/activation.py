@@ -49,18 +49,10 @@ def finer_bits(activation):
     return -activation["slope_exp"] if activation["kind"] == "leaky_relu" else 0
 
 
-def back(grads, factors, activation, bits):
-    """(codes of flat gradients before the activation at the step finer by `finer_bits`, counts).
-
-    Those of a table are rounded to nearest, ties away from zero, and saturated to `bits` bits.
-    """
+def back(grads, factors, activation):
+    """Exact gradients before the activation, in steps finer by `finer_bits`."""
     scale = 2 ** finer_bits(activation)
-    exact = [grad * factor * scale for grad, factor in zip(grads, factors)]
-    if activation["kind"] != "table":
-        assert all(code.denominator == 1 for code in exact)
-        return [int(code) for code in exact], None
-    rows = [quantize(Fraction(each), (bits, bits - 1, True)) for each in exact]
-    return [row[0] for row in rows], tuple(sum(row[k] for row in rows) for k in (1, 2, 3))
+    return [grad * factor * scale for grad, factor in zip(grads, factors)]
 
 
 def exponential(x):

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+from oracle.momentum import held
 from oracle.rounding import bound, divide_nearest_away, quantize, round_exact, step
 
 EPSILON = Fraction(1, 1024)
@@ -35,11 +36,11 @@ def inverse_root(variance, epsilon=EPSILON):
     return (low if square < ((low + Fraction(1, 2)) * unit) ** 2 else high) * unit
 
 
-def moved(running, code):
+def moved(running, code, rate=Fraction(1, 16)):
     """The running statistic, in units of 1 / RUNNING steps, after a batch whose statistic has
     this code.
     """
-    return running + divide_nearest_away(code * RUNNING - running, 16)
+    return running + round_exact((code * RUNNING - running) * rate, "nearest_away")
 
 
 def at_rest(running, fmt):
@@ -52,7 +53,7 @@ def normalized(values, mean, root):
     return [(value - mean) * root for value in values]
 
 
-def constants(grads, xs, gamma, root, grads_step, x_step, out_step):
+def constants(grads, xs, gamma, root, grads_step, x_step, out_step, frozen=False):
     """(scale, slope, offset) of the gradient before batch norm, scale g + slope x + offset: exact
     values of rounded codes.
 
@@ -60,6 +61,8 @@ def constants(grads, xs, gamma, root, grads_step, x_step, out_step):
     """
     unit = out_step / GUARD
     scale = round_exact(gamma * root / (unit / grads_step), "nearest_away") * (unit / grads_step)
+    if frozen:
+        return scale, Fraction(0), Fraction(0)
     offset = -round_exact(scale * sum(grads) / len(grads) / unit, "nearest_away") * unit
     product = sum(g * x for g, x in zip(grads, xs))
     slope = -round_exact(scale * product / len(grads) / (unit / x_step), "nearest_away") * (
@@ -83,25 +86,33 @@ def together(columns, shape):
     return [[[list(next(rows)) for _ in range(width)] for _ in range(height)] for _ in range(batch)]
 
 
-def forward(layer_name, z, own, parameters, run):
+def forward(layer_name, z, own, parameters, run, norm):
     """(nested x-hat codes, inverse roots) from exact nested Z.
 
-    In training, the statistics are those of the batch, and the running ones move.
+    In training, the statistics are those of the batch, and the running ones move, unless they are
+    frozen.  norm: `epsilon`, `running_rate`, `frozen`.
     """
+    epsilon = held(norm["epsilon"])
     shape = len(z), len(z[0]), len(z[0][0]), len(z[0][0][0])
     codes = run.quantize(z, layer_name, "preactivations", own["preactivations"])
     run.see("quantized_preactivations", layer_name, codes)
     unit = step(own["preactivations"])
     columns = [[code * unit for code in column] for column in channels(codes)]
-    if run.training:
-        found = of_batch(layer_name, columns, own, parameters, run)
+    if run.training and not norm["frozen"]:
+        rate = held(norm["running_rate"])
+        found = of_batch(layer_name, columns, own, parameters, run, rate)
     else:
         found = {
             tensor: [at_rest(code, own[tensor]) for code in parameters[f"running_{tensor}"]]
             for tensor in ("mean", "variance")
         }
-    roots = [inverse_root(code * step(own["variance"])) for code in found["variance"]]
-    run.see("inverse_roots", layer_name, [root / root_unit(own["variance"]) for root in roots])
+    if run.training and norm["frozen"]:
+        for tensor, codes in found.items():
+            run.see(tensor, layer_name, codes)
+            run.see(f"running_{tensor}", layer_name, parameters[f"running_{tensor}"])
+    roots = [inverse_root(code * step(own["variance"]), epsilon) for code in found["variance"]]
+    unit_of_roots = root_unit(own["variance"], epsilon)
+    run.see("inverse_roots", layer_name, [root / unit_of_roots for root in roots])
     rows = [
         normalized(column, mean * step(own["mean"]), root)
         for column, mean, root in zip(columns, found["mean"], roots)
@@ -111,7 +122,7 @@ def forward(layer_name, z, own, parameters, run):
     return xs, roots
 
 
-def of_batch(layer_name, columns, own, parameters, run):
+def of_batch(layer_name, columns, own, parameters, run, rate):
     """Codes of the mean and the variance of each channel; the running statistics move."""
     exact = [statistics(column) for column in columns]
     found = {}
@@ -121,19 +132,19 @@ def of_batch(layer_name, columns, own, parameters, run):
         run.counts[layer_name, tensor] = tuple(sum(row[k] for row in rows) for k in (1, 2, 3))
         running = f"running_{tensor}"
         parameters[running] = [
-            moved(old, code) for old, code in zip(parameters[running], found[tensor])
+            moved(old, code, rate) for old, code in zip(parameters[running], found[tensor])
         ]
         run.see(tensor, layer_name, found[tensor])
         run.see(running, layer_name, parameters[running])
     return found
 
 
-def root_unit(variance_fmt):
+def root_unit(variance_fmt, epsilon=EPSILON):
     """The step of the mantissa of the smallest inverse root that the format allows."""
     bits, range_exp, signed = variance_fmt
     largest = (2 ** (bits - signed) - 1) * step(variance_fmt)
     unit = Fraction(1)
-    square = 1 / (largest + EPSILON)
+    square = 1 / (largest + epsilon)
     while (2**15 * unit) ** 2 >= square:
         unit /= 2
     while (2**15 * unit * 2) ** 2 < square:
@@ -141,7 +152,7 @@ def root_unit(variance_fmt):
     return unit
 
 
-def backward(layer_name, grads, grads_step, xs, roots, own, parameters, run):
+def backward(layer_name, grads, grads_step, xs, roots, own, parameters, run, frozen):
     """(nested codes at the pre-activations, gamma gradient codes, beta gradient codes) from
     codes after the affine map.
     """
@@ -160,7 +171,7 @@ def backward(layer_name, grads, grads_step, xs, roots, own, parameters, run):
         [sum(column) for column in g_real], layer_name, "beta_grads", own["beta_grads"]
     )
     rows = [
-        constants(g, x, gamma * step(own["gamma"]), root, grads_step, x_step, out_step)
+        constants(g, x, gamma * step(own["gamma"]), root, grads_step, x_step, out_step, frozen)
         for g, x, gamma, root in zip(g_real, x_real, parameters["gamma"], roots)
     ]
     unit = out_step / GUARD

@@ -3,8 +3,9 @@ readers.
 
 As step.py, whose conventions these are.  A layer has besides: `source`, the name of the layer that
 it reads, None for the pictures; `add`, the name of the layer whose output it adds, or None;
-`batch_norm`.  The state of a layer with batch norm has gamma, beta, gamma_acc, beta_acc,
-running_mean and running_variance in place of the bias."""
+`batch_norm`, a dict of the fields of fxsim.BatchNorm, or None.  The state of a layer with batch norm
+has gamma, beta, gamma_acc, beta_acc, running_mean and running_variance in place of the bias.
+"""
 
 from fractions import Fraction
 from functools import partial
@@ -69,7 +70,7 @@ def relu_input(layer, x, w, stride, padding, own, parameters, branch, run):
     xs = None
     roots = None
     if norm:
-        xs, roots = batch_norm.forward(name, value, own, parameters, run)
+        xs, roots = batch_norm.forward(name, value, own, parameters, run, norm)
         gamma = real(parameters["gamma"], step(own["gamma"]))
         beta = real(parameters["beta"], step(own["beta"]))
         x_step = step(own["normalized"])
@@ -142,9 +143,7 @@ def backward(layers, formats, state, scores_grad, records, run):
                 reshape(total, shape_out), name, "activation_grads", own["activation_grads"]
             )
         run.see("activation_grads", name, grads)
-        inner, finer = back_to_preactivations(
-            layer, grads, own["activation_grads"][0], (factors, winner, shape), run
-        )
+        inner, finer = back_to_preactivations(layer, grads, own, (factors, winner, shape), run)
         unit = step(own["activation_grads"]) / Fraction(2) ** finer
         if layer["add"]:
             arriving.setdefault(layer["add"], []).append([code * unit for code in flatten(inner)])
@@ -152,7 +151,7 @@ def backward(layers, formats, state, scores_grad, records, run):
         if layer["batch_norm"]:
             run.see("relu_input_grads", name, inner)
             inner, found["gamma"], found["beta"] = batch_norm.backward(
-                name, inner, unit, xs, roots, own, parameters, run
+                name, inner, unit, xs, roots, own, parameters, run, layer["batch_norm"]["frozen"]
             )
             unit = step(own["preactivation_grads"])
         run.see("preactivation_grads", name, inner)

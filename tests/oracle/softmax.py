@@ -6,9 +6,10 @@ from functools import cache
 
 from oracle.rounding import bound, quantize, round_exact, step
 
-EXP_BITS = 30
+LOG_BITS = 30
 FRACTION_BITS = 24
-TABLE_BITS = 8
+DEFAULT = (8, 30, "linear")
+"""A recipe of the exponential: index bits, fraction bits of the entries, interpolation."""
 
 
 def _half_up(x):
@@ -28,28 +29,33 @@ def constants():
 
 
 @cache
-def table_entry(j):
-    """2**30 * 2**(-j/256) to nearest: (2n - 1)**256 <= 2**(31 * 256 - j) < (2n + 1)**256."""
-    power = 2 ** (31 * 256 - j)
+def table_entry(j, index_bits=8, entry_bits=30):
+    """t = 2**entry_bits * 2**(-j/N) to nearest, N = 2**index_bits:
+    (2t - 1)**N <= 2**((entry_bits + 1) N - j) < (2t + 1)**N.
+    """
+    count = 2**index_bits
+    power = 2 ** ((entry_bits + 1) * count - j)
     low = 0
-    high = 2**32
+    high = 2 ** (entry_bits + 2)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if middle**256 <= power else (low, middle)
+        low, high = (middle, high) if middle**count <= power else (low, middle)
     return (low + 1) // 2
 
 
 @cache
-def exp2_negative(v):
-    """2**-v with 30 fraction bits of v with 24: table, linear in the next 16 bits, shift."""
+def exp2_negative(v, recipe=DEFAULT):
+    """2**-v of v with 24 fraction bits: table, perhaps linear in the next bits, shift."""
+    index_bits, entry_bits, interpolation = recipe
     whole, part = divmod(v, 2**FRACTION_BITS)
-    if whole > 31:
+    if whole > entry_bits + 1:
         return 0
-    index, rest = divmod(part, 2 ** (FRACTION_BITS - TABLE_BITS))
-    drop = table_entry(index) - table_entry(index + 1)
-    mantissa = table_entry(index) - _half_up(
-        Fraction(drop * rest, 2 ** (FRACTION_BITS - TABLE_BITS))
-    )
+    rest_bits = FRACTION_BITS - index_bits
+    index, rest = divmod(part, 2**rest_bits)
+    mantissa = table_entry(index, index_bits, entry_bits)
+    if interpolation == "linear":
+        drop = mantissa - table_entry(index + 1, index_bits, entry_bits)
+        mantissa -= _half_up(Fraction(drop * rest, 2**rest_bits))
     return _half_up(Fraction(mantissa, 2**whole))
 
 
@@ -58,11 +64,11 @@ def log2_fixed(value):
     truncated each time.
     """
     whole = value.bit_length() - 1
-    mantissa = value * 2**EXP_BITS // 2**whole
+    mantissa = value * 2**LOG_BITS // 2**whole
     result = whole
     for _ in range(FRACTION_BITS):
-        mantissa = mantissa * mantissa // 2**EXP_BITS
-        bit = int(mantissa >= 2 ** (EXP_BITS + 1))
+        mantissa = mantissa * mantissa // 2**LOG_BITS
+        bit = int(mantissa >= 2 ** (LOG_BITS + 1))
         mantissa //= 2**bit
         result = 2 * result + bit
     return result
@@ -75,33 +81,41 @@ def exponents(logits, step_exp):
     return [_half_up((max(logits) - z) * log2_e * scale) for z in logits]
 
 
-def probabilities(logits, step_exp):
+def probabilities(logits, step_exp, recipe=DEFAULT):
     """(p_k with 16 fraction bits, the sum s) of one row."""
-    e = [exp2_negative(v) for v in exponents(logits, step_exp)]
+    e = [exp2_negative(v, recipe) for v in exponents(logits, step_exp)]
     total = sum(e)
     return [min(_half_up(Fraction(value * 2**16, total)), 2**16 - 1) for value in e], total
 
 
-def loss(logits, label, step_exp):
+def loss(logits, label, step_exp, recipe=DEFAULT):
     """Cross-entropy of one row, 24 fraction bits."""
-    _, total = probabilities(logits, step_exp)
-    bits = log2_fixed(total) - EXP_BITS * 2**FRACTION_BITS + exponents(logits, step_exp)[label]
+    _, total = probabilities(logits, step_exp, recipe)
+    bits = log2_fixed(total) - recipe[1] * 2**FRACTION_BITS + exponents(logits, step_exp)[label]
     return _half_up(Fraction(bits * constants()[1], 2**24))
 
 
-def exact_gradient(logits, label, step_exp, samples):
+def exact_gradient(logits, label, step_exp, samples, recipe=DEFAULT):
     """(p - onehot) / samples for one row, as Fractions."""
     return [
         Fraction(p - (2**16 if k == label else 0), 2**16 * samples)
-        for k, p in enumerate(probabilities(logits, step_exp)[0])
+        for k, p in enumerate(probabilities(logits, step_exp, recipe)[0])
     ]
 
 
 def gradient(
-    logits, label, step_exp, samples, fmt, rounding="nearest_away", overflow="saturate", words=None
+    logits,
+    label,
+    step_exp,
+    samples,
+    fmt,
+    rounding="nearest_away",
+    overflow="saturate",
+    words=None,
+    recipe=DEFAULT,
 ):
     """[(code, below, above, flushed)] of `exact_gradient`."""
-    exact = exact_gradient(logits, label, step_exp, samples)
+    exact = exact_gradient(logits, label, step_exp, samples, recipe)
     return [
         quantized_quotient(value, fmt, rounding, overflow, word)
         for value, word in zip(exact, words or [None] * len(exact))

@@ -237,19 +237,28 @@ def targets_of(kind, logits, targets, logits_fmt):
     return [losses.onehot(label, len(logits[0]), logits_fmt) for label in targets]
 
 
-def loss_and_wrong(kind, logits, targets, logits_fmt):
+def loss_and_wrong(kind, logits, targets, logits_fmt, recipe=softmax.DEFAULT):
     """(sum of the losses of all images, in the loss's unit; images that err, None for tensors)."""
     unit = exponent(step(logits_fmt))
     wrong = None
     if not isinstance(targets[0], list):
         wrong = sum(softmax.wrong(row, label) for row, label in zip(logits, targets))
     if kind == "softmax_cross_entropy":
-        return sum(softmax.loss(*each, unit) for each in zip(logits, targets)), wrong
+        return sum(softmax.loss(*each, unit, recipe) for each in zip(logits, targets)), wrong
     rows = targets_of(kind, logits, targets, logits_fmt)
-    return sum(losses.loss(kind, *each, unit) for each in zip(logits, rows)), wrong
+    return sum(losses.loss(kind, *each, unit, recipe) for each in zip(logits, rows)), wrong
 
 
-def loss_gradient(layers, formats, logits_fmt, logits, targets, run, kind="softmax_cross_entropy"):
+def loss_gradient(
+    layers,
+    formats,
+    logits_fmt,
+    logits,
+    targets,
+    run,
+    kind="softmax_cross_entropy",
+    recipe=softmax.DEFAULT,
+):
     """G^A of the last layer, codes of the shape of its output."""
     name = layers[-1]["name"]
     words = run.words(name, "activation_grads", len(flatten(logits)))
@@ -261,9 +270,9 @@ def loss_gradient(layers, formats, logits_fmt, logits, targets, run, kind="softm
     for n, (row, target) in enumerate(zip(logits, targets)):
         own = words and words[n * len(row) : (n + 1) * len(row)]
         if kind == "softmax_cross_entropy":
-            cells += softmax.gradient(row, target, unit, len(logits), fmt, *modes, own)
+            cells += softmax.gradient(row, target, unit, len(logits), fmt, *modes, own, recipe)
         else:
-            cells += losses.gradient(kind, row, target, unit, len(logits), fmt, modes, own)
+            cells += losses.gradient(kind, row, target, unit, len(logits), fmt, modes, own, recipe)
     run.counts[name, "activation_grads"] = tuple(sum(cell[k] for cell in cells) for k in (1, 2, 3))
     shape = products.shape_of(run.tensors["logits", name])
     return reshape([cell[0] for cell in cells], shape)
@@ -274,12 +283,13 @@ def exponent(unit):
     return unit.numerator.bit_length() - unit.denominator.bit_length()
 
 
-def back_to_preactivations(layer, grads, bits, record, run):
+def back_to_preactivations(layer, grads, formats, record, run):
     """(codes, by how many bits their step is finer) of the gradient at the pre-activations.
 
-    bits: of the gradient at the output.  record: (derivatives, winners, shape before pooling).
+    record: (derivatives, winners, shape before pooling).
     """
     factors, winner, shape = record
+    bits = formats["activation_grads"][0]
     finer = 0
     if layer["dropout"]:
         flat = flatten(grads)
@@ -299,10 +309,17 @@ def back_to_preactivations(layer, grads, bits, record, run):
         bits += pooling.overlap_bits(layer["pool"][1])
         grads = pooling.average_pool_backward(grads, layer["pool"][1], shape, *layer["pool"][2:])
     own = layer["activation"]
-    flat, counts = activation.back(flatten(grads), flatten(factors), own, bits)
-    if counts:
-        run.counts[layer["name"], "relu_input_grads"] = counts
-    return reshape(flat, shape), finer + activation.finer_bits(own)
+    exact = reshape(activation.back(flatten(grads), flatten(factors), own), shape)
+    finer += activation.finer_bits(own)
+    given = formats.get("relu_input_grads")
+    if own["kind"] != "table" and given is None:
+        return map_nested(int, exact), finer
+    unit = step(formats["activation_grads"]) / Fraction(2) ** finer
+    fmt = given or (bits, exponent(unit) + bits - 1, True)
+    codes = run.quantize(
+        map_nested(lambda code: code * unit, exact), layer["name"], "relu_input_grads", fmt
+    )
+    return codes, exponent(step(formats["activation_grads"]) / step(fmt))
 
 
 def trained(layer):
@@ -339,9 +356,7 @@ def backward(formats, state, grads, records, run):
         if not any(trained(record[0]) for record in records[: position + 1]):
             break
         run.see("activation_grads", name, grads)
-        inner, finer = back_to_preactivations(
-            layer, grads, own["activation_grads"][0], (factors, winner, shape), run
-        )
+        inner, finer = back_to_preactivations(layer, grads, own, (factors, winner, shape), run)
         run.see("preactivation_grads", name, inner)
         unit = step(own["activation_grads"]) / Fraction(2) ** finer
         x, w, stride, padding = as_conv(layer, source, state[name]["weight"])
@@ -487,17 +502,18 @@ def train_step(
     number=0,
     optimizer=None,
     kind="softmax_cross_entropy",
+    recipe=softmax.DEFAULT,
 ):
     """One SGD step; `state` is changed in place.  targets: labels, or a list of codes for each
-    image.  kind: of the loss.  optimizer: None, or `momentum`, `weight_decay`
+    image.  kind: of the loss.  recipe: of its exponential.  optimizer: None, or `momentum`, `weight_decay`
     and `velocity_bits`.
 
     Returns (run, loss_sum, wrong): run.tensors[tensor, layer], run.counts[layer, tensor],
     run.stopped[layer]."""
     run = Run(modes or {}, seed, number)
     logits, records = forward(layers, formats, logits_fmt, state, images, run)
-    loss_sum, wrong = loss_and_wrong(kind, logits, targets, logits_fmt)
-    arriving = loss_gradient(layers, formats, logits_fmt, logits, targets, run, kind)
+    loss_sum, wrong = loss_and_wrong(kind, logits, targets, logits_fmt, recipe)
+    arriving = loss_gradient(layers, formats, logits_fmt, logits, targets, run, kind, recipe)
     grads = backward(formats, state, arriving, records, run)
     update_all(formats, state, grads, rate, run, optimizer)
     return run, loss_sum, wrong

@@ -29,6 +29,8 @@ UNITS = (
     "weight_update",
     "lfsr",
     "lfsr_update",
+    "half_up_zoom",
+    "uniform_step",
 )
 SECONDS = 300
 

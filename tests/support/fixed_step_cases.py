@@ -212,7 +212,9 @@ def check_steps(
     """
     real, formats, state = start(network, assigned, seed)
     fixed = FixedNetwork(network, assigned, real, kernel, seed, optimizer)
-    options = {} if network.loss == "softmax_cross_entropy" else {"kind": network.loss}
+    own = network.exponential
+    recipe = own.index_bits, own.entry_bits, own.interpolation
+    options = {"kind": network.loss, "recipe": recipe}
     if optimizer:
         options["optimizer"] = dataclasses.asdict(optimizer)
     modes = {("rounding", tensor): mode for tensor, mode in assigned.rounding.items()}

@@ -12,7 +12,7 @@ from oracle import graph as oracle
 from oracle import rounding as rounding_oracle
 from oracle.step import map_nested
 
-from fxsim.accumulator import Accumulator
+from fxsim.accumulator import WHEN, WHEN_OF_TILES, Accumulator
 from fxsim.errors import InputError
 from fxsim.factors import LearningRate
 from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
@@ -180,7 +180,7 @@ class Draw:
             kind: Accumulator(
                 self.whole(2, 62),
                 overflow=self.one(OVERFLOWS),
-                when=self.one(("each addition", "end")),
+                when=self.one(WHEN_OF_TILES if order == "tiles" else WHEN),
                 order=order,
                 tile=self.whole(2, 5) if order == "tiles" else 0,
                 rounding=self.one([mode for mode in ROUNDINGS if "stochastic" not in mode]),
@@ -273,7 +273,7 @@ def describe(case: Case) -> list[dict]:
             "pool": pool_of(layer, case.network.shape(layer.name).pool),
             "source": source,
             "add": layer.add,
-            "batch_norm": layer.batch_norm,
+            "batch_norm": layer.norm and dataclasses.asdict(layer.norm),
             "stride": getattr(layer, "stride", None),
             "padding": case.network.shape(layer.name).window.padding,
             "accumulators": {

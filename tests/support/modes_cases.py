@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from fxsim.activation import Activation
 from fxsim.formats import Format
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.precision import (
@@ -12,13 +13,23 @@ from fxsim.nn.precision import (
 )
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 
+LEAKY = Activation("leaky_relu", slope_exp=-2)
 NETWORK = Network(
     "modes",
     (6, 6, 2),
     (
         Conv(name="stem", filters=3, padding=1),
         Conv(name="skip", filters=3, kernel=1, relu=False),
-        Conv(name="norm", filters=3, padding=1, batch_norm=True, relu=False, input="stem"),
+        Conv(name="leaky", filters=3, kernel=1, activation=LEAKY, input="stem"),
+        Conv(
+            name="norm",
+            filters=3,
+            padding=1,
+            batch_norm=True,
+            relu=False,
+            input="stem",
+            add="leaky",
+        ),
         Conv(name="sum", filters=3, padding=1, add="skip"),
         Conv(name="pool", filters=3, padding=1, pool=Pool("average", 3)),
         Dense(name="wide", units=64, batch_norm=True),
@@ -52,7 +63,8 @@ def precision(layer):
         bias_grads=Format(5, -4),
         bias_accumulators=accumulator_format(WEIGHTS, -8),
         preactivations=Format(6, 0),
-        branch=Format(4, -2) if layer == "skip" else None,
+        branch=Format(4, -2) if layer in ("skip", "leaky") else None,
+        relu_input_grads=Format(5, -6) if layer == "leaky" else None,
         batch_norm=norm if NETWORK.layer(layer).batch_norm else None,
     )
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracle import activation, operations
 from oracle import rounding as oracle
 
-from fxsim.accumulator import Accumulator
+from fxsim.accumulator import WHEN, WHEN_OF_TILES, Accumulator
 from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
 from fxsim.kernels.rounding import STOCHASTIC
 from fxsim.ops import MASK, WINNER
@@ -97,7 +97,7 @@ def accumulators(draw, bits=(4, 24)):
     return Accumulator(
         draw(st.integers(*bits)),
         draw(st.sampled_from(OVERFLOWS)),
-        draw(st.sampled_from(("each addition", "end"))),
+        draw(st.sampled_from(WHEN_OF_TILES if order == "tiles" else WHEN)),
         order,
         draw(st.integers(2, 6)) if order == "tiles" else 0,
         draw(st.sampled_from(oracle.DETERMINISTIC)),

@@ -209,6 +209,21 @@ def calls():
         "Accumulator.parse": made(Accumulator.parse, {"text": "24 bits, wrap, floor 2"}),
         "Accumulator.from_dict": made(Accumulator.from_dict, {"row": MAC.to_dict()}),
         "Accumulator.range": made(MAC.range, {"extra_bits": 1}),
+        "presets.uniform": made(
+            fxsim.presets.uniform,
+            {
+                "format": "Q8.8",
+                "rounding": "floor",
+                "overflow": "wrap",
+                "every_operation": True,
+            },
+        ),
+        "presets.Uniform.parse": made(
+            fxsim.presets.Uniform.parse, {"text": "Q8.8, floor, wrap, every operation"}
+        ),
+        "presets.Uniform.assignment": made(
+            fxsim.presets.uniform("Q8.8").assignment, {"network": NETWORK}
+        ),
         "Accumulator.resolved": made(
             Accumulator(24, step_exp=-3).resolved, {"product_step_exp": -8}
         ),
@@ -443,7 +458,8 @@ def calls():
         "ops.dropout": made(ops.dropout, {"x": X, "rate": 0.5, "words": WORDS}),
         "ops.dropout_grad": made(ops.dropout_grad, {"grad": X, "kept": MASK, "rate": 0.5}),
         "ops.softmax_cross_entropy": made(
-            ops.softmax_cross_entropy, {"logits": LOGITS, "labels": LABELS}
+            ops.softmax_cross_entropy,
+            {"logits": LOGITS, "labels": LABELS, "exponential": fxsim.Exponential(4)},
         ),
         "ops.softmax_cross_entropy_grad": made(
             ops.softmax_cross_entropy_grad, {"logits": LOGITS, "labels": LABELS}
@@ -456,6 +472,13 @@ def calls():
             ops.batch_norm,
             dict(x=X, gamma=GAMMA, beta=GAMMA, running=RUNNING, rate=2.0**-4, **norm),
         ),
+        "ops.batch_norm_frozen": made(
+            ops.batch_norm_frozen, dict(x=X, gamma=GAMMA, beta=GAMMA, running=RUNNING, **norm)
+        ),
+        "Exponential": made(
+            fxsim.Exponential, {"index_bits": 8, "entry_bits": 16, "interpolation": "none"}
+        ),
+        "BatchNorm": made(fxsim.BatchNorm, {"epsilon": 2.0**-10, "frozen": True}),
         "ops.batch_norm_inference": made(
             ops.batch_norm_inference, dict(x=X, gamma=GAMMA, beta=GAMMA, running=RUNNING, **norm)
         ),

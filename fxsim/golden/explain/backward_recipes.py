@@ -27,7 +27,7 @@ from fxsim.ops.conv import input_grad, weight_grad
 
 
 class GradsAtPreactivations(TensorRecipe):
-    """G^A through pooling and mask."""
+    """G^A through dropout, pooling and mask, at what the activation reads."""
 
     def __init__(self, source: Source, entry: Entry):
         super().__init__(source, entry)
@@ -37,10 +37,12 @@ class GradsAtPreactivations(TensorRecipe):
 
     @property
     def default(self) -> Semantics:
-        return Semantics()
+        return self.grads.default
 
     def alternatives(self) -> Iterator[Alternative]:
-        return self.grads.changes(self.default)
+        if self.default.rounding is not None:
+            yield from quantization_changes(self.default, self.entry.format)
+        yield from self.grads.changes(self.default)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         return self.rows_of(self.grads.codes(semantics), rows)
@@ -83,6 +85,10 @@ class Sums(TensorRecipe):
     def rows_per_block(self) -> int:
         return rows_per_block(self.dot(self.default))
 
+    def grad_changes(self) -> Iterator[Alternative]:
+        """Changes of the gradients at the pre-activations, unless batch norm makes them."""
+        return iter(()) if self.grads.layer.norm else self.grads.changes(self.default)
+
     def dot(self, semantics: Semantics) -> Dot:
         return self._dot(
             Semantics(
@@ -100,7 +106,7 @@ class Sums(TensorRecipe):
     def alternatives(self) -> Iterator[Alternative]:
         yield from quantization_changes(self.default, self.entry.format)
         yield from self.words_changes(self.default, self.entry.tensor)
-        yield from self.grads.changes(self.default)
+        yield from self.grad_changes()
         yield from self.operand_changes()
         yield from misread_changes(self.default, self.formats)
         product_bits = sum(format.bits for format in self.formats.values())

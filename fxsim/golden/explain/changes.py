@@ -16,6 +16,7 @@ from fxsim.accumulator import (
     MAX_DROP,
     MIN_BITS,
     WHEN,
+    WHEN_OF_TILES,
     Accumulator,
 )
 from fxsim.activation import LEAST_SLOPE_EXP, NONE, Activation
@@ -178,12 +179,13 @@ def _model_fields(model: Accumulator, dot: Dot) -> Iterator[dict]:
     for mode in OVERFLOWS:
         yield {"overflow": mode}
     for when in WHEN:
-        yield {"when": when}
+        if model.order != "tiles" or when in WHEN_OF_TILES:
+            yield {"when": when}
     yield {"order": "sequential", "tile": 0}
     if model.bias == "after":
         yield {"order": "tree", "tile": 0}
     for tile in TILES:
-        if tile < dot.terms:
+        if tile < dot.terms and not model.bounds_terms:
             yield {"order": "tiles", "tile": tile}
     widest = MAX_BITS - max(model.drop + dot.scale, 0)
     for bits in (*range(MIN_BITS, model.bits), max(widest, MIN_BITS)):

@@ -5,12 +5,15 @@ Pre-activations, masks, activations, logits and the gradient at the logits.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from fxsim.errors import present
+from fxsim.exponential import MAX_ENTRY_BITS, MAX_INDEX_BITS, Exponential
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden.arithmetic import narrowed
 from fxsim.golden.explain.changes import (
@@ -29,11 +32,15 @@ from fxsim.golden.explain.semantics import MASKS, Semantics
 from fxsim.golden.explain.source import Source
 from fxsim.golden.manifest import Entry
 from fxsim.nn.fixed.loss import FixedLoss
+from fxsim.nn.spec import Network
 from fxsim.ops.exact import Quotient
 from fxsim.ops.leaky_relu import leaked, slopes_of
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
 from fxsim.words import DroppedBits
+
+FARTHEST = 4
+"""Bits by which the numbers of an exponential are tried."""
 
 
 class Preactivations(TensorRecipe):
@@ -64,7 +71,6 @@ class ReluMask(TensorRecipe):
 
     def __init__(self, source: Source, entry: Entry):
         super().__init__(source, entry)
-        self.forward = Forward(source, entry.layer)
         self.output = Output(source, entry.layer)
 
     @property
@@ -73,10 +79,10 @@ class ReluMask(TensorRecipe):
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from mask_changes(self.default)
-        yield from self.forward.changes(self.default)
+        yield from self.output.input.changes(self.default)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        z = self.forward.sums_or_golden(semantics, rows)
+        z = self.output.exact(semantics, rows).sums()
         codes = self.output.before_pool(self.default, rows)
         return MASKS[semantics.mask](z, self.output.bound, codes).astype(np.int64)
 
@@ -86,7 +92,7 @@ class LeakyMask(ReluMask):
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from activation_changes(self.default, self.layer.activation)
-        yield from self.forward.changes(self.default)
+        yield from self.output.input.changes(self.default)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         own = semantics.activation or self.layer.activation
@@ -105,7 +111,7 @@ class TableIndices(ReluMask):
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from index_changes(self.default)
-        yield from self.forward.changes(self.default)
+        yield from self.output.input.changes(self.default)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         own = self.layer.activation
@@ -117,11 +123,12 @@ class TableIndices(ReluMask):
 
 
 class LayerOutput(TensorRecipe):
-    """Activations or logits: ReLU, one quantization, pooling."""
+    """Activations, logits or a branch: ReLU, one quantization, pooling, dropout."""
 
     def __init__(self, source: Source, entry: Entry):
         super().__init__(source, entry)
-        producer = entry.layer if entry.tensor == "logits" else source.network.source(entry.layer)
+        own = entry.tensor in ("logits", "branch")
+        producer = entry.layer if own else source.network.source(entry.layer)
         self.output = Output(source, present(producer))
 
     @property
@@ -130,20 +137,20 @@ class LayerOutput(TensorRecipe):
 
     @property
     def rows_per_block(self) -> int:
-        forward = self.output.forward
+        forward = self.output.input.forward
         return rows_per_block(forward.dot()) if forward.has_operands else 2**16
 
     def alternatives(self) -> Iterator[Alternative]:
-        yield from quantization_changes(self.default, self.entry.format)
+        yield from quantization_changes(self.default, self.output.format)
         yield from self.words_changes(self.default, self.entry.tensor)
         yield from activation_changes(self.default, self.output.layer.activation)
         pool = self.output.layer.pool
         if pool and pool.kind == "average":
             yield from averaging_changes(self.default, pool)
-        yield from self.output.forward.changes(self.default)
+        yield from self.output.changes(self.default)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        return self.output.after_pool(semantics, rows)
+        return self.output.after_dropout(semantics, rows)
 
 
 class LossGradient(TensorRecipe):
@@ -157,7 +164,12 @@ class LossGradient(TensorRecipe):
         network = source.network
         targets = self.operand("labels" if network.decides else "targets")
         targets = targets if network.decides else targets.reshape(batch, -1)
-        self.exact = FixedLoss(network, logits.format).grad(Tensor(codes, logits.format), targets)
+        self.logits = Tensor(codes, logits.format)
+        self.targets = targets
+        self.exact = self._grad(network)
+
+    def _grad(self, network: Network) -> Quotient:
+        return FixedLoss(network, self.logits.format).grad(self.logits, self.targets)
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from (
@@ -168,6 +180,26 @@ class LossGradient(TensorRecipe):
         yield from self.words_changes(self.default, self.entry.tensor)
         for text, factor in self._factors():
             yield change(self.default, text, factor=Fraction(factor))
+        if "cross_entropy" in self.source.network.loss:
+            for text in self._exponentials():
+                yield change(self.default, text, variant=text)
+
+    def _exponentials(self) -> dict[str, Exponential]:
+        """Exponentials that are taken for the loss's own, by what tells them."""
+        own = self.source.network.exponential
+        found = {}
+        other: Any = "none" if own.interpolation == "linear" else "linear"
+        text = f"exponential: interpolation {other} instead of {own.interpolation}"
+        found[text] = dataclasses.replace(own, interpolation=other)
+        for field, most in (("index_bits", MAX_INDEX_BITS), ("entry_bits", MAX_ENTRY_BITS)):
+            stated: int = getattr(own, field)
+            near = range(stated - FARTHEST, stated + FARTHEST + 1)
+            for bits in near:
+                if bits != stated and 1 <= bits <= most:
+                    changes: Any = {field: bits}
+                    text = f"exponential: {field} {bits} instead of {stated}"
+                    found[text] = dataclasses.replace(own, **changes)
+        return found
 
     def _factors(self) -> Iterator[tuple[str, int | Fraction]]:
         """Factors that are taken for each other."""
@@ -191,9 +223,13 @@ class LossGradient(TensorRecipe):
         modes = (present(semantics.rounding), present(semantics.overflow))
         quantizer = Quantizer(format, *modes, words)
         factor = semantics.factor
+        exact = self.exact
+        if semantics.variant:
+            exponential = self._exponentials()[semantics.variant]
+            exact = self._grad(dataclasses.replace(self.source.network, exponential=exponential))
         out = Quotient(
-            self.exact.numerators * factor.numerator,
-            self.exact.step_exp,
-            self.exact.divisor * factor.denominator,
+            exact.numerators * factor.numerator,
+            exact.step_exp,
+            exact.divisor * factor.denominator,
         ).to(quantizer)
         return self.rows_of(out.codes, rows)

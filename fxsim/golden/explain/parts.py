@@ -5,6 +5,7 @@ Sums, outputs, masked gradients.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 
@@ -28,12 +29,13 @@ from fxsim.golden.explain.changes import (
 )
 from fxsim.golden.explain.dots import Dot, Summing
 from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Index, Semantics
-from fxsim.golden.explain.source import MissingVectors, Source, plain
+from fxsim.golden.explain.source import MissingVectors, Source
 from fxsim.golden.manifest import Entry
 from fxsim.nn.fixed.activation import relu_format, relu_quantizer, table_of
 from fxsim.nn.fixed.layer import unpooled_grad_format
 from fxsim.nn.geometry import geometry_of
 from fxsim.nn.spec import Pool
+from fxsim.ops.dropout import Scaled, before_dropout, grad_format
 from fxsim.ops.exact import WINNER, Exact, Sums, relu_bound
 from fxsim.ops.leaky_relu import leaked, slopes_of
 from fxsim.ops.lookup import lookup, output_derivative
@@ -184,31 +186,103 @@ def looked_up(
     return lookup(Sums(sums, format), entries, present(own.range_exp) + index.shift, interpolation)
 
 
-class Output:
-    """What becomes of a layer's pre-activations: the activations of its readers, or the logits."""
+NO_BRANCH = "residual branch left out"
+NO_BETA = "beta left out"
+NO_DROPOUT = "dropout left out"
+NO_SCALE = "dropout without its scale"
+
+
+class ReluInput:
+    """What a layer's activation reads: its sums, or these after batch norm and addition."""
 
     def __init__(self, source: Source, name: str):
         self.source = source
         self.forward = Forward(source, name)
         self.layer = self.forward.layer
-        readers = source.readers(name)
-        self.entry = (
-            source.entry(readers[0], "activations") if readers else source.entry(name, "logits")
-        )
+        self.plain = not (self.layer.norm or self.layer.add)
+        self.entry = self.forward.entry if self.plain else source.entry(name, "relu_inputs")
+
+    @cached_property
+    def _terms(self) -> dict[str, tuple[np.ndarray, int]]:
+        """Text of leaving it out -> (codes (P, O) or (O,), exponent of their step)."""
+        name = self.layer.name
+        read = self.source.codes
+        terms: dict[str, tuple[np.ndarray, int]] = {}
+        if self.layer.norm:
+            step_exps = {
+                tensor: self.source.entry(name, tensor).format.step_exp
+                for tensor in ("gamma", "beta", "normalized")
+            }
+            x = read(name, "normalized").astype(np.int64)
+            product = x.reshape(-1, x.shape[-1]) * read(name, "gamma").astype(np.int64)
+            terms["gamma"] = product, step_exps["gamma"] + step_exps["normalized"]
+            terms[NO_BETA] = read(name, "beta").astype(np.int64), step_exps["beta"]
+        else:
+            terms["sums"] = self.forward.golden.astype(np.int64), self.forward.entry.format.step_exp
+        if self.layer.add:
+            branch = self.source.output_of(self.layer.add)
+            codes = self.source.codes(branch.layer, branch.tensor).astype(np.int64)
+            terms[NO_BRANCH] = codes.reshape(-1, codes.shape[-1]), branch.format.step_exp
+        return terms
+
+    def combined(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        """(R, O) int64 after batch norm and addition, from what they read."""
+        step_exp = self.entry.format.step_exp
+        total = np.zeros((len(rows), self.entry.shape[-1]), np.int64)
+        for text, (codes, own_exp) in self._terms.items():
+            if text != semantics.variant:
+                total += (codes if codes.ndim == 1 else codes[rows]) << (own_exp - step_exp)
+        return total
+
+    def sums(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        """(R, O) int64; what batch norm and addition make is taken as exported, if stated."""
+        if self.plain:
+            return self.forward.sums_or_golden(semantics, rows)
+        if semantics.variant in (NO_BETA, NO_BRANCH):
+            return self.combined(semantics, rows)
+        golden = self.source.codes(self.layer.name, "relu_inputs")
+        return golden.reshape(-1, golden.shape[-1])[rows].astype(np.int64)
+
+    def changes(self, default: Semantics) -> Iterator[Alternative]:
+        if self.plain:
+            yield from self.forward.changes(default)
+            return
+        try:
+            terms = self._terms
+        except MissingVectors:
+            return
+        for text in (NO_BETA, NO_BRANCH):
+            if text in terms:
+                yield change(default, text, variant=text)
+
+
+class Output:
+    """What becomes of what a layer's activation reads: the activations of its readers, logits, or a
+    branch.
+    """
+
+    def __init__(self, source: Source, name: str):
+        self.source = source
+        self.input = ReluInput(source, name)
+        self.layer = self.input.layer
+        self.rows_shape = self.input.entry.shape[:3]
+        self.entry = source.output_of(name)
+        self.format = relu_format(self.layer, self.entry.format)
 
     @property
     def quantizer(self) -> Quantizer:
         """The format of the output, with the ReLU's ceiling."""
-        return relu_quantizer(self.layer, Quantizer(relu_format(self.layer, self.entry.format)))
+        return relu_quantizer(self.layer, Quantizer(self.format))
 
     @property
     def bound(self) -> int:
         """The ReLU's ceiling in steps of Z."""
-        return relu_bound(self.forward.entry.format.step_exp, self.quantizer)
+        return relu_bound(self.input.entry.format.step_exp, self.quantizer)
 
     @property
     def default(self) -> Semantics:
-        return Semantics(self.entry.rounding, self.entry.overflow, summing=self.forward.summing)
+        modes = self.entry.rounding, self.entry.overflow
+        return Semantics(*modes, summing=self.input.forward.summing)
 
     def before_pool(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         """(R, O) int64 codes of the given positions before pooling."""
@@ -218,7 +292,7 @@ class Output:
         if isinstance(words, np.ndarray):
             words = words.reshape(-1, words.shape[-1])[rows]
         step_exp = exact.format.step_exp
-        codes = requantized(exact.sums(), step_exp, self.entry.format, semantics, words)
+        codes = requantized(exact.sums(), step_exp, self.format, semantics, words)
         if own.ceiling is None:
             return codes
         greatest = self.quantizer.ceiling | (semantics.rounding == "jam")
@@ -226,8 +300,7 @@ class Output:
 
     def exact(self, semantics: Semantics, rows: np.ndarray) -> Sums:
         """What the activation reads at the given positions."""
-        sums = self.forward.sums_or_golden(semantics, rows)
-        return Sums(sums, self.forward.entry.format)
+        return Sums(self.input.sums(semantics, rows), self.input.entry.format)
 
     def activated(self, exact: Sums, own: Activation, index: Index) -> Exact:
         """The exact results of an activation function."""
@@ -238,7 +311,7 @@ class Output:
             return leaked(exact, present(own.slope_exp))[0]
         if own.kind != "table":
             return exact
-        table, _ = table_of(own, self.entry.format)
+        table, _ = table_of(own, self.format)
         return looked_up(exact, own, table, index, present(own.interpolation))
 
     def after_pool(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
@@ -246,7 +319,7 @@ class Output:
         pool = self.layer.pool
         if pool is None:
             return self.before_pool(semantics, rows)
-        samples, height, width = self.forward.rows_shape
+        samples, height, width = self.rows_shape
         window = present(self.source.network.shape(self.layer.name).pool)
         n, y, x = np.unravel_index(rows, (samples, *window.positions((height, width))))
         down, across = np.indices(window.size).reshape(2, -1)
@@ -266,9 +339,38 @@ class Output:
         rounding = semantics.averaging or pool.rounding
         return averages.to(Quantizer(format, rounding)).codes.reshape(len(rows), -1)
 
+    def after_dropout(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        """(R, O) int64 codes of the given positions of the output."""
+        codes = self.after_pool(semantics, rows)
+        rate = self.layer.dropout
+        if not rate or semantics.variant == NO_DROPOUT:
+            return codes
+        stays = self._kept[rows]
+        if semantics.variant == NO_SCALE:
+            return codes * stays
+        scaled = Scaled(Tensor(codes, self.entry.format), stays, rate)
+        return scaled.to(self.entry.format).codes.astype(np.int64)
+
+    @cached_property
+    def _kept(self) -> np.ndarray:
+        """(positions, O), 1 where dropout keeps."""
+        output = self.source.network.shape(self.layer.name).output
+        kept = self.source.kept(self.layer.name, (self.source.manifest.batch, *output))
+        return kept.reshape(-1, output[-1])
+
+    def changes(self, default: Semantics) -> Iterator[Alternative]:
+        """Changes of what the activation reads, and of dropout."""
+        yield from self.input.changes(default)
+        if self.layer.dropout:
+            for text in (NO_DROPOUT, NO_SCALE):
+                yield change(default, text, variant=text)
+
 
 class PreactivationGrads:
-    """The gradient at one layer's pre-activations: through pooling, then the ReLU's mask."""
+    """The gradient at what a layer's activation reads: through dropout, pooling, the mask.
+
+    Without batch norm it is the one at the pre-activations.
+    """
 
     def __init__(self, source: Source, name: str):
         self.source = source
@@ -281,8 +383,6 @@ class PreactivationGrads:
     @property
     def computable(self) -> bool:
         """Whether all that it is made from was exported, and is covered."""
-        if not plain(self.layer):
-            return False
         try:
             _ = self.source.codes(self.layer.name, "activation_grads"), self._output
         except MissingVectors:
@@ -294,6 +394,34 @@ class PreactivationGrads:
         """Where masks and maxima come from; None where neither is needed."""
         needed = self.layer.activation.kind != "none" or (self.pool and self.pool.kind == "max")
         return Output(self.source, self.layer.name) if needed else None
+
+    @cached_property
+    def entry(self) -> Entry:
+        """Of the gradient."""
+        return self.source.entry(self.layer.name, self.tensor)
+
+    @property
+    def tensor(self) -> str:
+        """The name of the gradient."""
+        return "relu_input_grads" if self.layer.norm else "preactivation_grads"
+
+    @property
+    def default(self) -> Semantics:
+        """The stated one; without modes where no function of the layer rounds the gradient."""
+        rounds = self.entry.overflow is not None
+        return Semantics(self.entry.rounding, self.entry.overflow) if rounds else Semantics()
+
+    @property
+    def _words(self) -> np.ndarray | DroppedBits | None:
+        words = self.source.words(self.layer.name, self.tensor)
+        return words.reshape(self.shape) if isinstance(words, np.ndarray) else words
+
+    @property
+    def _unpooled_format(self) -> Format:
+        """Of the gradient at what leaves the activation."""
+        arriving = self.source.entry(self.layer.name, "activation_grads").format
+        shape = self.source.network.shape(self.layer.name)
+        return unpooled_grad_format(self.layer, shape, arriving)
 
     @property
     def _rows(self) -> np.ndarray:
@@ -307,25 +435,42 @@ class PreactivationGrads:
         return output.before_pool(output.default, self._rows).reshape(self.shape)
 
     def codes_or_golden(self, semantics: Semantics) -> np.ndarray:
+        """The gradient at the pre-activations."""
         plain = Semantics()
         fields = ("mask", "last_maximum", "averaging", "activation", "index")
         if any(getattr(semantics, field) != getattr(plain, field) for field in fields):
-            return self.codes(semantics)
+            own = self.default
+            rounded = dataclasses.replace(semantics, rounding=own.rounding, overflow=own.overflow)
+            return self.codes(rounded)
         return self.source.operand(self.layer.name, "preactivation_grads", semantics.misread)
 
     def _under(self, semantics: Semantics) -> np.ndarray:
         """(N, OH, OW, O) int64, of all positions, under `semantics`."""
         name = self.layer.name
         grads = self.source.codes(name, "activation_grads")
+        format = self.source.entry(name, "activation_grads").format
+        rate = self.layer.dropout
+        if rate:
+            kept = self.source.kept(name, grads.shape)
+            grads = before_dropout(Tensor(grads, format).operand, kept, rate, format)
+            format = grad_format(format, rate)
         if self.pool:
-            grads = self._through_pool(
-                Tensor(grads, self.source.entry(name, "activation_grads").format), semantics
-            )
+            grads = self._through_pool(Tensor(grads, format), semantics)
         grads = grads.reshape(self.shape).astype(np.int64)
         own = semantics.activation or self.layer.activation
         if own.kind == "table":
-            return self._through_table(grads, own, semantics.index)
-        grads = grads << -(self.layer.activation.slope_exp or 0)
+            return self._through_table(grads, own, semantics)
+        finer = -(self.layer.activation.slope_exp or 0)
+        grads = self._through_function(grads << finer, own, semantics)
+        if semantics.rounding is None:
+            return grads
+        step_exp = self._unpooled_format.step_exp - finer
+        return requantized(grads, step_exp, self.entry.format, semantics, self._words)
+
+    def _through_function(
+        self, grads: np.ndarray, own: Activation, semantics: Semantics
+    ) -> np.ndarray:
+        """Gradients that an activation without a table lets pass."""
         if own.kind == "none":
             return grads
         output = present(self._output)
@@ -334,25 +479,25 @@ class PreactivationGrads:
             exact = output.exact(output.default, self._rows)
             mask = slopes_of(*leaked(exact, slope_exp), output.quantizer).reshape(self.shape)
             return np.select([mask == 1, mask == 2], [grads >> -slope_exp, grads])
-        z = output.forward.golden.reshape(self.shape)
+        z = output.exact(output.default, self._rows).sums().reshape(self.shape)
         return grads * MASKS[semantics.mask](z, output.bound, self._codes)
 
-    def _through_table(self, grads: np.ndarray, own: Activation, index: Index) -> np.ndarray:
+    def _through_table(
+        self, grads: np.ndarray, own: Activation, semantics: Semantics
+    ) -> np.ndarray:
         """Gradients times the derivative of a table's function."""
         output = present(self._output)
-        _, slopes = table_of(own, output.entry.format)
+        _, slopes = table_of(own, output.format)
         if slopes is None:
-            codes = Tensor(self._codes, output.entry.format)
+            codes = Tensor(self._codes, output.format)
             factors = output_derivative(codes, present(own.function)).tensor()
         else:
             exact = output.exact(output.default, self._rows)
-            factors = looked_up(exact, own, slopes, index, "none").tensor().reshape(*self.shape)
-        arriving = self.source.entry(self.layer.name, "activation_grads").format
-        format = unpooled_grad_format(
-            self.layer, self.source.network.shape(self.layer.name), arriving
-        )
-        step_exp = format.step_exp + factors.format.step_exp
-        return quantized(grads * factors.operand, step_exp, format, "nearest_away", "saturate")
+            sums = looked_up(exact, own, slopes, semantics.index, "none")
+            factors = sums.tensor().reshape(*self.shape)
+        step_exp = self._unpooled_format.step_exp + factors.format.step_exp
+        products = grads * factors.operand
+        return requantized(products, step_exp, self.entry.format, semantics, self._words)
 
     def _through_pool(self, grads: Tensor, semantics: Semantics) -> np.ndarray:
         pool = present(self.pool)
@@ -379,6 +524,7 @@ class PreactivationGrads:
         return Tensor(places.argmax(axis=-1), WINNER)
 
     def changes(self, default: Semantics) -> Iterator[Alternative]:
+        """Changes of the way from the gradient at the output."""
         if not self.computable:
             return
         own = self.layer.activation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fxsim.errors import present
 from fxsim.golden.explain.backward_recipes import (
     ActivationGrads,
     BiasGrads,
@@ -18,53 +19,70 @@ from fxsim.golden.explain.forward_recipes import (
     ReluMask,
     TableIndices,
 )
+from fxsim.golden.explain.norm_recipes import (
+    AffineGrads,
+    GradsBeforeNorm,
+    JoinedGrads,
+    Normalized,
+    QuantizedPreactivations,
+    ReluInputs,
+    Statistic,
+)
 from fxsim.golden.explain.recipe import TensorRecipe
-from fxsim.golden.explain.source import Source, plain
+from fxsim.golden.explain.source import Source
 from fxsim.golden.explain.update_recipes import Updated, UpdateItself, updated
 from fxsim.golden.manifest import Entry
+from fxsim.nn.fixed.network import FURTHER
 
+STATISTICS = ("mean", "variance")
 RECIPES: dict[str, Callable[[Source, Entry], TensorRecipe]] = {
     "preactivations": Preactivations,
     "relu_mask": ReluMask,
     "leaky_relu_mask": LeakyMask,
     "table_indices": TableIndices,
     "activations": LayerOutput,
+    "branch": LayerOutput,
+    "quantized_preactivations": QuantizedPreactivations,
+    "mean": Statistic,
+    "variance": Statistic,
+    "normalized": Normalized,
+    "relu_inputs": ReluInputs,
+    "relu_input_grads": GradsAtPreactivations,
+    "gamma_grads": AffineGrads,
+    "beta_grads": AffineGrads,
     "logits": LayerOutput,
     "preactivation_grads": GradsAtPreactivations,
     "weight_grads": WeightGrads,
     "bias_grads": BiasGrads,
     "updates": UpdateItself,
-    "bias_updates": UpdateItself,
     "updated_weights": updated,
     "accumulators": Updated,
-    "updated_bias": updated,
-    "bias_accumulators": Updated,
+    **{f"{kind}_updates": UpdateItself for kind in FURTHER},
+    **{f"updated_{kind}": updated for kind in FURTHER},
+    **{f"{kind}_accumulators": Updated for kind in FURTHER},
 }
 
 
 def recipe_for(source: Source, entry: Entry) -> TensorRecipe | None:
     """The recipe of a tensor; None for an input of the step, and for what recipes do not cover:
-    what passes a layer's batch norm, residual addition or dropout, and sums over several branches.
+    inverse roots, the constants of batch norm's gradient, and running statistics.
 
     Raises MissingVectors where a tensor that it follows from was not exported.
     """
-    if entry.role == "input" or not _covered(source, entry):
+    if entry.role == "input":
         return None
-    if entry.tensor != "activation_grads":
-        return RECIPES[entry.tensor](source, entry) if entry.tensor in RECIPES else None
-    readers = source.readers(entry.layer)
-    return ActivationGrads(source, entry, readers[0]) if readers else LossGradient(source, entry)
-
-
-def _covered(source: Source, entry: Entry) -> bool:
     if entry.tensor == "activation_grads":
-        return len(source.readers(entry.layer)) < 2 and not any(
-            layer.add == entry.layer for layer in source.network.layers
-        )
-    through = {"activations": source.network.source(entry.layer)}
-    through |= dict.fromkeys(
-        ("logits", "relu_mask", "leaky_relu_mask", "table_indices", "preactivation_grads"),
-        entry.layer,
-    )
-    name = through.get(entry.tensor)
-    return name is None or plain(source.network.layer(name))
+        return _of_activation_grads(source, entry)
+    if entry.tensor == "preactivation_grads" and source.network.layer(entry.layer).norm:
+        return GradsBeforeNorm(source, entry)
+    if entry.tensor in STATISTICS and present(source.network.layer(entry.layer).norm).frozen:
+        return None
+    return RECIPES[entry.tensor](source, entry) if entry.tensor in RECIPES else None
+
+
+def _of_activation_grads(source: Source, entry: Entry) -> TensorRecipe:
+    readers = source.readers(entry.layer)
+    added = any(layer.add == entry.layer for layer in source.network.layers)
+    if added or len(readers) > 1:
+        return JoinedGrads(source, entry)
+    return ActivationGrads(source, entry, readers[0]) if readers else LossGradient(source, entry)

@@ -55,7 +55,8 @@ class Semantics:
     function that takes the place of the layer's own.  index: how a table's index goes wrong.
     last_maximum:
     which of several maxima a max pooling's gradient goes to.  averaging: rounding of average
-    pooling, None for its own.  words: of registers, None for those that were exported.  factor: of
+    pooling, None for its own.  words: of registers, None for those that were exported.  variant: a
+    change by its text, which its recipe knows.  factor: of
     the loss gradient, too many.
 
     In an update, rounding, overflow and narrower are the parameter's; update_rounding is that of u;
@@ -81,6 +82,7 @@ class Semantics:
     last_maximum: bool = False
     averaging: str | None = None
     words: LfsrWords | None = None
+    variant: str = ""
     factor: Fraction = Fraction(1)
     update_rounding: str | None = None
     accumulator_overflow: str = "saturate"

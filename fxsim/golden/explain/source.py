@@ -8,19 +8,13 @@ from fxsim.golden.explain.semantics import Misread
 from fxsim.golden.export import Vectors
 from fxsim.golden.manifest import RANDOM_WORDS, Entry
 from fxsim.lfsr import Lfsr, LfsrWords
-from fxsim.nn.spec import Layer
+from fxsim.ops.dropout import kept
+from fxsim.rng import tensor_stream
 from fxsim.words import DroppedBits
 
 
 class MissingVectors(Exception):
     """A tensor that a recomputation needs is not among the vectors; the message is its name."""
-
-
-def plain(layer: Layer) -> bool:
-    """Whether nothing but ReLU, quantization and pooling comes between a layer's sums and its
-    output.
-    """
-    return not (layer.batch_norm or layer.add or layer.dropout)
 
 
 class Source:
@@ -76,8 +70,21 @@ class Source:
             return None, ()
         return own.source.at(self.manifest.step), own.states
 
+    def kept(self, layer: str, shape: tuple[int, ...]) -> np.ndarray:
+        """1 for each element (uint8) that a layer's dropout keeps, 0 for the others."""
+        manifest = self.manifest
+        words = tensor_stream(manifest.seed, manifest.step, layer, "dropout").words(shape)
+        return kept(self.network.layer(layer).dropout, words).view(np.uint8)
+
     def has(self, layer: str, *tensors: str) -> bool:
         return all(f"{layer}.{tensor}" in self.vectors for tensor in tensors)
+
+    def output_of(self, name: str) -> Entry:
+        """The entry of the output of layer `name`: activations of a reader, logits or a branch."""
+        readers = self.readers(name)
+        if readers:
+            return self.entry(readers[0], "activations")
+        return self.entry(name, "logits" if name == self.network.names[-1] else "branch")
 
     def readers(self, name: str) -> list[str]:
         """The layers that read the output of layer `name`."""

@@ -22,9 +22,11 @@ from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import Semantics
 from fxsim.golden.explain.source import Source
 from fxsim.golden.manifest import Entry
+from fxsim.nn.fixed.network import FURTHER
 
 OF_WEIGHTS = ("weights", "accumulators", "updates", "weight_grads", "velocities")
-OF_BIAS = ("bias", "bias_accumulators", "bias_updates", "bias_grads", "bias_velocities")
+OF_FURTHER = ("accumulators", "updates", "grads", "velocities")
+"""Of bias, gamma or beta, behind its name."""
 
 
 class Update(TensorRecipe):
@@ -34,9 +36,9 @@ class Update(TensorRecipe):
 
     def __init__(self, source: Source, entry: Entry):
         super().__init__(source, entry)
-        bias = "bias" in entry.tensor
+        kind = next((kind for kind in FURTHER if kind in entry.tensor), None)
         self.parameter, self.accumulator, self.update, self.gradient, velocity = (
-            OF_BIAS if bias else OF_WEIGHTS
+            OF_WEIGHTS if kind is None else (kind, *(f"{kind}_{name}" for name in OF_FURTHER))
         )
         if source.has(entry.layer, velocity):
             self.gradient = velocity
@@ -174,6 +176,7 @@ class UpdatedAlone(Update):
 
 def updated(source: Source, entry: Entry) -> Update:
     """The recipe of an updated parameter, with an accumulator or without."""
-    accumulator = OF_BIAS[1] if "bias" in entry.tensor else OF_WEIGHTS[1]
+    kind = next((kind for kind in FURTHER if kind in entry.tensor), None)
+    accumulator = OF_WEIGHTS[1] if kind is None else f"{kind}_accumulators"
     held = f"{entry.layer}.{accumulator}" in source.manifest.entries
     return Updated(source, entry) if held else UpdatedAlone(source, entry)

@@ -2,7 +2,8 @@
 
 A term is first brought to the accumulator's step (a rounded right shift), an addend from then on:
 
-    tiles   sum = bound(sum + exact sum of the next `tile` addends); one addend to a tile is the sequential order
+    tiles   sum = bound(sum + exact sum of the next `tile` addends); one addend to a tile is the sequential order,
+            in which every addend may be bounded by itself, too
     tree    addends are bounded, then neighbours added in pairs, level after level, each sum bounded
 
 As in saturating.py the inner loops run across outputs.  Each kernel is written once, for int32 and
@@ -35,17 +36,19 @@ def accumulate_tiles(
     bounds: Range,
     sums: np.ndarray,
     overflows: np.ndarray,
+    bounds_terms: bool = False,
 ) -> None:
     """Add tiles of `tile` terms to sums, in ascending k, and the additions that overflow to
     overflows.
 
     a (M, K), b (K, N): integer codes.  sums, overflows: (M, N) int64; sums start within `bounds`.
-    rounding: of an addend, by 0 to 62 bits.  The caller proves that a tile's sum and an addition
-    to it fit int64.
+    rounding: of an addend, by 0 to 62 bits.  bounds_terms: whether what a tile adds up to, a single
+    addend, is bounded and counted before it is added.  The caller proves that a tile's sum and an
+    addition to it fit int64.
     """
     tile = min(tile, max(1, a.shape[1]))
     limit = _largest(a, b) * tile + _magnitude(bounds)
-    _run(_tiles, a, b, rounding, bounds, limit, tile, sums, overflows)
+    _run(_tiles, a, b, rounding, bounds, limit, (tile, bounds_terms), sums, overflows)
 
 
 def accumulate_tree(
@@ -107,8 +110,12 @@ def _add_rows(start, stop, sums, more, bounds, overflows):
 
 
 @jit
-def _tiles(start, stop, a, b, tile, rounding, bounds, out, overflows):
-    """Rows start .. stop of out and overflows, which hold what they start from."""
+def _tiles(start, stop, a, b, terms, rounding, bounds, out, overflows):
+    """Rows start .. stop of out and overflows, which hold what they start from.
+
+    terms: of a tile, and whether they are bounded by themselves.
+    """
+    tile, bounds_terms = terms
     sums = np.empty(STRIP, a.dtype)
     parts = np.empty(STRIP, a.dtype)
     counts = np.empty(STRIP, a.dtype)
@@ -122,6 +129,8 @@ def _tiles(start, stop, a, b, tile, rounding, bounds, out, overflows):
                 parts[:size] = 0
                 for term in range(k, min(k + tile, a.shape[1])):
                     _add_addends(a[m, term], b[term, first : first + size], rounding, parts)
+                if bounds_terms:
+                    _bound(parts, size, bounds, counts)
                 _add_bounded(sums, parts, size, bounds, counts)
             out[m, first : first + size] = sums[:size]
             overflows[m, first : first + size] += counts[:size]
@@ -212,6 +221,15 @@ def _add_addends(left, row, rounding, parts):
     shift, base, neg, odd, jam = rounding
     for n in range(row.size):
         parts[n] = np.add(parts[n], _addend(np.multiply(left, row[n]), shift, base, neg, odd, jam))
+
+
+@jit
+def _bound(parts, size, bounds, counts):
+    """parts = bound(parts); counts what was outside."""
+    for n in range(size):
+        kept = _bounded(parts[n], bounds)
+        counts[n] = np.add(counts[n], _differ(kept, parts[n]))
+        parts[n] = kept
 
 
 @jit

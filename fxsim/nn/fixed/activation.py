@@ -98,16 +98,24 @@ class FixedActivation:
     """A leaky ReLU or a table of a layer, between formats.
 
     input: format of the exact sums.  output: of the codes.  grads: of the gradient at the output.
-    Raises InputError where something does not fit.
+    inner: of the gradient before the activation.  Raises InputError where something does not fit.
     """
 
-    def __init__(self, activation: Activation, input: Format, output: Format, grads: Format):
+    def __init__(
+        self, activation: Activation, input: Format, output: Format, grads: Format, inner: Format
+    ):
         self.activation = activation
         self.output = output
         self.grads = grads
         self.table = table_of(activation, output) if activation.kind == "table" else None
-        self.inner_format = inner_format(activation, grads)
+        self.exact_grads = inner_format(activation, grads)
+        self.inner_format = inner
         self._check(input)
+
+    @property
+    def rounds_grads(self) -> bool:
+        """Whether the gradient before it is rounded."""
+        return self.table is not None or self.inner_format != self.exact_grads
 
     def _check(self, input: Format) -> None:
         if self.activation.signed and not self.output.signed:
@@ -119,7 +127,7 @@ class FixedActivation:
             raise InputError(
                 f"the gradient before activation {self.activation.kind!r} needs "
                 f"{self.inner_format.bits} bits, at most {MAX_TENSOR_BITS}; give activation_grads "
-                f"fewer bits, or take a greater slope"
+                f"fewer bits, take a greater slope, or give relu_input_grads a format"
             )
         nothing = Sums(np.zeros(1, np.int64), input)
         factors = self.forward(nothing, Quantizer(self.output)).factors
@@ -149,11 +157,15 @@ class FixedActivation:
     def backward(self, grads: np.ndarray, factors: Tensor, quantizer: Quantizer) -> np.ndarray:
         """Gradient codes before the activation, in `inner_format`.
 
-        quantizer: of the product with a table's derivative; a leaky ReLU is exact.
+        quantizer: of the product with the derivative; that of a leaky ReLU is exact where its
+        format holds it.
         """
         if self.table is None:
-            wide = grads.astype(self.inner_format.storage)
-            return sloped(wide, factors.codes, present(self.activation.slope_exp))
+            wide = grads.astype(self.exact_grads.storage)
+            exact = sloped(wide, factors.codes, present(self.activation.slope_exp))
+            if not self.rounds_grads:
+                return exact
+            return quantizer.quantized(exact, self.exact_grads.step_exp)
         products = grads.astype(np.int64) * factors.operand
         return quantizer.quantized(products, self.grads.step_exp + factors.format.step_exp)
 

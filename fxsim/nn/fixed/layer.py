@@ -19,14 +19,9 @@ from fxsim.nn.fixed.activation import (
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Step, lent
 from fxsim.nn.geometry import geometry_of
-from fxsim.nn.precision import BatchNormPrecision, PrecisionAssignment
-from fxsim.nn.spec import (
-    BATCH_NORM_EPSILON_EXP,
-    RUNNING_RATE_EXP,
-    Layer,
-    LayerShape,
-    Network,
-)
+from fxsim.nn.precision import BatchNormPrecision, LayerPrecision, PrecisionAssignment
+from fxsim.nn.spec import BatchNorm as BatchNormSpec
+from fxsim.nn.spec import Layer, LayerShape, Network
 from fxsim.ops.arithmetic import sum as exact_sum
 from fxsim.ops.batch_norm import (
     BatchNorm,
@@ -125,14 +120,14 @@ class FixedLayer:
         accumulators = assignment.accumulators_of(self.name)
         geometry = geometry_of(self.layer, self.shape)
         self.relu_format = relu_format(self.layer, self.output.format)
-        self.inner_format = inner_grad_format(self.layer, self.shape, formats.activation_grads)
+        self.inner_format = inner_grad_format(self.layer, self.shape, formats)
         self.norm: BatchNorm | None = None
         self.norm_grad: BatchNormGrad | None = None
         self.pre_format = self.inner_format
-        if self.layer.batch_norm:
+        if self.layer.norm:
             precision = formats.batch_norm or BatchNormPrecision()
             self.pre_format = precision.preactivation_grads or self.inner_format
-            self.norm = _batch_norm(formats.preactivations, precision, branch)
+            self.norm = _batch_norm(self.layer.norm, formats.preactivations, precision, branch)
             self.norm_grad = BatchNormGrad(self.norm, self.inner_format, self.pre_format)
         bias = formats.bias if self.layer.has_bias else None
         self.forward_product = Forward(
@@ -159,12 +154,23 @@ class FixedLayer:
         if own.is_relu or own.kind == "none":
             return None
         grads = unpooled_grad_format(self.layer, self.shape, self.formats.activation_grads)
-        return FixedActivation(own, self.relu_input_format, self.relu_format, grads)
+        output = self.relu_format
+        return FixedActivation(own, self.relu_input_format, output, grads, self.inner_format)
 
     @property
     def weighted(self) -> tuple[Forward, InputGrad, WeightGrad]:
         """The layer's three products."""
         return self.forward_product, self.input_grad, self.weight_grad
+
+    def maker_of_grads(self, tensor: str) -> str | None:
+        """The name under which the assignment has the modes of a gradient within the layer.
+
+        tensor: 'preactivation_grads' or 'relu_input_grads'.  None where it is not quantized.
+        """
+        if tensor == "preactivation_grads" and self.norm is not None:
+            return tensor
+        rounds = self.activation is not None and self.activation.rounds_grads
+        return "relu_input_grads" if rounds else None
 
     @property
     def relu_input_format(self) -> Format:
@@ -257,7 +263,8 @@ class FixedLayer:
 
     def _normalized(self, exact: ForwardSum, running: Running | None, step: Step) -> Normalized:
         norm = present(self.norm)
-        moments = np.empty((2, exact.shape[-1]), np.int64) if step.training else None
+        of_batch = step.training and not norm.frozen
+        moments = np.empty((2, exact.shape[-1]), np.int64) if of_batch else None
         quantizer = step.quantizer(self.name, "preactivations", norm.input)
         codes, _ = exact.rounded_with_moments(quantizer, False, moments)
         formats = norm.formats
@@ -363,13 +370,9 @@ class FixedLayer:
 
     def _before_activation(self, grads: np.ndarray, tape: LayerTape, step: Step) -> np.ndarray:
         """Gradient codes before a leaky ReLU or a table."""
-        own = present(self.activation)
-
-        def count(counts: Counts) -> None:
-            step.result.counts[self.name, "relu_input_grads"] = counts
-
         factors = present(tape.factors).reshape(*grads.shape)
-        return own.backward(grads, factors, Quantizer(own.grads, counted=count))
+        quantizer = step.quantizer(self.name, "relu_input_grads", self.inner_format)
+        return present(self.activation).backward(grads, factors, quantizer)
 
     def _through_norm(
         self,
@@ -434,9 +437,10 @@ class FixedLayer:
         return self.input_grad(pre.operand.reshape(-1, *geometry.output), weight)
 
 
-def inner_grad_format(layer: Layer, shape: LayerShape, format: Format) -> Format:
+def inner_grad_format(layer: Layer, shape: LayerShape, formats: LayerPrecision) -> Format:
     """The format of the gradient at what the activation reads."""
-    return inner_format(layer.activation, unpooled_grad_format(layer, shape, format))
+    grads = unpooled_grad_format(layer, shape, formats.activation_grads)
+    return formats.relu_input_grads or inner_format(layer.activation, grads)
 
 
 def unpooled_grad_format(layer: Layer, shape: LayerShape, format: Format) -> Format:
@@ -454,10 +458,12 @@ def unpooled_grad_format(layer: Layer, shape: LayerShape, format: Format) -> For
 
 
 def _batch_norm(
-    preactivations: Format, precision: BatchNormPrecision, branch: Format | None
+    norm: BatchNormSpec,
+    preactivations: Format,
+    precision: BatchNormPrecision,
+    branch: Format | None,
 ) -> BatchNorm:
     formats = BatchNormFormats(
         precision.mean, precision.variance, precision.normalized, precision.gamma, precision.beta
     )
-    epsilon = 2.0**BATCH_NORM_EPSILON_EXP
-    return BatchNorm(preactivations, formats, branch, epsilon, 2.0**RUNNING_RATE_EXP)
+    return BatchNorm(preactivations, formats, branch, norm.epsilon, norm.running_rate, norm.frozen)

@@ -9,6 +9,7 @@ import numpy as np
 
 from fxsim.arrays import check_range, integer_array
 from fxsim.errors import InputError
+from fxsim.exponential import Exponential
 from fxsim.formats import Format
 from fxsim.nn.fixed.step import StepResult
 from fxsim.nn.spec import Network
@@ -17,6 +18,8 @@ from fxsim.ops.exact import Quotient
 from fxsim.ops.loss import (
     ELEMENT_LOSSES,
     LOSS,
+    WITH_EXPONENTIAL,
+    ElementLoss,
     check_labels,
     check_logits,
     check_probabilities,
@@ -82,11 +85,11 @@ class FixedLoss:
     def add(self, outputs: Tensor, targets: np.ndarray, result: StepResult) -> None:
         """Add losses and wrong decisions of outputs (N, M) to a result."""
         if self.network.loss == "softmax_cross_entropy":
-            loss = softmax_cross_entropy(outputs, targets)
+            loss = softmax_cross_entropy(outputs, targets, self.network.exponential)
             result.loss_sum += int(loss.losses.codes.sum())
             result.wrong = (result.wrong or 0) + loss.wrong
             return
-        losses = ELEMENT_LOSSES[self.network.loss].losses(outputs, self._codes(targets))
+        losses = self._own.losses(outputs, self._codes(targets), *self._exponential)
         result.loss_sum += sum(losses.numerators.tolist())
         result.loss_unit = self.unit
         if not self.network.decides:
@@ -98,8 +101,17 @@ class FixedLoss:
     def grad(self, outputs: Tensor, targets: np.ndarray) -> Quotient:
         """The gradient (N, M) of the mean loss at the outputs, exact."""
         if self.network.loss == "softmax_cross_entropy":
-            return softmax_cross_entropy_grad(outputs, targets)
-        return ELEMENT_LOSSES[self.network.loss].grad(outputs, self._codes(targets))
+            return softmax_cross_entropy_grad(outputs, targets, self.network.exponential)
+        return self._own.grad(outputs, self._codes(targets), *self._exponential)
+
+    @property
+    def _own(self) -> ElementLoss:
+        return ELEMENT_LOSSES[self.network.loss]
+
+    @property
+    def _exponential(self) -> tuple[Exponential, ...]:
+        """The further argument of a loss with an exponential."""
+        return (self.network.exponential,) if self.network.loss in WITH_EXPONENTIAL else ()
 
     def _codes(self, targets: np.ndarray) -> Tensor:
         """Targets (N, M); a label is 1 at its place, saturated, and 0 elsewhere."""

@@ -39,14 +39,16 @@ from fxsim.nn.fixed.layer import FURTHER, FixedLayer, LayerGrads, LayerTape, Out
 from fxsim.nn.fixed.loss import FixedLoss
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Probe, Step, StepResult, lent
+from fxsim.nn.folding import check_representable, folded_assignment, without_batch_norm
 from fxsim.nn.init import checked_parameters
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer, Velocity, velocity_tensor
-from fxsim.nn.precision import PrecisionAssignment, accumulator_tensor
+from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_tensor
 from fxsim.nn.spec import Layer, Network
 from fxsim.nn.state import Arrays
 from fxsim.ops.arithmetic import add
 from fxsim.ops.batch_norm import Running, running_format
 from fxsim.ops.exact import Exact
+from fxsim.ops.integers import divided
 from fxsim.ops.paths import check_path
 from fxsim.ops.summation import addition
 from fxsim.rng import Stream
@@ -221,6 +223,56 @@ class FixedNetwork:
             for layer in self.network.names
             for name, array, format in self._arrays_of(layer)
         }
+
+    def folded(self, assignment: PrecisionAssignment | None = None) -> FixedNetwork:
+        """The network of inference with batch norm folded into weights and bias.
+
+        Each channel's weight and bias become weight s and beta - mean s, s being gamma times the
+        inverse root of the running variance, exact, and rounded once to their new formats, to the
+        nearest, ties away from zero.  Accumulators below the parameters start at 0.
+
+        Args:
+            assignment: Formats of the network without batch norm; None for this one's, without
+                those of batch norm.
+
+        Raises:
+            InputError: A folded value outside its format (the message names layer, channel, value
+                and the range it needs), or an assignment that does not fit.
+
+        Example:
+            >>> from fxsim import Dense, FixedNetwork, Network, presets
+            >>> from fxsim.nn.init import initial_parameters
+            >>> layers = (Dense(name="a", units=2, batch_norm=True),
+            ...           Dense(name="scores", units=2, activation="none"))
+            >>> network = Network("n", (1, 1, 3), layers)
+            >>> formats = presets.uniform("Q4.12").assignment(network)
+            >>> fixed = FixedNetwork(network, formats, initial_parameters(network, 0))
+            >>> fixed.folded().network.layer("a").has_bias
+            True
+        """
+        network = without_batch_norm(self.network)
+        given = assignment or folded_assignment(self.assignment, network)
+        instance("assignment", given, PrecisionAssignment).check_network(network)
+        real = {name: self._folded_layer(name, given.layers[name]) for name in network.names}
+        return FixedNetwork(network, given, real, seed=self.seed)
+
+    def _folded_layer(self, name: str, formats: LayerPrecision) -> dict[str, np.ndarray]:
+        """Real parameters, in whole steps of their formats where batch norm is folded."""
+        own = self._parameters[name]
+        norm = self.layers[name].norm
+        if norm is None:
+            return {kind: parameter.tensor.real for kind, parameter in own.items()}
+        gamma, beta = (own[kind].codes.astype(np.int64) for kind in ("gamma", "beta"))
+        exact = norm.folded(own["weight"].tensor, gamma, beta, self._running[name])
+        made = {}
+        for kind, tensor, (numbers, step_exp) in zip(
+            ("weight", "bias"), ("weights", "bias"), exact
+        ):
+            format: Format = getattr(formats, tensor)
+            codes = divided(numbers, 1, step_exp - format.step_exp)
+            check_representable(name, tensor, codes, format)
+            made[kind] = codes.astype(np.int64) * format.step
+        return made
 
     def state(self) -> Arrays:
         """All that training changes: copies of the arrays of codes, by name."""

@@ -12,17 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fxsim.errors import present
+from fxsim.factors import Factor
 from fxsim.kernels.floating import activation as kernels
 from fxsim.nn.floating.function import Function
 from fxsim.nn.floating.threads import run
-from fxsim.nn.spec import (
-    BATCH_NORM_EPSILON_EXP,
-    RUNNING_RATE_EXP,
-    Conv,
-    Dense,
-    Layer,
-    LayerShape,
-)
+from fxsim.nn.spec import BatchNorm, Conv, Dense, Layer, LayerShape
 from fxsim.ops.dropout import kept
 from fxsim.rng import tensor_stream
 from fxsim.windows import Window
@@ -97,8 +91,8 @@ def activate(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
 
     In training batch norm's running statistics move.
     """
-    if tape.layer.batch_norm:
-        _set_norm(tape, parameters)
+    if tape.layer.norm:
+        _set_norm(tape, tape.layer.norm, parameters)
     else:
         outputs = tape.operation.shape[-1:]
         bias = parameters.get("bias")
@@ -137,10 +131,10 @@ def activate_backward(
     constant = np.zeros_like(total)
     slope = np.zeros_like(total)
     parameter_gradients = {"bias": total} if tape.layer.has_bias else {}
-    if tape.layer.batch_norm:
+    if tape.layer.norm:
         gamma_total = present(tape.inverse) * (product_total - present(tape.mean) * total)
         parameter_gradients = {"gamma": gamma_total, "beta": total}
-        if tape.training:
+        if tape.training and not tape.layer.norm.frozen:
             constant, slope = _norm_backward(tape, total, gamma_total)
     dtype = tape.operation.dtype
     operation = np.empty_like(tape.operation)
@@ -183,17 +177,18 @@ def _as_it_is(tape: LayerTape, maps: np.ndarray) -> kernels.Preactivation:
     )
 
 
-def _set_norm(tape: LayerTape, parameters: dict[str, np.ndarray]) -> None:
+def _set_norm(tape: LayerTape, norm: BatchNorm, parameters: dict[str, np.ndarray]) -> None:
     running_mean = parameters["running_mean"]
     running_variance = parameters["running_var"]
     mean = running_mean.astype(np.float64)
     variance = running_variance.astype(np.float64)
-    if tape.training:
+    if tape.training and not norm.frozen:
         mean, variance = _batch_statistics(tape)
-        running_mean += 2.0**RUNNING_RATE_EXP * (mean - running_mean)
-        running_variance += 2.0**RUNNING_RATE_EXP * (variance - running_variance)
+        rate = Factor.nearest(norm.running_rate).real
+        running_mean += rate * (mean - running_mean)
+        running_variance += rate * (variance - running_variance)
     tape.mean = mean
-    tape.inverse = 1.0 / np.sqrt(variance + 2.0**BATCH_NORM_EPSILON_EXP)
+    tape.inverse = 1.0 / np.sqrt(variance + Factor.nearest(norm.epsilon).real)
     scale = parameters["gamma"] * tape.inverse
     dtype = tape.operation.dtype
     tape.scale = scale.astype(dtype)

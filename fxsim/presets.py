@@ -1,0 +1,212 @@
+"""Presets: assignments that follow from a few words, without the method's analysis."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from fxsim.accumulator import ADDEND_ROUNDINGS, KINDS, Accumulator
+from fxsim.errors import InputError, choice, shown
+from fxsim.fields import check_fields, instance, string
+from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
+from fxsim.nn.precision import (
+    AUXILIARY,
+    BATCH_NORM,
+    MODES,
+    TENSORS,
+    LayerPrecision,
+    PrecisionAssignment,
+    is_branch,
+    quantized_tensors,
+)
+from fxsim.nn.spec import Layer, Network
+
+NEAREST = "nearest_away"
+SATURATE = "saturate"
+EVERY_OPERATION = "every operation"
+_EXAMPLE = "write it like 'Q8.8, floor, wrap, every operation'; only the format is needed"
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """One format for every tensor of a network; see `uniform`."""
+
+    format: Format
+    rounding: str = NEAREST
+    overflow: str = SATURATE
+    every_operation: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, "uniform")
+        choice("rounding", self.rounding, ROUNDINGS)
+        choice("overflow", self.overflow, OVERFLOWS)
+        if not self.format.signed:
+            raise InputError(f"format must be signed, got {self.format}; gradients have a sign")
+        if self.every_operation and self.rounding not in ADDEND_ROUNDINGS:
+            raise InputError(
+                f"rounding {self.rounding!r} has no random words for every operation; leave "
+                f"every_operation out, or choose another rounding"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Uniform:
+        """The preset of 'FORMAT[, ROUNDING][, OVERFLOW][, every operation]', as `str` wrote it.
+
+        Example:
+            >>> Uniform.parse("Q8.8, floor, wrap, every operation").rounding
+            'floor'
+        """
+        first, *words = map(str.strip, _parts(string("formats", text)))
+        found: dict[str, str | bool] = {}
+        for word in words:
+            key: str
+            value: str | bool = word
+            if word == EVERY_OPERATION:
+                key, value = "every_operation", True
+            elif word in ROUNDINGS or word in OVERFLOWS:
+                key = "rounding" if word in ROUNDINGS else "overflow"
+            else:
+                raise InputError(f"formats {shown(text)}: {shown(word)} is unknown; {_EXAMPLE}")
+            if key in found:
+                raise InputError(
+                    f"formats {shown(text)}: {shown(word)} says twice what another part says"
+                )
+            found[key] = value
+        return cls(Format.parse(first, "arm"), **found)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        parts = [self.format.q("arm").removesuffix(" (arm)"), self.rounding, self.overflow]
+        return ", ".join([*parts, EVERY_OPERATION] if self.every_operation else parts)
+
+    def assignment(self, network: Network) -> PrecisionAssignment:
+        """The assignment for a network.
+
+        Raises:
+            InputError: The network has an operation that does not take these modes; a format that
+                a tensor cannot have.
+        """
+        instance("network", network, Network)
+        self._check(network)
+        tensors = quantized_tensors(network)
+        layers = {layer.name: self._precision(network, layer) for layer in network.layers}
+        if any(own.relu_input_grads for own in layers.values()):
+            tensors = tensors | {"relu_input_grads"}
+        rounding, overflow = (
+            {
+                tensor: mode
+                for tensor in sorted(tensors)
+                if mode != default and mode in getattr(MODES[tensor], honoured)
+            }
+            for mode, default, honoured in (
+                (self.rounding, NEAREST, "roundings"),
+                (self.overflow, SATURATE, "overflows"),
+            )
+        )
+        held = self._accumulators()
+        return PrecisionAssignment(
+            network.name, layers, self.format, rounding, overflow, accumulator=held
+        )
+
+    def _precision(self, network: Network, layer: Layer) -> LayerPrecision:
+        below = Format(self.format.bits, self.format.step_exp - 1)
+        names = [*TENSORS, *AUXILIARY]
+        if layer.batch_norm:
+            names += BATCH_NORM
+        if is_branch(network, layer.name):
+            names.append("branch")
+        if layer.activation.kind in ("leaky_relu", "table"):
+            names.append("relu_input_grads")
+        return LayerPrecision.of(
+            {name: below if name.endswith("accumulators") else self.format for name in names}
+        )
+
+    def _accumulators(self) -> dict[str, Accumulator]:
+        if not self.every_operation:
+            return {}
+        model = Accumulator.of(
+            self.format,
+            overflow=self.overflow,
+            when="each operation",
+            rounding=self.rounding,
+        )
+        return dict.fromkeys(KINDS, model)
+
+    def _check(self, network: Network) -> None:
+        """InputError where an operation of the network does not honour what is asked."""
+        for layer in network.layers:
+            if layer.batch_norm and (self.rounding, self.overflow) != (NEAREST, SATURATE):
+                raise InputError(
+                    f"layer {layer.name!r} has batch norm, whose mean and variance are rounded to "
+                    f"nearest and saturate; leave rounding and overflow out, or batch norm"
+                )
+        if not self.every_operation:
+            return
+        readers = Counter(source for _, source in network.edges())
+        for layer in network.layers:
+            pool = network.shape(layer.name).pool
+            for found, what in (
+                (layer.batch_norm, "batch norm"),
+                (layer.add, "a residual addition"),
+                (layer.pool and layer.pool.kind == "average", "average pooling"),
+                (pool and pool.stride != pool.size, "pooling whose windows may overlap"),
+                (readers[layer.name] > 1, "several readers, whose gradients add up"),
+            ):
+                if found:
+                    raise InputError(
+                        f"every_operation: layer {layer.name!r} has {what}, a sum that is rounded "
+                        f"once; leave every_operation out, or take a network without"
+                    )
+
+
+def _parts(text: str) -> list[str]:
+    """Parts between commas outside of brackets: ap_fixed<16,8> is one."""
+    parts = [""]
+    depth = 0
+    for letter in text:
+        depth += (letter in "(<") - (letter in ")>")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def uniform(
+    format: Format | str,
+    *,
+    rounding: str = NEAREST,
+    overflow: str = SATURATE,
+    every_operation: bool = False,
+) -> Uniform:
+    """A preset: every tensor of a network in one signed format, as most open RTL has it.
+
+    An accumulator of a parameter has as many bits, below the parameter's step.  The loss, and what
+    the optimizer keeps, stay as fxsim/numerics.md says.
+
+    Args:
+        format: The format.  A Q text counts the sign bit (ARM's way): 'Q8.8' has 16 bits.
+        rounding, overflow: Of every tensor that is made in a step.  Parameters are rounded to the
+            nearest at the start, and saturate in the update.
+        every_operation: Whether every product and every sum of a layer's three products is rounded
+            to the format and overflows by itself, one term after the other, the bias last; not
+            only the tensor that they make.  The bias gradient is summed exactly, which is the same
+            for one image in a dense layer, and where the overflow is wrap.
+
+    Returns:
+        The preset; its `assignment(network)` gives the PrecisionAssignment.
+
+    Raises:
+        InputError: A format or a mode that is unknown, or an unsigned format.
+
+    Example:
+        >>> import fxsim
+        >>> preset = fxsim.presets.uniform("Q8.8", rounding="floor", overflow="wrap",
+        ...                                every_operation=True)
+        >>> layers = (fxsim.Dense(name="scores", units=2, relu=False),)
+        >>> assignment = preset.assignment(fxsim.Network("n", (1, 1, 3), layers))
+        >>> print(assignment.layers["scores"].weights, "|", assignment.accumulator["forward"])
+        s16 r=2^7 step=2^-8 | 16 bits, wrap each operation, sequential, floor to 2^-8
+    """
+    if isinstance(format, str):
+        format = Format.parse(format, "arm")
+    return Uniform(format, rounding, overflow, every_operation)
