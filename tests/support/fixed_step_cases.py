@@ -9,6 +9,7 @@ from oracle import rounding as rounding_oracle
 from oracle import step as oracle
 
 from fxsim.accumulator import parse_accumulators
+from fxsim.exponential import Exponential
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.lfsr import Lfsr
@@ -212,9 +213,10 @@ def check_steps(
     """
     real, formats, state = start(network, assigned, seed)
     fixed = FixedNetwork(network, assigned, real, kernel, seed, optimizer)
-    own = network.exponential
-    recipe = own.index_bits, own.entry_bits, own.interpolation
-    options = {"kind": network.loss, "recipe": recipe}
+    options = {} if network.loss == "softmax_cross_entropy" else {"kind": network.loss}
+    if network.exponential != Exponential():
+        own = network.exponential
+        options["recipe"] = own.index_bits, own.entry_bits, own.interpolation
     if optimizer:
         options["optimizer"] = dataclasses.asdict(optimizer)
     modes = {("rounding", tensor): mode for tensor, mode in assigned.rounding.items()}
