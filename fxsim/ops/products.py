@@ -216,6 +216,10 @@ class Product:
         """The same product by another instruction path."""
         return type(self)(*self.formats, self.geometry, path, self.accumulator)
 
+    def over(self, geometry: Geometry) -> Product:
+        """The same product over other shapes."""
+        return type(self)(*self.formats, geometry, self.path, self.accumulator)
+
     @property
     def operands(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of the two operands, for one image."""
@@ -412,6 +416,9 @@ class Forward(Product):
 
     def by(self, path: str) -> Forward:
         return Forward(*self.formats, self.geometry, path, self.accumulator, self.bias)
+
+    def over(self, geometry: Geometry) -> Forward:
+        return Forward(*self.formats, geometry, self.path, self.accumulator, self.bias)
 
     def bias_of(self, codes: np.ndarray | None) -> Bias:
         """The bias and how it comes to the step of the sums."""
