@@ -7,7 +7,8 @@ import pytest
 from support.public_calls import calls, state_of
 from support.wrong_values import wrong_values
 
-from fxsim import InputError
+import fxsim
+from fxsim import InputError, ops, testing
 from fxsim.errors import shown
 
 LONGEST_MESSAGE = 300
@@ -23,6 +24,44 @@ def public():
 def test_the_calls_are_right(public):
     for name, call in public.items():
         assert call() is not NotImplemented, name
+
+
+NO_CALLS = {
+    **dict.fromkeys(
+        [f"testing.{name}" for name in testing.__all__ if name.islower()],
+        "a strategy: Hypothesis reads its arguments when it draws",
+    ),
+    "InputError": "an exception",
+    "OVERFLOWS": "names",
+    "ROUNDINGS": "names",
+    "__version__": "a text",
+    "ops": "a module, whose names are here",
+    "Experiment": "a folder with hours of work; tests/experiment opens it wrongly",
+    "ops.LOSS": "a format",
+    "ops.MASK": "a format",
+    "ops.SLOPES": "a format",
+    "ops.WINNER": "a format",
+    "ops.Exact": "abstract; its methods are called on a sum",
+    "ops.Quotient": "operations return it; its method is called on an average",
+    "testing.assert_bit_exact": "fails by AssertionError, as tests want it",
+    "testing.check_adjointness": "fails by AssertionError, as tests want it",
+    "testing.check_rounding_law": "fails by AssertionError, as tests want it",
+    "testing.Convolution": "operands alone, which its methods hand to the operations",
+    "testing.DotProduct": "operands alone, which its method hands to the operation",
+    "testing.MatMul": "operands alone, which its method hands to the operation",
+}
+"""Public names that have no call, and why."""
+del NO_CALLS["testing.explain"]
+
+
+def test_every_public_name_has_a_call_or_a_reason(public):
+    called = {name.partition(",")[0] for name in public}
+    named = {*fxsim.__all__}
+    for module, names in (("ops", ops.__all__), ("testing", testing.__all__)):
+        named |= {f"{module}.{name}" for name in names}
+    assert sorted(named - called - set(NO_CALLS)) == []
+    assert sorted(set(NO_CALLS) & called) == []
+    assert sorted(set(NO_CALLS) - named) == []
 
 
 def refusal(name, call, changed):

@@ -442,7 +442,14 @@ def overflows(exact):
 @pytest.mark.parametrize(
     "feature, has",
     {
-        "a stride and padding": lambda case: case.stride > 1 and case.padding > 1,
+        "a rectangular kernel": lambda case: case.weight.shape[0] == 3 != case.weight.shape[1],
+        "strides of one axis": lambda case: case.stride == (1, 2),
+        "a dilation": lambda case: case.dilation[0] > 1 and case.weight.shape[0] > 1,
+        "uneven padding": lambda case: len(set(case.padding)) > 2,
+        "a depthwise convolution": lambda case: 1 < case.groups == case.weight.shape[3],
+        "many groups of several channels": lambda case: (
+            case.groups > 3 and case.weight.shape[2] > 1
+        ),
         "a bias of a finer step": lambda case: (
             case.bias is not None
             and case.bias.format.step_exp < case.x.format.step_exp + case.weight.format.step_exp

@@ -464,6 +464,10 @@ class PrecisionAssignment:
         other tensor can change either.
         """
         bits = integer("bits", bits)
+        if abs(bits) > MAX_TENSOR_BITS:
+            raise InputError(
+                f"bits must be -{MAX_TENSOR_BITS} to {MAX_TENSOR_BITS}, got {shown(bits)}"
+            )
         if only is not None:
             choice("only", only, PERTURBATION_CLASSES)
         tensors = TENSORS if only is None else PERTURBATION_CLASSES[only]

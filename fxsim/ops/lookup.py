@@ -11,6 +11,7 @@ import numpy as np
 
 from fxsim.activation import FUNCTIONS, INTERPOLATIONS, MAX_INDEX_BITS, MAX_RANGE_EXP
 from fxsim.errors import InputError, choice, shown
+from fxsim.fields import instance
 from fxsim.formats import Format
 from fxsim.ops.checks import tensor_of, whole
 from fxsim.ops.exact import MAX_SUM_BITS, Exact, Sums, exact_of, holding
@@ -144,6 +145,7 @@ def function_table(
     choice("interpolation", interpolation, INTERPOLATIONS)
     whole("index_bits", index_bits, 1, MAX_INDEX_BITS)
     whole("range_exp", range_exp, -MAX_RANGE_EXP, MAX_RANGE_EXP)
+    instance("format", format, Format)
     values = _function_values(function, index_bits, range_exp, interpolation)
     return entries_of(values, format)
 

@@ -20,14 +20,14 @@ from fxsim.errors import InputError, invariant, present
 from fxsim.formats import Format
 from fxsim.kernels import memory
 from fxsim.kernels.epilogue import RAW, Epilogue
-from fxsim.kernels.products import amx_conv, conv, winograd, winograd_weight_grad
+from fxsim.kernels.products import amx_conv, conv, grouped, winograd, winograd_weight_grad
 from fxsim.kernels.products.packing import (
     blocks_of,
     pack_forward_weights,
     pack_input_grad_weights,
     rotated,
 )
-from fxsim.kernels.products.paths import Operand, Plan
+from fxsim.kernels.products.paths import Operand, Plan, in_lanes
 from fxsim.kernels.products.tile import COLUMNS
 from fxsim.kernels.reductions import moments as channel_moments
 from fxsim.ops.accumulation import (
@@ -57,6 +57,10 @@ from fxsim.ops.paths import (
 from fxsim.quantizer import Quantizer
 from fxsim.windows import Window
 
+FEWEST_GROUPS = 4
+"""Groups of a convolution, from which on a lane of a register for each output costs less than the
+weights of 0 of a whole one.
+"""
 EXACTLY = Accumulator(MAX_SUM_BITS)
 """Stands for no accumulator where one is asked for its place of the bias."""
 
@@ -103,6 +107,24 @@ class Geometry:
     def is_full(self) -> bool:
         """Whether there are neither groups nor dilation."""
         return self.groups == 1 and self.window.dilation == (1, 1)
+
+    @cached_property
+    def lanes(self) -> grouped.Shape | None:
+        """What the kernels of convolutions in groups take; None where the groups are few."""
+        if self.groups < FEWEST_GROUPS:
+            return None
+        window = self.window
+        return grouped.Shape(
+            (self.height, self.width),
+            self.channels,
+            self.outputs,
+            window.size,
+            window.stride,
+            window.dilation,
+            window.padding,
+            self.output[:2],
+            self.groups,
+        )
 
     @property
     def is_square(self) -> bool:
@@ -181,9 +203,22 @@ class Product:
         self.accumulator = accumulator.resolved(self.product_exp) if accumulator else None
         self.step_exp = self.product_exp + (self.accumulator.drop if self.accumulator else 0)
 
+    def is_apart(self, plan: Plan) -> bool:
+        """Whether the kernels add products of parts of the operands."""
+        return plan.split and self.geometry.lanes is None
+
+    def _plan(self, terms: int, available: tuple[str, ...]) -> Plan:
+        """The plan of sums of so many terms."""
+        found = choose(self.left, self.right, terms, available, self.path)
+        return found if self.geometry.lanes is None else in_lanes(found, self.left, self.right)
+
     def by(self, path: str) -> Product:
         """The same product by another instruction path."""
         return type(self)(*self.formats, self.geometry, path, self.accumulator)
+
+    def over(self, geometry: Geometry) -> Product:
+        """The same product over other shapes."""
+        return type(self)(*self.formats, geometry, self.path, self.accumulator)
 
     @property
     def operands(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -382,6 +417,9 @@ class Forward(Product):
     def by(self, path: str) -> Forward:
         return Forward(*self.formats, self.geometry, path, self.accumulator, self.bias)
 
+    def over(self, geometry: Geometry) -> Forward:
+        return Forward(*self.formats, geometry, self.path, self.accumulator, self.bias)
+
     def bias_of(self, codes: np.ndarray | None) -> Bias:
         """The bias and how it comes to the step of the sums."""
         return Bias(codes, self._sum_shift, self._bias_shift)
@@ -417,6 +455,11 @@ class Forward(Product):
         return ForwardSum(self, x, weight, bias)
 
     def run(self, x: np.ndarray, weight: np.ndarray, out: np.ndarray, **options: Any) -> None:
+        lanes = self.geometry.lanes
+        if lanes is not None:
+            options |= {"spill_terms": self.plan.spill_terms, "path": TILE_PATH[self.plan.path]}
+            grouped.grouped_forward(x, weight, lanes, out, **options)
+            return
         weight = self.geometry.filled(weight)
         window = self.geometry.window
         padding = window.padding[0]
@@ -529,7 +572,7 @@ class ForwardSum(ProductSum):
         Sums whose step is coarser than the quantizer's are shifted left where 62 bits hold them.
         """
         extra = max(self.format.step_exp - quantizer.format.step_exp, 0)
-        if not self.ample or self.product.plan.split or not math.prod(self.shape):
+        if not self.ample or self.product.is_apart(self.product.plan) or not math.prod(self.shape):
             return 0, None
         if self.format.bits + extra > MAX_SUM_BITS:
             return 0, None
@@ -567,6 +610,11 @@ class InputGrad(Product):
         return InputGradSum(self, grad, weight)
 
     def run(self, grad: np.ndarray, weight: np.ndarray, out: np.ndarray, **options: Any) -> None:
+        lanes = self.geometry.lanes
+        if lanes is not None:
+            options |= {"spill_terms": self.plan.spill_terms, "path": TILE_PATH[self.plan.path]}
+            grouped.grouped_input_grad(grad, weight, lanes, out, **options)
+            return
         weight = self.geometry.filled(weight)
         window = self.geometry.window
         padding = 2 - window.padding[0]
@@ -630,7 +678,11 @@ class InputGradSum(ProductSum):
 
     def rounded(self, quantizer: Quantizer, relu: bool) -> tuple[np.ndarray, np.ndarray | None]:
         found = quantizer.at(self.format.step_exp).epilogue
-        fits = self.ample and not self.product.plan.split and math.prod(self.shape) > 0
+        fits = (
+            self.ample
+            and not self.product.is_apart(self.product.plan)
+            and math.prod(self.shape) > 0
+        )
         if relu or found is None or not fits:
             return super().rounded(quantizer, relu)
         return _fused(self, quantizer, found), None
@@ -663,7 +715,7 @@ class WeightGrad(Product):
         """The plan for a batch: its terms are all positions of all images."""
         rows, columns, _ = self.geometry.output
         terms = images * rows * columns
-        return choose(self.left, self.right, terms, available_paths(), self.path)
+        return self._plan(terms, available_paths())
 
     def format_of(self, images: int) -> Format:
         """The format of the sums over a batch."""
@@ -683,6 +735,16 @@ class WeightGrad(Product):
 
     def run(self, x: np.ndarray, grad: np.ndarray, out: np.ndarray, **options: Any) -> None:
         geometry = self.geometry
+        if geometry.lanes is not None:
+            plan = self.plan_of(len(x))
+            out[:] = grouped.grouped_weight_grad(
+                x,
+                grad,
+                geometry.lanes,
+                spill_terms=plan.spill_terms,
+                path=TILE_PATH[plan.path],
+            )
+            return
         if not geometry.is_full:
             full = memory.empty(geometry.full.weight, out.dtype)
             self._run_full(x, grad, full, **options)
@@ -768,6 +830,8 @@ def _choose(
     The saving is how much faster it is than int16 products.  A processor with AMX has other paths,
     too, which are faster where operands in bytes cost more than they save.
     """
+    if product.geometry.lanes is not None:
+        return product._plan(terms, forward_paths()), 1
     geometry = product.geometry.full
     rows = shape[0] * shape[1]
     direct = geometry.products / columns * blocks_of(columns, COLUMNS) * COLUMNS

@@ -24,7 +24,8 @@ def explain(got: Any, exact: Exact | Tensor, quantizer: Format | Quantizer) -> l
     product (fxsim.ops.dot, matmul, linear, conv2d and its gradients), also: narrower accumulators
     that wrap, saturate after every addition or at the end; the bias first; other orders of the
     terms, lanes, tiles, an adder tree; products truncated; operands with the wrong sign, or without
-    their first or last bits; no bias; kernels flipped, weights transposed.
+    their first or last bits; no bias; kernels flipped, weights transposed; padding on the other side,
+    dilation ignored, groups permuted.
 
     Args:
         got: the codes of the device, a Tensor or integers, in exact's shape.

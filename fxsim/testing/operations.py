@@ -24,6 +24,7 @@ from fxsim.tensor import Tensor, requantize
 from fxsim.testing.comparison import assert_bit_exact
 from fxsim.testing.strategies import drawn_tensors, formats
 from fxsim.testing.warming import warm_convolutions, warm_products, warm_words
+from fxsim.windows import PaddingLike, PairLike, Window
 
 Formats = Format | st.SearchStrategy[Format] | None
 Accumulators = Accumulator | st.SearchStrategy[Accumulator] | None
@@ -60,20 +61,24 @@ class MatMul:
 class Convolution:
     """Operands of fxsim.ops.conv2d and its gradients.
 
-    x (N, H, W, C), weight (K, K, C, O), bias (O,) or None; grad (N, OH, OW, O) at the output.
+    x (N, H, W, C), weight (KH, KW, C / groups, O), bias (O,) or None; grad (N, OH, OW, O) at the
+    output.  stride, padding, dilation and groups are those of conv2d.
     """
 
     x: Tensor
     weight: Tensor
     grad: Tensor
     bias: Tensor | None = None
-    stride: int = 1
-    padding: int = 0
+    stride: PairLike = 1
+    padding: PaddingLike = 0
     accumulator: Accumulator | None = None
+    dilation: PairLike = 1
+    groups: int = 1
 
     @property
     def _geometry(self) -> dict[str, Any]:
-        return {"stride": self.stride, "padding": self.padding}
+        names = ("stride", "padding", "dilation", "groups")
+        return {name: getattr(self, name) for name in names}
 
     def exact(self) -> Exact:
         """What fxsim gives: the sums of the convolution."""
@@ -211,7 +216,9 @@ def _matmuls(
 def convolutions(
     x: Formats = None, weight: Formats = None, accumulator: Accumulators = None, max_side: int = 6
 ) -> st.SearchStrategy[Convolution]:
-    """Convolutions of 1 or 2 images, with strides, paddings, some with a bias.
+    """Convolutions of 1 or 2 images, some with a bias.
+
+    Kernels and strides are rectangular, kernels dilated, paddings uneven, channels in 1 to 5 groups.
 
     Args:
         x, weight: formats of the operands, given or drawn; None for 2 to 8 bits.  The gradient at
@@ -238,22 +245,34 @@ def convolutions(
 def _convolutions(
     draw: st.DrawFn, x: Formats, weight: Formats, accumulator: Accumulators, max_side: int
 ) -> Convolution:
-    channels = st.integers(1, 3)
-    depth = draw(channels)
-    outputs = draw(channels)
-    height = draw(st.integers(1, max_side))
-    width = draw(st.integers(1, max_side))
-    kernel = draw(st.integers(1, 3))
-    padding = draw(st.integers(max(0, (kernel + 1 - min(height, width)) // 2), kernel - 1))
-    stride = draw(st.integers(1, 2))
+    groups = draw(st.sampled_from((1, 1, 2, 5)))
+    channels, outputs = (groups * draw(st.integers(1, 3 if groups == 1 else 2)) for _ in range(2))
+    image = draw(st.integers(1, max_side)), draw(st.integers(1, max_side))
+    window = draw(_windows(image))
     images = draw(st.integers(1, 2))
-    source = draw(_operands(x, (images, height, width, depth)))
-    weights = draw(_operands(weight, (kernel, kernel, depth, outputs)))
-    sides = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
-    grad = draw(_operands(weights.format, (images, *sides, outputs)))
+    source = draw(_operands(x, (images, *image, channels)))
+    weights = draw(_operands(weight, (*window.size, channels // groups, outputs)))
+    grad = draw(_operands(weights.format, (images, *window.positions(image), outputs)))
     held = _drawn_accumulator(draw, accumulator)
     bias = draw(_biases(source, weights, held, (outputs,)))
-    return Convolution(source, weights, grad, bias, stride, padding, held)
+    where = window.stride, window.padding, held, window.dilation, groups
+    return Convolution(source, weights, grad, bias, *where)
+
+
+@st.composite
+def _windows(draw: st.DrawFn, image: tuple[int, int]) -> Window:
+    """Windows that fit images of (rows, columns), with less padding than they are wide."""
+    size = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    stride, dilation = (
+        (draw(st.integers(1, 2)), draw(st.integers(1, 2))) for _ in ("stride", "dilation")
+    )
+    padding = []
+    for side, taps, step in zip(image, size, dilation):
+        span = step * (taps - 1) + 1
+        before = draw(st.integers(max(0, (span + 1 - side) // 2), span - 1))
+        padding += [before, draw(st.integers(max(0, span - side - before), span - 1))]
+    top, bottom, left, right = padding
+    return Window.of("", image, size, stride, (top, bottom, left, right), dilation)
 
 
 def check_rounding_law(operation: Callable[[], Any], quantizer: Format | Quantizer) -> None:

@@ -48,6 +48,9 @@ ACCUMULATORS = (
 GEOMETRIES = ((4, 1, 0), (4, 2, 0), (4, 1, 1), (6, 1, 1), (6, 1, 2))
 """(side, stride, padding) of images under 3x3 kernels: direct and by Winograd's algorithm."""
 
+GROUPS = ((1, 2, 2), (2, 1, 1), (5, 1, 1), (5, 2, 2))
+"""(groups, dilation, channels of a group) of rectangular kernels: few groups, and many."""
+
 
 def targets(step_exp: int) -> list[Quantizer]:
     """Quantizers of each integer type and kernel, for values with step 2**step_exp.
@@ -107,6 +110,14 @@ def warm_convolutions(x: Format | None = None, weight: Format | None = None) -> 
             _warm(ops.conv2d, image, kernel, bias, **options)
             _warm(ops.conv2d_input_grad, grad, kernel, image.shape, **options)
             _warm(ops.conv2d_weight_grad, image, grad, kernel.shape, **options)
+        for groups, dilation, depth in GROUPS:
+            image = lent((1, 4, 4, depth * groups), image.format)
+            own = lent((2, 1, depth, 2 * groups), kernel.format)
+            place: dict[str, Any] = {"stride": (1, 2), "dilation": dilation, "groups": groups}
+            grad = lent(ops.conv2d(image, own, **place).shape, kernel.format)
+            _warm(ops.conv2d, image, own, lent((2 * groups,), kernel.format), **place)
+            _warm(ops.conv2d_input_grad, grad, own, image.shape, **place)
+            _warm(ops.conv2d_weight_grad, image, grad, own.shape, **place)
         # An input gradient packs pairs of outputs at once where their number is even, and a kernel
         # with one channel and one output is contiguous turned round, unlike others.
         for channels, outputs in ((2, 2), (1, 1)):

@@ -48,14 +48,17 @@ def products(draw):
     """A layer, its shape, activations, weights and a gradient of its result (float64)."""
     count, height, width, channels = (draw(st.integers(1, most)) for most in (5, 7, 7, 40))
     outputs = draw(st.integers(1, 70))
+    groups = draw(st.sampled_from([1, 1, 2, 4, 9]))
     if draw(st.booleans()):
         layer = Dense(name="layer", units=outputs, relu=False)
     else:
         kernel = draw(st.integers(1, min(height, width, 3)))
         padding = draw(st.integers(0, kernel - 1))
+        channels, outputs = (-(-number // groups) * groups for number in (channels, outputs))
         layer = Conv(
             name="layer",
             filters=outputs,
+            groups=groups,
             kernel=kernel,
             stride=draw(st.integers(1, 3)),
             padding=padding,
@@ -81,9 +84,11 @@ def products(draw):
 def test_tiles_agree_with_im2col(dtype, tolerance, case):
     layer, shape, *arrays = case
     geometry = geometry_of(layer, shape)
-    window = geometry.window
+    whole = geometry.full
+    window = whole.window
     activations, weight, gradient = (array.astype(dtype) for array in arrays)
     activations64, weight64, gradient64 = arrays
+    weight64 = geometry.filled(weight64.reshape(geometry.weight))
     images64 = activations64.reshape(-1, *geometry.input)
     pairs = {
         "product": (
@@ -92,13 +97,13 @@ def test_tiles_agree_with_im2col(dtype, tolerance, case):
         ),
         "input gradient": (
             floating_products.input_gradient(gradient, weight, layer, shape),
-            floating_columns.input_gradient(
-                gradient64, weight64.reshape(geometry.weight), geometry
-            ).reshape(activations.shape),
+            floating_columns.input_gradient(gradient64, weight64, whole).reshape(activations.shape),
         ),
         "weight gradient": (
             floating_products.weight_gradient(activations, gradient, layer, shape),
-            floating_columns.weight_gradient(images64, gradient64, window).reshape(shape.weight),
+            geometry.gathered(
+                floating_columns.weight_gradient(images64, gradient64, window).reshape(whole.weight)
+            ).reshape(shape.weight),
         ),
     }
     for name, (got, wanted) in pairs.items():

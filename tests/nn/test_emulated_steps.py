@@ -11,18 +11,18 @@ SUPPORT = Path(__file__).parents[1] / "support"
 PROGRAM = """
 import sys
 from fxsim.kernels.products import amx_conv, winograd
-from fxsim.nn.fixed import products
+from fxsim.ops import products
 from golden_hashes_run import CASES, golden_hash
 
 taken = set()
-plan = products.plan
+choose = products.choose
 
 def planned(*arguments):
-    chosen = plan(*arguments)
+    chosen = choose(*arguments)
     taken.add(chosen.path)
     return chosen
 
-products.plan = planned
+products.choose = planned
 for module, name in ((amx_conv, "convolve"), (winograd, "conv_winograd")):
     run = getattr(module, name)
     def watched(*args, run=run, name=name, **kwargs):

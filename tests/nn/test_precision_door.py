@@ -300,6 +300,9 @@ def test_an_assignment_has_a_hash_and_copies():
 def test_bits_of_a_perturbation_are_an_integer():
     with pytest.raises(TypeError, match="bits must be an integer, got 1.0"):
         assignment().perturbed(1.0)
+    for bits in (65, -(10**5000)):
+        with pytest.raises(InputError, match="bits must be -32 to 32, got"):
+            assignment().perturbed(bits)
     assert assignment().perturbed(np.int64(1)) == assignment().perturbed(1)
 
 

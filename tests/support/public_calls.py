@@ -11,6 +11,7 @@ import numpy as np
 import fxsim
 from fxsim import (
     Accumulator,
+    Activation,
     Conv,
     Counts,
     Dataset,
@@ -35,6 +36,7 @@ from fxsim import (
     ops,
     quantize,
     requantize,
+    testing,
 )
 from fxsim.analysis.statistics import FIELDS
 from fxsim.nn.init import initial_parameters
@@ -75,6 +77,9 @@ VALUE = Tensor([3, -2, 1], Format(4, 0))
 REST = Tensor([3, -2, 1], Format(8, -4))
 LOGITS = Tensor([[1, 2, 3], [3, 2, 1], [0, 0, 1], [-1, 5, 2]], Format(4, 3))
 TARGET = Format(8, 2)
+OTHERS = Tensor([[0, 1, 0], [1, 0, 0], [0, 0, 1], [1, 1, 0]], Format(4, 3))
+TABLE = ops.function_table("tanh", 4, 2, TARGET, "linear")
+SLOPES = Tensor(RANDOM.integers(0, 3, X.shape), ops.SLOPES)
 RUNNING = ops.running_statistics([0.0, 0.1, -0.2], [1.0, 0.5, 2.0])
 WINNER = Tensor(RANDOM.integers(0, 4, (2, 2, 2, 3)), ops.WINNER)
 POOLED = Tensor(RANDOM.integers(-8, 8, (2, 2, 2, 3)), Format(4, 0))
@@ -290,6 +295,32 @@ def calls():
             CONV
             | {"kernel": 3, "stride": 1, "relu": True, "dropout": 0.5, "input": "a", "add": "b"},
         ),
+        "Conv, geometry": made(
+            Conv,
+            {
+                "name": "c",
+                "filters": 4,
+                "kernel": (3, 2),
+                "stride": (1, 2),
+                "dilation": (1, 2),
+                "padding": (0, 1, 1, 0),
+                "groups": 2,
+                "bias": False,
+                "activation": Activation("leaky_relu", slope_exp=-3),
+            },
+        ),
+        "Activation": made(Activation, {"kind": "leaky_relu", "slope_exp": -3}),
+        "Activation, ceiling": made(Activation, {"kind": "relu", "ceiling": 6}),
+        "Activation, table": made(
+            Activation,
+            {
+                "kind": "table",
+                "function": "tanh",
+                "index_bits": 8,
+                "range_exp": 2,
+                "interpolation": "linear",
+            },
+        ),
         "Dense": made(Dense, DENSE | {"batch_norm": False, "dropout": 0.0, "pool": None}),
         "Network": made(
             Network,
@@ -455,6 +486,32 @@ def calls():
         ),
         "ops.relu": made(ops.relu, {"x": X, "quantizer": TARGET}),
         "ops.relu_grad": made(ops.relu_grad, {"grad": X, "mask": MASK}),
+        "ops.leaky_relu": made(ops.leaky_relu, {"x": X, "quantizer": TARGET, "slope_exp": -3}),
+        "ops.leaky_relu_grad": made(
+            ops.leaky_relu_grad, {"grad": X, "mask": SLOPES, "slope_exp": -3}
+        ),
+        "ops.table_index": made(ops.table_index, {"x": X, "index_bits": 4, "range_exp": 2}),
+        "ops.lookup": made(
+            ops.lookup, {"x": X, "table": TABLE, "range_exp": 2, "interpolation": "linear"}
+        ),
+        "ops.output_derivative": made(
+            ops.output_derivative, {"y": Tensor([0, 4], Format(4, 0, False)), "function": "tanh"}
+        ),
+        "ops.function_table": made(
+            ops.function_table,
+            {
+                "function": "exp",
+                "index_bits": 4,
+                "range_exp": 2,
+                "format": TARGET,
+                "interpolation": "linear",
+            },
+        ),
+        **{
+            f"ops.{name}": made(getattr(ops, name), {"outputs": LOGITS, "targets": OTHERS})
+            for loss in ("mse", "half_mse", "sigmoid_cross_entropy")
+            for name in (loss, f"{loss}_grad")
+        },
         "ops.dropout": made(ops.dropout, {"x": X, "rate": 0.5, "words": WORDS}),
         "ops.dropout_grad": made(ops.dropout_grad, {"grad": X, "kept": MASK, "rate": 0.5}),
         "ops.softmax_cross_entropy": made(
@@ -498,10 +555,16 @@ def calls():
         "ops.plan": made(
             ops.plan, {"x": Format(8, 0), "weight": Format(8, 0), "terms": 100, "path": "auto"}
         ),
+        "testing.explain": made(
+            testing.explain, {"got": SUM.to(TARGET).codes, "exact": SUM, "quantizer": TARGET}
+        ),
         "Exact.to": made(SUM.to, {"quantizer": TARGET}),
         "Exact.to, words": made(rounded_with, {"words": WORDS}),
-        "Exact.relu": made(SUM.relu, {"quantizer": TARGET}),
-        "Exact.relu_max_pool": made(SUM.relu_max_pool, {"quantizer": TARGET, "size": 2}),
+        "Exact.relu": made(SUM.relu, {"quantizer": TARGET, "ceiling": 1.5}),
+        "Exact.relu_max_pool": made(
+            SUM.relu_max_pool,
+            {"quantizer": TARGET, "size": 2, "ceiling": 1.5, "stride": 1, "padding": (0, 1, 1, 0)},
+        ),
         "Exact.reshape": made(exact_reshaped, {"sizes": (2, -1)}),
         "Exact.__add__": made(SUM.__add__, {"other": X}),
         "Exact.__mul__": made(SUM.__mul__, {"other": X}),

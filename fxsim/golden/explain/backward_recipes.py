@@ -19,6 +19,7 @@ from fxsim.golden.explain.changes import (
 )
 from fxsim.golden.explain.dots import Dot, Summing, rows_per_block
 from fxsim.golden.explain.parts import PreactivationGrads, geometry, model_of, requantized
+from fxsim.golden.explain.placements import placed, placement_changes
 from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import WEIGHT_VIEWS, Semantics
 from fxsim.golden.explain.source import MissingVectors, Source
@@ -98,6 +99,7 @@ class Sums(TensorRecipe):
                 activation=semantics.activation,
                 index=semantics.index,
                 weights=semantics.weights,
+                placement=semantics.placement,
                 weights_from=semantics.weights_from,
                 misread=semantics.misread,
             )
@@ -134,7 +136,11 @@ class WeightGrads(Sums):
         formats = self.formats.values()
         product = weight_grad(*formats, shapes, model_of(self.entry))
         grads = self.grads.codes_or_golden(key)
-        return Dot.of(product(x.reshape(-1, *shapes.input), grads))
+        exact = product(x.reshape(-1, *shapes.input), grads)
+        return Dot.of(placed(exact, key.placement))
+
+    def operand_changes(self) -> Iterator[Alternative]:
+        yield from placement_changes(self.default, geometry(self.source, self.name))
 
 
 class BiasGrads(Sums):
@@ -162,8 +168,11 @@ class ActivationGrads(Sums):
         weights = WEIGHT_VIEWS[key.weights](weights.reshape(shapes.weight))
         formats = self.formats.values()
         product = input_grad(*formats, shapes, model_of(self.entry))
-        return Dot.of(product(self.grads.codes_or_golden(key), weights))
+        exact = product(self.grads.codes_or_golden(key), weights)
+        return Dot.of(placed(exact, key.placement))
 
     def operand_changes(self) -> Iterator[Alternative]:
-        yield from weight_changes(self.default, geometry(self.source, self.name).taps)
+        shapes = geometry(self.source, self.name)
+        yield from weight_changes(self.default, shapes.taps)
+        yield from placement_changes(self.default, shapes)
         yield from stale_changes(self.default, self.source.tensors(self.name), bias=False)

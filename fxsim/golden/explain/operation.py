@@ -19,6 +19,7 @@ from fxsim.golden.explain.changes import (
 )
 from fxsim.golden.explain.dots import Dot, Summing, rows_per_block
 from fxsim.golden.explain.parts import requantized
+from fxsim.golden.explain.placements import placed, placement_changes
 from fxsim.golden.explain.recipe import Recipe
 from fxsim.golden.explain.search import Explanation, changed, rearranged
 from fxsim.golden.explain.semantics import WEIGHT_VIEWS, Semantics
@@ -123,6 +124,7 @@ class Product(Rounded):
             yield change(self.default, "bias missing", bias=False)
         if "weight" in formats:
             yield from weight_changes(self.default, self.product.product.geometry.taps)
+        yield from placement_changes(self.default, self.product.product.geometry)
         yield from misread_changes(self.default, formats)
         product_bits = self.product.product.left.bits + self.product.product.right.bits
         dot = self.dot(Semantics())
@@ -144,9 +146,14 @@ class Product(Rounded):
             codes["bias"] = np.zeros_like(codes["bias"])
         if "weight" in codes:
             codes["weight"] = WEIGHT_VIEWS[key.weights](codes["weight"])
-        return Dot.of(self.product.with_operands(codes))
+        return Dot.of(placed(self.product.with_operands(codes), key.placement))
 
 
 def _of_operands(semantics: Semantics) -> Semantics:
     """The part of `semantics` that decides what is multiplied."""
-    return Semantics(misread=semantics.misread, weights=semantics.weights, bias=semantics.bias)
+    return Semantics(
+        misread=semantics.misread,
+        weights=semantics.weights,
+        placement=semantics.placement,
+        bias=semantics.bias,
+    )

@@ -28,6 +28,7 @@ from fxsim.golden.explain.changes import (
     weight_changes,
 )
 from fxsim.golden.explain.dots import Dot, Summing
+from fxsim.golden.explain.placements import placed, placement_changes
 from fxsim.golden.explain.semantics import MASKS, WEIGHT_VIEWS, Index, Semantics
 from fxsim.golden.explain.source import MissingVectors, Source
 from fxsim.golden.manifest import Entry
@@ -138,7 +139,8 @@ class Forward:
         bias_format = formats[2] if self.layer.has_bias else None
         product = forward(*formats[:2], shapes, model_of(self.entry), bias_format)
         weights = WEIGHT_VIEWS[key.weights](weights.reshape(shapes.weight))
-        return Dot.of(product(x.reshape(-1, *shapes.input), weights, bias))
+        exact = product(x.reshape(-1, *shapes.input), weights, bias)
+        return Dot.of(placed(exact, key.placement))
 
     def sums(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         """(R, O) int64 under `semantics`, without a look at the golden Z."""
@@ -154,7 +156,9 @@ class Forward:
         name = self.layer.name
         if self.layer.has_bias:
             yield change(default, "bias missing", bias=False)
-        yield from weight_changes(default, geometry(self.source, name).taps)
+        shapes = geometry(self.source, name)
+        yield from weight_changes(default, shapes.taps)
+        yield from placement_changes(default, shapes)
         yield from stale_changes(default, self.source.tensors(name), bias=self.layer.has_bias)
         yield from misread_changes(default, self.formats)
         bits = self.formats["activations"].bits + self.formats["weights"].bits
@@ -166,6 +170,7 @@ def _of_operands(semantics: Semantics) -> Semantics:
     return Semantics(
         misread=semantics.misread,
         weights=semantics.weights,
+        placement=semantics.placement,
         weights_from=semantics.weights_from,
         bias_from=semantics.bias_from,
         bias=semantics.bias,

@@ -13,6 +13,8 @@ from fxsim.golden.arithmetic import bounded
 from fxsim.golden.explain.dots import Summing
 from fxsim.lfsr import LfsrWords
 
+AS_STATED = "as stated"
+
 
 @dataclass(frozen=True)
 class Misread:
@@ -50,7 +52,8 @@ class Semantics:
     rounding, overflow: of the quantization.  narrower: bits by which its range is smaller.  shift:
     bits by which too many (or, negative, too few) are dropped.  guard_bits, guard_rounding: a
     rounding before it, to so many bits below the step (0: none).  summing: of the products.
-    misread: an operand.  weights: key of WEIGHT_VIEWS.  weights_from, bias_from: the tensors that
+    misread: an operand.  weights: key of WEIGHT_VIEWS.  placement: key of
+    fxsim.golden.explain.placements.PLACEMENTS.  weights_from, bias_from: the tensors that
     are taken for the parameters.  bias: whether it is added.  mask: key of MASKS.  activation: the
     function that takes the place of the layer's own.  index: how a table's index goes wrong.
     last_maximum:
@@ -73,6 +76,7 @@ class Semantics:
     summing: Summing = Summing()
     misread: Misread | None = None
     weights: str = "as stored"
+    placement: str = AS_STATED
     weights_from: str = "weights"
     bias_from: str = "bias"
     bias: bool = True

@@ -134,9 +134,9 @@ class FinishTile(Finish):
     def finish(self, sums, place):
         if not self.kind.simple:
             sums = sums << self.constants["acc_shift"]
-        code = super().finish(sums + self.bias, place)
+        code = super().finish((sums + self.bias) & self.valid, place)
         with self.builder.if_then(self.measured):
-            self._measure(code.ir)
+            self._measure((code & self.valid).ir)
 
     def _measure(self, code):
         """Contraction to a fused multiply-add changes nothing where product and sum are exact."""

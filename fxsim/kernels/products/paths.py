@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -194,6 +194,18 @@ def plan(
         else INT32_MAX // (a.magnitude * b.magnitude)
     )
     return Plan(wanted[0], allowed[wanted[0]], terms, spill, bits)
+
+
+def in_lanes(plan: Plan, a: Operand, b: Operand) -> Plan:
+    """The plan of the same sums where each has a lane of a register, see `grouped.py`."""
+    product = a.magnitude * b.magnitude
+    spill = INT32_MAX // product
+    bits = 32 if plan.terms <= spill else 64
+    proof = (
+        f"int{bits} holds all {plan.terms} terms: {plan.terms} * {a.magnitude} * {b.magnitude} <= "
+        f"2^{bits - 1} - 1"
+    )
+    return replace(plan, proof=proof, spill_terms=spill)
 
 
 def _largest(operand: Operand) -> int:

@@ -295,7 +295,7 @@ class _Registers(NamedTuple):
     vectors: int
 
 
-_REGISTERS = {Vnni: _Registers(_vnni_step, 16, 4), Avx2: _Registers(_avx2_step, 8, 2)}
+REGISTERS = {Vnni: _Registers(_vnni_step, 16, 4), Avx2: _Registers(_avx2_step, 8, 2)}
 """Vnni: 24 zmm sums, 4 zmm columns, 1 broadcast; one `vpdpwssd` per cycle hides its latency of 4.
 Avx2: 12 ymm sums, 2 ymm columns, 1 broadcast and 1 product fill the 16 registers."""
 _TILE = "path a b rows first_row a_origin b_origin loops low"
@@ -312,7 +312,7 @@ def _emit_tile(names, context, builder, signature, args):
         or (path is Avx2 and terms == 4)
     ):
         return context.get_dummy_value()  # never called; the IR would not compile
-    step, lanes, vectors_per_row = _REGISTERS[path]
+    step, lanes, vectors_per_row = REGISTERS[path]
     a, b, rows, loops, low = (arguments.data(name) for name in ("a", "b", "rows", "loops", "low"))
     table = [
         [builder.load(builder.gep(loops, [_I64(3 * i + k)])) for k in range(3)] for i in range(3)

@@ -1,15 +1,18 @@
 """The weighted operations in floating point.
 
-Register tiles where the processor has them, else im2col and BLAS.  Groups and dilation are weights
-of 0 (`ops.products.Geometry.full`).
+Register tiles where the processor has them, else im2col and BLAS.  Many groups have kernels of their
+own; few, and dilation, are weights of 0 (`ops.products.Geometry.full`).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from fxsim.errors import present
+from fxsim.kernels.floating import grouped as lane_kernels
 from fxsim.kernels.floating import products as kernels
 from fxsim.kernels.floating.tile import COLUMNS, best_path
+from fxsim.kernels.products import grouped
 from fxsim.nn.floating import columns as plain
 from fxsim.nn.floating.threads import run
 from fxsim.nn.geometry import geometry_of
@@ -34,8 +37,13 @@ def product(
 ) -> np.ndarray:
     """The weighted operation without bias: activations `(N, H, W, C)` -> `(N, P, O)`."""
     geometry = geometry_of(layer, shape)
-    weight = geometry.filled(weight.reshape(geometry.weight))
+    weight = weight.reshape(geometry.weight)
     activations = activations.reshape(-1, *geometry.input)
+    if PATH is not None and geometry.lanes is not None:
+        parts = grouped.forward_parts(weight, geometry.lanes)
+        found = _in_lanes(activations, parts, geometry.output, geometry)
+        return found.reshape(len(found), -1, geometry.outputs)
+    weight = geometry.filled(weight)
     if PATH is None:
         return plain.product(activations, weight, geometry.full.window)
     sizes = _sizes(geometry.full)
@@ -52,7 +60,12 @@ def input_gradient(
 ) -> np.ndarray:
     """The gradient `(N, H, W, C)` of the layer's input from that of the operation `(N, P, O)`."""
     geometry = geometry_of(layer, shape)
-    weight = geometry.filled(weight.reshape(geometry.weight))
+    weight = weight.reshape(geometry.weight)
+    if PATH is not None and geometry.lanes is not None:
+        parts = grouped.input_grad_parts(weight, geometry.lanes)
+        gradient = gradient.reshape(-1, *geometry.output)
+        return _in_lanes(gradient, parts, geometry.input, geometry)
+    weight = geometry.filled(weight)
     if PATH is None:
         found = plain.input_gradient(gradient, weight, geometry.full)
         return found.reshape(-1, *shape.input)
@@ -75,11 +88,44 @@ def weight_gradient(
     geometry = geometry_of(layer, shape)
     full = geometry.full
     activations = activations.reshape(-1, *geometry.input)
+    if PATH is not None and geometry.lanes is not None:
+        gradient = gradient.reshape(-1, *geometry.output)
+        return _weight_gradient_in_lanes(activations, gradient, geometry).reshape(shape.weight)
     if PATH is None:
         found = plain.weight_gradient(activations, gradient, full.window)
     else:
         found = _weight_gradient(activations, gradient, full)
     return geometry.gathered(found.reshape(full.weight)).reshape(shape.weight)
+
+
+def _in_lanes(
+    source: np.ndarray,
+    parts: tuple[np.ndarray, grouped.Layout, grouped.Rows],
+    out_shape: tuple[int, ...],
+    geometry: Geometry,
+) -> np.ndarray:
+    """The convolution, or the input gradient, that the parts say: `(N, *out_shape)`."""
+    weights, layout, rows = parts
+    out = np.empty((len(source), *out_shape), source.dtype)
+    repeated = np.tile(weights, out_shape[1])
+    arguments = (np.ascontiguousarray(source), repeated, layout, rows, out)
+    run(lane_kernels.convolve, arguments, len(source), len(source) * geometry.products)
+    return out
+
+
+def _weight_gradient_in_lanes(
+    activations: np.ndarray, gradient: np.ndarray, geometry: Geometry
+) -> np.ndarray:
+    lanes = present(geometry.lanes)
+    layout, reads, starts = grouped.weight_grad_parts(lanes)
+    rows, columns, outputs = geometry.output
+    out = np.empty((reads.size, columns * outputs), gradient.dtype)
+    sources = np.ascontiguousarray(activations), np.ascontiguousarray(gradient)
+    arguments = (*sources, layout, starts, reads, out)
+    work = len(activations) * geometry.products
+    run(lane_kernels.weight_gradient, arguments, reads.size, work)
+    sums = out.reshape(reads.size, columns, outputs).sum(axis=1)
+    return grouped.weights_of(sums, lanes)
 
 
 def _weight_gradient(
