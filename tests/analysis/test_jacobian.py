@@ -84,7 +84,7 @@ def test_the_jacobian_of_the_gradient_at_the_pre_activations_equals_the_dense_on
     network = executor()
     tape = network.forward_tape(IMAGES)
     found = largest_singular_values(network, IMAGES)["preactivation_lambda_max"]
-    assert [value > 0 for value in found] == [layer.batch_norm for layer in NETWORK.layers]
+    assert [value > 0 for value in found] == [layer.norm is not None for layer in NETWORK.layers]
     for row, layer in enumerate(NETWORK.layers):
         if not layer.batch_norm:
             continue

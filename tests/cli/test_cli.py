@@ -198,7 +198,7 @@ def test_accumulators_keep_one_bit(folder):
         assert new.weights.bits == old.weights.bits - 1
         assert new.accumulators.range_exp == new.weights.step_exp - 1
     with pytest.raises(
-        InputError, match="accumulators have 1 bit in every layer and cannot take -1"
+        InputError, match="accumulators have at most 1 bit in every layer and cannot take -1"
     ):
         least.perturbed(-1, "accumulators")
 

@@ -76,15 +76,15 @@ def wait(until=lambda: False):
 
 
 def told(capfd):
-    """What is said as soon as a signal has come."""
+    """What is said as soon as a signal has come; other lines may stand before and behind it."""
     lines = []
 
     def said():
         lines.extend(capfd.readouterr().err.splitlines(keepends=True))
-        return lines and lines[-1].endswith("ends it at once\n")
+        return any(line.endswith("ends it at once\n") for line in lines)
 
     wait(said)
-    return lines[-1]
+    return next(line for line in lines if line.endswith("ends it at once\n"))
 
 
 def ends(monkeypatch, command, body):

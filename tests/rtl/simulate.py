@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fxsim.errors import InputError
+from fxsim.formats import STOCHASTIC
 from fxsim.golden.export import Vectors
 from rtl.harness import ICARUS, VERILATOR
 from rtl.layers import StepUnits
@@ -23,6 +25,12 @@ def simulate(vectors, dumps, simulator, layers=None, units=UNITS, bug=0):
     Returns the names of the tensors.
     """
     vectors = Vectors(vectors)
+    drawn = [entry.tensor for entry in vectors.manifest.tensors if entry.rounding in STOCHASTIC]
+    if drawn:
+        raise InputError(
+            f"{drawn[0]} rounds stochastically, and these units have no random words; run with "
+            "--gradient-rounding nearest"
+        )
     dumped = []
     network = vectors.manifest.network
     readers = [source for _, source in network.edges() if source]
@@ -61,8 +69,8 @@ def main():
             given.units,
             given.bug,
         )
-    except (pytest.skip.Exception, pytest.fail.Exception) as missing:
-        sys.exit(str(missing))
+    except (pytest.skip.Exception, pytest.fail.Exception, InputError) as reason:
+        sys.exit(str(reason))
     print(f"next: fxsim vectors check {given.vectors} {given.dump} --tensor {' '.join(names)}")
 
 

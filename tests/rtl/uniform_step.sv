@@ -113,7 +113,9 @@ module uniform_step #(
     end
 
     for (genvar i = 0; i < COUNT; i++) begin : g_update
+        // verilator lint_off UNUSEDSIGNAL
         logic weight_clipped, acc_clipped, flushed, stopped;
+        // verilator lint_on UNUSEDSIGNAL
         weight_update #(
             .W_BITS(BITS), .ACC_BITS(BITS), .GRAD_BITS(BITS), .MANTISSA_BITS(16), .EXPONENT(EXPONENT)
         ) mover (
