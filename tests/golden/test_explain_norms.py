@@ -1,5 +1,7 @@
 """Planted faults in batch norm, residual additions and dropout that the explanation finds."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from support.modes_cases import NETWORK, PARAMETERS, assignment
@@ -41,8 +43,8 @@ MIXED = Network(
 )
 
 
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory):
+def mixed_step(**options):
+    """MIXED with these options of its assignment."""
     weights = Format(8, 0)
     own = LayerPrecision(
         weights=weights,
@@ -52,8 +54,13 @@ def mixed(tmp_path_factory):
         accumulators=accumulator_format(weights, -16),
     )
     layers = dict.fromkeys(MIXED.names, own)
-    fixed = FixedNetwork(MIXED, PrecisionAssignment("mixed", layers), initial_parameters(MIXED, 1))
-    return vectors_of(fixed, tmp_path_factory.mktemp("mixed"))
+    assigned = PrecisionAssignment("mixed", layers, **options)
+    return FixedNetwork(MIXED, assigned, initial_parameters(MIXED, 1))
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    return vectors_of(mixed_step(), tmp_path_factory.mktemp("mixed"))
 
 
 def tensor(vectors, name):
@@ -237,3 +244,53 @@ def test_a_rounding_before_a_residual_addition_of_gradients(mixed):
     ):
         planted = recipe.compute(texts[text], rows)
         assert text in changes(mixed, entry.name, planted), text
+
+
+@pytest.mark.parametrize("rounding", STOCHASTIC)
+def test_gradients_that_add_up_and_round_stochastically(tmp_path, rounding):
+    made = vectors_of(mixed_step(rounding={"activation_grads": rounding}), tmp_path)
+    entry = made.manifest.entry("c1.activation_grads")
+    assert changes(made, entry.name, made.codes(entry.name) ^ 1) == set()
+    recipe = recipe_for(Source(made), entry)
+    text = "gradient of reader c2 left out"
+    (left_out,) = (each.semantics for each in recipe.alternatives() if each.text == text)
+    planted = recipe.compute(left_out, np.arange(np.prod(entry.shape[:3])))
+    assert text in changes(made, entry.name, planted)
+
+
+TWICE = Network(
+    "twice",
+    (4, 4, 2),
+    (
+        Conv(name="stem", filters=3, kernel=1),
+        Conv(name="skip", filters=3, kernel=1, relu=False),
+        Conv(name="c1", filters=3, padding=1, input="stem", add="skip"),
+        Conv(name="c2", filters=3, padding=1, add="skip"),
+        Dense(name="d", units=3, relu=False),
+    ),
+)
+
+
+def test_gradients_rounded_first_to_a_finer_step_than_their_own(tmp_path):
+    weights = Format(8, 0)
+    own = LayerPrecision(
+        weights=weights,
+        activations=Format(8, 2, False),
+        activation_grads=Format(8, -4),
+        weight_grads=Format(12, 0),
+        accumulators=accumulator_format(weights, -16),
+    )
+    finer = dataclasses.replace(own, activation_grads=Format(9, -6), branch=Format(8, 0))
+    layers = {**dict.fromkeys(TWICE.names, own), "skip": finer}
+    assigned = PrecisionAssignment("twice", layers)
+    made = vectors_of(FixedNetwork(TWICE, assigned, initial_parameters(TWICE, 1)), tmp_path)
+    name = "skip.activation_grads"
+    parts = [tensor(made, f"{layer}.preactivation_grads") for layer in ("c1", "c2")]
+    assert finer.activation_grads.step_exp < min(part.format.step_exp for part in parts)
+    first = [
+        rounded(part.codes, part.format.step_exp, finer.activation_grads).astype(np.int64)
+        for part in parts
+    ]
+    planted = rounded(sum(first), finer.activation_grads.step_exp, finer.activation_grads)
+    text = "every gradient rounded by itself before the addition"
+    assert text in changes(made, name, planted)
