@@ -19,14 +19,14 @@ from fxsim.nn.precision import MODES, LayerPrecision, PrecisionAssignment, accum
 from fxsim.ops.exact import Sums
 
 
-def vectors_of(fixed, folder, classes=3):
+def vectors_of(fixed, folder, classes=3, layers=None):
     random = np.random.default_rng(4)
     shape = fixed.network.input_shape
     images = random.integers(0, fixed.input_format.max_code + 1, (4, *shape))
     labels = random.integers(0, classes, 4)
     rate = LearningRate.of(0.25)
     fixed.train_step(images, labels, rate, 0)
-    write_vectors(capture(fixed, images, labels, rate, 1), folder, ["npy"])
+    write_vectors(capture(fixed, images, labels, rate, 1, layers), folder, ["npy"])
     return Vectors(folder)
 
 
@@ -294,3 +294,24 @@ def test_gradients_rounded_first_to_a_finer_step_than_their_own(tmp_path):
     planted = rounded(sum(first), finer.activation_grads.step_exp, finer.activation_grads)
     text = "every gradient rounded by itself before the addition"
     assert text in changes(made, name, planted)
+
+
+def modes_step():
+    return FixedNetwork(NETWORK, assignment(), PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    ("step", "layer", "name", "missing"),
+    [
+        (mixed_step, "c1", "c1.activation_grads", "c2.preactivation_grads"),
+        (mixed_step, "c2", "c1.activation_grads", "c3.relu_input_grads"),
+        (mixed_step, "c3", "c3.relu_inputs", "c2.activations"),
+        (modes_step, "skip", "skip.activation_grads", "sum.preactivation_grads"),
+        (modes_step, "norm", "norm.relu_inputs", "leaky.branch"),
+    ],
+)
+def test_what_a_neighbour_was_not_exported_of_is_named(tmp_path, step, layer, name, missing):
+    made = vectors_of(step(), tmp_path, layers=[layer])
+    found = explain(made, made.manifest.entry(name), made.codes(name) ^ 1)
+    assert found.changes == ()
+    assert found.note == f"for more, export {missing} too"
