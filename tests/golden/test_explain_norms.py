@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from support.modes_cases import NETWORK, PARAMETERS, assignment
 
-from fxsim import BatchNorm, Conv, Dense, FixedNetwork, LearningRate, Network, Quantizer, Tensor
+from fxsim import (
+    BatchNorm,
+    Conv,
+    Dense,
+    FixedNetwork,
+    LearningRate,
+    Lfsr,
+    Network,
+    Quantizer,
+    Tensor,
+)
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden.capture import capture
 from fxsim.golden.explain.recipes import recipe_for
@@ -104,6 +114,22 @@ def test_every_tensor_follows_from_the_others_in_other_modes(tmp_path, rounding)
     )
     found = every_recipe(vectors_of(fixed, tmp_path))
     assert {"leaky.preactivation_grads", "norm.normalized", "leaky.branch"} <= found
+
+
+def test_registers_are_varied_behind_every_tensor_that_they_round(tmp_path):
+    rounds = {tensor: "stochastic" for tensor in MODES if "stochastic" in MODES[tensor].roundings}
+    words = dict.fromkeys(rounds, Lfsr(12, (12, 6, 4, 1), 8, 5))
+    assigned = assignment(rounding=rounds, words=words)
+    fixed = FixedNetwork(NETWORK, assigned, PARAMETERS, optimizer=Optimizer(0.5, 0.0, 4))
+    made = vectors_of(fixed, tmp_path)
+    source = Source(made)
+    varied = set()
+    for name in made.manifest.words:
+        recipe = recipe_for(source, made.manifest.entry(name))
+        if recipe is not None:
+            assert any("LFSR" in each.text for each in recipe.alternatives()), name
+            varied.add(name)
+    assert {"leaky.preactivation_grads", "norm.normalized", "stem.activation_grads"} <= varied
 
 
 def rounded(exact, step_exp, format, rounding="nearest_away", overflow="saturate"):

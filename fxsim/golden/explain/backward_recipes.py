@@ -43,6 +43,7 @@ class GradsAtPreactivations(TensorRecipe):
     def alternatives(self) -> Iterator[Alternative]:
         if self.default.rounding is not None:
             yield from quantization_changes(self.default, self.entry.format)
+        yield from self.words_changes(self.default, self.entry.tensor)
         yield from self.grads.changes(self.default)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:

@@ -416,9 +416,8 @@ class PreactivationGrads:
         rounds = self.entry.overflow is not None
         return Semantics(self.entry.rounding, self.entry.overflow) if rounds else Semantics()
 
-    @property
-    def _words(self) -> np.ndarray | DroppedBits | None:
-        words = self.source.words(self.layer.name, self.tensor)
+    def _words(self, semantics: Semantics) -> np.ndarray | DroppedBits | None:
+        words = self.source.words(self.layer.name, self.tensor, semantics.words)
         return words.reshape(self.shape) if isinstance(words, np.ndarray) else words
 
     @property
@@ -470,7 +469,7 @@ class PreactivationGrads:
         if semantics.rounding is None:
             return grads
         step_exp = self._unpooled_format.step_exp - finer
-        return requantized(grads, step_exp, self.entry.format, semantics, self._words)
+        return requantized(grads, step_exp, self.entry.format, semantics, self._words(semantics))
 
     def _through_function(
         self, grads: np.ndarray, own: Activation, semantics: Semantics
@@ -502,7 +501,7 @@ class PreactivationGrads:
             factors = sums.tensor().reshape(*self.shape)
         step_exp = self._unpooled_format.step_exp + factors.format.step_exp
         products = grads * factors.operand
-        return requantized(products, step_exp, self.entry.format, semantics, self._words)
+        return requantized(products, step_exp, self.entry.format, semantics, self._words(semantics))
 
     def _through_pool(self, grads: Tensor, semantics: Semantics) -> np.ndarray:
         pool = present(self.pool)
