@@ -11,18 +11,21 @@ from fxsim import (
     Conv,
     Dense,
     FixedNetwork,
+    InputError,
     LearningRate,
     Lfsr,
     Network,
     Quantizer,
     Tensor,
 )
+from fxsim.accumulator import Accumulator, parse_accumulators
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden.capture import capture
 from fxsim.golden.explain.recipes import recipe_for
 from fxsim.golden.explain.search import Comparison, explain
 from fxsim.golden.explain.source import Source
 from fxsim.golden.export import Vectors, write_vectors
+from fxsim.golden.manifest import Manifest
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.optimizer import Optimizer
 from fxsim.nn.precision import MODES, LayerPrecision, PrecisionAssignment, accumulator_format
@@ -130,6 +133,47 @@ def test_registers_are_varied_behind_every_tensor_that_they_round(tmp_path):
             assert any("LFSR" in each.text for each in recipe.alternatives()), name
             varied.add(name)
     assert {"leaky.preactivation_grads", "norm.normalized", "stem.activation_grads"} <= varied
+
+
+NARROW = ["input_grad=11 bits", "c2.input_grad=9 bits, wrap, floor 2"]
+
+
+def test_the_accumulators_of_gradients_that_add_up_are_stated(tmp_path):
+    made = vectors_of(mixed_step(accumulator=parse_accumulators(NARROW)), tmp_path)
+    stated = made.manifest.input_grads
+    assert Manifest.load(tmp_path) == made.manifest
+    assert {reader: own.model for reader, own in stated.items()} == {
+        "c2": Accumulator(9, "wrap", drop=2)  # all others are the only readers of what they read
+    }
+    assert made.manifest.entry("c1.activation_grads").accumulator is None
+    assert made.manifest.entry("c3.activation_grads").accumulator.model == Accumulator(11)
+    assert "c1.activation_grads" in every_recipe(made)
+    golden = made.codes("c1.activation_grads")
+    format = made.manifest.entry("c1.activation_grads").format
+    narrow = Format(format.bits - 10, format.range_exp - 10)
+    planted = np.clip(golden, narrow.min_code, narrow.max_code)
+    text = "range 10 bits narrower, overflow saturate"
+    assert text in changes(made, "c1.activation_grads", planted)
+
+
+def test_every_reader_of_a_tensor_has_its_accumulator_in_the_manifest(tmp_path):
+    assigned = assignment(accumulator=parse_accumulators(["input_grad=8 bits, tree"]))
+    fixed = FixedNetwork(NETWORK, assigned, PARAMETERS)
+    made = vectors_of(fixed, tmp_path)
+    stated = made.manifest.input_grads
+    assert set(stated) == {"skip", "leaky", "norm"}  # what reads the stem
+    assert all(own.model == Accumulator(8, order="tree") for own in stated.values())
+    assert "stem.activation_grads" in every_recipe(made)
+    row = stated["skip"].to_dict()
+    assert row["order"] == "output channel, kernel row, kernel column"
+    with pytest.raises(InputError, match="bits must be at least 1, got 0"):
+        dataclasses.replace(made.manifest, input_grads={"skip": type(stated["skip"])(0, 1, "x")})
+
+
+def test_exact_sums_of_readers_are_stated_where_their_gradient_was_kept(tmp_path, mixed):
+    assert mixed.manifest.input_grads["c2"].overflow == "exact"
+    made = vectors_of(mixed_step(), tmp_path, layers=["c3"])
+    assert made.manifest.input_grads == {}
 
 
 def rounded(exact, step_exp, format, rounding="nearest_away", overflow="saturate"):

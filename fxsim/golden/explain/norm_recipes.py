@@ -195,7 +195,9 @@ class JoinedGrads(Rounded):
             Tensor(self.source.codes(reader, tensor), self.source.entry(reader, tensor).format)
             for tensor in ("preactivation_grads", "weights")
         )
-        product = input_grad(grads.format, weights.format, shapes, None)
+        stated = self.source.manifest.input_grads.get(reader)
+        model = stated.model if stated else None
+        product = input_grad(grads.format, weights.format, shapes, model)
         exact = product(
             grads.operand.reshape(-1, *shapes.output), weights.operand.reshape(shapes.weight)
         )
