@@ -9,6 +9,7 @@ import numpy as np
 
 from fxsim.errors import present
 from fxsim.formats import Format
+from fxsim.golden.explain.backward_parts import PreactivationGrads
 from fxsim.golden.explain.changes import (
     Alternative,
     misread_changes,
@@ -18,7 +19,7 @@ from fxsim.golden.explain.changes import (
     weight_changes,
 )
 from fxsim.golden.explain.dots import Dot, Summing, rows_per_block
-from fxsim.golden.explain.parts import PreactivationGrads, geometry, model_of, requantized
+from fxsim.golden.explain.parts import geometry, model_of, requantized
 from fxsim.golden.explain.placements import placed, placement_changes
 from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import WEIGHT_VIEWS, Semantics

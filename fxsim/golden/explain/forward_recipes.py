@@ -26,7 +26,7 @@ from fxsim.golden.explain.changes import (
     quantization_changes,
 )
 from fxsim.golden.explain.dots import rows_per_block
-from fxsim.golden.explain.parts import Forward, Output, looked_up
+from fxsim.golden.explain.forward_parts import Forward, Output, looked_up
 from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import MASKS, Semantics
 from fxsim.golden.explain.source import Source

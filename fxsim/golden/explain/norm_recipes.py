@@ -15,7 +15,8 @@ from fxsim.golden.explain.changes import (
     quantization_changes,
     rounding_changes,
 )
-from fxsim.golden.explain.parts import Forward, ReluInput, geometry, requantized
+from fxsim.golden.explain.forward_parts import Forward, ReluInput
+from fxsim.golden.explain.parts import geometry, requantized
 from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import Semantics
 from fxsim.golden.explain.source import Source
