@@ -186,6 +186,13 @@ def test_registers_behind_an_activation_are_named(vectors):
     assert "LFSR: tap 2 instead of 1" in changes(made, "c2.activations", planted)
 
 
+@pytest.mark.parametrize("tensor", [*WORDS, "updates", "bias_updates", "updated_weights"])
+def test_a_wrong_bit_is_searched_whatever_the_source_of_words(vectors, tensor):
+    made = vectors()
+    name = f"d.{tensor}"
+    assert changes(made, name, made.codes(name) ^ 1) == ()
+
+
 LEAKY = Activation("leaky_relu", slope_exp=-2)
 TABLE = Activation("table", function="tanh", index_bits=5, range_exp=1, derivative="table")
 
