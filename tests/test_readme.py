@@ -10,6 +10,7 @@ import pytest
 
 from fxsim.cli import parser as cli
 from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
+from fxsim.golden.explain.tried import NOT_TRIED, TRIED
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
@@ -143,3 +144,16 @@ def test_the_tables_are_those_of_the_result_files():
     shown = TEXT + RESULTS.read_text()
     for table in run.stdout.strip().split("\n\n"):
         assert table in shown
+
+
+def test_the_guide_and_the_help_tell_the_same_of_what_explains_a_mismatch(capsys):
+    page = next(page for page in GUIDE if page.name == "golden-vectors.md")
+    text = page.read_text(encoding="utf-8")
+    table = text.partition("| of | tried |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    assert dict(row[2:-2].split(" | ") for row in table.splitlines()) == TRIED
+    assert NOT_TRIED in text
+    assert cli.main(["vectors", "check", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for of, changes in TRIED.items():
+        assert f"{of} {changes}" in told
+    assert NOT_TRIED in told

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that --help is quick.
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from fxsim.cli.options import (
     integer,
 )
 from fxsim.errors import InputError
+from fxsim.golden.explain.tried import NOT_TRIED, TRIED
 
 if TYPE_CHECKING:
     from fxsim.nn.precision import PrecisionAssignment
@@ -125,7 +127,7 @@ def _add_check(actions) -> None:
         description="Compare a device's dump with vectors; on a mismatch, find the first in "
         "data-flow order and the "
         "single change of semantics that explains it.",
-        epilog="""\
+        epilog=f"""\
 examples:
   fxsim vectors check fxsim-vectors dump                               every result of the step
   fxsim vectors check fxsim-vectors dump --tensor conv2.activations    one of them
@@ -133,28 +135,9 @@ examples:
   fxsim vectors check fxsim-vectors out.mem --tensor conv2.weight_grads
 
 tried for the first tensor that differs, one change at a time; named is what gives all of its codes:
-  quantization   every other rounding (a wrong tie), two roundings, a cut before the rounding;
-                 every other overflow (wrap for saturate), a narrower range; 1 or 2 bits too many or too few dropped
-  accumulator    any narrower width that wraps, saturates after every addition or at the end; the bias first; other
-                 orders of the additions, channels first or last, 2 to 32 lanes, tiles, an adder tree
-  products       their last bits cut off before they are added
-  operands       sign extension for zero extension and back; 1 or 2 first or last bits lost; no bias; kernels flipped,
-                 weights transposed; weights or bias of the step before, or updated too early
-  layer, loss    ends of the ReLU's mask; no activation, no ceiling, another slope; a table's index one too high or low,
-                 shifted or rounded, with or without interpolation; the winner of equal maxima, rounding of averages;
-                 no division by the batch or the outputs, another factor or sign of a squared error, another table of
-                 the exponential
-  batch norm     roundings of mean, variance, x-hat and gradient; no mean, no beta, a variance over one position less
-  addition       a residual branch or a gradient left out; gradients rounded before they are added
-  dropout        left out, or without its scale
-  update         rounding of the update and of the weight, overflow, a narrower accumulator;
-                 the accumulator left out, the update left out or added
-  random words   of registers: a tap missing, moved or too many, Galois for Fibonacci, the other direction; clocked
-                 too early or late, a lane a word ahead, other runs, seeds, clocks, bits; started anew; the step before
-  file           elements in the order of other axes (channels first or last), the last element first; the bytes or
-                 the bits of every code in the other order
+{_tried()}
 Where no single change does it, the report says so.
-Not tried are batch norm's inverse roots, its running statistics and the constants of its gradient.
+{NOT_TRIED}
 
 exit codes: 0 all codes equal; 1 a code differs; 2 a dump is missing, short, long or malformed""",
     )
@@ -170,6 +153,16 @@ exit codes: 0 all codes equal; 1 a code differs; 2 a dump is missing, short, lon
         metavar="LAYER.TENSOR",
         help="names or patterns (default: all results; those inputs that were dumped)",
     )
+
+
+def _tried() -> str:
+    """The table of what is tried, for the help."""
+    indent = " " * 17
+    rows = (
+        textwrap.fill(text, 117, initial_indent=f"  {of:<15}", subsequent_indent=indent)
+        for of, text in TRIED.items()
+    )
+    return "\n".join(rows)
 
 
 def _export(arguments: Namespace) -> int:

@@ -23,13 +23,24 @@ def quantized(
 ) -> np.ndarray:
     """Codes (int64) in `format` of integers with step 2**step_exp.
 
-    words: for the stochastic roundings: uint32 of the shape of values, or the dropped bits, which
-    make one rounding of both.
+    words: as for `quantizer_of`, of the shape of values.
     """
-    if isinstance(words, DroppedBits) and rounding in STOCHASTIC:
-        rounding = "stochastic"
-    quantizer = Quantizer(format, rounding, overflow, words if rounding in STOCHASTIC else None)
+    quantizer = quantizer_of(format, rounding, overflow, words)
     return quantizer.quantized(values, step_exp).astype(np.int64)
+
+
+def quantizer_of(
+    format: Format, rounding: str, overflow: str, words: np.ndarray | DroppedBits | None
+) -> Quantizer:
+    """The Quantizer of these modes.
+
+    words: for the stochastic roundings: uint32, or the dropped bits, which make one rounding of
+    both.
+    """
+    if rounding not in STOCHASTIC:
+        return Quantizer(format, rounding, overflow)
+    chosen = "stochastic" if isinstance(words, DroppedBits) else rounding
+    return Quantizer(format, chosen, overflow, words)
 
 
 def rounded(

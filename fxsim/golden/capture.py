@@ -66,6 +66,7 @@ def capture(
     recorder.result = network.train_step(images, targets, learning_rate, step, recorder.see)
     entries, codes = recorder.tensors(_wanted(network.network, layers))
     layers_kept = {entry.layer for entry in entries}
+    joined = {entry.layer for entry in entries if entry.tensor == "activation_grads"}
     words = {
         f"{layer}.{tensor}": own
         for (layer, tensor), own in recorder.words.items()
@@ -86,6 +87,7 @@ def capture(
         used,
         {"before": before, "after": network.fingerprint()},
         words=words,
+        input_grads=recorder.description.input_grads(joined),
     )
     return GoldenStep(manifest, codes)
 
@@ -271,11 +273,16 @@ class _Recorder:
         self.kept.append((layer, tensor + RANDOM_WORDS, Tensor(words, WORD_FORMAT)))
         return words
 
+    @property
+    def description(self) -> Description:
+        """Of the tensors of the finished step."""
+        return Description(self.network, len(self.targets), present(self.result).counts)
+
     def tensors(
         self, wanted: set[tuple[str, str]] | None
     ) -> tuple[tuple[Entry, ...], dict[str, np.ndarray]]:
         """Entries and codes of what is wanted (None: of all), in data-flow order."""
-        describe = Description(self.network, len(self.targets), present(self.result).counts).entry
+        describe = self.description.entry
         kept = [row for row in self.kept if wanted is None or wanted & {(row[0], ""), row[:2]}]
         entries = tuple(describe(*row) for row in kept)
         return entries, {entry.name: value.codes for entry, (_, _, value) in zip(entries, kept)}

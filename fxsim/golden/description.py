@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from fxsim.golden.manifest import RANDOM_WORDS, Accumulator, Entry
 from fxsim.nn.fixed.layer import FixedLayer
@@ -152,8 +152,6 @@ class Description:
         What exactness needs, or its model; None for one that is no sum of products.
         """
         own = self.layers[layer]
-        readers = [reader.name for reader, source in self.network.edges() if source == layer]
-        added = any(other.add == layer for other in self.network.layers)
         if tensor == "preactivations":
             product = own.forward_product
             order = _order(own, product, "input")
@@ -171,12 +169,32 @@ class Description:
             return _sums(own.weight_grad, plan.accumulator_bits, plan.terms, order)
         if tensor == "bias_grads":
             return self._bias_accumulator(own)
-        if tensor == "activation_grads" and len(readers) == 1 and not added:
-            reader = self.layers[readers[0]]
-            order = _order(reader, reader.input_grad, "output")
-            plan = reader.input_grad.plan
-            return _sums(reader.input_grad, plan.accumulator_bits, plan.terms, order)
+        if tensor == "activation_grads" and not self._joined(layer):
+            return next(map(self._input_grad_accumulator, self._readers(layer)), None)
         return None
+
+    def _readers(self, layer: str) -> list[str]:
+        return [reader.name for reader, source in self.network.edges() if source == layer]
+
+    def _joined(self, layer: str) -> bool:
+        """Whether the gradient at the output of a layer is the sum of several."""
+        added = any(other.add == layer for other in self.network.layers)
+        return added or len(self._readers(layer)) > 1
+
+    def input_grads(self, layers: Container[str]) -> dict[str, Accumulator]:
+        """Reader of one of these layers -> of the sums that it adds to those of others."""
+        return {
+            reader: self._input_grad_accumulator(reader)
+            for layer in self.network.names
+            if layer in layers and self._joined(layer)
+            for reader in self._readers(layer)
+        }
+
+    def _input_grad_accumulator(self, reader: str) -> Accumulator:
+        own = self.layers[reader]
+        plan = own.input_grad.plan
+        order = _order(own, own.input_grad, "output")
+        return _sums(own.input_grad, plan.accumulator_bits, plan.terms, order)
 
     def _bias_accumulator(self, own: FixedLayer) -> Accumulator:
         """Each gradient is added as it is, times a constant of magnitude 1."""

@@ -40,6 +40,9 @@ VERSION = 2
 RANDOM_WORDS = "_random_words"
 """Ends the name of the tensor of random words that rounded a tensor of the name before it."""
 
+OPTIONAL = ("words", "input_grads")
+"""Keys of the manifest that are left out where they hold nothing."""
+
 ROLES = ("input", "result")
 ACCUMULATION = ("exact", "model")
 ENCODING = {
@@ -227,7 +230,9 @@ class Manifest:
     versions: package -> version that computed the vectors.  fingerprints: SHA-256 of all parameter
     codes before and after the step (FixedNetwork.fingerprint).  identity: of the experiment whose
     step it is; None for a step of no experiment.  words: 'layer.tensor' -> where its random words
-    come from, if not from its Stream.
+    come from, if not from its Stream.  input_grads: layer -> the accumulator of the gradient at what
+    it reads, where that is no tensor of its own: others read or add the same, and the exact sum of
+    all is rounded.
     """
 
     network: Network
@@ -240,6 +245,7 @@ class Manifest:
     fingerprints: Mapping[Literal["before", "after"], str]
     identity: Identity | None = None
     words: Mapping[str, TensorWords] = field(default_factory=dict)
+    input_grads: Mapping[str, Accumulator] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self, "manifest")
@@ -276,8 +282,10 @@ class Manifest:
             "identity": self.identity and self.identity.to_dict(),
             "tensors": [entry.to_dict() for entry in self.tensors],
         }
-        if self.words:
-            table["words"] = {name: words.to_dict() for name, words in self.words.items()}
+        for key in OPTIONAL:
+            values = getattr(self, key)
+            if values:
+                table[key] = {name: value.to_dict() for name, value in values.items()}
         return sealed(plain(table))
 
     @classmethod
@@ -302,7 +310,7 @@ class Manifest:
     def _read(cls, data: Mapping) -> Manifest:
         fields = [field.name for field in dataclasses.fields(cls)]
         keys = ("kind", "version", *fields, "encoding", SEAL)
-        check_keys("manifest", data, keys, [key for key in keys if key != "words"])
+        check_keys("manifest", data, keys, [key for key in keys if key not in OPTIONAL])
         if data["encoding"] != ENCODING:
             raise InputError("encoding is not the one that this fxsim reads")
         rate = read_fields(LearningRate, data["learning_rate"], "learning_rate", ("real",))

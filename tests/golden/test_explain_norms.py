@@ -1,30 +1,45 @@
 """Planted faults in batch norm, residual additions and dropout that the explanation finds."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from support.modes_cases import NETWORK, PARAMETERS, assignment
 
-from fxsim import BatchNorm, Conv, Dense, FixedNetwork, LearningRate, Network, Quantizer, Tensor
+from fxsim import (
+    BatchNorm,
+    Conv,
+    Dense,
+    FixedNetwork,
+    InputError,
+    LearningRate,
+    Lfsr,
+    Network,
+    Quantizer,
+    Tensor,
+)
+from fxsim.accumulator import Accumulator, parse_accumulators
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden.capture import capture
 from fxsim.golden.explain.recipes import recipe_for
 from fxsim.golden.explain.search import Comparison, explain
 from fxsim.golden.explain.source import Source
 from fxsim.golden.export import Vectors, write_vectors
+from fxsim.golden.manifest import Manifest
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.optimizer import Optimizer
 from fxsim.nn.precision import MODES, LayerPrecision, PrecisionAssignment, accumulator_format
 from fxsim.ops.exact import Sums
 
 
-def vectors_of(fixed, folder, classes=3):
+def vectors_of(fixed, folder, classes=3, layers=None):
     random = np.random.default_rng(4)
     shape = fixed.network.input_shape
     images = random.integers(0, fixed.input_format.max_code + 1, (4, *shape))
     labels = random.integers(0, classes, 4)
     rate = LearningRate.of(0.25)
     fixed.train_step(images, labels, rate, 0)
-    write_vectors(capture(fixed, images, labels, rate, 1), folder, ["npy"])
+    write_vectors(capture(fixed, images, labels, rate, 1, layers), folder, ["npy"])
     return Vectors(folder)
 
 
@@ -41,8 +56,8 @@ MIXED = Network(
 )
 
 
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory):
+def mixed_step(**options):
+    """MIXED with these options of its assignment."""
     weights = Format(8, 0)
     own = LayerPrecision(
         weights=weights,
@@ -52,8 +67,13 @@ def mixed(tmp_path_factory):
         accumulators=accumulator_format(weights, -16),
     )
     layers = dict.fromkeys(MIXED.names, own)
-    fixed = FixedNetwork(MIXED, PrecisionAssignment("mixed", layers), initial_parameters(MIXED, 1))
-    return vectors_of(fixed, tmp_path_factory.mktemp("mixed"))
+    assigned = PrecisionAssignment("mixed", layers, **options)
+    return FixedNetwork(MIXED, assigned, initial_parameters(MIXED, 1))
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    return vectors_of(mixed_step(), tmp_path_factory.mktemp("mixed"))
 
 
 def tensor(vectors, name):
@@ -97,6 +117,63 @@ def test_every_tensor_follows_from_the_others_in_other_modes(tmp_path, rounding)
     )
     found = every_recipe(vectors_of(fixed, tmp_path))
     assert {"leaky.preactivation_grads", "norm.normalized", "leaky.branch"} <= found
+
+
+def test_registers_are_varied_behind_every_tensor_that_they_round(tmp_path):
+    rounds = {tensor: "stochastic" for tensor in MODES if "stochastic" in MODES[tensor].roundings}
+    words = dict.fromkeys(rounds, Lfsr(12, (12, 6, 4, 1), 8, 5))
+    assigned = assignment(rounding=rounds, words=words)
+    fixed = FixedNetwork(NETWORK, assigned, PARAMETERS, optimizer=Optimizer(0.5, 0.0, 4))
+    made = vectors_of(fixed, tmp_path)
+    source = Source(made)
+    varied = set()
+    for name in made.manifest.words:
+        recipe = recipe_for(source, made.manifest.entry(name))
+        if recipe is not None:
+            assert any("LFSR" in each.text for each in recipe.alternatives()), name
+            varied.add(name)
+    assert {"leaky.preactivation_grads", "norm.normalized", "stem.activation_grads"} <= varied
+
+
+NARROW = ["input_grad=11 bits", "c2.input_grad=9 bits, wrap, floor 2"]
+
+
+def test_the_accumulators_of_gradients_that_add_up_are_stated(tmp_path):
+    made = vectors_of(mixed_step(accumulator=parse_accumulators(NARROW)), tmp_path)
+    stated = made.manifest.input_grads
+    assert Manifest.load(tmp_path) == made.manifest
+    assert {reader: own.model for reader, own in stated.items()} == {
+        "c2": Accumulator(9, "wrap", drop=2)  # all others are the only readers of what they read
+    }
+    assert made.manifest.entry("c1.activation_grads").accumulator is None
+    assert made.manifest.entry("c3.activation_grads").accumulator.model == Accumulator(11)
+    assert "c1.activation_grads" in every_recipe(made)
+    golden = made.codes("c1.activation_grads")
+    format = made.manifest.entry("c1.activation_grads").format
+    narrow = Format(format.bits - 10, format.range_exp - 10)
+    planted = np.clip(golden, narrow.min_code, narrow.max_code)
+    text = "range 10 bits narrower, overflow saturate"
+    assert text in changes(made, "c1.activation_grads", planted)
+
+
+def test_every_reader_of_a_tensor_has_its_accumulator_in_the_manifest(tmp_path):
+    assigned = assignment(accumulator=parse_accumulators(["input_grad=8 bits, tree"]))
+    fixed = FixedNetwork(NETWORK, assigned, PARAMETERS)
+    made = vectors_of(fixed, tmp_path)
+    stated = made.manifest.input_grads
+    assert set(stated) == {"skip", "leaky", "norm"}  # what reads the stem
+    assert all(own.model == Accumulator(8, order="tree") for own in stated.values())
+    assert "stem.activation_grads" in every_recipe(made)
+    row = stated["skip"].to_dict()
+    assert row["order"] == "output channel, kernel row, kernel column"
+    with pytest.raises(InputError, match="bits must be at least 1, got 0"):
+        dataclasses.replace(made.manifest, input_grads={"skip": type(stated["skip"])(0, 1, "x")})
+
+
+def test_exact_sums_of_readers_are_stated_where_their_gradient_was_kept(tmp_path, mixed):
+    assert mixed.manifest.input_grads["c2"].overflow == "exact"
+    made = vectors_of(mixed_step(), tmp_path, layers=["c3"])
+    assert made.manifest.input_grads == {}
 
 
 def rounded(exact, step_exp, format, rounding="nearest_away", overflow="saturate"):
@@ -237,3 +314,74 @@ def test_a_rounding_before_a_residual_addition_of_gradients(mixed):
     ):
         planted = recipe.compute(texts[text], rows)
         assert text in changes(mixed, entry.name, planted), text
+
+
+@pytest.mark.parametrize("rounding", STOCHASTIC)
+def test_gradients_that_add_up_and_round_stochastically(tmp_path, rounding):
+    made = vectors_of(mixed_step(rounding={"activation_grads": rounding}), tmp_path)
+    entry = made.manifest.entry("c1.activation_grads")
+    assert changes(made, entry.name, made.codes(entry.name) ^ 1) == set()
+    recipe = recipe_for(Source(made), entry)
+    text = "gradient of reader c2 left out"
+    (left_out,) = (each.semantics for each in recipe.alternatives() if each.text == text)
+    planted = recipe.compute(left_out, np.arange(np.prod(entry.shape[:3])))
+    assert text in changes(made, entry.name, planted)
+
+
+TWICE = Network(
+    "twice",
+    (4, 4, 2),
+    (
+        Conv(name="stem", filters=3, kernel=1),
+        Conv(name="skip", filters=3, kernel=1, relu=False),
+        Conv(name="c1", filters=3, padding=1, input="stem", add="skip"),
+        Conv(name="c2", filters=3, padding=1, add="skip"),
+        Dense(name="d", units=3, relu=False),
+    ),
+)
+
+
+def test_gradients_rounded_first_to_a_finer_step_than_their_own(tmp_path):
+    weights = Format(8, 0)
+    own = LayerPrecision(
+        weights=weights,
+        activations=Format(8, 2, False),
+        activation_grads=Format(8, -4),
+        weight_grads=Format(12, 0),
+        accumulators=accumulator_format(weights, -16),
+    )
+    finer = dataclasses.replace(own, activation_grads=Format(9, -6), branch=Format(8, 0))
+    layers = {**dict.fromkeys(TWICE.names, own), "skip": finer}
+    assigned = PrecisionAssignment("twice", layers)
+    made = vectors_of(FixedNetwork(TWICE, assigned, initial_parameters(TWICE, 1)), tmp_path)
+    name = "skip.activation_grads"
+    parts = [tensor(made, f"{layer}.preactivation_grads") for layer in ("c1", "c2")]
+    assert finer.activation_grads.step_exp < min(part.format.step_exp for part in parts)
+    first = [
+        rounded(part.codes, part.format.step_exp, finer.activation_grads).astype(np.int64)
+        for part in parts
+    ]
+    planted = rounded(sum(first), finer.activation_grads.step_exp, finer.activation_grads)
+    text = "every gradient rounded by itself before the addition"
+    assert text in changes(made, name, planted)
+
+
+def modes_step():
+    return FixedNetwork(NETWORK, assignment(), PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    ("step", "layer", "name", "missing"),
+    [
+        (mixed_step, "c1", "c1.activation_grads", "c2.preactivation_grads"),
+        (mixed_step, "c2", "c1.activation_grads", "c3.relu_input_grads"),
+        (mixed_step, "c3", "c3.relu_inputs", "c2.activations"),
+        (modes_step, "skip", "skip.activation_grads", "sum.preactivation_grads"),
+        (modes_step, "norm", "norm.relu_inputs", "leaky.branch"),
+    ],
+)
+def test_what_a_neighbour_was_not_exported_of_is_named(tmp_path, step, layer, name, missing):
+    made = vectors_of(step(), tmp_path, layers=[layer])
+    found = explain(made, made.manifest.entry(name), made.codes(name) ^ 1)
+    assert found.changes == ()
+    assert found.note == f"for more, export {missing} too"

@@ -12,22 +12,31 @@ from oracle import rounding as rounding_oracle
 from support.golden_steps import NETWORKS, golden_step
 
 from fxsim import (
+    Activation,
+    Conv,
+    Dense,
     DroppedBits,
+    FixedNetwork,
     Format,
     InputError,
+    LearningRate,
     Lfsr,
+    Network,
     Philox,
     Quantizer,
     Tensor,
     WordMemory,
     testing,
 )
+from fxsim.golden.capture import capture
 from fxsim.golden.explain.recipes import recipe_for
 from fxsim.golden.explain.search import Comparison, explain
 from fxsim.golden.explain.source import Source
 from fxsim.golden.export import Vectors, write_vectors
 from fxsim.golden.manifest import RANDOM_WORDS, Manifest
 from fxsim.memfile import from_hex
+from fxsim.nn.init import initial_parameters
+from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
 
 STEP = 3
 """Of golden_step."""
@@ -175,6 +184,57 @@ def test_registers_behind_an_activation_are_named(vectors):
     rows = np.arange(int(np.prod(made.codes("c2.activations").shape[:3])))
     planted = recipe.compute(dataclasses.replace(recipe.default, words=wrong), rows)
     assert "LFSR: tap 2 instead of 1" in changes(made, "c2.activations", planted)
+
+
+@pytest.mark.parametrize("tensor", [*WORDS, "updates", "bias_updates", "updated_weights"])
+def test_a_wrong_bit_is_searched_whatever_the_source_of_words(vectors, tensor):
+    made = vectors()
+    name = f"d.{tensor}"
+    assert changes(made, name, made.codes(name) ^ 1) == ()
+
+
+LEAKY = Activation("leaky_relu", slope_exp=-2)
+TABLE = Activation("table", function="tanh", index_bits=5, range_exp=1, derivative="table")
+
+
+def step_behind(registers, activation, batch_norm):
+    """A step where the gradient behind an activation function rounds by these registers."""
+    own = {"activation": activation, "batch_norm": batch_norm}
+    layers = (
+        Conv(name="hidden", filters=3, padding=1, **own),
+        Dense(name="scores", units=3, relu=False),
+    )
+    network = Network("functions", (4, 4, 2), layers)
+    weights = Format(8, 0)
+    scores = LayerPrecision(
+        weights=weights,
+        activations=Format(9, 2),
+        activation_grads=Format(10, -1),
+        weight_grads=Format(12, 0),
+        accumulators=accumulator_format(weights, -16),
+    )
+    hidden = dataclasses.replace(scores, relu_input_grads=Format(6, -2))
+    assigned = PrecisionAssignment(
+        "functions",
+        {"hidden": hidden, "scores": scores},
+        rounding={"relu_input_grads": "stochastic"},
+        words={"relu_input_grads": registers},
+    )
+    fixed = FixedNetwork(network, assigned, initial_parameters(network, 1))
+    random = np.random.default_rng(4)
+    images = random.integers(0, fixed.input_format.max_code + 1, (4, 4, 4, 2))
+    return capture(fixed, images, random.integers(0, 3, 4), LearningRate.of(0.25), STEP)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("activation", [LEAKY, TABLE], ids=["leaky", "table"])
+def test_registers_behind_the_gradient_of_an_activation_are_named(tmp_path, activation, batch_norm):
+    own = WORDS["activations"]
+    wrong = dataclasses.replace(own, taps=(12, 6, 4))
+    write_vectors(step_behind(own, activation, batch_norm), tmp_path, ("npy",))
+    name = f"hidden.{'relu_input' if batch_norm else 'preactivation'}_grads"
+    device = step_behind(wrong, activation, batch_norm).codes[name]
+    assert "LFSR: tap 1 missing" in changes(Vectors(tmp_path), name, device)
 
 
 def test_operations_on_their_own_are_explained():

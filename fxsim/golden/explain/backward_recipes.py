@@ -9,6 +9,7 @@ import numpy as np
 
 from fxsim.errors import present
 from fxsim.formats import Format
+from fxsim.golden.explain.backward_parts import PreactivationGrads
 from fxsim.golden.explain.changes import (
     Alternative,
     misread_changes,
@@ -18,7 +19,7 @@ from fxsim.golden.explain.changes import (
     weight_changes,
 )
 from fxsim.golden.explain.dots import Dot, Summing, rows_per_block
-from fxsim.golden.explain.parts import PreactivationGrads, geometry, model_of, requantized
+from fxsim.golden.explain.parts import geometry, model_of, requantized
 from fxsim.golden.explain.placements import placed, placement_changes
 from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import WEIGHT_VIEWS, Semantics
@@ -43,6 +44,7 @@ class GradsAtPreactivations(TensorRecipe):
     def alternatives(self) -> Iterator[Alternative]:
         if self.default.rounding is not None:
             yield from quantization_changes(self.default, self.entry.format)
+        yield from self.words_changes(self.default, self.entry.tensor)
         yield from self.grads.changes(self.default)
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:

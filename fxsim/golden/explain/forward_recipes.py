@@ -14,8 +14,8 @@ import numpy as np
 
 from fxsim.errors import present
 from fxsim.exponential import MAX_ENTRY_BITS, MAX_INDEX_BITS, Exponential
-from fxsim.formats import STOCHASTIC, Format
-from fxsim.golden.arithmetic import narrowed
+from fxsim.formats import Format
+from fxsim.golden.arithmetic import narrowed, quantizer_of
 from fxsim.golden.explain.changes import (
     Alternative,
     activation_changes,
@@ -26,7 +26,7 @@ from fxsim.golden.explain.changes import (
     quantization_changes,
 )
 from fxsim.golden.explain.dots import rows_per_block
-from fxsim.golden.explain.parts import Forward, Output, looked_up
+from fxsim.golden.explain.forward_parts import Forward, Output, looked_up
 from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import MASKS, Semantics
 from fxsim.golden.explain.source import Source
@@ -35,9 +35,7 @@ from fxsim.nn.fixed.loss import FixedLoss
 from fxsim.nn.spec import Network
 from fxsim.ops.exact import Quotient
 from fxsim.ops.leaky_relu import leaked, slopes_of
-from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
-from fxsim.words import DroppedBits
 
 FARTHEST = 4
 """Bits by which the numbers of an exponential are tried."""
@@ -214,14 +212,12 @@ class LossGradient(TensorRecipe):
             yield "factor 2 too many", 2
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        words: np.ndarray | DroppedBits | None = None
-        if semantics.rounding in STOCHASTIC:
-            words = self.source.words(self.layer.name, self.entry.tensor, semantics.words)
+        words = self.source.words(self.layer.name, self.entry.tensor, semantics.words)
         if isinstance(words, np.ndarray):
             words = words.reshape(self.exact.shape)
         format = narrowed(self.entry.format, semantics.narrower)
         modes = (present(semantics.rounding), present(semantics.overflow))
-        quantizer = Quantizer(format, *modes, words)
+        quantizer = quantizer_of(format, *modes, words)
         factor = semantics.factor
         exact = self.exact
         if semantics.variant:

@@ -8,14 +8,15 @@ from functools import cached_property
 import numpy as np
 
 from fxsim.errors import present
-from fxsim.formats import Format
+from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden.explain.changes import (
     Alternative,
     change,
     quantization_changes,
     rounding_changes,
 )
-from fxsim.golden.explain.parts import Forward, ReluInput, geometry, requantized
+from fxsim.golden.explain.forward_parts import Forward, ReluInput
+from fxsim.golden.explain.parts import geometry, requantized
 from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import Semantics
 from fxsim.golden.explain.source import Source
@@ -195,7 +196,9 @@ class JoinedGrads(Rounded):
             Tensor(self.source.codes(reader, tensor), self.source.entry(reader, tensor).format)
             for tensor in ("preactivation_grads", "weights")
         )
-        product = input_grad(grads.format, weights.format, shapes, None)
+        stated = self.source.manifest.input_grads.get(reader)
+        model = stated.model if stated else None
+        product = input_grad(grads.format, weights.format, shapes, model)
         exact = product(
             grads.operand.reshape(-1, *shapes.output), weights.operand.reshape(shapes.weight)
         )
@@ -205,21 +208,22 @@ class JoinedGrads(Rounded):
         for name in self._parts:
             text = f"gradient of {name} left out"
             yield change(self.default, text, variant=text)
-        yield change(self.default, ROUNDED_FIRST, variant=ROUNDED_FIRST)
+        if self.entry.rounding not in STOCHASTIC:  # each would need random words of its own
+            yield change(self.default, ROUNDED_FIRST, variant=ROUNDED_FIRST)
 
     def exact(self, semantics: Semantics, rows: np.ndarray) -> tuple[np.ndarray, int]:
-        step_exp = min(format.step_exp for _, format in self._parts.values())
         total = np.zeros((len(rows), self.columns), np.int64)
-        for name, (codes, format) in self._parts.items():
-            own = self.rows_of(codes, rows)
-            if semantics.variant == ROUNDED_FIRST:
-                target = self.entry.format
-                own = requantized(own, format.step_exp, target, self.default) << max(
-                    target.step_exp - step_exp, 0
-                )
-            elif semantics.variant != f"gradient of {name} left out":
-                own = own << (format.step_exp - step_exp)
-            else:
-                continue
-            total += own
-        return total, step_exp
+        parts = {
+            name: (self.rows_of(codes, rows), format.step_exp)
+            for name, (codes, format) in self._parts.items()
+        }
+        if semantics.variant == ROUNDED_FIRST:
+            target = self.entry.format
+            for codes, step_exp in parts.values():
+                total += requantized(codes, step_exp, target, self.default)
+            return total, target.step_exp
+        finest = min(step_exp for _, step_exp in parts.values())
+        for name, (codes, step_exp) in parts.items():
+            if semantics.variant != f"gradient of {name} left out":
+                total += codes << (step_exp - finest)
+        return total, finest

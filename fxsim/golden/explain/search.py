@@ -60,16 +60,21 @@ def explain(vectors: Vectors, entry: Entry, dumped: np.ndarray) -> Explanation:
     golden = vectors.codes(entry.name)
     found = rearranged(golden, dumped, entry.format, entry.axes.split(","))
     try:
-        recipe = recipe_for(Source(vectors), entry)
+        return found + _recomputed(Source(vectors), entry, golden, dumped)
     except MissingVectors as missing:
         return found + Explanation((), 0, f"for more, export {missing} too")
-    if recipe is None:
-        given = entry.role == "input"
-        note = "it is an input of the step"
-        return found + Explanation(
-            (), 0, note if given else "fxsim varies nothing else about this tensor"
-        )
-    return found + changed(recipe, golden, dumped)
+
+
+def _recomputed(
+    source: Source, entry: Entry, golden: np.ndarray, dumped: np.ndarray
+) -> Explanation:
+    """The changes of the recipe; MissingVectors where it or its computation needs more tensors."""
+    recipe = recipe_for(source, entry)
+    if recipe is not None:
+        return changed(recipe, golden, dumped)
+    given = "it is an input of the step"
+    unvaried = "fxsim varies nothing else about this tensor"
+    return Explanation((), 0, given if entry.role == "input" else unvaried)
 
 
 def rearranged(
