@@ -180,6 +180,19 @@ def source_from_dict(row: object, where: str) -> WordSource:
     return read_fields(Philox, row, where)
 
 
+def source_text(source: WordSource) -> str:
+    """A source's kind and bits in a few words.
+
+    Example:
+        >>> source_text(Philox(8)), source_text(DroppedBits())
+        ('philox of 8 bits', 'dropped bits')
+    """
+    kind = next(kind for kind, cls in _KINDS.items() if isinstance(source, cls))
+    if isinstance(source, DroppedBits):
+        return kind.replace("_", " ")
+    return f"{kind} of {source.bits} bits"
+
+
 def words_of(
     source: WordSource, seed: int, step: int, name: str
 ) -> Stream | LfsrWords | MemoryWords | DroppedBits:

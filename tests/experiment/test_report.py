@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from fxsim.analysis.assign import ROUNDED_GRADIENTS
 from fxsim.analysis.complexity import design_complexity
 from fxsim.errors import InputError
 from fxsim.experiment.progress import Progress
@@ -19,6 +20,7 @@ from fxsim.report import markdown, plots
 from fxsim.report import text as report
 from fxsim.report.tables import markdown_table, text_table
 from fxsim.train.loop import Epoch
+from fxsim.words import DroppedBits, Philox
 
 FORMATS = LayerPrecision(
     weights=Format(7, 0),
@@ -283,6 +285,31 @@ def test_the_report_says_what_the_rounding_of_weight_gradients_does_to_their_bia
     assert "RQB fails because" not in text(True)
     assert "have no bias and lose nothing on the mean" in text(True, weight_grads="stochastic")
     assert "RQB fails because" not in text(False, weight_grads="stochastic")
+
+
+def test_only_words_of_32_bits_are_called_without_bias():
+    def of(words, rounding="stochastic"):
+        return dataclasses.replace(
+            ASSIGNMENT, rounding=dict.fromkeys(ROUNDED_GRADIENTS[:2], rounding), words=words
+        )
+
+    def said(assignment):
+        chosen = design("FX C_o", assignment=assignment.to_dict(), measured=measured())
+        return report_of([chosen])
+
+    assert report.assignment_table(of({})).endswith(
+        "rounded stochastically, without bias: G^A, G^W"
+    )
+    few = of({"weight_grads": Philox(8), "conv1.activation_grads": DroppedBits()})
+    assert report.assignment_table(few).splitlines()[-2:] == [
+        "rounded stochastically, by dropped bits and philox of 32 bits: G^A",
+        "rounded stochastically, by philox of 8 bits: G^W",
+    ]
+    assert report.assignment_table(of({}, "stochastic_equal")).endswith(
+        "up or down alike: G^A, G^W"
+    )
+    assert "have no bias" not in said(few)
+    assert "G^W by philox of 8 bits; G^A by dropped bits and philox of 32 bits" in said(few)
 
 
 def test_every_table_of_the_report_is_whole():
