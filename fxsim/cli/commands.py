@@ -24,7 +24,6 @@ from fxsim.experiment.stages import (
     Experiment,
     assignment_of,
     is_own_assignment,
-    perturbed_name,
     settings_in,
 )
 from fxsim.files import read_text, remove_leftovers, write_text
@@ -34,7 +33,7 @@ from fxsim.presets import Uniform
 from fxsim.report import markdown, plots, text
 from fxsim.report.profiles import profiles_markdown
 from fxsim.train.checkpoint import Cadence
-from fxsim.train.designs import FIXED
+from fxsim.train.designs import FIXED, perturbed_name
 from fxsim.train.designs import costs as costs_of
 
 OF_ASSIGNMENT = ("--bound", "--minimize", "--output-grad-bits", "--gradient-rounding")

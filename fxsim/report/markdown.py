@@ -34,7 +34,7 @@ def report_markdown(data: dict, sensitivity: Sequence[dict], plots: Sequence[str
     """
     designs = data["designs"]
     settings = data["identity"]["settings"]
-    chosen = next((row for row in designs if row["measured"]), None)
+    chosen = text.chosen_design([row for row in designs if row["measured"]])
     parts = [
         f"# {settings['network']} on {settings['dataset']}",
         _introduction(data),

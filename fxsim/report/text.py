@@ -10,6 +10,7 @@ from fxsim.formats import STOCHASTIC, Format
 from fxsim.machine import JIT_DISABLED
 from fxsim.nn.precision import SYMBOLS, TENSORS, PrecisionAssignment
 from fxsim.report.tables import text_table
+from fxsim.train.designs import perturbed_name
 from fxsim.words import Philox, source_text
 
 ALL_SYMBOLS = SYMBOLS | {"preactivation_grads": "G^Z"}
@@ -35,6 +36,18 @@ NOTABLE_FLUSHING = 0.5
 
 5 % is criterion GC's bound.
 """
+
+
+def chosen_design(designs: Sequence[dict]) -> dict | None:
+    """The design of results.json whose formats are shown: one that was measured before others, and
+    C_o before others; None where none has formats.
+    """
+    fixed = [row for row in designs if row["assignment"]]
+    return min(
+        fixed,
+        key=lambda row: (not row["measured"], row["design"] != perturbed_name(0)),
+        default=None,
+    )
 
 
 def assignment_table(assignment: PrecisionAssignment) -> str:

@@ -363,6 +363,23 @@ def test_what_was_measured_is_drawn_first_and_the_bytes_are_the_same_each_time(t
     }
 
 
+def test_c_o_is_shown_before_another_design_that_was_measured_without_accumulators(tmp_path):
+    other = design(
+        "FX C_o; in place",
+        assignment=ASSIGNMENT.without_accumulators().to_dict(),
+        measured=measured(),
+    )
+    own = design("FX C_o", assignment=ASSIGNMENT.to_dict(), measured=measured())
+    for rows in ([other, own], [own, other]):
+        assert report.chosen_design(rows) == own
+        assert "## Criteria, measured on FX C_o\n" in report_of(rows)
+    assert "ranges.png" in plots.write_plots(tmp_path, [other])
+    axes = plots.ranges_figure(
+        ASSIGNMENT.without_accumulators(), histograms(ASSIGNMENT.layers)
+    ).axes
+    assert [len(axis.patches) for axis in axes[3:5]] == [5, 4]  # no box for what is not there
+
+
 def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
