@@ -470,6 +470,10 @@ class PrecisionAssignment:
             )
         if only is not None:
             choice("only", only, PERTURBATION_CLASSES)
+        if only == "accumulators" and not any(row.accumulators for row in self.layers.values()):
+            raise InputError(
+                "only 'accumulators': no layer has any, every weight is its own; perturb another class"
+            )
         tensors = TENSORS if only is None else PERTURBATION_CLASSES[only]
         layers = {
             name: _perturb_layer(name, layer, bits, tensors) for name, layer in self.layers.items()
