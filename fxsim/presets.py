@@ -87,10 +87,8 @@ class Uniform:
         """
         instance("network", network, Network)
         self._check(network)
-        tensors = quantized_tensors(network)
         layers = {layer.name: self._precision(network, layer) for layer in network.layers}
-        if any(own.relu_input_grads for own in layers.values()):
-            tensors = tensors | {"relu_input_grads"}
+        tensors = quantized_tensors(network, layers)
         rounding, overflow = (
             {
                 tensor: mode

@@ -419,9 +419,7 @@ class PrecisionAssignment:
             _check_shared_input(self, network, source)
         for layer in network.layers:
             _check_present(layer, self.layers[layer.name], is_branch(network, layer.name))
-        tensors = quantized_tensors(network)
-        if any(layer.relu_input_grads for layer in self.layers.values()):
-            tensors.add("relu_input_grads")
+        tensors = quantized_tensors(network, self.layers)
         for what, modes in (("rounding", self.rounding), ("overflow", self.overflow)):
             for tensor in modes:
                 if tensor not in tensors and tensor not in VELOCITIES:
@@ -435,7 +433,7 @@ class PrecisionAssignment:
     def _check_words_used(self, network: Network, key: str) -> None:
         """InputError for words of a layer that has no such tensor."""
         name, dot, tensor = key.rpartition(".")
-        if dot and tensor not in (*VELOCITIES, *tensors_of(network, name)):
+        if dot and tensor not in (*VELOCITIES, *tensors_of(network, name, self.layers[name])):
             raise InputError(
                 f"words {shown(key)}: layer {shown(name)} quantizes no {tensor} (an output is a "
                 f"tensor of its first reader); leave them out"
@@ -583,21 +581,26 @@ def _check_mode(what: str, tensor: str, mode: str, honoured: tuple[str, ...]) ->
         )
 
 
-def quantized_tensors(network: Network) -> set[str]:
-    """The tensors of MODES that a training step of `network` quantizes.
+def quantized_tensors(
+    network: Network, layers: Mapping[str, LayerPrecision] | None = None
+) -> set[str]:
+    """The tensors of MODES that a training step of `network` in these formats quantizes."""
+    formats = layers or {}
+    return {
+        tensor for name in network.names for tensor in tensors_of(network, name, formats.get(name))
+    }
 
-    Velocities are left out: they depend on the optimizer.  So does `relu_input_grads` of a leaky
-    ReLU: it is quantized where it has a format.
-    """
-    return {tensor for name in network.names for tensor in tensors_of(network, name)}
 
+def tensors_of(network: Network, name: str, formats: LayerPrecision | None = None) -> set[str]:
+    """The tensors of MODES that a training step quantizes as those of a layer.
 
-def tensors_of(network: Network, name: str) -> set[str]:
-    """The tensors of MODES that a training step quantizes as those of a layer, but velocities.
-
-    An output is a tensor of the first layer that reads it.
+    An output is a tensor of the first layer that reads it.  Velocities are left out: they depend on
+    the optimizer.  `relu_input_grads` of a leaky ReLU is quantized where it has a format.
     """
     layer = network.layer(name)
+    kind = layer.activation.kind
+    has_format = formats is not None and formats.relu_input_grads is not None
+    rounds_grads = kind == "table" or (kind == "leaky_relu" and has_format)
     source = network.source(name)
     first = next(each.name for each, reads in network.edges() if reads == source)
     present = {
@@ -609,7 +612,7 @@ def tensors_of(network: Network, name: str) -> set[str]:
         "bias_accumulators": "bias" in layer.trained,
         "activations": source is not None and first == name,
         "branch": is_branch(network, name),
-        "relu_input_grads": layer.activation.kind == "table" and name in network.reached,
+        "relu_input_grads": rounds_grads and name in network.reached,
         "logits": name == network.names[-1],
         **dict.fromkeys(("preactivations", *BATCH_NORM), layer.batch_norm),
     }

@@ -20,13 +20,14 @@ from fxsim import (
     LayerPrecision,
     LearningRate,
     Network,
+    Philox,
     PrecisionAssignment,
     Tensor,
     ops,
 )
 from fxsim.analysis.measure import largest_magnitudes
 from fxsim.factors import Factor
-from fxsim.nn.folding import fold, without_batch_norm
+from fxsim.nn.folding import fold, folded_assignment, without_batch_norm
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.precision import accumulator_format
 from fxsim.nn.spec import from_dict, to_dict
@@ -267,3 +268,18 @@ def test_frozen_statistics_are_measured_with_those_of_the_batch():
     real["d"] |= {"running_mean": np.zeros(5), "running_var": np.full(5, 1e-9)}
     found = largest_magnitudes(FloatNetwork(NETWORK, real, np.float64), images(), images())
     assert found["variances_max"][1] > 1e-6 and found["preactivations_max"][1] > 0
+
+
+def test_folding_keeps_the_words_of_what_is_left():
+    few = Philox(8)
+    fixed = fixed_network()
+    assigned = dataclasses.replace(
+        fixed.assignment,
+        rounding=dict.fromkeys(("gamma_grads", "activations", "bias_grads"), "stochastic"),
+        words={"gamma_grads": few, "c.gamma_grads": few, "activations": few, "d.activations": few},
+    )
+    plain = without_batch_norm(NETWORK)
+    left = folded_assignment(assigned, plain)
+    assert left.words == {"activations": few, "d.activations": few}
+    assert left.rounding == {"activations": "stochastic", "bias_grads": "stochastic"}
+    left.check_network(plain)
