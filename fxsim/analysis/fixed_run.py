@@ -22,6 +22,7 @@ import numpy as np
 
 from fxsim.analysis import criteria
 from fxsim.analysis.jacobian import preactivation_square_jacobian, square_jacobian
+from fxsim.errors import present
 from fxsim.factors import LearningRate
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.nn.fixed.network import FixedNetwork
@@ -144,7 +145,7 @@ def weight_grads(
     found = {}
     for name in trained_weights(network.network):
         layer = network.layers[name]
-        product = layer.weight_grad
+        product = present(layer.weight_grad)
         source = kept["activations", name].operand.reshape(-1, *product.geometry.input)
         gradient = kept["preactivation_grads", name].operand.reshape(-1, *product.geometry.output)
         exact = product(source, gradient).tensor().real.reshape(layer.shape.weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fxsim.errors import present
 from fxsim.golden.manifest import RANDOM_WORDS, Accumulator, Entry
 from fxsim.nn.fixed.layer import FixedLayer
 from fxsim.nn.fixed.network import FURTHER, FixedNetwork
@@ -166,16 +167,18 @@ class Description:
             order = f"the bias, then {order}" if first else f"{order}, then the bias"
             return _sums(product, bits, terms + 1, order)
         if tensor == "weight_grads":
-            plan = own.weight_grad.plan_of(self.batch)
+            weight_grad = present(own.weight_grad)
+            plan = weight_grad.plan_of(self.batch)
             order = "sample, row, column"
-            return _sums(own.weight_grad, plan.accumulator_bits, plan.terms, order)
+            return _sums(weight_grad, plan.accumulator_bits, plan.terms, order)
         if tensor == "bias_grads":
             return self._bias_accumulator(own)
         if tensor == "activation_grads" and len(readers) == 1 and not added:
             reader = self.layers[readers[0]]
-            order = _order(reader, reader.input_grad, "output")
-            plan = reader.input_grad.plan
-            return _sums(reader.input_grad, plan.accumulator_bits, plan.terms, order)
+            input_grad = present(reader.input_grad)
+            order = _order(reader, input_grad, "output")
+            plan = input_grad.plan
+            return _sums(input_grad, plan.accumulator_bits, plan.terms, order)
         return None
 
     def _bias_accumulator(self, own: FixedLayer) -> Accumulator:

@@ -429,6 +429,13 @@ class PrecisionAssignment:
                     )
         for key in self.words:
             self._check_words_used(network, key)
+        for key in self.accumulator:
+            name, dot, kind = key.rpartition(".")
+            if dot and kind not in products_of(network, name):
+                raise InputError(
+                    f"accumulator {shown(key)}: a training step computes no {kind} of layer "
+                    f"{shown(name)}; leave it out"
+                )
 
     def _check_words_used(self, network: Network, key: str) -> None:
         """InputError for words of a layer that has no such tensor."""
@@ -617,6 +624,16 @@ def tensors_of(network: Network, name: str, formats: LayerPrecision | None = Non
         **dict.fromkeys(("preactivations", *BATCH_NORM), layer.batch_norm),
     }
     return {tensor for tensor in MODES if tensor not in VELOCITIES and present.get(tensor, True)}
+
+
+def products_of(network: Network, name: str) -> tuple[str, ...]:
+    """The kinds of product (fxsim.accumulator.KINDS) that a training step computes for a layer."""
+    computed = {
+        "forward": True,
+        "input_grad": network.source(name) in network.reached,
+        "weight_grad": "weight" in network.layer(name).trained,
+    }
+    return tuple(kind for kind in KINDS if computed[kind])
 
 
 def _branch(activation: Activation) -> Format:
