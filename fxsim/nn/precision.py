@@ -38,6 +38,7 @@ from fxsim.files import read_json, write_text
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.identity import IDENTITY, Identity, check_identity
 from fxsim.nn.spec import Layer, Network
+from fxsim.ops.update import check_accumulator
 from fxsim.words import DroppedBits, Philox, WordSource, parse_sources, source_from_dict
 
 SYMBOLS = {
@@ -116,9 +117,6 @@ UPDATE_ROUNDING = "nearest_up"
 BRANCH_BITS = 16
 BRANCH_RANGE_EXP = 3
 """LayerPrecision.branch by default, where the activation has no ceiling."""
-
-UPDATE_BITS = 62
-"""W and its accumulator are added as one exact integer; their widths together stay within this."""
 
 
 @dataclass(frozen=True)
@@ -271,20 +269,8 @@ def accumulator_tensor(kind: str) -> str:
 
 
 def _check_accumulator(name: str, parameter: Format, accumulator: Format | None) -> None:
-    if accumulator is None:
-        return
-    if not accumulator.signed or accumulator.range_exp != parameter.step_exp - 1:
-        raise InputError(
-            f"the accumulator of {name} must be signed with range_exp {parameter.step_exp - 1} "
-            f"(half "
-            f"the step of {parameter}), got {accumulator}; use "
-            f"fxsim.nn.precision.accumulator_format"
-        )
-    if parameter.bits + accumulator.bits > UPDATE_BITS:
-        raise InputError(
-            f"{name} and its accumulator have {parameter.bits} + {accumulator.bits} bits; "
-            f"together at most {UPDATE_BITS}"
-        )
+    if accumulator is not None:
+        check_accumulator(name, parameter, accumulator)
 
 
 @dataclass(frozen=True)
