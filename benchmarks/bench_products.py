@@ -174,12 +174,10 @@ class LayerWorks:
         self.weight_grads = Quantizer(formats.weight_grads)
 
     def path_of(self, what: str, batch: int) -> str:
-        plans = {
-            "forward": self.layer.forward_product.plan,
-            "input_grad": self.layer.input_grad.plan,
-            "weight_grad": self.layer.weight_grad.plan_of(batch),
-        }
-        return plans[what].path
+        if what == "weight_grad":
+            return self.layer.weight_grad.plan_of(batch).path
+        product = self.layer.forward_product if what == "forward" else self.layer.input_grad
+        return product.plan.path
 
     def forward(self):
         exact = self.layer.forward_product(self.source, self.weight, self.bias)
@@ -205,7 +203,7 @@ def layer_works(network, formats_of: PrecisionAssignment, batch: int) -> dict[st
     works = {}
     for name in formats_of.layers:
         auto, plain = (LayerWorks(network, name, formats_of, path, 3) for path in ("auto", "plain"))
-        for what in ("forward", "input_grad", "weight_grad"):
+        for what in (product.kind for product in auto.layer.weighted):
             if not np.array_equal(getattr(auto, what)(), getattr(plain, what)()):
                 sys.exit(f"{what} of {name} differs between the kernel paths: no timing")
         works[name] = LayerWorks(network, name, formats_of, "auto", batch)

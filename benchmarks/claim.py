@@ -17,8 +17,9 @@ from runs import print_summary, summary, write_result
 
 from fxsim.errors import InputError
 from fxsim.experiment.settings import Settings
-from fxsim.experiment.stages import Experiment, perturbed_name
+from fxsim.experiment.stages import Experiment
 from fxsim.nn.precision import PERTURBATION_CLASSES
+from fxsim.train.designs import perturbed_name
 
 DETAILS = ("assignment", "counts", "stopped", "sums", "overflows", "measured")
 

@@ -12,10 +12,10 @@ import json
 import sys
 from pathlib import Path
 
-from fxsim.experiment.stages import perturbed_name
 from fxsim.files import write_text
 from fxsim.nn.precision import PERTURBATION_CLASSES
 from fxsim.report.tables import markdown_table
+from fxsim.train.designs import perturbed_name
 
 HERE = Path(__file__).parent
 PAGES = (HERE.parent / "README.md", HERE / "README.md")

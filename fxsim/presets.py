@@ -20,6 +20,7 @@ from fxsim.nn.precision import (
     quantized_tensors,
 )
 from fxsim.nn.spec import Layer, Network
+from fxsim.ops.update import UPDATE_BITS
 
 NEAREST = "nearest_away"
 SATURATE = "saturate"
@@ -87,10 +88,8 @@ class Uniform:
         """
         instance("network", network, Network)
         self._check(network)
-        tensors = quantized_tensors(network)
         layers = {layer.name: self._precision(network, layer) for layer in network.layers}
-        if any(own.relu_input_grads for own in layers.values()):
-            tensors = tensors | {"relu_input_grads"}
+        tensors = quantized_tensors(network, layers)
         rounding, overflow = (
             {
                 tensor: mode
@@ -108,7 +107,8 @@ class Uniform:
         )
 
     def _precision(self, network: Network, layer: Layer) -> LayerPrecision:
-        below = Format(self.format.bits, self.format.step_exp - 1)
+        bits = min(self.format.bits, UPDATE_BITS - self.format.bits)
+        below = Format(bits, self.format.step_exp - 1)
         names = [*TENSORS, *AUXILIARY]
         if layer.batch_norm:
             names += BATCH_NORM
@@ -180,8 +180,9 @@ def uniform(
 ) -> Uniform:
     """A preset: every tensor of a network in one signed format, as most open RTL has it.
 
-    An accumulator of a parameter has as many bits, below the parameter's step.  The loss, and what
-    the optimizer keeps, stay as fxsim/numerics.md says.
+    An accumulator of a parameter has as many bits, below the parameter's step, but no more than 62
+    together with the parameter: 30 for Q16.16.  The loss, and what the optimizer keeps, stay as
+    fxsim/numerics.md says.
 
     Args:
         format: The format.  A Q text counts the sign bit (ARM's way): 'Q8.8' has 16 bits.

@@ -11,10 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fxsim.arrays import checked_shape
-from fxsim.errors import InputError, choice, shown
+from fxsim.errors import InputError, choice, listed, shown
 from fxsim.fields import (
     check_fields,
-    check_keys,
     check_table,
     integer,
     read_fields,
@@ -173,11 +172,25 @@ def source_from_dict(row: object, where: str) -> WordSource:
     if kind is Lfsr:
         return Lfsr.from_dict(row, where)
     if kind is DroppedBits:
-        check_keys(where, row, ())
+        if row:
+            raise InputError(f"{where}: dropped bits have no {listed(row)}; leave that out")
         return DroppedBits()
     if kind is WordMemory:
         return read_fields(WordMemory, row, where)
     return read_fields(Philox, row, where)
+
+
+def source_text(source: WordSource) -> str:
+    """A source's kind and bits in a few words.
+
+    Example:
+        >>> source_text(Philox(8)), source_text(DroppedBits())
+        ('philox of 8 bits', 'dropped bits')
+    """
+    kind = next(kind for kind, cls in _KINDS.items() if isinstance(source, cls))
+    if isinstance(source, DroppedBits):
+        return kind.replace("_", " ")
+    return f"{kind} of {source.bits} bits"
 
 
 def words_of(
@@ -193,18 +206,22 @@ _EXAMPLE = (
     "write it like 'lfsr of 16, taps 16 15 13 4, 8 bits, 4 lanes', 'philox, 8 bits' or "
     "'dropped bits'"
 )
-_NUMBER = r"(0x[0-9a-fA-F]{1,16}|\d{1,20})"
+_NUMBER = r"(?:0x[0-9a-fA-F]{1,16}|\d{1,20})"
+
+
+def _integers(text: str) -> list[int]:
+    """Numbers between blanks: hexadecimal after 0x, else decimal, with leading zeros or not."""
+    return [int(word, 16 if word.startswith("0x") else 10) for word in text.split()]
+
+
 _PARTS = (
     (r"lfsr of (\d{1,9})", lambda width: {"kind": "lfsr", "width": int(width)}),
     (r"(philox)", lambda kind: {"kind": kind}),
     (r"dropped bits()", lambda _: {"kind": "dropped_bits"}),
-    (r"taps ((?:\d{1,9} ?)+)", lambda taps: {"taps": [int(tap) for tap in taps.split()]}),
+    (r"taps (\d{1,9}(?: +\d{1,9})*)", lambda taps: {"taps": _integers(taps)}),
     (r"(\d{1,9}) bits?", lambda bits: {"bits": int(bits)}),
-    (rf"seed {_NUMBER}", lambda seed: {"seed": int(seed, 0)}),
-    (
-        rf"seeds ((?:{_NUMBER} ?)+)",
-        lambda seeds, _: {"seed": [int(seed, 0) for seed in seeds.split()]},
-    ),
+    (rf"seed ({_NUMBER})", lambda seed: {"seed": _integers(seed)[0]}),
+    (rf"seeds ({_NUMBER}(?: +{_NUMBER})*)", lambda seeds: {"seed": _integers(seeds)}),
     (r"(fibonacci|galois)", lambda form: {"form": form}),
     (r"(left|right)", lambda shift: {"shift": shift}),
     (r"(\d{1,9}) lanes?", lambda lanes: {"lanes": int(lanes)}),
@@ -219,6 +236,8 @@ _PARTS = (
 def parse_source(text: str) -> WordSource:
     """The source that a text describes, parts in any order.
 
+    A WordMemory has no text: a file of an assignment holds it.
+
     Example:
         >>> parse_source("lfsr of 16, taps 16 15 13 4, 8 bits, galois, seed 0xACE1")
         ... # doctest: +ELLIPSIS
@@ -227,6 +246,11 @@ def parse_source(text: str) -> WordSource:
     row: dict[str, Any] = {}
     for part in filter(None, map(str.strip, string("words", text).split(","))):
         found = _read_part(part)
+        if found is None and part.startswith("memory"):
+            raise InputError(
+                f"words {shown(text)}: a memory has no text; give it in the file of the assignment, "
+                f"as {{'kind': 'memory', 'memory': [1, 2], 'bits': 8}} in 'words'"
+            )
         if found is None:
             raise InputError(f"words {shown(text)}: {shown(part)} is unknown; {_EXAMPLE}")
         if row.keys() & found.keys():

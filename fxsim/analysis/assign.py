@@ -20,7 +20,6 @@ from fxsim.errors import InputError, choice
 from fxsim.fields import instance
 from fxsim.formats import MAX_TENSOR_BITS, Format
 from fxsim.nn.precision import (
-    UPDATE_BITS,
     LayerPrecision,
     PrecisionAssignment,
     Reason,
@@ -28,6 +27,7 @@ from fxsim.nn.precision import (
     is_branch,
 )
 from fxsim.nn.spec import Network
+from fxsim.ops.update import UPDATE_BITS
 
 WEIGHT_RANGE_EXP = 0
 """Weights are clipped to [-1, 1)."""

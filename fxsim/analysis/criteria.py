@@ -219,12 +219,6 @@ def gradient_bits(range_exp: ArrayLike, step_exp: ArrayLike) -> int | np.ndarray
     return _plain(np.maximum(np.asarray(range_exp) - np.asarray(step_exp) + 1, 1))
 
 
-def clipping_rate(values: ArrayLike, range: float) -> float:
-    """Share of the elements with |t| >= range.  Sakr and Shanbhag (ICLR 2019), section 2."""
-    values = _elements(values)
-    return float(np.mean(np.abs(values) >= _positive("range", range, "give r = 2**range_exp")))
-
-
 def relative_quantization_bias(values: ArrayLike, step: float) -> float:
     """|D - m| / m, where m is the mean of the magnitudes in (D/2, 3D/2) and D = step.
 

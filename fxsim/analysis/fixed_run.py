@@ -16,11 +16,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from fxsim.analysis import criteria
 from fxsim.analysis.jacobian import preactivation_square_jacobian, square_jacobian
+from fxsim.errors import present
 from fxsim.factors import LearningRate
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.nn.fixed.network import FixedNetwork
@@ -28,8 +30,8 @@ from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import Parameters
 from fxsim.nn.spec import Network
 from fxsim.ops.batch_norm import running_format
-from fxsim.rng import Stream
 from fxsim.tensor import Counts, Tensor, quantize
+from fxsim.words import words_of
 
 GRADIENTS = ("weight_grads", "activation_grads")
 REFLECTING = ("activation_grads", "preactivation_grads")
@@ -88,8 +90,9 @@ def quantization_bias(
     """Relative quantization bias of G^W over one step from here on each of the `batches` (codes,
     targets): how far the mean of what the exact sums in (D/2, 3D/2) become is from their own mean.
 
-    Rounded to nearest they become D, and this is the figure of criteria.py; stochastic rounding has
-    no bias, and what is found is the spread of its draws.  The network is left as it was.
+    Rounded to nearest they become D, and this is the figure of criteria.py; stochastic rounding by
+    words of 32 bits has no bias, and what is found is the spread of its draws.  The network is left
+    as it was.
     """
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for number, (images, targets) in enumerate(batches):
@@ -142,7 +145,7 @@ def weight_grads(
     found = {}
     for name in trained_weights(network.network):
         layer = network.layers[name]
-        product = layer.weight_grad
+        product = present(layer.weight_grad)
         source = kept["activations", name].operand.reshape(-1, *product.geometry.input)
         gradient = kept["preactivation_grads", name].operand.reshape(-1, *product.geometry.output)
         exact = product(source, gradient).tensor().real.reshape(layer.shape.weight)
@@ -152,35 +155,45 @@ def weight_grads(
 
 def gradient_flushing(network: FixedNetwork, batches: Iterable[Batch]) -> Iterator[Finding]:
     """What G^A and batch norm's gradient lose below half a step, over steps on the `batches` of
-    images in [0, 1] and targets, by their formats and roundings.
+    images in [0, 1] and targets, by their formats, roundings and random words.
 
     The values are those of a float network with the same parameters.  Where they round
-    stochastically nothing is lost on the mean, and what is found is the spread of the draws.
+    stochastically by words of 32 bits nothing is lost on the mean, and what is found is the spread
+    of the draws.
     """
     view = FloatNetwork(network.network, real_parameters(network), np.float64)
-    small: dict[tuple[str, str], list[np.ndarray]] = {}
+    small: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
     totals: dict[tuple[str, str], float] = {}
 
-    def see(tensor: str, layer: str, array: np.ndarray) -> None:
+    def see(step: int, tensor: str, layer: str, array: np.ndarray) -> None:
         if tensor in REFLECTING:
             key = layer, tensor
-            magnitudes = np.abs(array.ravel())
+            magnitudes = np.abs(array)
             totals[key] = totals.get(key, 0.0) + float(magnitudes.sum())
-            format = _format_of(network, layer, tensor)
-            small.setdefault(key, []).append(magnitudes[magnitudes < format.step / 2])
+            rounded = _rounded(network, layer, tensor, array, step)
+            flushable = magnitudes < rounded.format.step / 2
+            small.setdefault(key, []).append((array[flushable], rounded.real[flushable]))
 
     for step, (images, targets) in enumerate(batches):
-        view.loss_and_grads(images, targets, step=step, probe=see)
+        view.loss_and_grads(images, targets, step=step, probe=partial(see, step))
     for layer in network.network.names:
         for tensor in REFLECTING:
             if (layer, tensor) in small:
-                exact = np.concatenate(small[layer, tensor])
-                rounding = network.assignment.rounding_of(tensor)
-                words = Stream(0, 0, f"{layer}.{tensor}") if rounding in STOCHASTIC else None
-                rounded = quantize(
-                    exact, _format_of(network, layer, tensor), rounding=rounding, words=words
-                )
-                yield _bias("GF", (layer, tensor), exact, rounded.real, totals[layer, tensor])
+                exact, rounded = map(np.concatenate, zip(*small[layer, tensor]))
+                yield _bias("GF", (layer, tensor), exact, rounded, totals[layer, tensor])
+
+
+def _rounded(
+    network: FixedNetwork, layer: str, tensor: str, array: np.ndarray, step: int
+) -> Tensor:
+    """The array as a training step of the network rounds that tensor of a layer."""
+    assignment = network.assignment
+    rounding = assignment.rounding_of(tensor)
+    words = None
+    if rounding in STOCHASTIC:
+        source = assignment.words_of(layer, tensor)
+        words = words_of(source, network.seed, step, f"{layer}.{tensor}")
+    return quantize(array, _format_of(network, layer, tensor), rounding=rounding, words=words)
 
 
 def _format_of(network: FixedNetwork, layer: str, tensor: str) -> Format:

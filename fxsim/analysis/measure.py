@@ -100,7 +100,8 @@ def largest_magnitudes(
     """Entries of Statistics that are largest magnitudes: in inference mode, and where there is
     batch norm also in training mode, whose statistics may be others.
 
-    preactivations_max `(layers,)` is the largest |Z|, bias included, before batch norm.
+    preactivations_max `(layers,)` is the largest |Z|, bias included, before batch norm.  Frozen
+    statistics are what a layer subtracts and divides by, and count with it and with the variances.
     """
     layers, variances, outputs = np.zeros((3, len(network.network.names)))
     scores = 0.0
@@ -112,6 +113,11 @@ def largest_magnitudes(
             outputs[row] = max(outputs[row], _largest_output(entry))
             if entry.layer.batch_norm:
                 variances[row] = max(variances[row], float(operation.var(axis=(0, 1, 2)).max()))
+    for row, layer in enumerate(network.network.layers):
+        if layer.norm and layer.norm.frozen:
+            own = network.parameters[layer.name]
+            layers[row] = max(layers[row], float(np.abs(own["running_mean"]).max()))
+            variances[row] = max(variances[row], float(own["running_var"].max()))
     return {
         "preactivations_max": layers,
         "activations_max": outputs,

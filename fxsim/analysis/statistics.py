@@ -42,8 +42,10 @@ class Statistics:
     (fxsim.analysis.noise_gains); lambda_max: largest singular value of the square-Jacobian of G^W_l
     with respect to G^A_{l+1}; weight_grads_count, activation_grads_count: elements of G^W_l and of
     G^A_{l+1}, the batch included; preactivations_max: largest magnitude at the weighted operation's
-    output; activations_max: largest magnitude of the layer's output, 0 where a file does not tell;
-    variances_max: largest variance that batch norm divides by, 0 without batch norm;
+    output, a frozen running mean included; activations_max: largest magnitude of the layer's
+    output, 0 where a file does not tell;
+    variances_max: largest variance that batch norm divides by, a frozen one included, 0 without
+    batch norm;
     preactivation_lambda_max: lambda_max with respect to the gradient at the pre-activations that
     batch norm reads, 0 without; activation_grads_flushable, preactivation_grads_flushable: the
     magnitude of criteria.flushable_magnitude at the end of the training, the least of several

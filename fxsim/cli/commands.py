@@ -24,7 +24,6 @@ from fxsim.experiment.stages import (
     Experiment,
     assignment_of,
     is_own_assignment,
-    perturbed_name,
     settings_in,
 )
 from fxsim.files import read_text, remove_leftovers, write_text
@@ -34,7 +33,7 @@ from fxsim.presets import Uniform
 from fxsim.report import markdown, plots, text
 from fxsim.report.profiles import profiles_markdown
 from fxsim.train.checkpoint import Cadence
-from fxsim.train.designs import FIXED
+from fxsim.train.designs import FIXED, perturbed_name
 from fxsim.train.designs import costs as costs_of
 
 OF_ASSIGNMENT = ("--bound", "--minimize", "--output-grad-bits", "--gradient-rounding")
@@ -114,6 +113,8 @@ def train(arguments: Namespace) -> None:
         _refuse(arguments, "--perturb", "beside --formats, which has the bits")
     if arguments.only is not None and not arguments.bits:
         raise InputError("--only needs --perturb BITS, a number of bits that is not 0")
+    if arguments.only == "accumulators":
+        _refuse(arguments, "--in-place", "beside --only accumulators: it leaves these out")
     if fixed:
         for option in OF_ASSIGNMENT:
             _refuse(arguments, option, "on a training in the formats of an assignment")
@@ -310,14 +311,15 @@ def _assignment(arguments: Namespace, experiment: Experiment) -> PrecisionAssign
 def _design_name(arguments: Namespace) -> str:
     """C_o is the folder's own assignment.
 
-    Another file gives its name to its design; accumulators, random words and --formats give their
-    texts.
+    Another file gives its name to its design; --formats, --in-place, accumulators and random words
+    give their texts.
     """
     if arguments.formats is not None:
-        return "; ".join([f"FX {Uniform.parse(arguments.formats)}", *arguments.accumulator])
-    name = perturbed_name(arguments.bits or 0, arguments.only)
-    if not is_own_assignment(arguments.out, arguments.assignment):
-        name = f"{name} of {Path(arguments.assignment).stem}"
+        name = f"FX {Uniform.parse(arguments.formats)}"
+    else:
+        name = perturbed_name(arguments.bits or 0, arguments.only)
+        if not is_own_assignment(arguments.out, arguments.assignment):
+            name = f"{name} of {Path(arguments.assignment).stem}"
     in_place = ["in place"] if arguments.in_place else []
     return "; ".join([name, *in_place, *arguments.accumulator, *arguments.stochastic])
 

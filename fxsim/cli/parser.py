@@ -310,8 +310,8 @@ def _add_train(commands) -> None:
     parser = _command(
         commands,
         "train",
-        "the float run alone; with --assignment, --perturb, --accumulator, --stochastic or --formats, a "
-        "fixed-point run",
+        "the float run alone; with --assignment, --perturb, --accumulator, --in-place, --stochastic "
+        "or --formats, a fixed-point run",
         """\
 examples:
   fxsim train --out mine                               the float run: float.npz, gradients.npz, experiment.json

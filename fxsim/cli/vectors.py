@@ -251,7 +251,8 @@ def _run_step(arguments: Namespace) -> tuple:
 
 def _run_settings(folder: Path):
     """The settings of what is in the folder of a run."""
-    from fxsim.experiment.stages import perturbed_name, settings_in
+    from fxsim.experiment.stages import settings_in
+    from fxsim.train.designs import perturbed_name
 
     settings = settings_in(folder, perturbed_name(0))
     if settings is None:

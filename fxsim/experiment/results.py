@@ -123,27 +123,25 @@ def exact_sums(network: FixedNetwork, batch: int) -> dict[str, dict]:
     what is not trained has no gradients.
     """
     rows = {}
-    reached = network.network.reached
-    for layer, source in network.network.edges():
-        own = network.layers[layer.name]
+    for name, own in network.layers.items():
         plans = {
             "forward": own.forward_product.plan,
-            "input_grad": own.input_grad.plan if source in reached else None,
-            "weight_grad": own.weight_grad.plan_of(batch) if "weight" in layer.trained else None,
+            "input_grad": own.input_grad.plan if own.input_grad else None,
+            "weight_grad": own.weight_grad.plan_of(batch) if own.weight_grad else None,
         }
         models = {
             product.kind: {"accumulator": str(product.accumulator)}
             for product in own.weighted
             if product.accumulator
         }
-        rows[layer.name] = {
-            name: {
+        rows[name] = {
+            kind: {
                 "terms": plan.terms,
                 "bits": plan.accumulator_bits,
                 "path": plan.path,
-                **models.get(name, {}),
+                **models.get(kind, {}),
             }
-            for name, plan in plans.items()
+            for kind, plan in plans.items()
             if plan
         }
     return rows

@@ -581,14 +581,6 @@ def checkpoint_settings(path: Path) -> Settings:
         raise InputError(f"{path}: {error}; delete the checkpoint to train anew") from None
 
 
-def perturbed_name(bits: int, only: str | None = None) -> str:
-    """'FX C_-1', or 'FX C_-1 weight_grads' where only one class of tensors is perturbed.
-
-    'FX C_o' for 0 bits.
-    """
-    return f"FX C_{bits:+d}{f' {only}' if only else ''}" if bits else "FX C_o"
-
-
 def _flat(parameters: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {
         f"{layer}.{name}": array for layer, row in parameters.items() for name, array in row.items()

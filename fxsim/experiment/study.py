@@ -19,12 +19,12 @@ from fxsim.errors import InputError, shown
 from fxsim.experiment.progress import Progress, compilations_held
 from fxsim.experiment.results import Outcome
 from fxsim.experiment.settings import Settings
-from fxsim.experiment.stages import FLOAT_RUN, Experiment, Training, perturbed_name
+from fxsim.experiment.stages import FLOAT_RUN, Experiment, Training
 from fxsim.interrupts import Interrupts, before_end
 from fxsim.machine import core_count, use_threads
 from fxsim.nn.precision import PERTURBATION_CLASSES, PrecisionAssignment
 from fxsim.train.checkpoint import Cadence
-from fxsim.train.designs import FIXED, formats
+from fxsim.train.designs import FIXED, formats, perturbed_name
 
 MOST_JOBS = 256
 

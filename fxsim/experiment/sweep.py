@@ -29,10 +29,10 @@ from fxsim.experiment.stages import (
     SWEEP,
     Experiment,
     Training,
-    perturbed_name,
 )
 from fxsim.files import write_text
 from fxsim.nn.precision import PrecisionAssignment
+from fxsim.train.designs import perturbed_name
 
 TARGETS = (0.001, 0.003, 0.01, 0.03, 0.1)
 PERTURB = (-2, -1, 1)

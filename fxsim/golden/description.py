@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 
+from fxsim.errors import present
 from fxsim.golden.manifest import RANDOM_WORDS, Accumulator, Entry
 from fxsim.nn.fixed.layer import FixedLayer
 from fxsim.nn.fixed.network import FURTHER, FixedNetwork
@@ -164,9 +165,10 @@ class Description:
             order = f"the bias, then {order}" if first else f"{order}, then the bias"
             return _sums(product, bits, terms + 1, order)
         if tensor == "weight_grads":
-            plan = own.weight_grad.plan_of(self.batch)
+            weight_grad = present(own.weight_grad)
+            plan = weight_grad.plan_of(self.batch)
             order = "sample, row, column"
-            return _sums(own.weight_grad, plan.accumulator_bits, plan.terms, order)
+            return _sums(weight_grad, plan.accumulator_bits, plan.terms, order)
         if tensor == "bias_grads":
             return self._bias_accumulator(own)
         if tensor == "activation_grads" and not self._joined(layer):
@@ -192,9 +194,10 @@ class Description:
 
     def _input_grad_accumulator(self, reader: str) -> Accumulator:
         own = self.layers[reader]
-        plan = own.input_grad.plan
-        order = _order(own, own.input_grad, "output")
-        return _sums(own.input_grad, plan.accumulator_bits, plan.terms, order)
+        input_grad = present(own.input_grad)
+        plan = input_grad.plan
+        order = _order(own, input_grad, "output")
+        return _sums(input_grad, plan.accumulator_bits, plan.terms, order)
 
     def _bias_accumulator(self, own: FixedLayer) -> Accumulator:
         """Each gradient is added as it is, times a constant of magnitude 1."""

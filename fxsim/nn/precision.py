@@ -38,6 +38,7 @@ from fxsim.files import read_json, write_text
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.identity import IDENTITY, Identity, check_identity
 from fxsim.nn.spec import Layer, Network
+from fxsim.ops.update import check_accumulator
 from fxsim.words import DroppedBits, Philox, WordSource, parse_sources, source_from_dict
 
 SYMBOLS = {
@@ -116,9 +117,6 @@ UPDATE_ROUNDING = "nearest_up"
 BRANCH_BITS = 16
 BRANCH_RANGE_EXP = 3
 """LayerPrecision.branch by default, where the activation has no ceiling."""
-
-UPDATE_BITS = 62
-"""W and its accumulator are added as one exact integer; their widths together stay within this."""
 
 
 @dataclass(frozen=True)
@@ -271,20 +269,8 @@ def accumulator_tensor(kind: str) -> str:
 
 
 def _check_accumulator(name: str, parameter: Format, accumulator: Format | None) -> None:
-    if accumulator is None:
-        return
-    if not accumulator.signed or accumulator.range_exp != parameter.step_exp - 1:
-        raise InputError(
-            f"the accumulator of {name} must be signed with range_exp {parameter.step_exp - 1} "
-            f"(half "
-            f"the step of {parameter}), got {accumulator}; use "
-            f"fxsim.nn.precision.accumulator_format"
-        )
-    if parameter.bits + accumulator.bits > UPDATE_BITS:
-        raise InputError(
-            f"{name} and its accumulator have {parameter.bits} + {accumulator.bits} bits; "
-            f"together at most {UPDATE_BITS}"
-        )
+    if accumulator is not None:
+        check_accumulator(name, parameter, accumulator)
 
 
 @dataclass(frozen=True)
@@ -419,9 +405,7 @@ class PrecisionAssignment:
             _check_shared_input(self, network, source)
         for layer in network.layers:
             _check_present(layer, self.layers[layer.name], is_branch(network, layer.name))
-        tensors = quantized_tensors(network)
-        if any(layer.relu_input_grads for layer in self.layers.values()):
-            tensors.add("relu_input_grads")
+        tensors = quantized_tensors(network, self.layers)
         for what, modes in (("rounding", self.rounding), ("overflow", self.overflow)):
             for tensor in modes:
                 if tensor not in tensors and tensor not in VELOCITIES:
@@ -431,11 +415,18 @@ class PrecisionAssignment:
                     )
         for key in self.words:
             self._check_words_used(network, key)
+        for key in self.accumulator:
+            name, dot, kind = key.rpartition(".")
+            if dot and kind not in products_of(network, name):
+                raise InputError(
+                    f"accumulator {shown(key)}: a training step computes no {kind} of layer "
+                    f"{shown(name)}; leave it out"
+                )
 
     def _check_words_used(self, network: Network, key: str) -> None:
         """InputError for words of a layer that has no such tensor."""
         name, dot, tensor = key.rpartition(".")
-        if dot and tensor not in (*VELOCITIES, *tensors_of(network, name)):
+        if dot and tensor not in (*VELOCITIES, *tensors_of(network, name, self.layers[name])):
             raise InputError(
                 f"words {shown(key)}: layer {shown(name)} quantizes no {tensor} (an output is a "
                 f"tensor of its first reader); leave them out"
@@ -470,6 +461,10 @@ class PrecisionAssignment:
             )
         if only is not None:
             choice("only", only, PERTURBATION_CLASSES)
+        if only == "accumulators" and not any(row.accumulators for row in self.layers.values()):
+            raise InputError(
+                "only 'accumulators': no layer has any, every weight is its own; perturb another class"
+            )
         tensors = TENSORS if only is None else PERTURBATION_CLASSES[only]
         layers = {
             name: _perturb_layer(name, layer, bits, tensors) for name, layer in self.layers.items()
@@ -579,21 +574,26 @@ def _check_mode(what: str, tensor: str, mode: str, honoured: tuple[str, ...]) ->
         )
 
 
-def quantized_tensors(network: Network) -> set[str]:
-    """The tensors of MODES that a training step of `network` quantizes.
+def quantized_tensors(
+    network: Network, layers: Mapping[str, LayerPrecision] | None = None
+) -> set[str]:
+    """The tensors of MODES that a training step of `network` in these formats quantizes."""
+    formats = layers or {}
+    return {
+        tensor for name in network.names for tensor in tensors_of(network, name, formats.get(name))
+    }
 
-    Velocities are left out: they depend on the optimizer.  So does `relu_input_grads` of a leaky
-    ReLU: it is quantized where it has a format.
-    """
-    return {tensor for name in network.names for tensor in tensors_of(network, name)}
 
+def tensors_of(network: Network, name: str, formats: LayerPrecision | None = None) -> set[str]:
+    """The tensors of MODES that a training step quantizes as those of a layer.
 
-def tensors_of(network: Network, name: str) -> set[str]:
-    """The tensors of MODES that a training step quantizes as those of a layer, but velocities.
-
-    An output is a tensor of the first layer that reads it.
+    An output is a tensor of the first layer that reads it.  Velocities are left out: they depend on
+    the optimizer.  `relu_input_grads` of a leaky ReLU is quantized where it has a format.
     """
     layer = network.layer(name)
+    kind = layer.activation.kind
+    has_format = formats is not None and formats.relu_input_grads is not None
+    rounds_grads = kind == "table" or (kind == "leaky_relu" and has_format)
     source = network.source(name)
     first = next(each.name for each, reads in network.edges() if reads == source)
     present = {
@@ -605,11 +605,21 @@ def tensors_of(network: Network, name: str) -> set[str]:
         "bias_accumulators": "bias" in layer.trained,
         "activations": source is not None and first == name,
         "branch": is_branch(network, name),
-        "relu_input_grads": layer.activation.kind == "table" and name in network.reached,
+        "relu_input_grads": rounds_grads and name in network.reached,
         "logits": name == network.names[-1],
         **dict.fromkeys(("preactivations", *BATCH_NORM), layer.batch_norm),
     }
     return {tensor for tensor in MODES if tensor not in VELOCITIES and present.get(tensor, True)}
+
+
+def products_of(network: Network, name: str) -> tuple[str, ...]:
+    """The kinds of product (fxsim.accumulator.KINDS) that a training step computes for a layer."""
+    computed = {
+        "forward": True,
+        "input_grad": network.source(name) in network.reached,
+        "weight_grad": "weight" in network.layer(name).trained,
+    }
+    return tuple(kind for kind in KINDS if computed[kind])
 
 
 def _branch(activation: Activation) -> Format:

@@ -80,7 +80,8 @@ def check_accumulator(name: str, parameter: Format, accumulator: Format) -> None
     if not accumulator.signed or accumulator.range_exp != parameter.step_exp - 1:
         raise InputError(
             f"the accumulator of {name} must be signed with range_exp {parameter.step_exp - 1} "
-            f"(half the step of {parameter}), got {accumulator}"
+            f"(half the step of {parameter}), got {accumulator}; use "
+            f"fxsim.nn.precision.accumulator_format"
         )
     bits = parameter.bits + (not parameter.signed)
     if bits + accumulator.bits > UPDATE_BITS:

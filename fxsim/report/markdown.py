@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fxsim.analysis.assign import ROUNDED_GRADIENTS
 from fxsim.analysis.fixed_run import SPREAD
 from fxsim.formats import STOCHASTIC
 from fxsim.nn.precision import PrecisionAssignment
@@ -33,7 +34,7 @@ def report_markdown(data: dict, sensitivity: Sequence[dict], plots: Sequence[str
     """
     designs = data["designs"]
     settings = data["identity"]["settings"]
-    chosen = next((row for row in designs if row["measured"]), None)
+    chosen = text.chosen_design([row for row in designs if row["measured"]])
     parts = [
         f"# {settings['network']} on {settings['dataset']}",
         _introduction(data),
@@ -112,6 +113,10 @@ _UNBIASED_TEXT = (
     "Gradients that round stochastically have no bias and lose nothing on the mean: what RQB and GF "
     "measure on them is the spread of the draws."
 )
+_DRAWN_TEXT = (
+    "Gradients that round stochastically: {}. What is not without bias may lose or gain on the mean: "
+    "RQB and GF measure that, and the spread of the draws."
+)
 _BIASED_TEXT = (
     "RQB fails because the assignment's step, a quarter of the least sigma of G^W, is for a normal "
     "distribution. Rounding to nearest has the bias D/12 |p'(D) / p(D)| at a step D, p the density "
@@ -125,7 +130,14 @@ def _rounding_text(chosen: dict) -> list[str]:
     """What the rounding of gradients does to RQB and GF."""
     assignment = PrecisionAssignment.from_dict(chosen["assignment"])
     if assignment.rounding_of("weight_grads") in STOCHASTIC:
-        return [_UNBIASED_TEXT]
+        drawn = {
+            text.ALL_SYMBOLS[tensor]: text.randomness(assignment, tensor)
+            for tensor in ROUNDED_GRADIENTS
+            if assignment.rounding_of(tensor) in STOCHASTIC
+        }
+        if set(drawn.values()) == {text.WITHOUT_BIAS}:
+            return [_UNBIASED_TEXT]
+        return [_DRAWN_TEXT.format("; ".join(f"{name} {how}" for name, how in drawn.items()))]
     rows = chosen["measured"]["criteria"]
     failed = any(row["criterion"] == "RQB" and not row["passed"] for row in rows)
     return [_BIASED_TEXT] if failed else []

@@ -10,6 +10,7 @@ from pathlib import Path
 from fxsim.errors import InputError
 from fxsim.files import write_atomically
 from fxsim.nn.precision import PERTURBATION_CLASSES, SYMBOLS, TENSORS, PrecisionAssignment
+from fxsim.report.text import chosen_design
 
 SUFFIXES = ("png", "svg")
 
@@ -27,15 +28,12 @@ def write_plots(
     """Draw the designs of results.json into `folder`, each plot as PNG and SVG; returns the names
     of the files.
 
-    curves: of all designs.  bits, ranges: of the one that was measured (train/measured.py); bits of
-    another, if none was. sensitivity: of the rows of study.sensitivity, if there are any.
+    curves: of all designs.  bits, ranges: of chosen_design; ranges where it was measured
+    (train/measured.py). sensitivity: of the rows of study.sensitivity, if there are any.
     Raises InputError where matplotlib is not installed.
     """
     figures = {"curves": curves_figure(designs)}
-    chosen = next(
-        (row for row in sorted(designs, key=lambda row: not row["measured"]) if row["assignment"]),
-        None,
-    )
+    chosen = chosen_design(designs)
     if chosen:
         assignment = PrecisionAssignment.from_dict(chosen["assignment"])
         figures["bits"] = bits_figure(assignment)
@@ -278,14 +276,15 @@ def _draw_points(axis, data: dict, cost: str, measure, of_target: bool, style: d
 
 
 def _draw_format(axis, format) -> None:
-    axis.axvspan(
-        format.step_exp,
-        format.range_exp,
-        color=COLOURS[5],
-        alpha=0.35,
-        linewidth=0,
-        label="step to range",
-    )
+    if format is not None:  # an accumulator may be left out
+        axis.axvspan(
+            format.step_exp,
+            format.range_exp,
+            color=COLOURS[5],
+            alpha=0.35,
+            linewidth=0,
+            label="step to range",
+        )
     axis.set_yticks([])
     axis.xaxis.get_major_locator().set_params(integer=True, nbins=5)
     axis.tick_params(axis="x", labelsize=7)

@@ -10,6 +10,8 @@ from fxsim.formats import STOCHASTIC, Format
 from fxsim.machine import JIT_DISABLED
 from fxsim.nn.precision import SYMBOLS, TENSORS, PrecisionAssignment
 from fxsim.report.tables import text_table
+from fxsim.train.designs import perturbed_name
+from fxsim.words import Philox, source_text
 
 ALL_SYMBOLS = SYMBOLS | {"preactivation_grads": "G^Z"}
 """Those of the method's tensors, and of batch norm's gradient at the pre-activations."""
@@ -34,6 +36,18 @@ NOTABLE_FLUSHING = 0.5
 
 5 % is criterion GC's bound.
 """
+
+
+def chosen_design(designs: Sequence[dict]) -> dict | None:
+    """The design of results.json whose formats are shown: one that was measured before others, and
+    C_o before others; None where none has formats.
+    """
+    fixed = [row for row in designs if row["assignment"]]
+    return min(
+        fixed,
+        key=lambda row: (not row["measured"], row["design"] != perturbed_name(0)),
+        default=None,
+    )
 
 
 def assignment_table(assignment: PrecisionAssignment) -> str:
@@ -62,14 +76,25 @@ def assignment_table(assignment: PrecisionAssignment) -> str:
             )
     header = ("layer", "tensor", "range", "step", "bits", "criterion", "margin")
     table = text_table(header, rows, "llllrrr")
-    stochastic = [
-        symbol
-        for tensor, symbol in ALL_SYMBOLS.items()
-        if assignment.rounding_of(tensor) in STOCHASTIC
-    ]
-    if not stochastic:
-        return table
-    return f"{table}\n\nrounded stochastically, without bias: {', '.join(stochastic)}"
+    found: dict[str, list[str]] = {}
+    for tensor, symbol in ALL_SYMBOLS.items():
+        if assignment.rounding_of(tensor) in STOCHASTIC:
+            found.setdefault(randomness(assignment, tensor), []).append(symbol)
+    lines = [f"rounded stochastically, {how}: {', '.join(names)}" for how, names in found.items()]
+    return "\n".join([table, "", *lines] if lines else [table])
+
+
+WITHOUT_BIAS = "without bias"
+
+
+def randomness(assignment: PrecisionAssignment, tensor: str) -> str:
+    """How a tensor rounds stochastically: WITHOUT_BIAS, or by which source of words."""
+    if assignment.rounding_of(tensor) != "stochastic":
+        return "up or down alike"
+    sources = [assignment.words_of(layer, tensor) for layer in assignment.layers]
+    if all(source == Philox() for source in sources):
+        return WITHOUT_BIAS
+    return f"by {' and '.join(dict.fromkeys(map(source_text, sources)))}"
 
 
 def _range(format: Format) -> str:

@@ -98,3 +98,11 @@ def _check_assignment(design: str, assignment: PrecisionAssignment | None) -> No
             f"out, or choose "
             f"one of {', '.join(FIXED)}"
         )
+
+
+def perturbed_name(bits: int, only: str | None = None) -> str:
+    """'FX C_-1', or 'FX C_-1 weight_grads' where only one class of tensors is perturbed.
+
+    'FX C_o' for 0 bits.
+    """
+    return f"FX C_{bits:+d}{f' {only}' if only else ''}" if bits else "FX C_o"

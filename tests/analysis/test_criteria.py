@@ -151,10 +151,6 @@ def test_criteria_broadcast_and_give_python_numbers_for_numbers():
     assert type(criteria.reflected_noise(1.0, 12.0)) is float
 
 
-def test_clipping_rate_counts_magnitudes_at_the_range():
-    assert criteria.clipping_rate([-1.0, -0.99, 0.0, 1.0], 1.0) == 0.5
-
-
 def test_quantization_bias_is_of_the_first_levels_open_interval():
     # In (1/2, 3/2) lie magnitudes 0.6 and 1.0, whose mean is 0.8: the level 1 is 25 % above it.
     assert criteria.relative_quantization_bias([0.5, -0.6, 1.0, 1.5, 7.0], 1.0) == pytest.approx(
@@ -168,7 +164,7 @@ def test_rqb_keeps_the_bias_of_a_gaussian_below_one_percent_and_gc_its_clipping_
     step = 2.0 ** criteria.bias_step_exp(0.037)
     r = 2.0 ** criteria.clipping_range_exp(0.037, 2)
     assert criteria.relative_quantization_bias(values, step) < criteria.LARGEST_QUANTIZATION_BIAS
-    assert criteria.clipping_rate(values, r) < criteria.LARGEST_CLIPPING_RATE
+    assert np.mean(np.abs(values) >= r) < criteria.LARGEST_CLIPPING_RATE
     assert (
         criteria.relative_quantization_bias(values, 16 * step) > criteria.LARGEST_QUANTIZATION_BIAS
     )
@@ -228,7 +224,6 @@ def test_reflected_noise_is_the_uniform_variance_times_the_gain():
         (lambda x: criteria.accumulator_step_exp(x, 1.0), "gamma_min"),
         (lambda x: criteria.flushing_step_exp(x), "flushable"),
         (lambda x: criteria.flushed_share([1.0], x), "step"),
-        (lambda x: criteria.clipping_rate([1.0], x), "range"),
         (lambda x: criteria.relative_quantization_bias([1.0], x), "step"),
         (lambda x: criteria.reflected_noise(1.0, x), "gain"),
     ],
@@ -244,4 +239,4 @@ def test_other_refusals():
     with pytest.raises(InputError, match="gains"):
         criteria.equal_quantization_noise([], 4)
     with pytest.raises(InputError, match="values"):
-        criteria.clipping_rate([1.0, math.nan], 1.0)
+        criteria.flushed_share([1.0, math.nan], 1.0)

@@ -110,6 +110,10 @@ WITHOUT_EFFECT = [
     (("run", "--designs", "FL", "--bound", "paper"), "--bound has no effect"),
     (("run", "--designs", "TG", "--minimize", "macs"), "--minimize has no effect"),
     (("train", "--perturb", "1", "--bound", "tight"), "--bound has no effect"),
+    (
+        ("train", "--perturb", "-1", "--only", "accumulators", "--in-place"),
+        "--in-place has no effect beside --only accumulators",
+    ),
     (("run", "--bound", "loose"), "bound 'loose' is unknown; choose from tight, paper"),
     (("run", "--network", "digits-autoencoder", "--bound", "paper"), "decides nothing"),
     (

@@ -4,6 +4,7 @@ import pytest
 
 from fxsim import Format, Lfsr
 from fxsim.cli import parser as cli
+from fxsim.cli.commands import _design_name
 from fxsim.golden.export import Vectors
 from fxsim.nn.networks import build
 from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
@@ -81,6 +82,17 @@ def test_help_teaches_words(command, capsys):
     assert examples
     for line in examples:
         parse_sources(line.split("'")[1::2])
+
+
+def test_every_option_of_a_training_is_in_the_name_of_its_design(file):
+    def name(*options):
+        return _design_name(cli.parse(["train", "--out", "mine", *options]))
+
+    more = ("--in-place", "--accumulator", "24 bits", "--stochastic", "logits=philox")
+    text = "; in place; 24 bits; logits=philox"
+    assert name("--perturb", "-1", "--only", "weight_grads", *more) == f"FX C_-1 weight_grads{text}"
+    assert name("--assignment", str(file), *more) == f"FX C_o of plain{text}"
+    assert name("--formats", "Q8.8", *more) == f"FX Q8.8, nearest_away, saturate{text}"
 
 
 def test_vectors_of_updates_in_place(tmp_path, file):

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from fxsim.analysis.assign import ROUNDED_GRADIENTS
 from fxsim.analysis.complexity import design_complexity
 from fxsim.errors import InputError
 from fxsim.experiment.progress import Progress
@@ -19,6 +20,7 @@ from fxsim.report import markdown, plots
 from fxsim.report import text as report
 from fxsim.report.tables import markdown_table, text_table
 from fxsim.train.loop import Epoch
+from fxsim.words import DroppedBits, Philox
 
 FORMATS = LayerPrecision(
     weights=Format(7, 0),
@@ -285,6 +287,31 @@ def test_the_report_says_what_the_rounding_of_weight_gradients_does_to_their_bia
     assert "RQB fails because" not in text(False, weight_grads="stochastic")
 
 
+def test_only_words_of_32_bits_are_called_without_bias():
+    def of(words, rounding="stochastic"):
+        return dataclasses.replace(
+            ASSIGNMENT, rounding=dict.fromkeys(ROUNDED_GRADIENTS[:2], rounding), words=words
+        )
+
+    def said(assignment):
+        chosen = design("FX C_o", assignment=assignment.to_dict(), measured=measured())
+        return report_of([chosen])
+
+    assert report.assignment_table(of({})).endswith(
+        "rounded stochastically, without bias: G^A, G^W"
+    )
+    few = of({"weight_grads": Philox(8), "conv1.activation_grads": DroppedBits()})
+    assert report.assignment_table(few).splitlines()[-2:] == [
+        "rounded stochastically, by dropped bits and philox of 32 bits: G^A",
+        "rounded stochastically, by philox of 8 bits: G^W",
+    ]
+    assert report.assignment_table(of({}, "stochastic_equal")).endswith(
+        "up or down alike: G^A, G^W"
+    )
+    assert "have no bias" not in said(few)
+    assert "G^W by philox of 8 bits; G^A by dropped bits and philox of 32 bits" in said(few)
+
+
 def test_every_table_of_the_report_is_whole():
     chosen = design("FX C_o", assignment=ASSIGNMENT.to_dict(), measured=measured())
     lines = report_of([*DESIGNS, chosen], SENSITIVITY).splitlines()
@@ -334,6 +361,23 @@ def test_what_was_measured_is_drawn_first_and_the_bytes_are_the_same_each_time(t
     assert {name: (tmp_path / name).read_bytes() for name in written[2:]} == {
         name: before[name] for name in written[2:]
     }
+
+
+def test_c_o_is_shown_before_another_design_that_was_measured_without_accumulators(tmp_path):
+    other = design(
+        "FX C_o; in place",
+        assignment=ASSIGNMENT.without_accumulators().to_dict(),
+        measured=measured(),
+    )
+    own = design("FX C_o", assignment=ASSIGNMENT.to_dict(), measured=measured())
+    for rows in ([other, own], [own, other]):
+        assert report.chosen_design(rows) == own
+        assert "## Criteria, measured on FX C_o\n" in report_of(rows)
+    assert "ranges.png" in plots.write_plots(tmp_path, [other])
+    axes = plots.ranges_figure(
+        ASSIGNMENT.without_accumulators(), histograms(ASSIGNMENT.layers)
+    ).axes
+    assert [len(axis.patches) for axis in axes[3:5]] == [5, 4]  # no box for what is not there
 
 
 def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ from fxsim.nn.init import initial_parameters
 from fxsim.nn.precision import LayerPrecision, PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 from fxsim.tensor import Counts
+from fxsim.words import WordMemory
 
 ALL = (
     "--designs",
@@ -517,6 +518,27 @@ def test_what_rounding_to_nearest_flushes_is_found_and_stochastic_rounding_loses
     drawn = fixed(dict.fromkeys(fixed_run.REFLECTING, "stochastic"), grad_bits=7)
     for row in fixed_run.gradient_flushing(drawn, batches):
         assert row.passed and row.error > 0
+
+
+def test_what_is_flushed_is_rounded_by_the_words_of_the_assignment():
+    network = fixed(dict.fromkeys(fixed_run.REFLECTING, "stochastic"), grad_bits=7)
+    zeros = dict.fromkeys(fixed_run.REFLECTING, WordMemory((0,), bits=1))
+    network.assignment = dataclasses.replace(network.assignment, words=zeros)
+    kept = {}
+    view = FloatNetwork(NETWORK, fixed_run.real_parameters(network), np.float64)
+    view.loss_and_grads(
+        IMAGES,
+        LABELS,
+        step=0,
+        probe=lambda tensor, layer, array: kept.update({(layer, tensor): array}),
+    )
+    for row in fixed_run.gradient_flushing(network, [(IMAGES, LABELS)]):
+        step = fixed_run._format_of(network, row.layer, row.tensor).step
+        grads = kept[row.layer, row.tensor]
+        small = grads[np.abs(grads) < step / 2]
+        # a word of 0 rounds down: 0 stands for what is positive, one step for what is negative
+        change = np.abs(small).sum() - step * (small < 0).sum()
+        assert row.value == pytest.approx(abs(change) / np.abs(grads).sum())
 
 
 def test_weight_gradients_that_round_stochastically_have_no_bias():

@@ -20,12 +20,14 @@ from fxsim import (
     LayerPrecision,
     LearningRate,
     Network,
+    Philox,
     PrecisionAssignment,
     Tensor,
     ops,
 )
+from fxsim.analysis.measure import largest_magnitudes
 from fxsim.factors import Factor
-from fxsim.nn.folding import fold, without_batch_norm
+from fxsim.nn.folding import fold, folded_assignment, without_batch_norm
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.precision import accumulator_format
 from fxsim.nn.spec import from_dict, to_dict
@@ -253,3 +255,31 @@ def test_folding_keeps_what_is_not_batch_norm():
     plain = dataclasses.replace(NETWORK.layers[0], batch_norm=False)
     assert without_batch_norm(NETWORK).layers[0] == plain
     assert without_batch_norm(NETWORK).layers[2] == NETWORK.layers[2]
+
+
+def test_frozen_statistics_are_measured_with_those_of_the_batch():
+    real = parameters()
+    real["c"] |= {"running_mean": np.full(3, 1000.0), "running_var": np.full(3, 2000.0)}
+    real["d"] |= {"running_mean": np.full(5, -300.0), "running_var": np.full(5, 400.0)}
+    found = largest_magnitudes(FloatNetwork(NETWORK, real, np.float64), images(), images())
+    assert found["variances_max"][1] == 400 and found["preactivations_max"][1] == 300
+    # those of a layer that is not frozen are of the batch
+    assert 0 < found["variances_max"][0] < 100 and found["preactivations_max"][0] < 100
+    real["d"] |= {"running_mean": np.zeros(5), "running_var": np.full(5, 1e-9)}
+    found = largest_magnitudes(FloatNetwork(NETWORK, real, np.float64), images(), images())
+    assert found["variances_max"][1] > 1e-6 and found["preactivations_max"][1] > 0
+
+
+def test_folding_keeps_the_words_of_what_is_left():
+    few = Philox(8)
+    fixed = fixed_network()
+    assigned = dataclasses.replace(
+        fixed.assignment,
+        rounding=dict.fromkeys(("gamma_grads", "activations", "bias_grads"), "stochastic"),
+        words={"gamma_grads": few, "c.gamma_grads": few, "activations": few, "d.activations": few},
+    )
+    plain = without_batch_norm(NETWORK)
+    left = folded_assignment(assigned, plain)
+    assert left.words == {"activations": few, "d.activations": few}
+    assert left.rounding == {"activations": "stochastic", "bias_grads": "stochastic"}
+    left.check_network(plain)

@@ -279,6 +279,21 @@ def test_inference_of_a_stochastic_network_is_that_of_a_fixed_one():
     np.testing.assert_array_equal(stochastic.logits(codes), fixed.logits(codes))
 
 
+@pytest.mark.parametrize("train", ["none", "bias"])
+def test_a_stochastic_step_reads_frozen_weights_as_they_are(train):
+    layers = (dataclasses.replace(DENSE.layers[0], train=train), *DENSE.layers[1:])
+    partly = dataclasses.replace(DENSE, layers=layers)
+    network = StochasticNetwork(
+        partly, wide_accumulators(assignment(partly)), initial_parameters(partly, 0)
+    )
+    first, last = partly.names[0], partly.names[-1]
+    weights = network.parameters[first]["weight"].codes.copy()
+    stochastic_step(network, 0)
+    found = stochastic_step(network, 1)
+    np.testing.assert_array_equal(found["weights", first], weights)
+    assert (found["weights", last] != network.parameters[last]["weight"].codes).any()
+
+
 def test_every_design_trains_better_than_chance():
     dataset = load("digits")
     dataset = dataclasses.replace(

@@ -10,6 +10,8 @@ from support.fixed_step_cases import NETWORKS, assignment, check_steps, start
 from support.golden_steps import precision
 
 from fxsim import (
+    Accumulator,
+    BatchNorm,
     Conv,
     Dense,
     FixedNetwork,
@@ -222,3 +224,59 @@ def test_words_of_what_is_not_computed_are_refused(tensor):
     assigned = dataclasses.replace(assigned, words={key: Lfsr(8, (8, 6, 5, 4), 4)})
     with pytest.raises(InputError, match=f"layer 'c1' quantizes no {tensor}"):
         assigned.check_network(network)
+
+
+@pytest.mark.parametrize(
+    "trained, computed",
+    [
+        (
+            ("c1", "c2", "d"),
+            ("c1.weight_grad", "c2.input_grad", "c2.weight_grad", "d.input_grad", "d.weight_grad"),
+        ),
+        (("d",), ("d.weight_grad",)),
+        (("c2.bias", "d"), ("d.input_grad", "d.weight_grad")),
+        (("d.bias",), ()),
+    ],
+)
+def test_an_accumulator_of_a_product_that_is_not_computed_is_refused(trained, computed):
+    network = WHOLE.training_only(*trained)
+    plain = assignment(WHOLE, {})
+    for layer in WHOLE.names:
+        for kind in ("forward", "input_grad", "weight_grad"):
+            key = f"{layer}.{kind}"
+            given = dataclasses.replace(plain, accumulator={key: Accumulator(24)})
+            if kind == "forward" or key in computed:
+                given.check_network(network)
+                continue
+            with pytest.raises(InputError, match=f"'{key}': a training step computes no {kind} of"):
+                given.check_network(network)
+
+
+@pytest.mark.parametrize("kind", ["input_grad", "weight_grad"])
+def test_a_product_that_is_not_computed_is_not_checked(kind):
+    finer_than_any = {kind: Accumulator.of(Format(24, -40))}
+    given = dataclasses.replace(assignment(WHOLE, {}), accumulator=finer_than_any)
+    real, _, _ = start(WHOLE, given, 0)
+    with pytest.raises(InputError, match="the accumulator's step"):
+        FixedNetwork(WHOLE, given, real)
+    network = FixedNetwork(WHOLE.training_only("d.bias"), given, real)
+    network.train_step(*batch(WHOLE), LearningRate.of(0.4), 0)
+
+
+def test_sums_of_squares_that_frozen_statistics_do_not_need_are_not_checked():
+    def network(frozen):
+        layers = (
+            Dense(name="d", units=3, batch_norm=BatchNorm(frozen=frozen)),
+            Dense(name="scores", units=3, activation="none"),
+        )
+        return Network("norm", (1, 1, 4), layers)
+
+    own = dataclasses.replace(precision(), preactivations=Format(32, 3))
+    given = PrecisionAssignment("norm", {"d": own, "scores": precision()})
+    real = initial_parameters(network(True), 0)
+    images = np.arange(16).reshape(4, 1, 1, 4) % 2
+    moving = FixedNetwork(network(False), given, real)
+    with pytest.raises(InputError, match="squared pre-activations"):
+        moving.train_step(images, np.array([0, 1, 2, 0]), LearningRate.of(0.1), 0)
+    still = FixedNetwork(network(True), given, real)
+    still.train_step(images, np.array([0, 1, 2, 0]), LearningRate.of(0.1), 0)

@@ -141,7 +141,7 @@ def test_perturbation_leaves_what_is_not_there():
     assert made.layers["c1"].accumulators is None
     assert made.layers["c1"].weights.bits == in_place().layers["c1"].weights.bits + 1
     with pytest.raises(InputError, match="perturb another class"):
-        in_place().perturbed(1, "accumulators")
+        in_place().perturbed(-1, "accumulators")
 
 
 def test_costs_and_tables_have_no_accumulator():

@@ -35,6 +35,13 @@ def test_q8_8_has_16_bits_unless_the_text_says_otherwise():
     assert Uniform.parse("ap_fixed<16,8>, floor").format == Format(16, 7)
 
 
+@pytest.mark.parametrize("text, bits", [("Q15.16", 31), ("Q16.16", 30), ("Q1.31", 30)])
+def test_parameter_and_accumulator_have_62_bits_at_most(text, bits):
+    own = uniform(text).assignment(PLAIN).layers["c"]
+    assert own.accumulators == own.bias_accumulators
+    assert own.accumulators == Format(bits, own.weights.step_exp - 1)
+
+
 @pytest.mark.parametrize("name", BUILDERS)
 def test_every_tensor_has_the_format(name):
     network = build(name)

@@ -1,12 +1,25 @@
 """Random words of registers in a network: steps replayed, inference, resume."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from support.fixed_step_cases import NETWORKS, assignment, start
 
-from fxsim import DroppedBits, FixedNetwork, LearningRate, Lfsr, Philox, WordMemory
+from fxsim import (
+    Activation,
+    Dense,
+    DroppedBits,
+    FixedNetwork,
+    InputError,
+    LearningRate,
+    Lfsr,
+    Network,
+    Philox,
+    WordMemory,
+    presets,
+)
 from fxsim.kernels import threads
 
 NETWORK = NETWORKS["max pool"]
@@ -88,3 +101,22 @@ def test_logits_of_an_image_depend_on_its_place_alone(name):
     assert np.array_equal(np.concatenate(parts), whole)
     losses = {fixed.evaluate(images, labels, size).loss_sum for size in (1, 2, 7)}
     assert len(losses) == 1
+
+
+def test_words_of_the_gradient_before_a_leaky_relu_go_with_its_format():
+    layers = (
+        Dense(name="a", units=2, activation=Activation("leaky_relu", slope_exp=-2)),
+        Dense(name="scores", units=2, activation="none"),
+    )
+    net = Network("n", (1, 1, 3), layers)
+    given = presets.uniform("Q4.8").assignment(net)
+    words = {"a.relu_input_grads": Philox(8)}
+    own = replace(given, rounding={"relu_input_grads": "stochastic"}, words=words)
+    assert own.layers["a"].relu_input_grads is not None
+    own.check_network(net)
+    exact = {"a": replace(own.layers["a"], relu_input_grads=None), "scores": own.layers["scores"]}
+    with pytest.raises(InputError, match="quantizes no such tensor"):
+        replace(own, layers=exact).check_network(net)
+    frozen = net.training_only("scores")
+    with pytest.raises(InputError, match="rounding of relu_input_grads: .* quantizes no such"):
+        own.check_network(frozen)

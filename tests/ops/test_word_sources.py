@@ -301,7 +301,13 @@ def test_sources_as_text(text):
         ("lfsr of 16, 8 bits", "needs 'taps'"),
         ("8 bits", "name no source"),
         ("lfsr of 16, foo", "'foo' is unknown"),
-        ("dropped bits, 8 bits", "unknown key|key 'bits'|bits"),
+        ("lfsr of 16, taps " + 60 * "1", "is unknown"),
+        ("lfsr of 16, taps " + 60 * "1" + "x", "is unknown"),
+        ("lfsr of 16, taps 16, seeds " + 60 * "1" + "x", "is unknown"),
+        ("lfsr of 16, taps 1234567890", "is unknown"),
+        ("lfsr of 16, taps 16, 8 bits, 2 lanes, seeds 0x10x2", "'seeds 0x10x2' is unknown"),
+        ("dropped bits, 8 bits", "dropped bits have no bits; leave that out"),
+        ("memory", "a memory has no text; give it in the file of the assignment"),
         ("philox, 33 bits", "1 to 32"),
     ],
 )
@@ -309,6 +315,12 @@ def test_texts_of_no_source_are_refused(text, match):
     with pytest.raises(InputError, match=match) as caught:
         parse_source(text)
     assert len(str(caught.value)) <= 300
+
+
+def test_seeds_with_leading_zeros_are_decimal():
+    one = parse_source("lfsr of 16, taps 16, 8 bits, seed 0123")
+    two = parse_source("lfsr of 16, taps 16  15, 8 bits, 2 lanes, seeds 007  0x0a")
+    assert (one.seed, two.seed, two.taps) == (123, (7, 10), (16, 15))
 
 
 def test_a_source_needs_its_tensor():

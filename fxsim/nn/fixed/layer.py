@@ -19,7 +19,12 @@ from fxsim.nn.fixed.activation import (
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Step, lent
 from fxsim.nn.geometry import geometry_of
-from fxsim.nn.precision import BatchNormPrecision, LayerPrecision, PrecisionAssignment
+from fxsim.nn.precision import (
+    BatchNormPrecision,
+    LayerPrecision,
+    PrecisionAssignment,
+    products_of,
+)
 from fxsim.nn.spec import BatchNorm as BatchNormSpec
 from fxsim.nn.spec import Layer, LayerShape, Network
 from fxsim.ops.arithmetic import sum as exact_sum
@@ -40,7 +45,7 @@ from fxsim.ops.pooling import (
     before_max_pool,
     max_grad_format,
 )
-from fxsim.ops.products import Forward, ForwardSum, InputGrad, WeightGrad
+from fxsim.ops.products import Forward, ForwardSum, InputGrad, Product, WeightGrad
 from fxsim.ops.relu import gated
 from fxsim.ops.summation import addition
 from fxsim.quantizer import Counts, Quantizer, words_at
@@ -109,6 +114,7 @@ class FixedLayer:
         self.shape: LayerShape = network.shape(name)
         self.formats = assignment.layers[name]
         self.output = output
+        self.products = products_of(network, name)
         self.reads_images = network.source(name) is None
         try:
             self._build(branch, assignment, path)
@@ -133,18 +139,24 @@ class FixedLayer:
         self.forward_product = Forward(
             formats.activations, formats.weights, geometry, path, accumulators.get("forward"), bias
         )
-        self.input_grad = InputGrad(
-            self.pre_format, formats.weights, geometry, path, accumulators.get("input_grad")
-        )
-        self.weight_grad = WeightGrad(
-            formats.activations, self.pre_format, geometry, path, accumulators.get("weight_grad")
-        )
+        self.input_grad: InputGrad | None = None
+        if "input_grad" in self.products:
+            self.input_grad = InputGrad(
+                self.pre_format, formats.weights, geometry, path, accumulators.get("input_grad")
+            )
+        self.weight_grad: WeightGrad | None = None
+        if "weight_grad" in self.products:
+            model = accumulators.get("weight_grad")
+            self.weight_grad = WeightGrad(
+                formats.activations, self.pre_format, geometry, path, model
+            )
         self.addition = None
         if branch is not None and self.norm is None:
             self.addition = addition(self.forward_product.format, branch, geometry.outputs)
         self.activation = self._activation()
-        for product in (self.forward_product, self.input_grad):
-            product.check_held(product.plan)
+        self.forward_product.check_held(self.forward_product.plan)
+        if self.input_grad is not None:
+            self.input_grad.check_held(self.input_grad.plan)
         self._check_batch(1)
 
     def _activation(self) -> FixedActivation | None:
@@ -158,9 +170,10 @@ class FixedLayer:
         return FixedActivation(own, self.relu_input_format, output, grads, self.inner_format)
 
     @property
-    def weighted(self) -> tuple[Forward, InputGrad, WeightGrad]:
-        """The layer's three products."""
-        return self.forward_product, self.input_grad, self.weight_grad
+    def weighted(self) -> tuple[Product, ...]:
+        """The layer's products, as far as a training step computes them."""
+        products = (self.forward_product, self.input_grad, self.weight_grad)
+        return tuple(product for product in products if product is not None)
 
     def maker_of_grads(self, tensor: str) -> str | None:
         """The name under which the assignment has the modes of a gradient within the layer.
@@ -187,12 +200,13 @@ class FixedLayer:
             raise InputError(f"layer {self.name!r}: {error}") from None
 
     def _check_batch(self, images: int) -> None:
-        if "weight" in self.layer.trained:
+        if self.weight_grad is not None:
             self.weight_grad.format_of(images)
             self.weight_grad.check_held(self.weight_grad.plan_of(images))
         rows, columns, _ = self.shape.pre
         if self.norm is not None and self.norm_grad is not None:
-            self.norm.check_terms(images * rows * columns)
+            if not self.norm.frozen:
+                self.norm.check_terms(images * rows * columns)
             self.norm_grad.check_terms(images * rows * columns)
 
     def forward(
@@ -414,9 +428,9 @@ class FixedLayer:
 
     def _weight_grads(self, tape: LayerTape, pre: Tensor, step: Step) -> dict[str, Tensor]:
         """The gradients of the weights and of the bias, as far as they are trained."""
-        grads = pre.operand.reshape(-1, *self.weight_grad.geometry.output)
+        grads = pre.operand.reshape(-1, *self.forward_product.geometry.output)
         made = {}
-        if "weight" in self.layer.trained:
+        if self.weight_grad is not None:
             images, _ = self._operands(tape)
             exact = self.weight_grad(images, grads)
             quantizer = step.quantizer(self.name, "weight_grads", self.formats.weight_grads)
@@ -433,8 +447,8 @@ class FixedLayer:
     def input_grads(self, tape: LayerTape, pre: Tensor) -> Exact:
         """The exact gradient at the layer's input."""
         _, weight = self._operands(tape)
-        geometry = self.input_grad.geometry
-        return self.input_grad(pre.operand.reshape(-1, *geometry.output), weight)
+        product = present(self.input_grad)
+        return product(pre.operand.reshape(-1, *product.geometry.output), weight)
 
 
 def inner_grad_format(layer: Layer, shape: LayerShape, formats: LayerPrecision) -> Format:

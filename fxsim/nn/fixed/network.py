@@ -134,7 +134,7 @@ class FixedNetwork:
     def _check_joins(self) -> None:
         """InputError where the gradients of several readers cannot be added exactly."""
         for name in self.network.names:
-            if not self._joined(name):
+            if name not in self.network.reached or not self._joined(name):
                 continue
             total: Format | None = None
             for each in self._arriving_formats(name):
@@ -149,7 +149,7 @@ class FixedNetwork:
             if layer.add == name:
                 yield self.layers[layer.name].inner_format
             if source == name:
-                yield self.layers[layer.name].input_grad.format
+                yield present(self.layers[layer.name].input_grad).format
 
     def _quantized(self, name: str, real: Mapping[str, np.ndarray]) -> LayerParameters:
         formats = self.assignment.layers[name].given()

@@ -26,12 +26,14 @@ class StochasticNetwork(FixedNetwork):
     "<layer>.weights").
 
     The update moves the running weight.  Inference reads it rounded to nearest, as FX does.
+    A weight without an accumulator, as a frozen one, is what it is: there is nothing to draw.
     """
 
     def _weight(self, name: str, step: Step) -> Tensor:
-        if not step.training:
+        parameter = self._parameters[name]["weight"]
+        if not step.training or parameter.accumulator_format is None:
             return super()._weight(name, step)
-        return drawn(self._parameters[name]["weight"], step.words(name, "weights"))
+        return drawn(parameter, step.words(name, "weights"))
 
 
 def drawn(parameter: TrainedParameter, words: Words) -> Tensor:
