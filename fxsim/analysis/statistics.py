@@ -48,6 +48,8 @@ class Statistics:
     batch norm reads, 0 without; activation_grads_flushable, preactivation_grads_flushable: the
     magnitude of criteria.flushable_magnitude at the end of the training, the least of several
     steps, 0 where there is none or a file does not tell;
+    *_terms_sigma, weights_*_sum, weights_input_square, activations_square: what accumulators are
+    derived from, see analysis/accumulators.py, 0 where a file does not tell;
     logits_max: the same of the class scores; gamma_min: the smallest learning rate of the schedule;
     output_loss: what analysis/output_error.py says, 0 where the network decides; decisions: margins
     and gradients of single images, which only the tight bound on the mismatch needs.
@@ -84,6 +86,15 @@ class Statistics:
     preactivation_lambda_max: np.ndarray = _ZEROS
     activation_grads_flushable: np.ndarray = _ZEROS
     preactivation_grads_flushable: np.ndarray = _ZEROS
+    forward_terms_sigma: np.ndarray = _ZEROS
+    input_grad_terms_sigma: np.ndarray = _ZEROS
+    weight_grad_terms_sigma: np.ndarray = _ZEROS
+    weights_positive_sum: np.ndarray = _ZEROS
+    weights_negative_sum: np.ndarray = _ZEROS
+    weights_output_sum: np.ndarray = _ZEROS
+    weights_input_sum: np.ndarray = _ZEROS
+    weights_input_square: np.ndarray = _ZEROS
+    activations_square: np.ndarray = _ZEROS
     output_loss: float = 0.0
     decisions: Decisions | None = None
 
@@ -195,7 +206,19 @@ OF_BATCH_NORM = (
 """Entries that are 0 for a layer without batch norm."""
 FLUSHABLE = ("activation_grads_flushable", "preactivation_grads_flushable")
 """Entries that only criterion GF needs."""
-OPTIONAL = (*OF_BATCH_NORM, *FLUSHABLE, "activations_max")
+OF_SUMS = (
+    "forward_terms_sigma",
+    "input_grad_terms_sigma",
+    "weight_grad_terms_sigma",
+    "weights_positive_sum",
+    "weights_negative_sum",
+    "weights_output_sum",
+    "weights_input_sum",
+    "weights_input_square",
+    "activations_square",
+)
+"""Entries that only accumulators need."""
+OPTIONAL = (*OF_BATCH_NORM, *FLUSHABLE, *OF_SUMS, "activations_max")
 """Entries that a file may leave out."""
 
 

@@ -72,6 +72,30 @@ def assignment_table(assignment: PrecisionAssignment) -> str:
     return f"{table}\n\nrounded stochastically, without bias: {', '.join(stochastic)}"
 
 
+PRODUCTS = {"forward": "Z", "weight_grad": "G^W", "input_grad": "G^A below"}
+"""Kind of product -> what its sums become."""
+
+
+def proposals_table(assignment: PrecisionAssignment) -> str:
+    """Bits and criterion of the accumulators that are proposed, product after product."""
+    header = ("layer", "sums of", "terms", "bits", "criterion", "margin")
+    rows = []
+    for key, proposal in assignment.proposed.items():
+        layer, _, kind = key.rpartition(".")
+        reason = proposal.reason
+        rows.append(
+            [
+                layer,
+                PRODUCTS[kind],
+                f"{reason.statistic['terms']:,.0f}",
+                str(proposal.accumulator.bits),
+                reason.criterion,
+                f"{reason.margin:.2f}x",
+            ]
+        )
+    return text_table(header, rows, "llrrrr")
+
+
 def _range(format: Format) -> str:
     bound = f"{2**format.range_exp}" if 0 <= format.range_exp <= 10 else f"2^{format.range_exp}"
     return f"[-{bound}, {bound})" if format.signed else f"[0, {bound})"
@@ -83,14 +107,13 @@ def sums_table(design: dict) -> str:
 
     Where there is an accumulator of another width: '26, has 16'.
     """
-    products = ("forward", "weight_grad", "input_grad")
     rows = []
     for layer, sums in design["sums"].items():
         paths = ", ".join(dict.fromkeys(row["path"] for row in sums.values()))
         rows.append(
-            [layer, paths, *(_sum_bits(sums[name]) if name in sums else "-" for name in products)]
+            [layer, paths, *(_sum_bits(sums[name]) if name in sums else "-" for name in PRODUCTS)]
         )
-    return text_table(("layer", "kernel", "Z", "G^W", "G^A below"), rows, "llrrr")
+    return text_table(("layer", "kernel", *PRODUCTS.values()), rows, "llrrr")
 
 
 def _sum_bits(row: dict) -> str:
