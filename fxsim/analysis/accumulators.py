@@ -8,14 +8,15 @@ criteria.LARGEST_OVERFLOW_RATE.
 
 Terms of trained weights and activations are not independent.  Their standard deviation s is
 therefore taken from the sums: s sqrt(n) is the largest root mean square, about 0, of a prefix of a
-sum.  It is the largest of PARTS prefixes in the order of the terms, of all outputs, and of the
-moments that are measured: the first batches, with the initial and with the trained parameters.
+sum.  It is the largest of PARTS prefixes in the order of the terms, of all images and outputs, and of
+the moments that are measured: the first batches, with the initial and with the trained parameters.
+One root mean square over all images would be too small: gradients of most images vanish.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,19 +134,19 @@ def _of_terms(
         return found.reshape(-1, geometry.outputs)
 
     forward_parts = [forward(part) for part in _weight_parts(weight, _forward_order(geometry))]
-    sums = {"forward": _largest_prefix([*forward_parts, bias + 0.0 * forward_parts[0]], _by_last)}
+    sums = {"forward": _largest_prefix([*forward_parts, bias + 0.0 * forward_parts[0]])}
     terms = {"forward": _forward_terms(geometry)}
     if local.input is not None:
         parts = map(input_grad, _weight_parts(weight, _input_grad_order(geometry)))
         terms["input_grad"] = _input_grad_terms(geometry)
-        sums["input_grad"] = _largest_prefix(parts, _by_last) * _growth(
+        sums["input_grad"] = _largest_prefix(parts) * _growth(
             largest["activation_grads"], local.output
         )
     count = len(entry.input)
     edges = np.unique(np.linspace(0, count, min(PARTS, count) + 1).astype(int))
     grads = [weight_grad(slice(*ends)) for ends in zip(edges, edges[1:])]
     terms["weight_grad"] = _weight_grad_terms(geometry, count)
-    sums["weight_grad"] = _largest_prefix(grads, _by_row_and_column) * _growth(
+    sums["weight_grad"] = _largest_prefix(grads) * _growth(
         largest["weight_grads"], np.sum(grads, axis=0)
     )
     squares = float(np.mean(np.square(entry.input))) * terms["weight_grad"]
@@ -188,31 +189,27 @@ def _weight_parts(weight: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]
         yield np.where((first <= order) & (order < end), weight, 0.0)
 
 
-def _largest_prefix(
-    parts: Iterable[np.ndarray], mean_square: Callable[[np.ndarray], float]
-) -> float:
-    """The largest root mean square of a running total of the parts."""
+def _largest_prefix(parts: Iterable[np.ndarray]) -> float:
+    """The largest root mean square of a running total of the parts, see _largest_square."""
     total: np.ndarray | float = 0.0
     largest = 0.0
     for part in parts:
         total = total + part
-        largest = max(largest, mean_square(total**2))
+        largest = max(largest, _largest_square(total**2))
     return math.sqrt(largest)
 
 
-def _by_last(squares: np.ndarray) -> float:
-    """The largest mean over all axes but the last."""
-    return float(squares.reshape(-1, squares.shape[-1]).mean(axis=0).max())
-
-
-def _by_row_and_column(squares: np.ndarray) -> float:
-    """The largest entry of `(K, O)`, taken for a product of a row's and a column's factor: of one
-    entry there is one value, of a row or a column there are many.
+def _largest_square(squares: np.ndarray) -> float:
+    """The largest mean square of sums with the same first place (image or weight) and the same last
+    (output), taken for a product of a factor of the first and one of the last: there are few sums
+    of both.
     """
     mean = float(squares.mean())
     if not mean:
         return 0.0
-    return float(squares.mean(axis=0).max()) * float(squares.mean(axis=1).max()) / mean
+    first = squares.reshape(len(squares), -1).mean(axis=1)
+    last = squares.reshape(-1, squares.shape[-1]).mean(axis=0)
+    return float(first.max()) * float(last.max()) / mean
 
 
 def _growth(largest: float, found: np.ndarray) -> float:

@@ -169,7 +169,9 @@ def test_the_deviation_is_that_of_the_largest_prefix():
     terms = images.reshape(4, 6, 1) * network.weight("hidden")
     prefixes = np.concatenate([np.cumsum(terms, axis=1), np.zeros((4, 1, 5))], axis=1)
     prefixes[:, -1] = prefixes[:, -2] + network.parameters["hidden"]["bias"]
-    largest = np.sqrt(np.mean(prefixes**2, axis=0).max())
+    squares = prefixes**2
+    by_image, by_output = squares.mean(axis=2).max(axis=0), squares.mean(axis=0).max(axis=1)
+    largest = (by_image * by_output / squares.mean(axis=(0, 2))).max() ** 0.5
     assert found["forward_terms_sigma"][0] * 6**0.5 == pytest.approx(largest)
     assert found["input_grad_terms_sigma"][0] == 0.0
 

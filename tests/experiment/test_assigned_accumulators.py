@@ -65,7 +65,7 @@ def test_vectors_are_those_of_the_run(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     "words, text",
     [
-        (("--accumulator", "24 bits"), "accumulators must be"),
+        (("--accumulator", "24 bits"), "choose from exact, assigned"),
         (("--accumulator", "assigned", "--accumulator", "exact"), "given twice"),
         (("--accumulator", "assigned", "--designs", "FL"), "--accumulator has no effect"),
     ],
