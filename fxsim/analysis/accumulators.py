@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fxsim.accumulator import KINDS, MAX_BITS, MIN_BITS, Accumulator
 from fxsim.analysis import criteria
+from fxsim.analysis.decisions import Decisions
 from fxsim.analysis.statistics import OF_SUMS, Statistics
+from fxsim.errors import present
 from fxsim.formats import Format
 from fxsim.nn.fixed.layer import inner_grad_format
 from fxsim.nn.floating import products
@@ -39,6 +41,11 @@ PARTS = 8
 """Prefixes of a sum that are measured, the last one the whole."""
 MOST_IMAGES = 16
 """Images of a batch on which sums forward and of input gradients are measured."""
+
+MOST_DROPPED = 24
+"""Bits of a product, at most, that are asked for."""
+NO_NOISE = 500
+"""Bits whose step adds nothing."""
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -218,21 +225,76 @@ def _growth(largest: float, found: np.ndarray) -> float:
     return max(1.0, largest / own) if own else 1.0
 
 
+def droppable_bits(
+    network: Network,
+    decisions: Decisions,
+    bits: np.ndarray,
+    assignment: PrecisionAssignment,
+    target: float,
+) -> dict[str, int]:
+    """For each layer the last bits of its products forward that may be dropped, to nearest, with
+    the tight bound on the mismatch still at most `target`.
+
+    Rounding n terms to the step D adds the noise n D^2/12 to each weighted operation: one more
+    tensor of the bound, of the gain n E_Z.  All layers add equally to it, as with EFQN.
+
+    decisions: with operations.  bits: of all weights and activations, in the order of Decisions.
+    """
+    names = network.names
+    terms = np.array([_forward_terms(_geometry(network, name)) for name in names])
+    layers = [assignment.layers[name] for name in names]
+    steps = np.array([own.weights.step_exp + own.activations.step_exp for own in layers])
+    operations = present(decisions.operations)
+    squares = np.concatenate([decisions.squares, operations * terms[:, None, None]])
+    gains = Decisions(decisions.distances, operations).typical_gains() * terms
+    equal = steps + 0.5 * np.log2(gains)
+
+    def drops_at(level: float) -> np.ndarray:
+        return np.clip(np.floor(level - equal), 0, MOST_DROPPED).astype(int)
+
+    drops = drops_at(-np.inf)
+    for level in np.arange(equal.min(), equal.max() + MOST_DROPPED, 0.25):
+        more = drops_at(level)
+        noise = np.where(more, 1 - steps - more, NO_NOISE)
+        bound = criteria.tight_mismatch_bound(
+            decisions.distances, squares, np.concatenate([bits, noise])
+        )
+        if bound > target:
+            break
+        drops = more
+    return dict(zip(names, drops.tolist()))
+
+
 def propose(
-    network: Network, statistics: Statistics, assignment: PrecisionAssignment
+    network: Network,
+    statistics: Statistics,
+    assignment: PrecisionAssignment,
+    bits: np.ndarray,
+    target: float,
 ) -> dict[str, Proposal]:
     """'layer.kind' -> the Proposal for its sums; none for statistics without OF_SUMS.
 
     The accumulator saturates at each addition, adds one whole product after the other and has the
     bits of the criterion that asks for fewer.  A product that would need more than 62 has none.
+    The reasons of products forward also tell their droppable_bits, where the network decides.
+
+    bits, target: see droppable_bits.
     """
     found = {}
+    drops: dict[str, int] = {}
+    decisions = statistics.decisions
+    if decisions is not None and decisions.operations is not None:
+        drops = droppable_bits(network, decisions, bits, assignment, target)
     for layer, source in network.edges():
         products_of = _Products(network, layer.name, statistics, assignment)
         for kind in KINDS:
             if kind == "input_grad" and source is None:
                 continue
             proposal = products_of.sums(kind).proposal() if products_of.sigma(kind) else None
+            if proposal and kind == "forward" and layer.name in drops:
+                statistic = {"droppable_bits": float(drops[layer.name])}
+                statistic |= proposal.reason.statistic
+                proposal = replace(proposal, reason=replace(proposal.reason, statistic=statistic))
             if proposal:
                 found[f"{layer.name}.{kind}"] = proposal
     return found

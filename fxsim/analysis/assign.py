@@ -151,7 +151,8 @@ def assign(
         else:
             formats |= _batch_norm(statistics, row, formats["preactivations"])
     made = _collect(network, assigned, _over_abs_max(statistics.logits_max)[0])
-    made = replace(made, proposed=propose(network, statistics, made))
+    bits = feedforward_bits(network, made)
+    made = replace(made, proposed=propose(network, statistics, made, bits, rules.target))
     if rules.gradient_rounding == "nearest":
         return made
     stochastic = [

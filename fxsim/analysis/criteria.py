@@ -15,6 +15,7 @@ int for numbers, an integer array for arrays.
     AS    accumulator stopping                    accumulator_step_exp
     OC    overflow certificate                    certified_bits
     OP    overflow probability                    overflow_range_exp, overflow_bound
+          bits of products that are dropped       dropped_bits_noise
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, choice
+from fxsim.formats import ROUNDINGS
 
 LARGEST_CLIPPING_RATE = 0.05
 LARGEST_QUANTIZATION_BIAS = 0.01
@@ -290,6 +292,31 @@ def overflow_limit(
     if not 0 < target < 1:
         raise InputError(f"target must lie between 0 and 1, got {target:g}; 1e-6 is the default")
     return _spread(terms, deviation) * -NormalDist().inv_cdf(target / 4)
+
+
+def dropped_bits_noise(
+    terms: int, step: float, drop: int, rounding: str = "nearest_even"
+) -> tuple[float, float]:
+    """Bias and variance of a sum whose n terms lose their last bits before they are added.
+
+    A term of step d is rounded to the step D = 2**drop * d; its last bits are taken for uniform and
+    independent.  Rounding to nearest adds the variance n (D^2 - d^2) / 12, up to ties without a
+    bias; floor adds the same variance and the bias -n (D - d) / 2.
+
+    Args:
+        terms: n.
+        step: d.
+        drop: bits that are dropped.
+        rounding: 'floor', or one to nearest.
+
+    Example:
+        >>> dropped_bits_noise(12, 1.0, 2, "floor"), dropped_bits_noise(12, 1.0, 2)
+        ((-18.0, 15.0), (0.0, 15.0))
+    """
+    coarse = math.ldexp(step, drop)
+    choice("rounding", rounding, ("floor", *(mode for mode in ROUNDINGS if "nearest" in mode)))
+    bias = -terms * (coarse - step) / 2 if rounding == "floor" else 0.0
+    return bias, terms * (coarse**2 - step**2) / 12
 
 
 def _spread(terms: ArrayLike, deviation: ArrayLike) -> np.ndarray:

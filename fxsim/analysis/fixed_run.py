@@ -101,7 +101,7 @@ def accumulator_overflows(
         proposal = assignment.proposed.get(key)
         if proposal is None or assignment.accumulators_of(layer)[kind] != proposal.accumulator:
             continue
-        bound = proposal.reason.statistic["overflow_bound"]
+        bound = proposal.reason.statistic.get("overflow_bound", 0.0)
         error = math.sqrt(max(bound * met.sums, 1.0)) / met.sums if bound else 0.0
         value = met.overflows / met.sums
         yield Finding(proposal.reason.criterion, layer, kind, value, bound, error)

@@ -146,7 +146,8 @@ class Statistics:
         """Plain arrays, one for each field."""
         arrays = {field: np.asarray(getattr(self, field)) for field in FIELDS}
         if self.decisions is not None:
-            arrays |= {name: getattr(self.decisions, field) for name, field in DECISIONS.items()}
+            own = {name: getattr(self.decisions, field) for name, field in DECISIONS.items()}
+            arrays |= {name: array for name, array in own.items() if array is not None}
         return arrays
 
     def save(self, path: str | Path) -> None:
@@ -186,7 +187,11 @@ class Statistics:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Statistics) if field.name != "decisions")
-DECISIONS = {"decision_distances": "distances", "decision_squares": "squares"}
+DECISIONS = {
+    "decision_distances": "distances",
+    "decision_squares": "squares",
+    "decision_operations": "operations",
+}
 """Entry of the file -> field of Decisions."""
 PER_LAYER = tuple(
     field.name for field in dataclasses.fields(Statistics) if field.type == "np.ndarray"
@@ -225,7 +230,8 @@ OPTIONAL = (*OF_BATCH_NORM, *FLUSHABLE, *OF_SUMS, "activations_max")
 def _read_decisions(arrays: Mapping[str, np.ndarray]) -> Decisions | None:
     if not DECISIONS.keys() & arrays.keys():
         return None
-    return Decisions(**{field: arrays.get(name, np.array(0)) for name, field in DECISIONS.items()})
+    found = {field: arrays[name] for name, field in DECISIONS.items() if name in arrays}
+    return Decisions(**{"distances": np.array(0), "squares": np.array(0)} | found)
 
 
 def _numbers(name: str, values, shape: tuple[int, ...]) -> np.ndarray:

@@ -349,6 +349,12 @@ class PrecisionAssignment:
             choice("reasons: layer", layer, self.layers)
             choice(f"reasons: tensor of layer {shown(layer)}", tensor, self.layers[layer].given())
         check_accumulator_keys(self.accumulator, self.layers)
+        for key in self.proposed:
+            if "." not in key:
+                raise InputError(
+                    f"proposed {shown(key)}: an accumulator is proposed for one layer; write it like "
+                    f"'conv1.forward'"
+                )
         check_accumulator_keys(
             {key: proposal.accumulator for key, proposal in self.proposed.items()}, self.layers
         )

@@ -77,23 +77,27 @@ PRODUCTS = {"forward": "Z", "weight_grad": "G^W", "input_grad": "G^A below"}
 
 
 def proposals_table(assignment: PrecisionAssignment) -> str:
-    """Bits and criterion of the accumulators that are proposed, product after product."""
-    header = ("layer", "sums of", "terms", "bits", "criterion", "margin")
+    """Bits and criterion of the accumulators that are proposed, product after product; and how many
+    of the last bits of products may be dropped.
+    """
+    header = ("layer", "sums of", "terms", "bits", "criterion", "margin", "droppable")
     rows = []
     for key, proposal in assignment.proposed.items():
         layer, _, kind = key.rpartition(".")
         reason = proposal.reason
+        terms, dropped = map(reason.statistic.get, ("terms", "droppable_bits"))
         rows.append(
             [
                 layer,
                 PRODUCTS[kind],
-                f"{reason.statistic['terms']:,.0f}",
+                f"{terms:,.0f}" if terms is not None else "",
                 str(proposal.accumulator.bits),
                 reason.criterion,
                 f"{reason.margin:.2f}x",
+                f"{dropped:.0f}" if dropped is not None else "",
             ]
         )
-    return text_table(header, rows, "llrrrr")
+    return text_table(header, rows, "llrrrrr")
 
 
 def _range(format: Format) -> str:

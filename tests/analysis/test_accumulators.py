@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fxsim import Accumulator, Format, InputError, Tensor, ops
 from fxsim.accumulator import Overflows
 from fxsim.analysis import accumulators, criteria
+from fxsim.analysis.decisions import Decisions
 from fxsim.analysis.fixed_run import accumulator_overflows
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import initial_parameters
@@ -230,6 +231,7 @@ def test_a_file_holds_the_proposals():
         ({"scores.forwards": ASSIGNMENT.to_dict()["proposed"]["hidden.forward"]}, "forwards"),
         ({"hidden.forward": {"accumulator": {"bits": 14}}}, "'reason'"),
         ({"hidden.forward": 3}, "hidden.forward"),
+        ({"forward": ASSIGNMENT.to_dict()["proposed"]["hidden.forward"]}, "for one layer"),
     ],
 )
 def test_a_file_with_wrong_proposals_is_refused(change, text):
@@ -254,6 +256,47 @@ def test_overflows_that_were_counted_meet_the_bound_or_not():
     assert [finding.passed for finding in accumulator_overflows(taken, met)] == [False, False]
     other = taken.with_accumulators(["hidden.forward=20 bits"])
     assert [finding.layer for finding in accumulator_overflows(other, met)] == ["scores"]
+
+
+@pytest.mark.parametrize("rounding", ["floor", "nearest_even"])
+def test_dropped_bits_have_the_stated_noise(rounding):
+    rng = np.random.default_rng(0)
+    runs, terms, drop = 4000, 30, 3
+    x = rng.integers(-128, 128, (runs, terms))
+    weights = rng.integers(1, 256, (terms, 1)) | 1  # odd: the last bits of products are uniform
+    product = Tensor(x, Format(8, 7)), Tensor(weights, Format(9, 8))
+    model = Accumulator(40, drop=drop, rounding=rounding)
+    held, exact = (ops.matmul(*product, accumulator=each).tensor().real for each in (model, None))
+    errors = held - exact
+    bias, variance = criteria.dropped_bits_noise(terms, 1.0, drop, rounding)
+    deviation = variance**0.5
+    assert abs(errors.mean() - bias) <= 4 * deviation / runs**0.5
+    assert errors.var() == pytest.approx(variance, rel=0.15)
+
+
+def test_bits_may_be_dropped_as_long_as_the_bound_meets_the_target():
+    rng = np.random.default_rng(0)
+    decisions = Decisions(
+        rng.uniform(1.0, 2.0, (20, 2)),
+        rng.uniform(0.5, 1, (4, 20, 2)),
+        rng.uniform(0.5, 1, (2, 20, 2)),
+    )
+    bits = np.full(4, 9)
+    terms, step_exp = np.array([6, 5]), -7 - 5  # products in PRECISION's formats
+
+    def bound(drops):
+        noise = np.where(drops, 1 - step_exp - drops, 500)
+        squares = [decisions.squares, decisions.operations * terms[:, None, None]]
+        return criteria.tight_mismatch_bound(
+            decisions.distances, np.concatenate(squares), np.concatenate([bits, noise])
+        )
+
+    found = accumulators.droppable_bits(SMALL, decisions, bits, ASSIGNMENT, 0.01)
+    drops = np.array([found["hidden"], found["scores"]])
+    assert drops.min() > 0
+    assert bound(drops) <= 0.01 < bound(drops + 1)
+    none = accumulators.droppable_bits(SMALL, decisions, np.full(4, 1), ASSIGNMENT, 0.01)
+    assert none == {"hidden": 0, "scores": 0}
 
 
 CONVOLUTIONS = Network(

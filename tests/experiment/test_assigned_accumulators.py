@@ -2,10 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from fxsim.analysis.mismatch import mismatch
 from fxsim.cli import parser as cli
 from fxsim.experiment.results import read_results
+from fxsim.experiment.stages import Experiment
+from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.precision import PrecisionAssignment
 
 SHORT = ("--quick", "--width", "0.5", "--images", "256", "--perturb", "-1")
@@ -54,6 +58,23 @@ def test_exact_sums_classify_alike(folder, tmp_path):
     exact = read_results(tmp_path)["designs"][-1]["test_error"]
     held = next(row for row in read_results(folder)["designs"] if row["design"] == "FX C_o")
     assert abs(held["test_error"] - exact) <= 0.02
+
+
+def test_dropped_product_bits_keep_the_decisions(folder):
+    experiment = Experiment.reopen(folder)
+    assignment = experiment.own_assignment()
+    drops = {
+        key: int(proposal.reason.statistic["droppable_bits"])
+        for key, proposal in assignment.proposed.items()
+        if key.endswith(".forward")
+    }
+    assert len(drops) == 5 and max(drops.values()) > 0
+    texts = [f"{key}=40 bits, nearest_even {drop}" for key, drop in drops.items()]
+    images = experiment.dataset.test_images
+    network = FloatNetwork(experiment.network, experiment.float_parameters(), np.float64)
+    share = mismatch(network, assignment.with_accumulators(texts), images, 16)
+    error = (experiment.settings.target / len(images)) ** 0.5
+    assert share <= experiment.settings.target + 3 * error
 
 
 def test_vectors_are_those_of_the_run(folder, tmp_path, capsys):
