@@ -229,6 +229,7 @@ experiment.toml may hold any of the settings below (learning_rate with an unders
   drops = [9]              epochs (from 0) at whose start the learning rate is divided by 10
   target = 0.01            bound on the mismatch of float and fixed-point decisions; with targets = "tensors", on the
                            squared error of the outputs, as a share of the float run's loss
+  accumulators = "exact"   or "assigned", what --accumulator says
   gain_samples = 512       images of each split on which noise gains and mismatch are measured, at most
 and a network of your own:
   [layers]

@@ -7,6 +7,7 @@ import pytest
 
 from fxsim.analysis.mismatch import mismatch
 from fxsim.cli import parser as cli
+from fxsim.experiment import sweep
 from fxsim.experiment.results import read_results
 from fxsim.experiment.stages import Experiment
 from fxsim.nn.floating.network import FloatNetwork
@@ -75,6 +76,13 @@ def test_dropped_product_bits_keep_the_decisions(folder):
     share = mismatch(network, assignment.with_accumulators(texts), images, 16)
     error = (experiment.settings.target / len(images)) ** 0.5
     assert share <= experiment.settings.target + 3 * error
+
+
+def test_a_sweep_holds_its_sums_in_them(folder):
+    experiment = Experiment.reopen(folder, resume=True)
+    found = sweep.points(experiment, (0.05,), (-1,))
+    for point in found:
+        assert point.training.assignment.accumulator.keys() == experiment.assigned().proposed.keys()
 
 
 def test_vectors_are_those_of_the_run(folder, tmp_path, capsys):
