@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fxsim.analysis import criteria, feedforward
+from fxsim.analysis.accumulators import propose
 from fxsim.analysis.decisions import activation_tensors
 from fxsim.analysis.feedforward import ABS_MAX_HEADROOM, MismatchBound
 from fxsim.analysis.output_error import OUTPUT_EFQN, asked_output_error
@@ -106,7 +107,8 @@ def assign(
     them asks for.  Bias gradients, logits, pre-activations, mean, variance and the gradients of
     gamma and beta have 16 bits, and reasons of their own kind; bias, x-hat, gamma and beta keep
     their defaults.  The gradient at pre-activations that batch norm reads has a format by the
-    criteria of G^A: the noise that it reflects onto G^W is bounded by itself.
+    criteria of G^A: the noise that it reflects onto G^W is bounded by itself.  The sums of
+    products are exact; `proposed` has the accumulators of analysis/accumulators.py.
 
     Raises InputError for statistics of another network, or that lack what a rule needs, and naming
     layer, tensor and statistic where the bits would be too many.
@@ -149,6 +151,8 @@ def assign(
         else:
             formats |= _batch_norm(statistics, row, formats["preactivations"])
     made = _collect(network, assigned, _over_abs_max(statistics.logits_max)[0])
+    bits = feedforward_bits(network, made)
+    made = replace(made, proposed=propose(network, statistics, made, bits, rules.target))
     if rules.gradient_rounding == "nearest":
         return made
     stochastic = [

@@ -2,8 +2,9 @@
 
 Source: C. Sakr and N. Shanbhag, "Per-Tensor Fixed-Point Quantization of the Back-Propagation
 Algorithm", ICLR 2019 (arXiv 1812.11732), sections 2 and 3; the mismatch bound is that of Sakr, Kim
-and Shanbhag, ICML 2017.  GF is fxsim's own.  Every function broadcasts over its arguments.  Ranges and steps are powers
-of two and are returned as exponents: an int for numbers, an integer array for arrays.
+and Shanbhag, ICML 2017.  GF, OC and OP are fxsim's own.  Every function but certified_bits
+broadcasts over its arguments.  Ranges and steps are powers of two and are returned as exponents: an
+int for numbers, an integer array for arrays.
 
     EFQN  equal feed-forward quantization noise   equal_quantization_noise, smallest_min_bits,
                                                   mismatch_bound, tight_mismatch_bound
@@ -12,18 +13,27 @@ of two and are returned as exponents: an int for numbers, an integer array for a
     BQN   bounded quantization noise              reflected_noise_step_exp
     GF    gradient flushing                       flushing_step_exp
     AS    accumulator stopping                    accumulator_step_exp
+    OC    overflow certificate                    certified_bits
+    OP    overflow probability                    overflow_range_exp, overflow_bound
+          bits of products that are dropped       dropped_bits_noise
 """
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, choice
+from fxsim.formats import ROUNDINGS
 
 LARGEST_CLIPPING_RATE = 0.05
 LARGEST_QUANTIZATION_BIAS = 0.01
 LARGEST_FLUSHED_SHARE = 0.01
+LARGEST_OVERFLOW_RATE = 1e-6
+"""The share of sums that may leave their accumulator, criterion OP."""
 
 
 def equal_quantization_noise(gains: ArrayLike, min_bits: int) -> np.ndarray:
@@ -209,6 +219,109 @@ def accumulator_step_exp(gamma_min: ArrayLike, weight_grad_step: ArrayLike) -> i
         "weight_grad_step", weight_grad_step, "give the step, not its exponent"
     )
     return _greatest_exponent(gamma_min * weight_grad_step)
+
+
+def certified_bits(positive: int, negative: int, lowest: int, highest: int, start: int = 0) -> int:
+    """Criterion OC: the least bits of a signed accumulator that no input overflows.
+
+    The sum of w_k a_k over terms k, with codes a_k from `lowest` to `highest` (0 lies between
+    them), is at most positive * highest - negative * lowest, and at least positive * lowest -
+    negative * highest.  So is every sum of some of the terms, in whatever order, since each term
+    has a least value of at most 0 and a greatest of at least 0.  Both bounds are reached.
+
+    Args:
+        positive, negative: the sum of the positive w_k, and that of the negative ones' magnitudes;
+            of several sums the largest of each.  Behind a ReLU, lowest = 0, one of them counts.
+        lowest, highest: codes of what the weights meet.
+        start: the largest magnitude of what is added beside, as a bias.
+
+    Example:
+        >>> certified_bits(5, 3, 0, 10), certified_bits(5, 3, -10, 10)  # 50 and -30, 80 and -80
+        (7, 8)
+    """
+    if min(positive, negative, highest, -lowest, start) < 0:
+        raise InputError(
+            f"positive, negative, start and highest must be at least 0 and lowest at most 0, got "
+            f"{positive}, {negative}, {start}, {highest}, {lowest}"
+        )
+    greatest = positive * highest - negative * lowest + start
+    least = positive * lowest - negative * highest - start
+    return 1 + max(greatest, -1 - least).bit_length()
+
+
+def overflow_bound(limit: ArrayLike, terms: ArrayLike, deviation: ArrayLike) -> float | np.ndarray:
+    """Bound on the probability that a sum of n terms leaves [-R, R] on its way.
+
+    P(|t_0 + .. + t_k| > R for some k) <= 4 Q(R / (s sqrt(n))), Q the upper tail of the normal
+    distribution.  For independent terms, symmetric about 0, of standard deviation s, Levy's
+    inequality takes the largest of the sums on one side to twice the tail of the whole sum; there
+    are two sides; and the whole sum is taken for normal.  Source: P. Levy, Theorie de l'addition
+    des variables aleatoires (1937).  The formulas that are published for accumulators of floats
+    (variance retention ratio, Sakr et al., ICLR 2019) do not predict integer ones.
+
+    Args:
+        limit: R.
+        terms: n.
+        deviation: s.
+
+    Example:
+        >>> [float(f"{overflow_bound(limit, 16, 0.25):.2g}") for limit in (1.0, 3.0, 5.0)]
+        [0.63, 0.0054, 1.1e-06]
+    """
+    limit = _positive("limit", limit, "give R = 2**range_exp")
+    tails = np.vectorize(math.erfc, otypes=[float])(limit / (_spread(terms, deviation) * 2**0.5))
+    return _plain(np.minimum(1.0, 2 * tails))
+
+
+def overflow_range_exp(
+    terms: ArrayLike, deviation: ArrayLike, target: float = LARGEST_OVERFLOW_RATE
+) -> int | np.ndarray:
+    """Criterion OP: the least e whose range R = 2**e keeps overflow_bound at most `target`.
+
+    Example:
+        >>> overflow_range_exp(16, 0.25), overflow_range_exp(16, 0.25, 0.01)  # R above 5.03, 2.81
+        (3, 2)
+    """
+    return _least_exponent(overflow_limit(terms, deviation, target))
+
+
+def overflow_limit(
+    terms: ArrayLike, deviation: ArrayLike, target: float = LARGEST_OVERFLOW_RATE
+) -> np.ndarray:
+    """The R at which overflow_bound is `target`."""
+    if not 0 < target < 1:
+        raise InputError(f"target must lie between 0 and 1, got {target:g}; 1e-6 is the default")
+    return _spread(terms, deviation) * -NormalDist().inv_cdf(target / 4)
+
+
+def dropped_bits_noise(
+    terms: int, step: float, drop: int, rounding: str = "nearest_even"
+) -> tuple[float, float]:
+    """Bias and variance of a sum whose n terms lose their last bits before they are added.
+
+    A term of step d is rounded to the step D = 2**drop * d; its last bits are taken for uniform and
+    independent.  Rounding to nearest adds the variance n (D^2 - d^2) / 12, up to ties without a
+    bias; floor adds the same variance and the bias -n (D - d) / 2.
+
+    Args:
+        terms: n.
+        step: d.
+        drop: bits that are dropped.
+        rounding: 'floor', or one to nearest.
+
+    Example:
+        >>> dropped_bits_noise(12, 1.0, 2, "floor"), dropped_bits_noise(12, 1.0, 2)
+        ((-18.0, 15.0), (0.0, 15.0))
+    """
+    coarse = math.ldexp(step, drop)
+    choice("rounding", rounding, ("floor", *(mode for mode in ROUNDINGS if "nearest" in mode)))
+    bias = -terms * (coarse - step) / 2 if rounding == "floor" else 0.0
+    return bias, terms * (coarse**2 - step**2) / 12
+
+
+def _spread(terms: ArrayLike, deviation: ArrayLike) -> np.ndarray:
+    terms = _positive("terms", terms, "count the terms of a sum")
+    return _positive("deviation", deviation, _DEAD_TENSOR) * np.sqrt(terms)
 
 
 def gradient_bits(range_exp: ArrayLike, step_exp: ArrayLike) -> int | np.ndarray:

@@ -27,8 +27,11 @@ class Decisions:
         distances: Z_y - Z_i, `(N, M - 1)`, for scores Z and the float decision y.
         squares: |d(Z_i - Z_y)/dT|^2, `(tensors, N, M - 1)`; the tensors are all weights in the
             order of the layers, then each activation tensor once, by its first reader.
+        operations: |d(Z_i - Z_y)/dU|^2 for the weighted operation U of each layer, `(layers, N,
+            M - 1)`; None where it was not measured.  The mismatch bounds leave it out, as U is exact
+            but for product bits that are dropped.
 
-    Both are kept in float32: one network's take 0.3 MB for 512 images of 10 classes.
+    All are kept in float32: one network's take 0.3 MB for 512 images of 10 classes.
 
     Raises:
         InputError: shapes that do not fit each other, or a value that is not finite and at least 0.
@@ -36,9 +39,11 @@ class Decisions:
 
     distances: np.ndarray
     squares: np.ndarray
+    operations: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("distances", "squares"):
+        names = ("distances", "squares", "operations")
+        for name in names if self.operations is not None else names[:2]:
             given = np.asarray(getattr(self, name))
             if given.dtype.kind != "f":
                 raise InputError(f"{name} of decisions must be reals, got {given.dtype}")
@@ -52,6 +57,11 @@ class Decisions:
                 f"distances of decisions must be (N, M - 1) and squares (tensors, N, M - 1), got "
                 f"{distances} and {self.squares.shape}"
             )
+        if self.operations is not None and self.operations.shape[1:] != distances:
+            raise InputError(
+                f"operations of decisions must be (layers, N, M - 1), got {self.operations.shape} "
+                f"with distances {distances}"
+            )
 
     def check_network(self, network: Network) -> None:
         """InputError unless these are decisions of `network`."""
@@ -62,6 +72,12 @@ class Decisions:
                 f"decisions are of {found[0]} tensors and {found[1] + 1} classes, network "
                 f"{network.name!r} has {shape[0]} and {shape[1] + 1}; make the statistics anew with "
                 "`fxsim analyze`"
+            )
+        if self.operations is not None and len(self.operations) != len(network.layers):
+            raise InputError(
+                f"operations of decisions are of {len(self.operations)} layers, network "
+                f"{network.name!r} has {len(network.layers)}; make the statistics anew with `fxsim "
+                f"analyze`"
             )
 
     def bounds(self, bits: ArrayLike) -> dict[str, float]:

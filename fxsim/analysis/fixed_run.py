@@ -5,6 +5,8 @@
     RQB  relative quantization bias of weight gradients, on recorded steps
     BQN  noise reflected from activation gradients onto weight gradients, as a share of these gradients' own
     GF   what activation gradients lose below half a step, as a share of all that they sum to
+    OC   overflows of an accumulator of sums, of which there should be none
+    OP   the same, as a share of all sums
 
 BQN and GF are also about batch norm's gradient at the pre-activations.  EFQN is about decisions:
 fxsim/analysis/mismatch.py.  Source of the criteria: Sakr and Shanbhag (ICLR 2019), section 3; GF:
@@ -14,12 +16,14 @@ fxsim/analysis/criteria.py.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from fxsim.accumulator import Overflows
 from fxsim.analysis import criteria
 from fxsim.analysis.jacobian import preactivation_square_jacobian, square_jacobian
 from fxsim.errors import present
@@ -28,6 +32,7 @@ from fxsim.formats import STOCHASTIC, Format
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import Parameters
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Network
 from fxsim.ops.batch_norm import running_format
 from fxsim.tensor import Counts, Tensor, quantize
@@ -82,6 +87,26 @@ def accumulator_stopping(counts: Mapping[tuple[str, str], Counts]) -> Iterator[F
     for (layer, tensor), count in counts.items():
         if tensor == "accumulators":
             yield Finding("AS", layer, tensor, count.flushed / count.elements, 0.0)
+
+
+def accumulator_overflows(
+    assignment: PrecisionAssignment, overflows: Mapping[str, Overflows]
+) -> Iterator[Finding]:
+    """Overflows per sum of the accumulators that the assignment proposes and has, against the
+    probability that OP promises, and 0 for OC.
+
+    overflows: by 'layer.kind'.  A sum may overflow several times, so that the share of sums that do
+    is at most this.  The standard error is that of the number expected, of one at least.
+    """
+    for key, met in overflows.items():
+        layer, _, kind = key.rpartition(".")
+        proposal = assignment.proposed.get(key)
+        if proposal is None or assignment.accumulators_of(layer)[kind] != proposal.accumulator:
+            continue
+        bound = proposal.reason.statistic.get("overflow_bound", 0.0)
+        error = math.sqrt(max(bound * met.sums, 1.0)) / met.sums if bound else 0.0
+        value = met.overflows / met.sums
+        yield Finding(proposal.reason.criterion, layer, kind, value, bound, error)
 
 
 def quantization_bias(

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from fxsim.analysis import criteria
+from fxsim.analysis.accumulators import sum_statistics
 from fxsim.analysis.jacobian import largest_singular_values
 from fxsim.analysis.noise_gains import layer_gains, measure_decisions
 from fxsim.analysis.output_error import output_gains, output_loss
 from fxsim.analysis.statistics import FLUSHABLE, GradientStatistics, Statistics
 from fxsim.nn.floating.activation import LayerTape
 from fxsim.nn.floating.network import FloatNetwork, Tape
+from fxsim.nn.init import Parameters
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -27,6 +29,7 @@ def measure(
     gamma_min: float,
     batch: int = 64,
     held_out: np.ndarray | None = None,
+    start: Parameters | None = None,
 ) -> Statistics:
     """The Statistics of a trained network.
 
@@ -34,8 +37,9 @@ def measure(
     largest magnitudes, taken `batch` at a time.  held_out: images that training has not seen, for
     decisions and noise gains, which are taken over `images` without them.  batches: images and
     targets of training batches, at least one; lambda_max is taken on the first, whose length is the
-    batch size, and what may be flushed on all.  gamma_min: the smallest learning rate of the
-    schedule.
+    batch size, and what may be flushed, and sums of products, on all.  gamma_min: the smallest
+    learning rate of the schedule.  start: the parameters before the training, for sums of products,
+    too.
 
     Where the network's targets are tensors, the images are the targets, and noise gains and loss
     are those of analysis/output_error.py.
@@ -50,11 +54,16 @@ def measure(
     else:
         gains = output_gains(network, unseen, batch)
     weights_gain, activations_gain = gains
+    sigmas = gradients.sigmas()
+    moments = [network]
+    if start is not None:
+        moments.insert(0, FloatNetwork(network.network, start, network.dtype))
     measured: dict[str, Any] = {
-        **gradients.sigmas(),
+        **sigmas,
         **largest_magnitudes(network, images, training_batch, batch),
         **largest_singular_values(network, training_batch),
         **flushable_magnitudes(network, batches),
+        **sum_statistics(moments, batches, sigmas),
     }
     return Statistics(
         network=network.network.name,

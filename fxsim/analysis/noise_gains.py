@@ -54,11 +54,13 @@ def measure_decisions(network: FloatNetwork, images: np.ndarray, batch: int = 64
         tape = network.forward_tape(images[start : start + batch])
         parts.append(_of_tape(network, tape))
     distances, squares = zip(*parts)
-    return Decisions(np.concatenate(distances), np.concatenate(squares, axis=1))
+    gains = np.concatenate(squares, axis=1)
+    tensors = len(gains) - len(network.network.layers)
+    return Decisions(np.concatenate(distances), gains[:tensors], gains[tensors:])
 
 
 def _of_tape(network: FloatNetwork, tape: Tape) -> tuple[np.ndarray, np.ndarray]:
-    """distances and squares of the images of one pass."""
+    """distances, squares and after them operations of the images of one pass."""
     scores = tape.logits.astype(np.float64)
     # Stable, so that the first of equal scores is the decision, as with argmax.
     order = np.argsort(-scores, axis=1, kind="stable")
@@ -84,13 +86,17 @@ class GradientNorms:
         self.column_products: dict[str, list[np.ndarray]] = {}
 
     def squared(self, seeds: np.ndarray) -> np.ndarray:
-        """`(tensors, N)`, for the gradient `seeds` `(N, outputs)` at the logits."""
+        """`(tensors + layers, N)`, the weighted operations last, for the gradient `seeds`
+        `(N, outputs)` at the logits.
+        """
         weights: dict[str, np.ndarray] = {}
         activations: dict[str | None, np.ndarray] = {}
+        operations: dict[str, np.ndarray] = {}
         image_gradient: np.ndarray | float = 0.0
         for local in self.network.walk_back(self.tape, seeds, images=True):
             weights[local.name] = self._of_weights(local.name, local.operation)
             activations[local.name] = _squared_norms(local.output)
+            operations[local.name] = _squared_norms(local.operation)
             if self.sources[local.name] is None:
                 image_gradient = image_gradient + present(local.input)
         activations[None] = _squared_norms(np.asarray(image_gradient))
@@ -98,6 +104,7 @@ class GradientNorms:
             [
                 *(weights[name] for name in self.sources),
                 *(activations[source] for source in activation_tensors(self.network.network)),
+                *(operations[name] for name in self.sources),
             ]
         )
 

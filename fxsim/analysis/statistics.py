@@ -50,6 +50,8 @@ class Statistics:
     batch norm reads, 0 without; activation_grads_flushable, preactivation_grads_flushable: the
     magnitude of criteria.flushable_magnitude at the end of the training, the least of several
     steps, 0 where there is none or a file does not tell;
+    *_terms_sigma, weights_*_sum, weights_input_square, activations_square: what accumulators are
+    derived from, see analysis/accumulators.py, 0 where a file does not tell;
     logits_max: the same of the class scores; gamma_min: the smallest learning rate of the schedule;
     output_loss: what analysis/output_error.py says, 0 where the network decides; decisions: margins
     and gradients of single images, which only the tight bound on the mismatch needs.
@@ -86,6 +88,15 @@ class Statistics:
     preactivation_lambda_max: np.ndarray = _ZEROS
     activation_grads_flushable: np.ndarray = _ZEROS
     preactivation_grads_flushable: np.ndarray = _ZEROS
+    forward_terms_sigma: np.ndarray = _ZEROS
+    input_grad_terms_sigma: np.ndarray = _ZEROS
+    weight_grad_terms_sigma: np.ndarray = _ZEROS
+    weights_positive_sum: np.ndarray = _ZEROS
+    weights_negative_sum: np.ndarray = _ZEROS
+    weights_output_sum: np.ndarray = _ZEROS
+    weights_input_sum: np.ndarray = _ZEROS
+    weights_input_square: np.ndarray = _ZEROS
+    activations_square: np.ndarray = _ZEROS
     output_loss: float = 0.0
     decisions: Decisions | None = None
 
@@ -137,7 +148,8 @@ class Statistics:
         """Plain arrays, one for each field."""
         arrays = {field: np.asarray(getattr(self, field)) for field in FIELDS}
         if self.decisions is not None:
-            arrays |= {name: getattr(self.decisions, field) for name, field in DECISIONS.items()}
+            own = {name: getattr(self.decisions, field) for name, field in DECISIONS.items()}
+            arrays |= {name: array for name, array in own.items() if array is not None}
         return arrays
 
     def save(self, path: str | Path) -> None:
@@ -177,7 +189,11 @@ class Statistics:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Statistics) if field.name != "decisions")
-DECISIONS = {"decision_distances": "distances", "decision_squares": "squares"}
+DECISIONS = {
+    "decision_distances": "distances",
+    "decision_squares": "squares",
+    "decision_operations": "operations",
+}
 """Entry of the file -> field of Decisions."""
 PER_LAYER = tuple(
     field.name for field in dataclasses.fields(Statistics) if field.type == "np.ndarray"
@@ -197,14 +213,27 @@ OF_BATCH_NORM = (
 """Entries that are 0 for a layer without batch norm."""
 FLUSHABLE = ("activation_grads_flushable", "preactivation_grads_flushable")
 """Entries that only criterion GF needs."""
-OPTIONAL = (*OF_BATCH_NORM, *FLUSHABLE, "activations_max")
+OF_SUMS = (
+    "forward_terms_sigma",
+    "input_grad_terms_sigma",
+    "weight_grad_terms_sigma",
+    "weights_positive_sum",
+    "weights_negative_sum",
+    "weights_output_sum",
+    "weights_input_sum",
+    "weights_input_square",
+    "activations_square",
+)
+"""Entries that only accumulators need."""
+OPTIONAL = (*OF_BATCH_NORM, *FLUSHABLE, *OF_SUMS, "activations_max")
 """Entries that a file may leave out."""
 
 
 def _read_decisions(arrays: Mapping[str, np.ndarray]) -> Decisions | None:
     if not DECISIONS.keys() & arrays.keys():
         return None
-    return Decisions(**{field: arrays.get(name, np.array(0)) for name, field in DECISIONS.items()})
+    found = {field: arrays[name] for name, field in DECISIONS.items() if name in arrays}
+    return Decisions(**{"distances": np.array(0), "squares": np.array(0)} | found)
 
 
 def _numbers(name: str, values, shape: tuple[int, ...]) -> np.ndarray:

@@ -173,6 +173,9 @@ def assign(arguments: Namespace) -> None:
         arguments.out, Progress(sys.stderr), arguments.command_line
     ).assign()
     print(text.assignment_table(assignment))
+    if assignment.proposed:
+        print("\naccumulators of sums of products (--accumulator assigned)\n")
+        print(text.proposals_table(assignment))
     path = Path(arguments.out) / "assignment.json"
     print(f"\nwritten to {path}; next: fxsim train --out {arguments.out} --assignment {path}")
 
@@ -256,7 +259,7 @@ def _refuse_without_effect(arguments: Namespace, settings: Settings) -> None:
     if "FX" not in designs or not settings.perturb:
         _refuse(arguments, "--per-class", "without FX in --designs and bits in --perturb")
     if FIXED.keys().isdisjoint(designs):
-        for option in OF_ASSIGNMENT:
+        for option in (*OF_ASSIGNMENT, "--accumulator"):
             _refuse(arguments, option, f"on the designs {', '.join(designs)}")
     if arguments.jobs > 1 and len(study.planned(settings)) < 2:
         _refuse(arguments, "--jobs", "where fewer than two trainings follow the float run")
@@ -302,7 +305,8 @@ def _assignment(arguments: Namespace, experiment: Experiment) -> PrecisionAssign
     assignment = preset_of(arguments, experiment.network)
     if assignment is None:
         identity = experiment.setup.identity
-        assignment = assignment_of(arguments.out, identity, arguments.assignment)
+        own = assignment_of(arguments.out, identity, arguments.assignment)
+        assignment = experiment.setup.with_sums(own)
     if arguments.bits:
         assignment = assignment.perturbed(arguments.bits, arguments.only)
     return as_asked(assignment, arguments)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 ACCUMULATOR_EPILOG = """\
 accumulators: --accumulator [[LAYER.]KIND=]MODEL, as often as needed; without one, sums are exact
   KIND    forward, input_grad or weight_grad; left out, all three
-  MODEL   N bits            signed; the only part that must be there
+  MODEL   assigned          alone, without a KIND: those that fxsim assign has written to the assignment
+          N bits            signed; the only part that must be there
           OVERFLOW          saturate, saturate_symmetric, saturate_zero or wrap; then 'each addition', 'each
                     operation' (also on every product) or 'at the end'
           ORDER             sequential, tree, or 'tiles of N' terms that are summed exactly first
@@ -26,6 +27,7 @@ accumulators: --accumulator [[LAYER.]KIND=]MODEL, as often as needed; without on
           bias first        the sum starts from the bias, whose step must be the accumulator's or coarser
           N lanes           accumulators side by side, of which term k takes number k mod N, added at the end
           channel last      a convolution's terms come by kernel row, kernel column, channel
+  --accumulator assigned --accumulator 'fc1.forward=20 bits'      the assigned ones, but for one layer
   --accumulator '24 bits'                            saturates each addition, one term after the other, whole products
   --accumulator 'forward=16 bits, wrap, tree, floor 2' --accumulator 'conv1.forward=20 bits, tiles of 16'
   --accumulator 'forward=24 bits, bias first, 4 lanes, channel last'"""
@@ -64,7 +66,7 @@ def add_in_place(parser: ArgumentParser) -> None:
 
 
 def add_accumulator(parser: ArgumentParser) -> None:
-    """--accumulator, a list of texts for fxsim.accumulator.parse_accumulators."""
+    """--accumulator, a list of texts for PrecisionAssignment.with_accumulators."""
     parser.add_argument(
         "--accumulator",
         action="append",

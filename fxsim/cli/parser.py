@@ -165,6 +165,15 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{cut(message, 200)}; see {self.prog} --help")
 
 
+class _Once(argparse.Action):
+    """An option of a command that takes one value, where others take several."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string} is given twice; give it once")
+        setattr(namespace, self.dest, values)
+
+
 class _Renamed(argparse.Action):
     """An option that has another name now; its `const` is that name."""
 
@@ -220,6 +229,7 @@ experiment.toml may hold any of the settings below (learning_rate with an unders
   drops = [9]              epochs (from 0) at whose start the learning rate is divided by 10
   target = 0.01            bound on the mismatch of float and fixed-point decisions; with targets = "tensors", on the
                            squared error of the outputs, as a share of the float run's loss
+  accumulators = "exact"   or "assigned", what --accumulator says
   gain_samples = 512       images of each split on which noise gains and mismatch are measured, at most
 and a network of your own:
   [layers]
@@ -256,6 +266,14 @@ written to the folder of --out:
         type=_integers,
         metavar="LIST",
         help="train C_o with so many bits more or fewer, too (default: -1,+1; or none)",
+    )
+    parser.add_argument(
+        "--accumulator",
+        dest="accumulators",
+        action=_Once,
+        metavar="exact|assigned",
+        help="assigned: hold sums of products in fixed point in the accumulators that the criteria "
+        "give (default: exact)",
     )
     parser.add_argument(
         "--per-class",
@@ -383,6 +401,8 @@ criteria, in the table's words:
   GF     what G^A and G^Z lose below half a step is at most 1 % of their absolute sum, where they round to nearest;
          stochastic rounding loses nothing on the mean
   AS     the smallest update still moves the accumulator
+  OC     no input overflows the accumulator of a sum of products, while the weights' sums are those of the float run
+  OP     at most one sum in a million is expected to leave the accumulator on its way
   given  by --output-grad-bits
 
 What is chosen with --bound, --minimize, --output-grad-bits and --gradient-rounding is chosen when the float run begins

@@ -234,7 +234,9 @@ def _run_step(arguments: Namespace) -> tuple:
     setup = TrainingSetup.of(settings)
     identity = dataclasses.replace(setup, settings=own).identity
     assignment = preset_of(arguments, setup.network)
-    assignment = assignment or assignment_of(folder, identity, arguments.assignment)
+    if assignment is None:
+        own_formats = assignment_of(folder, identity, arguments.assignment)
+        assignment = setup.with_sums(own_formats)
     assignment = as_asked(assignment, arguments)
     run = StoredRun.find(folder, identity, assignment)
     if run is None:

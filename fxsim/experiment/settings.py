@@ -18,6 +18,7 @@ from fxsim.fields import FrozenDict, mapping
 from fxsim.files import MOST_DEPTH, check_depth, finite, read_text, write_text
 from fxsim.nn import networks, spec
 from fxsim.nn.optimizer import Optimizer
+from fxsim.nn.precision import ASSIGNED
 from fxsim.nn.spec import Network
 from fxsim.train.augment import Augmentation
 from fxsim.train.designs import DESIGNS
@@ -67,6 +68,9 @@ DEFAULTS: dict[str, dict] = {
 
 The first with a data set is its default network.
 """
+
+ACCUMULATORS = ("exact", ASSIGNED)
+"""How sums of products are held in fixed point."""
 
 QUICK: dict[str, object] = {"epochs": 3, "images": 512, "drops": ()}
 """What `quick` sets, where nothing else is given."""
@@ -120,6 +124,8 @@ class Settings:
         output_grad_bits: bits of the gradient at the logits; 0 for what the criteria ask.
         gradient_rounding: of the gradients of weights and activations, 'stochastic' or 'nearest';
             see analysis/assign.py.
+        accumulators: 'exact', or 'assigned' to hold sums of products in fixed point in the accumulators
+            that the analysis proposes; see analysis/accumulators.py.
         quick: a short training; `make` then takes QUICK for what is not given.
         layers: a network of one's own as plain data (spec.from_dict); None for a built-in one.
 
@@ -157,6 +163,7 @@ class Settings:
     gain_samples: int = 512
     output_grad_bits: int = 0
     gradient_rounding: str = "stochastic"
+    accumulators: str = "exact"
     quick: bool = False
     layers: dict | None = None
 
@@ -387,6 +394,8 @@ def _check_range(name: str, value) -> None:
         choice("minimize", value, COSTS)
     if name == "gradient_rounding":
         choice("gradient_rounding", value, GRADIENT_ROUNDINGS)
+    if name == "accumulators":
+        choice("accumulators", value, ACCUMULATORS)
     if name in _LEAST and value < _LEAST[name]:
         raise InputError(f"{name} must be at least {_LEAST[name]}, got {shown(value)}")
     if name == "target" and not 0 < value < 1:

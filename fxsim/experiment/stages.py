@@ -63,7 +63,7 @@ ARRAYS = {
     STATISTICS: ("fxsim statistics", "analyze"),
 }
 """Files of arrays: their kind, and the command that writes them."""
-ARRAYS_VERSION = 2
+ARRAYS_VERSION = 3
 SWEEP = "sweep"
 """Name of the files of sweep.py, without their suffixes."""
 PLOTS = ("curves", "bits", "ranges", "sensitivity", SWEEP)
@@ -264,6 +264,7 @@ class Experiment:
             list(first_batches(self.dataset, self.network, self.settings.batch, MEASURED_STEPS)),
             self.settings.schedule().smallest_rate,
             held_out=samples["held-out"] / pixel_max if "held-out" in samples else None,
+            start=self.setup.initial_parameters(),
         )
 
     def _float_network(self) -> FloatNetwork:

@@ -42,8 +42,9 @@ def run(experiment: Experiment, executor: Executor | None = None) -> list[Outcom
     assignment = experiment.assigned() if _in_fixed_point(settings) else None
     outcomes += train_all(experiment, list(_feasible(experiment, assignment)), executor)
     if assignment is not None:
+        held = experiment.setup.with_sums(assignment)
         name = "mismatch" if experiment.network.decides else "output_error"
-        experiment.open_results().put(name, getattr(experiment, name)(assignment))
+        experiment.open_results().put(name, getattr(experiment, name)(held))
     return outcomes
 
 
@@ -114,6 +115,7 @@ def _feasible(experiment: Experiment, assignment: PrecisionAssignment | None) ->
             continue
         try:
             own = assignment.perturbed(bits, only) if bits else assignment
+            own = experiment.setup.with_sums(own)
         except InputError as error:
             experiment.observer.note(f"{name} is left out: {error}")
         else:

@@ -69,10 +69,11 @@ def points(experiment: Experiment, targets: Sequence[float], perturb: Sequence[i
     if 0 in perturb:
         raise InputError("perturb must not hold 0: that is C_o, which a sweep trains anyway")
     chosen = experiment.assigned()
+    held = experiment.setup.with_sums(chosen)
     if not experiment.path(STATISTICS).exists():
         experiment.analyze()
     own = experiment.settings.target
-    found = [Point(own, 0, Training(perturbed_name(0), "FX", chosen, measured=True))]
+    found = [Point(own, 0, Training(perturbed_name(0), "FX", held, measured=True))]
     for target in targets:
         make = partial(experiment.assignment_for, target)
         if target != own:
@@ -101,7 +102,7 @@ def _feasible(
 ) -> Iterator[Training]:
     """The training in the formats that are made; none, with a note, where there are no such."""
     try:
-        yield Training(name, "FX", make())
+        yield Training(name, "FX", experiment.setup.with_sums(make()))
     except InputError as error:
         experiment.observer.note(f"{name} is left out: {error}")
 

@@ -19,7 +19,7 @@ from fxsim.errors import InputError
 from fxsim.experiment.settings import Settings
 from fxsim.identity import Identity
 from fxsim.nn.init import Parameters, initial_parameters
-from fxsim.nn.precision import PrecisionAssignment
+from fxsim.nn.precision import ASSIGNED, PrecisionAssignment
 from fxsim.nn.spec import Network, to_dict
 from fxsim.train import checkpoint, designs
 from fxsim.train.learners import FixedLearner, FloatLearner, check_dataset
@@ -119,6 +119,16 @@ class TrainingSetup:
             settings.seed,
             settings.augmentation(),
         )
+
+    def with_sums(self, assignment: PrecisionAssignment) -> PrecisionAssignment:
+        """The assignment with the accumulators that the settings ask for.
+
+        Raises:
+            InputError: the assignment proposes none.
+        """
+        if self.settings.accumulators != ASSIGNED:
+            return assignment
+        return assignment.with_accumulators([ASSIGNED])
 
     @property
     def step_count(self) -> int:

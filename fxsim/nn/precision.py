@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fxsim.accumulator import KINDS, Accumulator, parse_accumulators
+from fxsim.accumulator import KINDS, MAX_BITS, MIN_BITS, Accumulator, parse_accumulators
 from fxsim.accumulator import check_keys as check_accumulator_keys
 from fxsim.activation import Activation
 from fxsim.errors import InputError, choice, listed, shown
@@ -33,6 +33,7 @@ from fxsim.fields import (
     integer,
     mapping,
     read_fields,
+    strings,
 )
 from fxsim.files import read_json, write_text
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
@@ -85,6 +86,9 @@ PERTURBATION_CLASSES = {
 
 _FORMATS = (*TENSORS, *AUXILIARY, *OPTIONAL, *BATCH_NORM)
 
+ASSIGNED = "assigned"
+"""The text that stands for the proposed accumulators."""
+
 KIND = "fxsim precision assignment"
 VERSION = 1
 
@@ -134,6 +138,17 @@ class Reason:
 
     def __post_init__(self) -> None:
         check_fields(self, "reason")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An accumulator that the analysis proposes for the sums of a product, and why."""
+
+    accumulator: Accumulator
+    reason: Reason
+
+    def __post_init__(self) -> None:
+        check_fields(self, "proposal")
 
 
 @dataclass(frozen=True)
@@ -285,6 +300,8 @@ class PrecisionAssignment:
     words: tensor that is rounded stochastically, or 'layer.tensor', which goes before it -> the
     source of its random words; without one it is Philox().
     reasons: (layer, tensor) -> Reason.
+    proposed: 'layer.kind' -> Proposal.  Proposals change nothing until `with_accumulators` takes
+    them.
 
     Raises:
         TypeError: a field has a value of another type.
@@ -300,6 +317,7 @@ class PrecisionAssignment:
     reasons: Mapping[tuple[str, str], Reason] = field(default_factory=dict)
     accumulator: Mapping[str, Accumulator] = field(default_factory=dict)
     words: Mapping[str, WordSource] = field(default_factory=dict)
+    proposed: Mapping[str, Proposal] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self, "assignment")
@@ -317,6 +335,15 @@ class PrecisionAssignment:
             choice("reasons: layer", layer, self.layers)
             choice(f"reasons: tensor of layer {shown(layer)}", tensor, self.layers[layer].given())
         check_accumulator_keys(self.accumulator, self.layers)
+        for key in self.proposed:
+            if "." not in key:
+                raise InputError(
+                    f"proposed {shown(key)}: an accumulator is proposed for one layer; write it like "
+                    f"'conv1.forward'"
+                )
+        check_accumulator_keys(
+            {key: proposal.accumulator for key, proposal in self.proposed.items()}, self.layers
+        )
         for key, source in self.words.items():
             self._check_words(key, source)
 
@@ -361,11 +388,20 @@ class PrecisionAssignment:
 
     def with_accumulators(self, texts: Iterable[str]) -> PrecisionAssignment:
         """The same with accumulators as in fxsim.accumulator.parse_accumulators, beside or in
-        place of its own.
+        place of its own.  The text 'assigned' stands for those that are proposed.
         """
-        return dataclasses.replace(
-            self, accumulator={**self.accumulator, **parse_accumulators(texts)}
-        )
+        models = dict(self.accumulator)
+        for text in strings("texts", texts):
+            models |= self._assigned() if text.strip() == ASSIGNED else parse_accumulators([text])
+        return dataclasses.replace(self, accumulator=models)
+
+    def _assigned(self) -> dict[str, Accumulator]:
+        if not self.proposed:
+            raise InputError(
+                f"accumulator {ASSIGNED!r} stands for those that the assignment proposes, and it "
+                f"proposes none; make it anew with `fxsim analyze` and `fxsim assign`"
+            )
+        return {key: proposal.accumulator for key, proposal in self.proposed.items()}
 
     def without_accumulators(self) -> PrecisionAssignment:
         """The same, every parameter its own accumulator: see LayerPrecision."""
@@ -474,7 +510,23 @@ class PrecisionAssignment:
                 f"accumulators have at most 1 bit in every layer and cannot take {bits:+d}; perturb "
                 f"another class"
             )
-        return dataclasses.replace(self, layers=layers, reasons={})
+        return dataclasses.replace(
+            self, layers=layers, reasons={}, proposed=self._of_the_same_range(layers)
+        )
+
+    def _of_the_same_range(self, layers: Mapping[str, LayerPrecision]) -> dict[str, Proposal]:
+        """The proposals with the bits that their ranges take at the products' steps in `layers`."""
+        found = {}
+        for key, proposal in self.proposed.items():
+            name, _, kind = key.rpartition(".")
+            finer = _product_step_exp(self.layers[name], kind)
+            finer -= _product_step_exp(layers[name], kind)
+            held = proposal.accumulator
+            bits = min(max(held.bits + finer, MIN_BITS), MAX_BITS)
+            found[key] = dataclasses.replace(
+                proposal, accumulator=dataclasses.replace(held, bits=bits)
+            )
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` reads it back."""
@@ -487,6 +539,13 @@ class PrecisionAssignment:
                     rows[name][tensor]["reason"] = reason
         models = {key: model.to_dict() for key, model in self.accumulator.items()}
         words = {key: source.to_dict() for key, source in self.words.items()}
+        proposed = {
+            key: {
+                "accumulator": proposal.accumulator.to_dict(),
+                "reason": dataclasses.asdict(proposal.reason),
+            }
+            for key, proposal in self.proposed.items()
+        }
         return {
             "kind": KIND,
             "version": VERSION,
@@ -497,11 +556,12 @@ class PrecisionAssignment:
             "overflow": dict(self.overflow),
             **({"accumulator": models} if models else {}),
             **({"words": words} if words else {}),
+            **({"proposed": proposed} if proposed else {}),
         }
 
     def formats_to_dict(self) -> dict[str, Any]:
-        """`to_dict` without the reasons: all that the bits of a training depend on."""
-        return dataclasses.replace(self, reasons={}).to_dict()
+        """`to_dict` without reasons and proposals: all that the bits of a training depend on."""
+        return dataclasses.replace(self, reasons={}, proposed={}).to_dict()
 
     @classmethod
     def from_dict(
@@ -515,7 +575,7 @@ class PrecisionAssignment:
         """
         data = check_head(where, data, KIND, VERSION, "make it anew with `fxsim assign`")
         needed = ("kind", "version", "network", "layers", "logits")
-        more = ("rounding", "overflow", "accumulator", "words", IDENTITY)
+        more = ("rounding", "overflow", "accumulator", "words", "proposed", IDENTITY)
         data = check_keys(where, data, (*needed, *more), needed)
         layers = {}
         reasons: dict[tuple[str, str], Reason] = {}
@@ -524,6 +584,7 @@ class PrecisionAssignment:
             reasons |= {(name, tensor): reason for tensor, reason in own.items()}
         models = check_table("accumulator", data.get("accumulator", {}))
         words = check_table("words", data.get("words", {}))
+        proposed = check_table("proposed", data.get("proposed", {}))
         return construct(
             cls,
             where,
@@ -535,6 +596,7 @@ class PrecisionAssignment:
             reasons=reasons,
             accumulator={key: _read_accumulator(key, row) for key, row in models.items()},
             words={key: source_from_dict(row, f"words {shown(key)}") for key, row in words.items()},
+            proposed={key: _read_proposal(key, row) for key, row in proposed.items()},
         )
 
     def save(self, path: str | Path, identity: Identity | None = None) -> None:
@@ -564,6 +626,18 @@ class PrecisionAssignment:
         if identity:
             check_identity(str(path), data.get(IDENTITY), identity.to_dict(), way_out)
         return assignment
+
+
+def _product_step_exp(layer: LayerPrecision, kind: str) -> int:
+    """Of the products of a kind, but for what poolings and dropout make finer."""
+    norm = layer.batch_norm
+    grads = (norm and norm.preactivation_grads) or layer.relu_input_grads or layer.activation_grads
+    factors = {
+        "forward": (layer.activations, layer.weights),
+        "input_grad": (grads, layer.weights),
+        "weight_grad": (layer.activations, grads),
+    }[kind]
+    return sum(format.step_exp for format in factors)
 
 
 def _check_mode(what: str, tensor: str, mode: str, honoured: tuple[str, ...]) -> None:
@@ -736,3 +810,13 @@ def _read_layer(where: str, row: object) -> tuple[LayerPrecision, dict[str, Reas
 def _read_accumulator(key: str, row: object) -> Accumulator:
     where = f"accumulator {shown(key)}"
     return construct(Accumulator.from_dict, where, check_table(where, row))
+
+
+def _read_proposal(key: str, row: object) -> Proposal:
+    where = f"proposed {shown(key)}"
+    keys = ("accumulator", "reason")
+    row = check_keys(where, row, keys, keys)
+    return Proposal(
+        _read_accumulator(key, row["accumulator"]),
+        read_fields(Reason, row["reason"], f"{where}: reason"),
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fxsim.accumulator import Overflows
 from fxsim.analysis.assign import ROUNDED_GRADIENTS
-from fxsim.analysis.fixed_run import SPREAD
+from fxsim.analysis.fixed_run import SPREAD, accumulator_overflows
 from fxsim.formats import STOCHASTIC
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.report import text
@@ -55,6 +56,8 @@ def report_markdown(data: dict, sensitivity: Sequence[dict], plots: Sequence[str
             _table(_criteria_rows(chosen["measured"])),
             *_rounding_text(chosen),
         ]
+    if chosen:
+        parts += _accumulators(chosen)
     if "mismatch" in data:
         mismatch = data["mismatch"]
         parts += [
@@ -167,6 +170,39 @@ def _criteria_rows(measured: dict) -> list[list[str]]:
             ]
         )
     return rows
+
+
+_ACCUMULATORS_TEXT = (
+    "Sums of products in the accumulators that the criteria give, over all of training. OC: no input "
+    "overflows, as long as the weights' sums are those of the float run or less. OP: the probability "
+    "that a sum leaves its accumulator is at most the bound, by the statistics of the float run."
+)
+
+
+def _accumulators(chosen: dict) -> list[str]:
+    """Overflows that were counted, and the bound on them; nothing where the sums are exact."""
+    assignment = PrecisionAssignment.from_dict(chosen["assignment"])
+    met = {key: Overflows(**row) for key, row in chosen["overflows"].items()}
+    rows = [["layer", "sums of", "criterion", "bits", "sums", "overflows", "per sum", "bound", ""]]
+    for found in accumulator_overflows(assignment, met):
+        key = f"{found.layer}.{found.tensor}"
+        rows.append(
+            [
+                found.layer,
+                text.PRODUCTS[found.tensor],
+                found.criterion,
+                str(assignment.proposed[key].accumulator.bits),
+                f"{met[key].sums:,}",
+                f"{met[key].overflows:,}",
+                f"{found.value:.2g}",
+                f"{found.bound:.2g}",
+                "holds" if found.passed else "fails",
+            ]
+        )
+    if len(rows) == 1:
+        return []
+    title = f"## Accumulators, measured on {chosen['design']}"
+    return [title, _ACCUMULATORS_TEXT, _table(rows)]
 
 
 _MISMATCH_TEXT = (

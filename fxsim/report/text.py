@@ -97,6 +97,34 @@ def randomness(assignment: PrecisionAssignment, tensor: str) -> str:
     return f"by {' and '.join(dict.fromkeys(map(source_text, sources)))}"
 
 
+PRODUCTS = {"forward": "Z", "weight_grad": "G^W", "input_grad": "G^A below"}
+"""Kind of product -> what its sums become."""
+
+
+def proposals_table(assignment: PrecisionAssignment) -> str:
+    """Bits and criterion of the accumulators that are proposed, product after product; and how many
+    of the last bits of products may be dropped.
+    """
+    header = ("layer", "sums of", "terms", "bits", "criterion", "margin", "droppable")
+    rows = []
+    for key, proposal in assignment.proposed.items():
+        layer, _, kind = key.rpartition(".")
+        reason = proposal.reason
+        terms, dropped = map(reason.statistic.get, ("terms", "droppable_bits"))
+        rows.append(
+            [
+                layer,
+                PRODUCTS[kind],
+                f"{terms:,.0f}" if terms is not None else "",
+                str(proposal.accumulator.bits),
+                reason.criterion,
+                f"{reason.margin:.2f}x",
+                f"{dropped:.0f}" if dropped is not None else "",
+            ]
+        )
+    return text_table(header, rows, "llrrrrr")
+
+
 def _range(format: Format) -> str:
     bound = f"{2**format.range_exp}" if 0 <= format.range_exp <= 10 else f"2^{format.range_exp}"
     return f"[-{bound}, {bound})" if format.signed else f"[0, {bound})"
@@ -108,14 +136,13 @@ def sums_table(design: dict) -> str:
 
     Where there is an accumulator of another width: '26, has 16'.
     """
-    products = ("forward", "weight_grad", "input_grad")
     rows = []
     for layer, sums in design["sums"].items():
         paths = ", ".join(dict.fromkeys(row["path"] for row in sums.values()))
         rows.append(
-            [layer, paths, *(_sum_bits(sums[name]) if name in sums else "-" for name in products)]
+            [layer, paths, *(_sum_bits(sums[name]) if name in sums else "-" for name in PRODUCTS)]
         )
-    return text_table(("layer", "kernel", "Z", "G^W", "G^A below"), rows, "llrrr")
+    return text_table(("layer", "kernel", *PRODUCTS.values()), rows, "llrrr")
 
 
 def _sum_bits(row: dict) -> str:

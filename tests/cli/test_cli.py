@@ -183,6 +183,7 @@ def test_accumulators_keep_one_bit(folder):
         dataclasses.replace(
             assignment,
             reasons={},  # four of five layers stay
+            proposed={},
             layers={
                 name: dataclasses.replace(
                     layer, accumulators=Format(bits, layer.accumulators.range_exp)

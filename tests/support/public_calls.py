@@ -41,6 +41,7 @@ from fxsim import (
 from fxsim.analysis.statistics import FIELDS
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.optimizer import Optimizer
+from fxsim.nn.precision import Proposal
 from fxsim.nn.spec import to_dict
 
 RANDOM = np.random.default_rng(0)
@@ -348,6 +349,7 @@ def calls():
                 "overflow": {"activations": "wrap"},
                 "reasons": {("c", "weights"): Reason("x", {"a": 1.0}, 1.0)},
                 "accumulator": {"forward": MAC, "c.weight_grad": MAC},
+                "proposed": {"c.forward": Proposal(MAC, Reason("x", {"a": 1.0}, 1.0))},
             },
         ),
         "PrecisionAssignment.rounding_of": made(ASSIGNMENT.rounding_of, {"tensor": "weights"}),
