@@ -80,9 +80,7 @@ def folded_assignment(assignment: PrecisionAssignment, network: Network) -> Prec
     layers = {
         name: dataclasses.replace(own, batch_norm=None) for name, own in assignment.layers.items()
     }
-    tensors = quantized_tensors(network)
-    if any(own.relu_input_grads for own in layers.values()):
-        tensors = tensors | {"relu_input_grads"}
+    tensors = quantized_tensors(network, layers)
     rounding, overflow = (
         {tensor: mode for tensor, mode in given.items() if tensor in tensors}
         for given in (assignment.rounding, assignment.overflow)

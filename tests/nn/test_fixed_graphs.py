@@ -243,9 +243,6 @@ def assignment(network, rounding=None, overflow=None, **widths):
     """Formats and modes as given, without those of tensors that the network has not."""
     names = ("norm", "branch", "relu_input_grads")
     common = {name: value for name, value in widths.items() if name not in names}
-    tensors = quantized_tensors(network)
-    if any(layer.activation.kind in FUNCTIONS for layer in network.layers):
-        tensors |= {"relu_input_grads"} & widths.keys()
     read = {source for _, source in network.edges()}
     added = {layer.add for layer in network.layers}
     layers = {
@@ -265,6 +262,7 @@ def assignment(network, rounding=None, overflow=None, **widths):
             signed = network.layer(source).activation.signed
             format = Format(own.activations.bits + signed, 1, signed)
             layers[layer.name] = dataclasses.replace(own, activations=format)
+    tensors = quantized_tensors(network, layers)
     modes = (
         {tensor: mode for tensor, mode in (given or {}).items() if tensor in tensors}
         for given in (rounding, overflow)

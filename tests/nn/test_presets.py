@@ -69,6 +69,27 @@ def test_every_operation_is_an_accumulator_of_the_format():
     assert preset.assignment(PLAIN).accumulator == dict.fromkeys(KINDS, wanted)
 
 
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+def test_every_operation_of_the_update_is_rounded(overflow):
+    preset = uniform("Q4.4", rounding="floor", overflow=overflow, every_operation=True)
+    network = PLAIN.training_only("c.bias", "scores")
+    assignment = preset.assignment(network)
+    assignment.check_network(network)
+    updates = {
+        name: (own.accumulators, own.bias_accumulators, own.updates, own.bias_updates)
+        for name, own in assignment.layers.items()
+    }
+    q4_4 = Format(8, 3)
+    assert updates["c"] == (None, None, None, q4_4)
+    assert updates["d"] == (None, None, None, None)
+    assert updates["scores"] == (None, None, q4_4, q4_4)
+    for tensor in ("updates", "bias_updates"):
+        assert assignment.rounding_of(tensor) == "floor"
+        assert assignment.overflow_of(tensor) == overflow
+    assert assignment.overflow_of("accumulators") == overflow
+    assert assignment.rounding_of("accumulators") == "nearest_away", "the difference is exact"
+
+
 def by_hand(x, w, b, low=-128, high=127):
     """A dense layer in Q4.4, half up and saturated after every product and every sum."""
 
