@@ -99,6 +99,7 @@ class Modes:
 _PARAMETERS = ("weights", "bias", "gamma", "beta")
 _ACCUMULATORS = ("accumulators", "bias_accumulators", "gamma_accumulators", "beta_accumulators")
 _DIVISIONS = ("mean", "variance")
+_OF_AFFINE = ("gamma_grads", "gamma_accumulators", "beta_grads", "beta_accumulators")
 
 MODES = dict.fromkeys(
     (*_FORMATS, "logits", *VELOCITIES), Modes(ROUNDINGS, OVERFLOWS)
@@ -472,6 +473,8 @@ class PrecisionAssignment:
                     )
         for key in self.words:
             self._check_words_used(network, key)
+        for key in self.accumulator:
+            _check_product_used(network, key)
 
     def _check_words_used(self, network: Network, key: str) -> None:
         """InputError for words of a layer that has no such tensor."""
@@ -651,6 +654,8 @@ def tensors_of(network: Network, name: str, formats: LayerPrecision) -> set[str]
         "bias_updates": formats.bias_updates is not None,
         "logits": name == network.names[-1],
         **dict.fromkeys(("preactivations", *BATCH_NORM), layer.batch_norm),
+        **dict.fromkeys(_OF_AFFINE, "gamma" in layer.trained),
+        "preactivation_grads": layer.batch_norm and name in network.reached,
     }
     return {tensor for tensor in MODES if tensor not in VELOCITIES and present.get(tensor, True)}
 
@@ -685,6 +690,24 @@ def _check_present(layer: Layer, precision: LayerPrecision, branch: bool) -> Non
             f"layer {shown(layer.name)}: branch is the format of an output that only residual "
             f"additions read; the layers that read this one give its format as activations; "
             f"leave branch out"
+        )
+
+
+def _check_product_used(network: Network, key: str) -> None:
+    """InputError for an accumulator of a layer whose product of that kind is not computed."""
+    name, dot, kind = key.rpartition(".")
+    if not dot:
+        return
+    source = network.source(name)
+    used = {
+        "forward": True,
+        "input_grad": source in network.reached,
+        "weight_grad": "weight" in network.layer(name).trained,
+    }
+    if not used[kind]:
+        raise InputError(
+            f"accumulator {shown(key)}: training computes no {kind} of layer {shown(name)} (train "
+            f"{network.layer(name).train!r}, input {shown(source)}); leave it out"
         )
 
 
