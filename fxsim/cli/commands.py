@@ -313,10 +313,10 @@ def _design_name(arguments: Namespace) -> str:
     Another file gives its name to its design; accumulators, random words and --formats give their
     texts.
     """
-    if arguments.formats is not None:
-        return "; ".join([f"FX {Uniform.parse(arguments.formats)}", *arguments.accumulator])
     name = perturbed_name(arguments.bits or 0, arguments.only)
-    if not is_own_assignment(arguments.out, arguments.assignment):
+    if arguments.formats is not None:
+        name = f"FX {Uniform.parse(arguments.formats)}"
+    elif not is_own_assignment(arguments.out, arguments.assignment):
         name = f"{name} of {Path(arguments.assignment).stem}"
     in_place = ["in place"] if arguments.in_place else []
     return "; ".join([name, *in_place, *arguments.accumulator, *arguments.stochastic])

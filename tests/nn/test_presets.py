@@ -212,6 +212,14 @@ def test_training_and_vectors_from_the_command_line(tmp_path, capsys):
     assert assigned == Uniform.parse(FORMATS).assignment(build("digits-convnet", 0.25))
     vectors = ["vectors", "export", "--run", out, "--formats", FORMATS, "--batch", "2"]
     assert cli.main([*vectors, "--files", "npy", "--out", str(tmp_path / "vectors")]) == 0
+    random_words = ["lfsr of 16, taps 16 15 13 4, 6 bits"] * 2
+    options = [f"{name}={words}" for name, words in zip(("updates", "bias_updates"), random_words)]
+    stochastic = [word for option in options for word in ("--stochastic", option)]
+    assert cli.main(["train", *short, "--out", out, "--formats", FORMATS, *stochastic]) == 0
+    _, other = read_results(tmp_path / "run")["designs"]
+    assert other["design"] == "; ".join([f"FX {FORMATS}", *options])
+    assert other["assignment"]["words"]["updates"]["bits"] == 6
+    assert other["fingerprint"] != row["fingerprint"]
     assert cli.main(["cost", "digits-convnet", "--formats", "Q8.8"]) == 0
     assert "design FX" in capsys.readouterr().out
 
