@@ -36,6 +36,8 @@ NO_CALLS = {
     "ROUNDINGS": "names",
     "__version__": "a text",
     "ops": "a module, whose names are here",
+    "presets": "a module, whose names are here",
+    "DroppedBits": "takes no arguments",
     "Experiment": "a folder with hours of work; tests/experiment opens it wrongly",
     "ops.LOSS": "a format",
     "ops.MASK": "a format",
