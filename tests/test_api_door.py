@@ -37,7 +37,7 @@ NO_CALLS = {
     "__version__": "a text",
     "ops": "a module, whose names are here",
     "presets": "a module, whose names are here",
-    "DroppedBits": "takes no arguments",
+    "DroppedBits": "it takes nothing",
     "Experiment": "a folder with hours of work; tests/experiment opens it wrongly",
     "ops.LOSS": "a format",
     "ops.MASK": "a format",

@@ -473,8 +473,6 @@ class PrecisionAssignment:
                     )
         for key in self.words:
             self._check_words_used(network, key)
-        for key in self.accumulator:
-            _check_product_used(network, key)
 
     def _check_words_used(self, network: Network, key: str) -> None:
         """InputError for words of a layer that has no such tensor."""
@@ -690,24 +688,6 @@ def _check_present(layer: Layer, precision: LayerPrecision, branch: bool) -> Non
             f"layer {shown(layer.name)}: branch is the format of an output that only residual "
             f"additions read; the layers that read this one give its format as activations; "
             f"leave branch out"
-        )
-
-
-def _check_product_used(network: Network, key: str) -> None:
-    """InputError for an accumulator of a layer whose product of that kind is not computed."""
-    name, dot, kind = key.rpartition(".")
-    if not dot:
-        return
-    source = network.source(name)
-    used = {
-        "forward": True,
-        "input_grad": source in network.reached,
-        "weight_grad": "weight" in network.layer(name).trained,
-    }
-    if not used[kind]:
-        raise InputError(
-            f"accumulator {shown(key)}: training computes no {kind} of layer {shown(name)} (train "
-            f"{network.layer(name).train!r}, input {shown(source)}); leave it out"
         )
 
 

@@ -308,18 +308,6 @@ def test_vectors_of_frozen_batch_norm_follow_from_each_other(tmp_path):
         assert not recipe or Comparison(recipe, golden, golden).holds(recipe.default), entry.name
 
 
-@pytest.mark.parametrize("key", ["c1.weight_grad", "c2.input_grad", "c1.input_grad"])
-def test_accumulators_of_what_is_not_computed_are_refused(key):
-    network = WHOLE.training_only("c2")
-    assigned = assignment(network, {}, accumulator=[f"{key}=24 bits", "c1.forward=24 bits"])
-    layer, _, kind = key.partition(".")
-    with pytest.raises(
-        InputError, match=f"training computes no {kind} of layer '{layer}'"
-    ) as caught:
-        assigned.check_network(network)
-    assert len(str(caught.value)) <= 300
-
-
 def test_formats_of_gradients_that_are_not_computed_are_refused():
     leaky = dataclasses.replace(WHOLE.layers[0], activation=Activation("leaky_relu", slope_exp=-2))
     network = dataclasses.replace(WHOLE, layers=(leaky, *WHOLE.layers[1:]))
