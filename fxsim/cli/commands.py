@@ -310,14 +310,15 @@ def _assignment(arguments: Namespace, experiment: Experiment) -> PrecisionAssign
 def _design_name(arguments: Namespace) -> str:
     """C_o is the folder's own assignment.
 
-    Another file gives its name to its design; accumulators, random words and --formats give their
-    texts.
+    Another file gives its name to its design; --formats, --in-place, accumulators and random words
+    give their texts.
     """
-    name = perturbed_name(arguments.bits or 0, arguments.only)
     if arguments.formats is not None:
         name = f"FX {Uniform.parse(arguments.formats)}"
-    elif not is_own_assignment(arguments.out, arguments.assignment):
-        name = f"{name} of {Path(arguments.assignment).stem}"
+    else:
+        name = perturbed_name(arguments.bits or 0, arguments.only)
+        if not is_own_assignment(arguments.out, arguments.assignment):
+            name = f"{name} of {Path(arguments.assignment).stem}"
     in_place = ["in place"] if arguments.in_place else []
     return "; ".join([name, *in_place, *arguments.accumulator, *arguments.stochastic])
 

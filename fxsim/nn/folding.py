@@ -13,7 +13,7 @@ from fxsim.factors import Factor
 from fxsim.fields import instance
 from fxsim.formats import Format
 from fxsim.nn.init import Parameters, checked_parameters
-from fxsim.nn.precision import PrecisionAssignment, quantized_tensors
+from fxsim.nn.precision import PrecisionAssignment, quantized_tensors, tensors_of
 from fxsim.nn.spec import Layer, Network
 
 
@@ -81,12 +81,23 @@ def folded_assignment(assignment: PrecisionAssignment, network: Network) -> Prec
         name: dataclasses.replace(own, batch_norm=None) for name, own in assignment.layers.items()
     }
     tensors = quantized_tensors(network, layers)
-    rounding, overflow = (
-        {tensor: mode for tensor, mode in given.items() if tensor in tensors}
-        for given in (assignment.rounding, assignment.overflow)
-    )
+
+    def left(given: Mapping[str, Any]) -> dict[str, Any]:
+        """What is given for a tensor, or for 'layer.tensor', that is still quantized."""
+        found = {}
+        for key, value in given.items():
+            name, dot, tensor = key.rpartition(".")
+            if tensor in (tensors_of(network, name, layers[name]) if dot else tensors):
+                found[key] = value
+        return found
+
     return dataclasses.replace(
-        assignment, layers=layers, rounding=rounding, overflow=overflow, reasons={}
+        assignment,
+        layers=layers,
+        rounding=left(assignment.rounding),
+        overflow=left(assignment.overflow),
+        words=left(assignment.words),
+        reasons={},
     )
 
 

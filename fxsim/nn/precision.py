@@ -473,6 +473,13 @@ class PrecisionAssignment:
                     )
         for key in self.words:
             self._check_words_used(network, key)
+        for key in self.accumulator:
+            name, dot, kind = key.rpartition(".")
+            if dot and kind not in products_of(network, name):
+                raise InputError(
+                    f"accumulator {shown(key)}: a training step computes no {kind} of layer "
+                    f"{shown(name)}; leave it out"
+                )
 
     def _check_words_used(self, network: Network, key: str) -> None:
         """InputError for words of a layer that has no such tensor."""
@@ -621,21 +628,26 @@ def _check_mode(what: str, tensor: str, mode: str, honoured: tuple[str, ...]) ->
         )
 
 
-def quantized_tensors(network: Network, layers: Mapping[str, LayerPrecision]) -> set[str]:
-    """The tensors of MODES that a training step of `network` quantizes.
+def quantized_tensors(
+    network: Network, layers: Mapping[str, LayerPrecision] | None = None
+) -> set[str]:
+    """The tensors of MODES that a training step of `network` in these formats quantizes."""
+    formats = layers or {}
+    return {
+        tensor for name in network.names for tensor in tensors_of(network, name, formats.get(name))
+    }
 
-    layers: formats of its layers.  Velocities are left out: they depend on the optimizer.
-    """
-    return {tensor for name in network.names for tensor in tensors_of(network, name, layers[name])}
 
+def tensors_of(network: Network, name: str, formats: LayerPrecision | None = None) -> set[str]:
+    """The tensors of MODES that a training step quantizes as those of a layer.
 
-def tensors_of(network: Network, name: str, formats: LayerPrecision) -> set[str]:
-    """The tensors of MODES that a training step quantizes as those of a layer, but velocities.
-
-    An output is a tensor of the first layer that reads it.
+    An output is a tensor of the first layer that reads it.  Velocities are left out: they depend on
+    the optimizer.  `relu_input_grads` of a leaky ReLU is quantized where it has a format.
     """
     layer = network.layer(name)
-    relu_input_grads = layer.activation.kind == "table" or formats.relu_input_grads is not None
+    kind = layer.activation.kind
+    has_format = formats is not None and formats.relu_input_grads is not None
+    rounds_grads = kind == "table" or (kind == "leaky_relu" and has_format)
     source = network.source(name)
     first = next(each.name for each, reads in network.edges() if reads == source)
     present = {
@@ -647,15 +659,25 @@ def tensors_of(network: Network, name: str, formats: LayerPrecision) -> set[str]
         "bias_accumulators": "bias" in layer.trained,
         "activations": source is not None and first == name,
         "branch": is_branch(network, name),
-        "relu_input_grads": relu_input_grads and name in network.reached,
-        "updates": formats.updates is not None,
-        "bias_updates": formats.bias_updates is not None,
+        "relu_input_grads": rounds_grads and name in network.reached,
+        "updates": formats is not None and formats.updates is not None,
+        "bias_updates": formats is not None and formats.bias_updates is not None,
         "logits": name == network.names[-1],
         **dict.fromkeys(("preactivations", *BATCH_NORM), layer.batch_norm),
         **dict.fromkeys(_OF_AFFINE, "gamma" in layer.trained),
         "preactivation_grads": layer.batch_norm and name in network.reached,
     }
     return {tensor for tensor in MODES if tensor not in VELOCITIES and present.get(tensor, True)}
+
+
+def products_of(network: Network, name: str) -> tuple[str, ...]:
+    """The kinds of product (fxsim.accumulator.KINDS) that a training step computes for a layer."""
+    computed = {
+        "forward": True,
+        "input_grad": network.source(name) in network.reached,
+        "weight_grad": "weight" in network.layer(name).trained,
+    }
+    return tuple(kind for kind in KINDS if computed[kind])
 
 
 def _branch(activation: Activation) -> Format:
