@@ -18,6 +18,7 @@ from fxsim.nn.precision import (
     PrecisionAssignment,
     is_branch,
     quantized_tensors,
+    update_tensor,
 )
 from fxsim.nn.spec import Layer, Network
 from fxsim.ops.update import UPDATE_BITS
@@ -25,6 +26,7 @@ from fxsim.ops.update import UPDATE_BITS
 NEAREST = "nearest_away"
 SATURATE = "saturate"
 EVERY_OPERATION = "every operation"
+NO_ACCUMULATORS = dict.fromkeys(("accumulators", "bias_accumulators"))
 _EXAMPLE = "write it like 'Q8.8, floor, wrap, every operation'; only the format is needed"
 
 
@@ -90,20 +92,24 @@ class Uniform:
         self._check(network)
         layers = {layer.name: self._precision(network, layer) for layer in network.layers}
         tensors = quantized_tensors(network, layers)
+        held = {tensor for tensor in tensors if tensor.endswith("accumulators")}
+        rounded, overflowing = tensors, tensors - held
+        if self.every_operation:
+            rounded, overflowing = tensors - held, tensors  # a parameter minus its update is exact
         rounding, overflow = (
             {
                 tensor: mode
-                for tensor in sorted(tensors)
+                for tensor in sorted(own)
                 if mode != default and mode in getattr(MODES[tensor], honoured)
             }
-            for mode, default, honoured in (
-                (self.rounding, NEAREST, "roundings"),
-                (self.overflow, SATURATE, "overflows"),
+            for own, mode, default, honoured in (
+                (rounded, self.rounding, NEAREST, "roundings"),
+                (overflowing, self.overflow, SATURATE, "overflows"),
             )
         )
-        held = self._accumulators()
+        models = self._accumulators()
         return PrecisionAssignment(
-            network.name, layers, self.format, rounding, overflow, accumulator=held
+            network.name, layers, self.format, rounding, overflow, accumulator=models
         )
 
     def _precision(self, network: Network, layer: Layer) -> LayerPrecision:
@@ -114,11 +120,13 @@ class Uniform:
             names += BATCH_NORM
         if is_branch(network, layer.name):
             names.append("branch")
-        if layer.activation.kind in ("leaky_relu", "table"):
+        if layer.activation.kind in ("leaky_relu", "table") and layer.name in network.reached:
             names.append("relu_input_grads")
-        return LayerPrecision.of(
-            {name: below if name.endswith("accumulators") else self.format for name in names}
-        )
+        formats = {name: below if name.endswith("accumulators") else self.format for name in names}
+        if not self.every_operation:
+            return LayerPrecision.of(formats)
+        updates = {update_tensor(kind): self.format for kind in layer.trained}
+        return LayerPrecision.of(formats | NO_ACCUMULATORS | updates)
 
     def _accumulators(self) -> dict[str, Accumulator]:
         if not self.every_operation:
@@ -181,17 +189,20 @@ def uniform(
     """A preset: every tensor of a network in one signed format, as most open RTL has it.
 
     An accumulator of a parameter has as many bits, below the parameter's step, but no more than 62
-    together with the parameter: 30 for Q16.16.  The loss, and what the optimizer keeps, stay as
-    fxsim/numerics.md says.
+    together with the parameter: 30 for Q16.16.  With every_operation a parameter has none.  The
+    loss, and what the optimizer keeps, stay as fxsim/numerics.md says.
 
     Args:
         format: The format.  A Q text counts the sign bit (ARM's way): 'Q8.8' has 16 bits.
         rounding, overflow: Of every tensor that is made in a step.  Parameters are rounded to the
-            nearest at the start, and saturate in the update.
+            nearest at the start; with an accumulator they saturate in the update.
         every_operation: Whether every product and every sum of a layer's three products is rounded
             to the format and overflows by itself, one term after the other, the bias last; not
-            only the tensor that they make.  The bias gradient is summed exactly, which is the same
-            for one image in a dense layer, and where the overflow is wrap.
+            only the tensor that they make.  In the update, learning rate times gradient is rounded
+            to the format and overflows, and so does the parameter minus it.  (A learning rate of
+            2**-k is a shift; any code of a format of up to 16 bits is exact, too.)  The bias
+            gradient is summed exactly, which is the same for one image in a dense layer, and where
+            the overflow is wrap.
 
     Returns:
         The preset; its `assignment(network)` gives the PrecisionAssignment.

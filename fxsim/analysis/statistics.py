@@ -322,13 +322,7 @@ class GradientStatistics:
         """`<tensor>_sigma_max` and `<tensor>_sigma_min`, one entry per layer, by the names of
         Statistics' fields.
         """
-        for layer in self.network.layers:
-            if layer.train != "all":
-                raise InputError(
-                    f"layer {layer.name!r} has train={layer.train!r}, so that its gradients are "
-                    f"unknown; assign the network with all layers trained, and train this one with "
-                    f"--assignment FILE"
-                )
+        check_all_trained(self.network)
         deviations = np.sqrt(self.state[1:])
         for row, layer in enumerate(self.network.layers):
             own = [f"{kind}_grads" for kind in layer.further_parameters]
@@ -340,6 +334,17 @@ class GradientStatistics:
             for row, tensor in enumerate(self.TENSORS)
             for at, which in enumerate(("max", "min"))
         }
+
+
+def check_all_trained(network: Network) -> None:
+    """InputError where the gradients of a layer are unknown, because it is not trained."""
+    for layer in network.layers:
+        if layer.train != "all":
+            raise InputError(
+                f"layer {layer.name!r} has train={layer.train!r}, so that its gradients are "
+                f"unknown and have no formats; assign the network with all layers trained, then "
+                f"fxsim train this one with --assignment FILE, or with --formats"
+            )
 
 
 def _variance(array: np.ndarray) -> float:

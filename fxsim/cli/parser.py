@@ -80,6 +80,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     given = [word.partition("=")[0] for word in words if word.startswith("--")]
     _refuse_repeated(given)
     arguments, unknown = _parser().parse_known_args(words)
+    option = unknown[0].partition("=")[0] if unknown else ""
+    if option in OF_TRAIN and words[0] in ("run", "sweep"):
+        raise InputError(
+            f"{option} is an option of fxsim train, not of fxsim {words[0]}; leave it out"
+        )
     if unknown:
         raise InputError(f"argument {shown(unknown[0])} is unknown; see fxsim {words[0]} --help")
     arguments.given = frozenset(given)
@@ -100,6 +105,9 @@ def _refuse_empty(words: list[str]) -> None:
         if not word.strip() or (word.startswith("--") and equals and value.strip() in ("", "--")):
             raise InputError(f"{option} must not be empty; give it a value or leave it out")
 
+
+OF_TRAIN = ("--assignment", "--formats", "--in-place", "--accumulator", "--stochastic")
+"""Options of one training in fixed point, which a whole run has not."""
 
 REPEATED = ("--accumulator", "--stochastic")
 """Options that may be given more than once."""

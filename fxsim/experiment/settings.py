@@ -78,6 +78,9 @@ QUICK: dict[str, object] = {"epochs": 3, "images": 512, "drops": ()}
 RENAMED = {"pictures": "images"}
 """Old name of a setting -> its name."""
 
+OF_TRAINING = ("assignment", "formats", "in_place", "accumulator", "stochastic")
+"""No settings: options of `fxsim train`, which are of one training in fixed point."""
+
 MAX_WIDTH = 64
 MOST_TOML = 2**18
 """A file of settings has at most so many bytes."""
@@ -322,6 +325,12 @@ def setting_name(name: str) -> str:
     """`name` if it is the name of a setting, else an InputError that says which one is meant."""
     if name in RENAMED:
         raise InputError(f"setting {name!r} is called {RENAMED[name]!r} now; use that name")
+    if name in OF_TRAINING:
+        option = f"--{name.replace('_', '-')}"
+        raise InputError(
+            f"{name!r} is no setting, it is of one training in fixed point: leave it out, and give "
+            f"{option} to fxsim train"
+        )
     return choice("setting", name, NAMES)
 
 

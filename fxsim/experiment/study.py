@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
+from fxsim.analysis.statistics import check_all_trained
 from fxsim.errors import InputError, shown
 from fxsim.experiment.progress import Progress, compilations_held
 from fxsim.experiment.results import Outcome
@@ -38,6 +39,8 @@ def run(experiment: Experiment, executor: Executor | None = None) -> list[Outcom
     without bits, or gives it too many, is left out with a note.
     """
     settings = experiment.settings
+    if _in_fixed_point(settings):
+        check_all_trained(experiment.network)  # here, not after the float run
     outcomes = [experiment.train_float()] if _float_run(settings) else []
     assignment = experiment.assigned() if _in_fixed_point(settings) else None
     outcomes += train_all(experiment, list(_feasible(experiment, assignment)), executor)

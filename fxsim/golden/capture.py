@@ -11,7 +11,7 @@ from fxsim.errors import choice, present
 from fxsim.factors import LearningRate
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden import arithmetic
-from fxsim.golden.description import GRADS_WITHIN, QUANTIZED, Description
+from fxsim.golden.description import GRADS_WITHIN, QUANTIZED, Description, is_rounded_update
 from fxsim.golden.manifest import RANDOM_WORDS, Entry, Manifest, TensorWords
 from fxsim.machine import versions
 from fxsim.nn.fixed.activation import relu_format, relu_quantizer, seen_of
@@ -234,7 +234,8 @@ class _Recorder:
         )
 
     def _keep(self, layer: str, tensor: str, value: Tensor) -> None:
-        if tensor in QUANTIZED and tensor != "activations":
+        rounded_update = is_rounded_update(self.network.assignment, layer, tensor)
+        if rounded_update or tensor in QUANTIZED and tensor != "activations":
             self._see_words(layer, tensor, value.shape)
         if tensor == "quantized_preactivations":
             self._see_words(layer, tensor, value.shape, "preactivations")

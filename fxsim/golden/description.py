@@ -8,7 +8,7 @@ from fxsim.errors import present
 from fxsim.golden.manifest import RANDOM_WORDS, Accumulator, Entry
 from fxsim.nn.fixed.layer import FixedLayer
 from fxsim.nn.fixed.network import FURTHER, FixedNetwork
-from fxsim.nn.precision import UPDATE_ROUNDING, VELOCITIES
+from fxsim.nn.precision import UPDATE_ROUNDING, VELOCITIES, PrecisionAssignment
 from fxsim.nn.spec import Dense
 from fxsim.ops.paths import Operand, accumulator_bits, operand
 from fxsim.ops.products import Product
@@ -76,6 +76,11 @@ OF_WEIGHTS = (
 )
 
 
+def is_rounded_update(assignment: PrecisionAssignment, layer: str, tensor: str) -> bool:
+    """Whether a tensor is rate times gradient in a format of its own."""
+    return tensor in ACCUMULATED and tensor in assignment.layers[layer].given()
+
+
 class Description:
     """Describes the tensors of one step of a FixedNetwork.
 
@@ -124,18 +129,21 @@ class Description:
         if tensor in GRADS_WITHIN:
             return self._grad_modes(layer, tensor)
         if tensor in MOVED:
-            return self._update_rounding(layer, MOVED[tensor]), overflow_of(MOVED[tensor])
+            return self._moving_modes(layer, MOVED[tensor])
+        if is_rounded_update(self.assignment, layer, tensor):
+            return rounding_of(tensor), overflow_of(tensor)
         if tensor in ACCUMULATED:
             return rounding_of(ACCUMULATED[tensor]), None
         if tensor in ACCUMULATED.values():
             return None, overflow_of(tensor)
         return None, None
 
-    def _update_rounding(self, layer: str, parameter: str) -> str:
+    def _moving_modes(self, layer: str, parameter: str) -> tuple[str, str]:
         """Of the running parameter; of the update itself where there is no accumulator."""
         tensor = "accumulators" if parameter == "weights" else f"{parameter}_accumulators"
-        held = tensor in self.assignment.layers[layer].given()
-        return UPDATE_ROUNDING if held else self.assignment.rounding_of(tensor)
+        if tensor in self.assignment.layers[layer].given():
+            return UPDATE_ROUNDING, self.assignment.overflow_of(parameter)
+        return self.assignment.rounding_of(tensor), self.assignment.overflow_of(tensor)
 
     def _grad_modes(self, layer: str, tensor: str) -> tuple[str | None, str | None]:
         """Batch norm quantizes them, or the activation does; without these, average pooling."""

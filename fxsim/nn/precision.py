@@ -54,7 +54,7 @@ TENSORS = tuple(SYMBOLS)
 AUXILIARY = ("bias", "bias_grads", "bias_accumulators", "preactivations")
 """Tensors of a layer outside the method's five."""
 
-OPTIONAL = ("branch", "relu_input_grads")
+OPTIONAL = ("branch", "relu_input_grads", "updates", "bias_updates")
 """Tensors whose format may be left out."""
 
 BATCH_NORM = (
@@ -104,15 +104,15 @@ class Modes:
 _PARAMETERS = ("weights", "bias", "gamma", "beta")
 _ACCUMULATORS = ("accumulators", "bias_accumulators", "gamma_accumulators", "beta_accumulators")
 _DIVISIONS = ("mean", "variance")
+_OF_AFFINE = ("gamma_grads", "gamma_accumulators", "beta_grads", "beta_accumulators")
 
-MODES = (
-    dict.fromkeys((*_FORMATS, "logits", *VELOCITIES), Modes(ROUNDINGS, OVERFLOWS))
-    | dict.fromkeys((*_PARAMETERS, *_DIVISIONS), Modes(("nearest_away",), ("saturate",)))
-    | dict.fromkeys(_ACCUMULATORS, Modes(ROUNDINGS, ("saturate",)))
-)
-"""Tensor -> what PrecisionAssignment takes for it; fxsim/numerics.md, "Modes", says the same.
+MODES = dict.fromkeys(
+    (*_FORMATS, "logits", *VELOCITIES), Modes(ROUNDINGS, OVERFLOWS)
+) | dict.fromkeys((*_PARAMETERS, *_DIVISIONS), Modes(("nearest_away",), ("saturate",)))
+"""Tensor -> what PrecisionAssignment takes for it; fxsim/numerics.md, "Tensors", says the same.
 
-The rounding of a parameter is that of its real values at the start; UPDATE_ROUNDING follows.
+The rounding of a parameter is that of its real values at the start; UPDATE_ROUNDING follows.  The
+overflow of accumulators is that of a parameter that has none.
 """
 
 UPDATE_ROUNDING = "nearest_up"
@@ -185,7 +185,9 @@ class LayerPrecision:
     batch norm.
 
     accumulators, bias_accumulators: None for none: the parameter is its own accumulator, and each
-    update is rounded once, to the parameter's step, by the rounding of that name.
+    update is rounded once, to the parameter's step, by the rounding and the overflow of that name.
+    updates, bias_updates: rate times gradient, rounded before a parameter without an accumulator
+    takes it; None for the exact product.
     preactivations: what batch norm normalizes.  branch: the layer's output where no layer reads it
     but residual additions do; None for 16 bits over [-2, 2) after the clipped ReLU, over the least
     power of two that holds another ceiling, and over [-8, 8) without one.  relu_input_grads: the
@@ -211,6 +213,8 @@ class LayerPrecision:
     preactivations: Format = Format(16, 3)
     branch: Format | None = None
     relu_input_grads: Format | None = None
+    updates: Format | None = None
+    bias_updates: Format | None = None
     batch_norm: BatchNormPrecision | None = None
 
     def __post_init__(self) -> None:
@@ -219,6 +223,13 @@ class LayerPrecision:
         _check_formats(self, (*TENSORS, *AUXILIARY, *given), ("activations",))
         _check_accumulator("weights", self.weights, self.accumulators)
         _check_accumulator("bias", self.bias, self.bias_accumulators)
+        for kind in ("weight", "bias"):
+            update, held = update_tensor(kind), accumulator_tensor(kind)
+            if getattr(self, update) and getattr(self, held):
+                raise InputError(
+                    f"{update} is the format of rate times gradient where there are no {held}, got "
+                    f"both; leave one of them out"
+                )
 
     def given(self) -> dict[str, Format]:
         """Tensor -> format, of all that have one here."""
@@ -283,6 +294,11 @@ def accumulator_tensor(kind: str) -> str:
     return "accumulators" if kind == "weight" else f"{kind}_accumulators"
 
 
+def update_tensor(kind: str) -> str:
+    """The name of rate times gradient of 'weight', 'bias', 'gamma' or 'beta'."""
+    return "updates" if kind == "weight" else f"{kind}_updates"
+
+
 def _check_accumulator(name: str, parameter: Format, accumulator: Format | None) -> None:
     if accumulator is not None:
         check_accumulator(name, parameter, accumulator)
@@ -331,6 +347,7 @@ class PrecisionAssignment:
             choice("overflow: tensor", tensor, MODES)
             choice(f"overflow of {tensor}", mode, OVERFLOWS)
             _check_mode("overflow", tensor, mode, MODES[tensor].overflows)
+        self._check_saturating()
         for layer, tensor in self.reasons:
             choice("reasons: layer", layer, self.layers)
             choice(f"reasons: tensor of layer {shown(layer)}", tensor, self.layers[layer].given())
@@ -346,6 +363,17 @@ class PrecisionAssignment:
         )
         for key, source in self.words.items():
             self._check_words(key, source)
+
+    def _check_saturating(self) -> None:
+        """InputError for the overflow of accumulators that a layer has: they saturate."""
+        for tensor in _ACCUMULATORS:
+            for name, layer in self.layers.items():
+                if self.overflow_of(tensor) != "saturate" and tensor in layer.given():
+                    raise InputError(
+                        f"overflow of {tensor} must be saturate where they are there, as in layer "
+                        f"{shown(name)}, got {self.overflow_of(tensor)!r}; leave it out, or call "
+                        f"without_accumulators() before"
+                    )
 
     def _check_words(self, key: str, source: WordSource) -> None:
         """InputError for words that the rounding of their tensor has no use for."""
@@ -363,6 +391,21 @@ class PrecisionAssignment:
             raise InputError(
                 f"words {shown(key)}: dropped bits go with rounding 'stochastic', got "
                 f"{rounding!r}; change one of them"
+            )
+        if tensor in ("accumulators", "bias_accumulators"):
+            self._check_dropping(key, tensor, [layer] if dot else list(self.layers))
+
+    def _check_dropping(self, key: str, tensor: str, layers: list[str]) -> None:
+        """InputError for words of a difference of which no bit is ever dropped."""
+        update, parameter = tensor.replace("accumulators", "updates"), "weights"
+        if tensor != "accumulators":
+            parameter = "bias"
+        given = [self.layers[name].given() for name in layers]
+        whole = [update in own and own[update].step_exp >= own[parameter].step_exp for own in given]
+        if given and all(whole):
+            raise InputError(
+                f"words {shown(key)}: {update} come in whole steps of the {parameter}, so that "
+                f"nothing is left to round; give the words to {update}"
             )
 
     def rounding_of(self, tensor: str) -> str:
@@ -441,6 +484,7 @@ class PrecisionAssignment:
             _check_shared_input(self, network, source)
         for layer in network.layers:
             _check_present(layer, self.layers[layer.name], is_branch(network, layer.name))
+            _check_trained(network, layer, self.layers[layer.name])
         tensors = quantized_tensors(network, self.layers)
         for what, modes in (("rounding", self.rounding), ("overflow", self.overflow)):
             for tensor in modes:
@@ -680,8 +724,12 @@ def tensors_of(network: Network, name: str, formats: LayerPrecision | None = Non
         "activations": source is not None and first == name,
         "branch": is_branch(network, name),
         "relu_input_grads": rounds_grads and name in network.reached,
+        "updates": formats is not None and formats.updates is not None,
+        "bias_updates": formats is not None and formats.bias_updates is not None,
         "logits": name == network.names[-1],
         **dict.fromkeys(("preactivations", *BATCH_NORM), layer.batch_norm),
+        **dict.fromkeys(_OF_AFFINE, "gamma" in layer.trained),
+        "preactivation_grads": layer.batch_norm and name in network.reached,
     }
     return {tensor for tensor in MODES if tensor not in VELOCITIES and present.get(tensor, True)}
 
@@ -727,6 +775,20 @@ def _check_present(layer: Layer, precision: LayerPrecision, branch: bool) -> Non
             f"additions read; the layers that read this one give its format as activations; "
             f"leave branch out"
         )
+
+
+def _check_trained(network: Network, layer: Layer, precision: LayerPrecision) -> None:
+    """InputError for formats of what training does not compute, but for those that must be there."""
+    for tensor, computed in (
+        ("updates", "weight" in layer.trained),
+        ("bias_updates", "bias" in layer.trained),
+        ("relu_input_grads", layer.name in network.reached),
+    ):
+        if getattr(precision, tensor) and not computed:
+            raise InputError(
+                f"layer {shown(layer.name)}: training computes no {tensor} here (train "
+                f"{layer.train!r}); leave its format out"
+            )
 
 
 def _check_shared_input(

@@ -104,7 +104,7 @@ class BatchNorm:
     running_rate: share of the difference by which a training step moves the running mean and
     variance, above 0, at most 1.  Each is held as the nearest number with a mantissa of 16 bits.
     frozen: training normalizes by the running statistics, too, and leaves them as they are; gamma
-    and beta are trained all the same.
+    and beta are trained all the same, unless the layer's train is 'none'.
 
     Raises:
         TypeError: a field has a value of another type.
@@ -188,10 +188,10 @@ class Layer:
             )
         if not 0.0 <= self.dropout < 1.0:
             raise InputError(f"{self._label} dropout must be in [0, 1), got {self.dropout}")
-        if self.train != "all" and self.batch_norm:
+        if self.train == "none" and self.norm and not self.norm.frozen:
             raise InputError(
                 f"{self._label} train must be 'all' with batch_norm, whose statistics move in "
-                f"training, got {self.train!r}; leave one of them out"
+                f"training, got 'none'; freeze them, too: batch_norm = {{frozen = true}}"
             )
         if self.train == "bias" and not self.has_bias:
             raise InputError(f"{self._label} train 'bias' needs a bias; choose 'all' or 'none'")
@@ -437,7 +437,8 @@ class Network:
         """The same network with all but these frozen: 'layer' for all of it, or 'layer.bias'.
 
         Raises:
-            InputError: no such layer or parameter, or a frozen layer has batch norm.
+            InputError: no such layer or parameter, or a frozen layer has batch norm whose statistics
+                are not frozen.
 
         Example:
             >>> from fxsim import Dense

@@ -235,11 +235,13 @@ class BatchNorm:
 
 
 class Gradients(NamedTuple):
-    """Codes of the gradients at the pre-activations, of gamma and of beta; how they were made."""
+    """Codes of the gradients at the pre-activations, of gamma and of beta (None where these are not
+    trained); how they were made.
+    """
 
     codes: np.ndarray
-    gamma: np.ndarray
-    beta: np.ndarray
+    gamma: np.ndarray | None
+    beta: np.ndarray | None
     sums: ChannelSum
 
 
@@ -273,18 +275,23 @@ class BatchNormGrad:
         gamma: np.ndarray,
         quantizers: Quantizers,
         reuse: bool = False,
+        trained: bool = True,
     ) -> Gradients:
         """The gradients, from gradient codes (N, H, W, O) after the affine map.
 
-        reuse: whether the memory of `grads` may become that of the result.
+        reuse: whether the memory of `grads` may become that of the result.  trained: whether gamma
+        and beta are; they may be left where the statistics are frozen.
         """
         terms = grads.size // grads.shape[-1]
-        self.check_terms(terms)
-        total, product_total = channel_moments(grads, normalized.codes)
-        step_exp = self.grads.step_exp
-        product_exp = step_exp + self.norm.formats.normalized.step_exp
-        gamma_grads = quantizers("gamma_grads").quantized(product_total, product_exp)
-        beta_grads = quantizers("beta_grads").quantized(total, step_exp)
+        gamma_grads = beta_grads = None
+        total = product_total = np.zeros(grads.shape[-1], np.int64)
+        if trained:
+            self.check_terms(terms)
+            total, product_total = channel_moments(grads, normalized.codes)
+            step_exp = self.grads.step_exp
+            product_exp = step_exp + self.norm.formats.normalized.step_exp
+            gamma_grads = quantizers("gamma_grads").quantized(product_total, product_exp)
+            beta_grads = quantizers("beta_grads").quantized(total, step_exp)
         scales = self._scales(gamma, normalized.inverse_roots)
         sums = self._sums(scales, total, product_total, terms)
         exact = sums.of(grads, normalized.codes, reuse)
@@ -629,8 +636,8 @@ def batch_norm_grad(
     )
     return BatchNormGradients(
         Tensor._of(made.codes, quantizers["preactivation_grads"].format),
-        Tensor._of(made.gamma, quantizers["gamma_grads"].format),
-        Tensor._of(made.beta, quantizers["beta_grads"].format),
+        Tensor._of(present(made.gamma), quantizers["gamma_grads"].format),
+        Tensor._of(present(made.beta), quantizers["beta_grads"].format),
     )
 
 

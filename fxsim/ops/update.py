@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fxsim.errors import InputError
+from fxsim.errors import InputError, choice, shown
 from fxsim.factors import MANTISSA_BITS, Factor, LearningRate, OddFactor
-from fxsim.formats import Format
+from fxsim.formats import OVERFLOWS, Format
 from fxsim.kernels.elementwise import update as kernel
 from fxsim.kernels.rounding import MAX_SHIFT, Rounding, align
 from fxsim.ops.checks import of_shape, tensor_of
-from fxsim.ops.exact import Exact
+from fxsim.ops.exact import Exact, Sums, holding, magnitude
 from fxsim.ops.summation import ChannelSum
 from fxsim.quantizer import Counts, Quantizer, Words
 from fxsim.tensor import Tensor
@@ -97,6 +97,7 @@ def sgd_update(
     rate: LearningRate | float,
     *,
     rounding: str = "nearest_away",
+    overflow: str = "saturate",
     words: Words | None = None,
 ) -> tuple[Parameter, UpdateTally]:
     """One SGD step: parameter - rate * grad.
@@ -105,14 +106,15 @@ def sgd_update(
     take it as one exact number; the parameter is rounded to the nearest of it, ties up, and the
     accumulator keeps the rest.  Both saturate.
 
-    Without an accumulator: parameter - rate * grad is exact, and is rounded once to the parameter's
-    step; it saturates.
+    Without an accumulator: parameter - rate * grad is exact, and is quantized once to the
+    parameter's format.
 
     Args:
         parameter: codes, perhaps with an accumulator.
         grad: gradient of the same shape.
         rate: the learning rate; a float stands for the nearest with a mantissa of 16 bits.
         rounding: one of fxsim.ROUNDINGS.
+        overflow: one of fxsim.OVERFLOWS, of a parameter without an accumulator.
         words: random words of a stochastic rounding.
 
     Returns:
@@ -120,7 +122,7 @@ def sgd_update(
 
     Raises:
         InputError: for another shape; without an accumulator, for steps that are too far from each
-            other.
+            other; with one, for an overflow other than saturate.
 
     Example:
         >>> from fxsim import Format, Tensor, ops
@@ -137,11 +139,17 @@ def sgd_update(
         raise TypeError(f"parameter must be an ops.Parameter, got {type(parameter).__name__}")
     of_shape("grad", tensor_of("grad", grad), parameter.value.shape)
     rate = rate if isinstance(rate, LearningRate) else LearningRate.of(rate)
+    choice("overflow", overflow, OVERFLOWS)
     value = parameter.value
     if parameter.accumulator is None:
-        quantizer = Quantizer(value.format, rounding, words=words)
+        quantizer = Quantizer(value.format, rounding, overflow, words)
         codes, tally = update_alone(value, grad, rate, quantizer)
         return Parameter(codes), tally
+    if overflow != "saturate":
+        raise InputError(
+            f"overflow must be saturate where there is an accumulator, got {shown(overflow)}; leave "
+            f"it out, or the accumulator"
+        )
     accumulator = parameter.accumulator
     codes = value.operand.copy()
     rest = accumulator.operand.copy()
@@ -164,6 +172,15 @@ def difference(value: Tensor, grad: Tensor, rate: LearningRate) -> Exact:
     if not value.ndim:
         return form.of(value.operand.reshape(1), grad.operand.reshape(1)).reshape()
     return form.of(value.operand, grad.operand)
+
+
+def scaled(grad: Tensor, rate: LearningRate) -> Exact:
+    """rate * grad, exact."""
+    factor = rate.odd
+    format = holding(
+        factor.mantissa * magnitude(grad.format), grad.format.step_exp + factor.exponent
+    )
+    return Sums(grad.operand.astype(np.int64) * factor.mantissa, format)
 
 
 def update_alone(

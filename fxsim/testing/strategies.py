@@ -180,7 +180,7 @@ def assignments(
     layers = {name: draw(_layer_precisions(max_bits)) for name in network.names}
     if not modes:
         return PrecisionAssignment(network.name, layers)
-    present = quantized_tensors(network)
+    present = quantized_tensors(network, layers)
     tensors = st.sampled_from([tensor for tensor in _MODED if tensor in present])
     rounding = draw(
         st.dictionaries(tensors | st.just("accumulators"), st.sampled_from(_DETERMINISTIC))

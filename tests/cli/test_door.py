@@ -94,6 +94,14 @@ def test_the_old_name_of_an_option_names_the_new_one(capsys):
         assert "--pictures is called --images now; use --images 512" in line
 
 
+@pytest.mark.parametrize("command", ["run", "sweep"])
+@pytest.mark.parametrize("option", ["--formats=Q8.8", "--in-place", "--stochastic=a=philox"])
+def test_an_option_of_one_training_is_named_as_that(capsys, command, option):
+    line = refused(capsys, command, option)
+    name = option.partition("=")[0]
+    assert f"{name} is an option of fxsim train, not of fxsim {command}; leave it out" in line
+
+
 def test_the_old_name_is_not_in_the_help(capsys):
     assert cli.main(["run", "--help"]) == 0
     text = capsys.readouterr().out

@@ -67,6 +67,10 @@ def test_a_network_with_frozen_layers_is_trained(files, capsys):
     assert cli.main(["train", str(files / "small.toml"), *out]) == 0
     assert cli.main(["analyze", *out]) == 2
     assert "layer 'c' has train='none'" in capsys.readouterr().err
+    whole = ["run", str(files / "small.toml"), "--out", str(files / "whole")]
+    assert cli.main(whole) == 2
+    assert "layer 'c' has train='none', so that its gradients are" in capsys.readouterr().err
+    assert not (files / "whole" / "float.npz").exists(), "refused before the float run"
     options = ["--in-place", "--stochastic", "accumulators=lfsr of 16, taps 16 15 13 4, 8 bits"]
     assert cli.main(["train", *out, "--assignment", str(files / "a.json"), *options]) == 0
     designs = json.loads((files / "run" / "results.json").read_text())["designs"]

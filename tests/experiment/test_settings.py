@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from fxsim.cli import parser as cli
 from fxsim.errors import InputError
 from fxsim.experiment.settings import QUICK, Settings, read_toml
 from fxsim.experiment.stages import settings_in
@@ -69,6 +70,15 @@ def test_the_old_name_of_a_setting_names_the_new_one(tmp_path):
     (tmp_path / "old.toml").write_text("pictures = 3")
     with pytest.raises(InputError, match="old.toml: .*'pictures' is called 'images' now"):
         read_toml(tmp_path / "old.toml")
+
+
+@pytest.mark.parametrize("name", ["assignment", "formats", "in_place", "accumulator", "stochastic"])
+def test_what_is_of_one_training_names_the_option_of_train(tmp_path, name):
+    (tmp_path / "run.toml").write_text(f"{name} = 'Q8.8'")
+    with pytest.raises(InputError, match=f"run.toml: '{name}' is no setting.* fxsim train") as told:
+        read_toml(tmp_path / "run.toml")
+    option = next(word for word in str(told.value).split() if word.startswith("--"))
+    assert getattr(cli.parse(["train", option, "Q8.8"][: 2 + (name != "in_place")]), name)
 
 
 def test_quick_is_for_what_is_not_given():

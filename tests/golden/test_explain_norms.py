@@ -28,7 +28,14 @@ from fxsim.golden.export import Vectors, write_vectors
 from fxsim.golden.manifest import Manifest
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.optimizer import Optimizer
-from fxsim.nn.precision import MODES, LayerPrecision, PrecisionAssignment, accumulator_format
+from fxsim.nn.precision import (
+    MODES,
+    VELOCITIES,
+    LayerPrecision,
+    PrecisionAssignment,
+    accumulator_format,
+    quantized_tensors,
+)
 from fxsim.ops.exact import Sums
 
 
@@ -111,7 +118,8 @@ def test_every_tensor_follows_from_the_others(mixed):
 
 @pytest.mark.parametrize("rounding", ["floor", "jam", *STOCHASTIC])
 def test_every_tensor_follows_from_the_others_in_other_modes(tmp_path, rounding):
-    rounds = {tensor: rounding for tensor in MODES if rounding in MODES[tensor].roundings}
+    present = {*quantized_tensors(NETWORK, assignment().layers), *VELOCITIES}
+    rounds = {tensor: rounding for tensor in present if rounding in MODES[tensor].roundings}
     fixed = FixedNetwork(
         NETWORK, assignment(rounding=rounds), PARAMETERS, optimizer=Optimizer(0.5, 0.0, 4)
     )

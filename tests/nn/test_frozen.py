@@ -6,11 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support import graph_cases as graphs
 from support.fixed_step_cases import NETWORKS, assignment, check_steps, start
 from support.golden_steps import precision
 
 from fxsim import (
     Accumulator,
+    Activation,
     BatchNorm,
     Conv,
     Dense,
@@ -205,7 +207,14 @@ def test_networks_as_plain_data():
     [
         (lambda: Dense(name="a", units=2, train="weights"), "train 'weights' is unknown"),
         (lambda: Dense(name="a", units=2, train="bias", bias=False), "train 'bias' needs a bias"),
-        (lambda: Dense(name="a", units=2, train="none", batch_norm=True), "whose statistics move"),
+        (
+            lambda: Dense(name="a", units=2, train="none", batch_norm=True),
+            "whose statistics move .* freeze them, too",
+        ),
+        (
+            lambda: Dense(name="a", units=2, train="bias", batch_norm=BatchNorm(frozen=True)),
+            "train 'bias' needs a bias",
+        ),
         (lambda: WHOLE.training_only(), "no layer is trained"),
         (lambda: WHOLE.training_only("d.weights"), "parameter of d 'weights' is unknown"),
         (lambda: WHOLE.training_only("e"), "layer 'e' is unknown"),
@@ -214,6 +223,101 @@ def test_networks_as_plain_data():
 def test_what_does_not_go_together_is_refused(make, match):
     with pytest.raises(InputError, match=match):
         make()
+
+
+NORMS = {
+    "below": Network(
+        "norms",
+        (4, 4, 2),
+        (
+            Conv(name="a", filters=3, batch_norm=BatchNorm(frozen=True), train="none"),
+            Conv(name="b", filters=3, kernel=2, batch_norm=True, activation="none"),
+            Dense(name="d", units=3, activation="none"),
+        ),
+    ),
+    "between": Network(
+        "norms",
+        (4, 4, 2),
+        (
+            Conv(name="a", filters=3, padding=1),
+            Conv(name="b", filters=3, padding=1, batch_norm=BatchNorm(frozen=True), train="none"),
+            Conv(name="c", filters=3, padding=1, add="a", train="none"),
+            Dense(name="d", units=3, activation="none", train="bias"),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_frozen_batch_norm_equals_the_twin(name):
+    """Its gradient is passed on where a layer below is trained; gamma and beta stay."""
+    network = NORMS[name]
+    modes = {"rounding": {"weight_grads": "floor"}}
+    fixed, counts = graphs.check_steps(network, graphs.assignment(network, **modes))
+    layer = {"below": "a", "between": "b"}[name]
+    parts = ("gamma_grads", "beta_grads", "weight_grads", "accumulators", "mean", "normalized")
+    made = {tensor for own, tensor in counts if own == layer}
+    assert made & set(parts) == {"mean", "normalized"} & made
+    assert "normalized" in made
+    assert ("preactivation_grads" in made) == (name == "between")
+    start = FixedNetwork(network, fixed.assignment, graphs.real_parameters(network, 0)).state()
+    moved = {key for key, codes in fixed.state().items() if not np.array_equal(codes, start[key])}
+    assert moved and not [key for key in moved if f".{layer}." in key]
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_float_layers_with_frozen_batch_norm_stay(name):
+    network = NORMS[name]
+    real = initial_parameters(network, 1)
+    floating = FloatNetwork(network, real, np.float64)
+    images, labels = batch(network)
+    floating.train_step(images / 63, labels, 0.5, 0)
+    for layer in network.layers:
+        for kind, array in floating.parameters[layer.name].items():
+            statistic = kind.startswith("running") and layer.norm and not layer.norm.frozen
+            moves = kind in layer.trained or statistic
+            assert np.array_equal(array, real[layer.name][kind]) != bool(moves), (layer.name, kind)
+
+
+def test_frozen_batch_norm_changes_no_gradient_below():
+    """The first layer moves as it does where gamma and beta are trained, too."""
+    network = NORMS["between"]
+    layers = tuple(dataclasses.replace(layer, train="all") for layer in network.layers)
+    whole = dataclasses.replace(network, layers=layers)
+    moved = []
+    for each in (network, whole):
+        real = graphs.real_parameters(each, 3)
+        fixed = FixedNetwork(each, graphs.assignment(each), real)
+        fixed.train_step(*batch(each), LearningRate.of(0.4), 0)
+        moved.append(fixed.parameters["a"]["weight"].codes)
+    assert np.array_equal(*moved)
+
+
+def test_vectors_of_frozen_batch_norm_follow_from_each_other(tmp_path):
+    network = NORMS["between"]
+    real = graphs.real_parameters(network, 3)
+    fixed = FixedNetwork(network, graphs.assignment(network), real)
+    golden = capture(fixed, *batch(network), LearningRate.of(0.3), 0)
+    write_vectors(golden, tmp_path / "vectors", ("npy",))
+    made = Vectors(tmp_path / "vectors")
+    assert "b.preactivation_grads" in made.manifest.entries
+    assert "b.gamma_grads" not in made.manifest.entries
+    source = Source(made)
+    for entry in made.manifest.tensors:
+        recipe = recipe_for(source, entry)
+        golden = made.codes(entry.name)
+        assert not recipe or Comparison(recipe, golden, golden).holds(recipe.default), entry.name
+
+
+def test_formats_of_gradients_that_are_not_computed_are_refused():
+    leaky = dataclasses.replace(WHOLE.layers[0], activation=Activation("leaky_relu", slope_exp=-2))
+    network = dataclasses.replace(WHOLE, layers=(leaky, *WHOLE.layers[1:]))
+    assigned = assignment(network, {})
+    own = dataclasses.replace(assigned.layers["c1"], relu_input_grads=Format(8, 0))
+    assigned = dataclasses.replace(assigned, layers={**assigned.layers, "c1": own})
+    assigned.check_network(network)
+    with pytest.raises(InputError, match="computes no relu_input_grads here .train 'none'.; leave"):
+        assigned.check_network(network.training_only("d"))
 
 
 @pytest.mark.parametrize("tensor", ["weight_grads", "accumulators", "activation_grads"])

@@ -24,6 +24,7 @@ from fxsim.golden.capture import capture
 from fxsim.golden.explain.recipes import recipe_for
 from fxsim.golden.explain.search import Comparison, explain
 from fxsim.golden.explain.source import Source
+from fxsim.golden.explain.update_recipes import TOGETHER
 from fxsim.golden.export import Vectors, write_vectors
 from fxsim.nn.fixed.stochastic import StochasticNetwork, wide_accumulators
 from fxsim.nn.init import initial_parameters
@@ -108,6 +109,86 @@ def test_momentum_without_accumulators_equals_the_twin():
     check_steps(NETWORK, assigned, optimizer=Optimizer(0.9, 0.01))
 
 
+@pytest.mark.parametrize("overflow", ["wrap", "saturate_zero", "saturate_symmetric"])
+def test_parameters_overflow_as_asked(overflow):
+    """By the twin; updates are wide enough to leave the parameter's range."""
+    tensors = ("accumulators", "bias_accumulators")
+    assigned = in_place(overflow=dict.fromkeys(tensors, overflow), rounding={"accumulators": "jam"})
+    check_steps(NETWORK, assigned, rate=40.0)
+
+
+@pytest.mark.parametrize("bits, range_exp", [(8, 0), (6, -1), (12, -2)])
+def test_rate_times_gradient_in_its_own_format(bits, range_exp):
+    """Coarser than the parameter's step, the same, finer; by the twin, with momentum, too."""
+    modes = {
+        "rounding": {"updates": "floor", "bias_updates": "stochastic", "accumulators": "zero"},
+        "overflow": {"updates": "wrap", "bias_updates": "saturate_zero", "accumulators": "wrap"},
+        "words": {"d.bias_updates": REGISTERS},
+    }
+    assigned = in_place(updates=Format(bits, range_exp), **modes)
+    check_steps(NETWORK, assigned, rate=3.0)
+    check_steps(NETWORK, assigned, rate=0.3, optimizer=Optimizer(0.9, 0.01))
+
+
+def test_steps_round_after_every_operation():
+    """A weight in Q4.4 minus the rounded product, in integers alone; both wrap."""
+    modes = {
+        "rounding": {"updates": "floor"},
+        "overflow": dict.fromkeys(("accumulators", "updates"), "wrap"),
+    }
+    fixed = network(in_place(updates=Format(8, 0), **modes))
+    before = fixed.parameters["d"]["weight"].codes.astype(int)
+    seen = {}
+    result = fixed.train_step(
+        *batch(fixed),
+        LearningRate.of(3.0),
+        0,
+        lambda tensor, layer, value: seen.setdefault((tensor, layer), value.codes.astype(int)),
+    )
+    drop = -7 - fixed.assignment.layers["d"].weight_grads.step_exp
+    product = 3 * seen["weight_grads", "d"] >> drop
+
+    def wrapped(codes):
+        return (codes + 128) % 256 - 128
+
+    assert np.array_equal(seen["updates", "d"], wrapped(product))
+    wanted = wrapped(before - wrapped(product))
+    assert np.array_equal(fixed.parameters["d"]["weight"].codes, wanted)
+    assert result.counts["d", "weights"].clipped == np.sum(wanted != before - wrapped(product)) > 0
+    assert result.counts["d", "updates"].elements == before.size
+
+
+@pytest.mark.parametrize(
+    "make, match",
+    [
+        (
+            lambda: dataclasses.replace(precision(), updates=Format(8, 0)),
+            "updates is the format of rate times gradient where there are no accumulators",
+        ),
+        (
+            lambda: in_place(
+                updates=Format(8, 0),
+                rounding={"accumulators": "stochastic"},
+                words={"accumulators": REGISTERS},
+            ),
+            "updates come in whole steps of the weights.*give the words to updates",
+        ),
+        (
+            lambda: in_place(rounding={"updates": "floor"}).check_network(NETWORK),
+            "quantizes no such tensor",
+        ),
+        (
+            lambda: in_place(updates=Format(8, 0)).check_network(NETWORK.training_only("d")),
+            r"layer 'c1': training computes no updates here \(train 'none'\)",
+        ),
+    ],
+)
+def test_formats_and_modes_of_updates_that_have_no_effect(make, match):
+    with pytest.raises(InputError, match=match) as caught:
+        make()
+    assert len(str(caught.value)) <= 300
+
+
 def test_some_layers_may_have_accumulators():
     held = assignment(NETWORK, {})
     layers = {**held.layers, "c2": held.layers["c2"].without_accumulators()}
@@ -178,17 +259,26 @@ WORDS = {
 }
 
 
-@pytest.fixture(scope="module", params=WORDS)
-def vectors(request, tmp_path_factory):
+ROUNDED = ("updates", "bias_updates")
+
+
+def stepped(
+    tmp_path_factory, words=None, rounding="nearest_away", overflow="saturate", apart=False
+):
+    """Vectors of one step; apart: rate times gradient in a format of its own."""
     network = GOLDEN["max pool"]
-    words = WORDS[request.param]
+    row = precision().without_accumulators()
+    if apart:
+        row = dataclasses.replace(row, updates=row.weights, bias_updates=row.bias)
+    tensors = (("accumulators", "bias_accumulators"), ROUNDED)[apart]
     made = PrecisionAssignment(
         network.name,
-        {name: precision() for name in network.names},
+        dict.fromkeys(network.names, row),
         Format(12, 3),
-        {"accumulators": "stochastic" if words else "nearest_away"},
-        words=words,
-    ).without_accumulators()
+        {"accumulators": "stochastic"} if words else dict.fromkeys(tensors, rounding),
+        dict.fromkeys(("accumulators", "bias_accumulators"), overflow),
+        words=words or {},
+    )
     fixed = FixedNetwork(network, made, initial_parameters(network, 3), seed=1)
     random = np.random.default_rng(4)
     images = random.integers(0, fixed.input_format.max_code + 1, (8, *network.input_shape))
@@ -196,6 +286,54 @@ def vectors(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vectors")
     write_vectors(golden, folder, ("npy",))
     return Vectors(folder)
+
+
+@pytest.fixture(scope="module", params=WORDS)
+def vectors(request, tmp_path_factory):
+    return stepped(tmp_path_factory, WORDS[request.param])
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["at once", "rounded before"])
+def wrapping(request, tmp_path_factory):
+    return stepped(tmp_path_factory, rounding="floor", overflow="wrap", apart=request.param)
+
+
+def test_updates_that_wrap_follow_from_the_vectors(wrapping):
+    source = Source(wrapping)
+    entries = [each for each in wrapping.manifest.tensors if "update" in each.tensor]
+    apart = any(each.tensor == "updates" for each in entries)
+    assert len(entries) == (12 if apart else 6)
+    for entry in entries:
+        recipe = recipe_for(source, entry)
+        golden = wrapping.codes(entry.name)
+        assert Comparison(recipe, golden, golden).holds(recipe.default), entry.name
+    moved = wrapping.manifest.entry("c2.updated_weights")
+    assert (moved.rounding, moved.overflow) == ("nearest_away" if apart else "floor", "wrap")
+
+
+@pytest.mark.parametrize(
+    "tensor, changed, cause",
+    [
+        ("updates", {"rounding": "nearest_up"}, "rounding nearest_up instead of floor"),
+        ("updated_weights", {"subtracted": -1}, "update added instead of subtracted"),
+        ("updated_weights", {"variant": TOGETHER, "rounding": "floor"}, TOGETHER),
+    ],
+)
+def test_other_updates_after_every_operation_are_named(tmp_path_factory, tensor, changed, cause):
+    made = stepped(tmp_path_factory, rounding="floor", overflow="wrap", apart=True)
+    assert cause in planted(made, f"c2.{tensor}", changed)
+
+
+def planted(vectors, name, changed):
+    """What explains a tensor that was computed with changed semantics."""
+    entry = vectors.manifest.entry(name)
+    recipe = recipe_for(Source(vectors), entry)
+    golden = vectors.codes(name)
+    rows = np.arange(golden.reshape(-1, recipe.columns).shape[0])
+    got = recipe.compute(dataclasses.replace(recipe.default, **changed), rows)
+    got = got.reshape(golden.shape)
+    assert not np.array_equal(got, golden)
+    return explain(vectors, entry, got).changes
 
 
 def test_updated_parameters_follow_from_the_vectors(vectors):
@@ -218,14 +356,8 @@ def test_updated_parameters_follow_from_the_vectors(vectors):
     ],
 )
 def test_other_updates_are_named(vectors, changed, cause):
-    entry = vectors.manifest.entry("c2.updated_weights")
-    recipe = recipe_for(Source(vectors), entry)
-    golden = vectors.codes(entry.name)
-    rows = np.arange(golden.reshape(-1, recipe.columns).shape[0])
-    planted = recipe.compute(dataclasses.replace(recipe.default, **changed), rows)
-    planted = planted.reshape(golden.shape)
-    assert not np.array_equal(planted, golden)
-    assert any(text.startswith(cause) for text in explain(vectors, entry, planted).changes)
+    changes = planted(vectors, "c2.updated_weights", changed)
+    assert any(text.startswith(cause) for text in changes)
 
 
 def test_wrong_registers_are_named(vectors):

@@ -27,6 +27,8 @@ from fxsim.nn.precision import (
 
 OPTIMIZER = Optimizer(0.5, 0.0, 4)
 STEPS = 20
+HELD = 2.0**-4
+"""The learning rate with accumulators; other rates go without, those from 1 on with exact updates."""
 DEFAULTS = {"rounding": "nearest_away", "overflow": "saturate"}
 EVERY = {"rounding": ROUNDINGS, "overflow": OVERFLOWS}
 
@@ -36,15 +38,15 @@ def batch():
     return random.integers(0, 16, (4, 6, 6, 2)), random.integers(0, 3, 4)
 
 
-def steps(rounding, overflow):
+def steps(rounding, overflow, rate=HELD):
     """SHA-256 of all tensors of one training step after the other under these modes."""
-    assigned = assignment(rounding=rounding, overflow=overflow)
+    assigned = assignment(rate == HELD, rate < 1, rounding=rounding, overflow=overflow)
     fixed = FixedNetwork(NETWORK, assigned, PARAMETERS, optimizer=OPTIMIZER)
     for step in range(STEPS):
         digest = hashlib.sha256()
         fixed.train_step(
             *batch(),
-            LearningRate.of(2.0**-4),
+            LearningRate.of(rate),
             step,
             lambda tensor, layer, value, digest=digest: digest.update(value.codes.tobytes()),
         )
@@ -52,9 +54,9 @@ def steps(rounding, overflow):
 
 
 @cache
-def base(away=None):
+def base(away=None, rate=HELD):
     """The steps with default modes, but for the rounding of one tensor."""
-    return tuple(steps({away: "away"} if away else {}, {}))
+    return tuple(steps({away: "away"} if away else {}, {}, rate))
 
 
 def honoured(tensor, kind):
@@ -78,7 +80,7 @@ REFUSED = [
 
 
 def test_the_network_has_every_tensor_and_training_is_repeated():
-    present = quantized_tensors(NETWORK) | {"relu_input_grads"}  # it has a format
+    present = quantized_tensors(NETWORK, assignment(held=False).layers)
     assert present | set(VELOCITIES) == set(MODES)
     assert tuple(steps({}, {})) == base()
 
@@ -89,7 +91,25 @@ def test_an_accepted_mode_changes_codes(tensor, kind, mode):
     away = tensor if tensor in VELOCITIES and kind == "overflow" else None
     modes = {"rounding": {away: "away"} if away else {}, "overflow": {}}
     modes[kind] = {**modes[kind], tensor: mode}
-    assert any(changed != default for changed, default in zip(steps(**modes), base(away)))
+    rate = rate_of(tensor, kind)
+    changed = steps(**modes, rate=rate)
+    assert any(own != default for own, default in zip(changed, base(away, rate)))
+
+
+def rate_of(tensor, kind):
+    """HELD where a mode has an effect with accumulators, else what moves the parameters enough."""
+    if tensor.endswith("updates"):
+        return 0.25 if kind == "rounding" else 0.75
+    if tensor.endswith("accumulators") and kind == "overflow":
+        return 64.0
+    return HELD
+
+
+@pytest.mark.parametrize("tensor", [tensor for tensor in MODES if tensor.endswith("accumulators")])
+def test_accumulators_that_are_there_saturate(tensor):
+    message = f"overflow of {tensor} must be saturate where .* layer '.*', got 'wrap'; leave it out"
+    with pytest.raises(InputError, match=message):
+        assignment(overflow={tensor: "wrap"})
 
 
 @pytest.mark.parametrize("tensor, kind, mode", REFUSED)
@@ -108,9 +128,10 @@ def test_defaults_may_be_said(tensor, kind):
 
 def test_a_mode_of_a_tensor_that_the_network_has_not_is_refused():
     plain = fxsim.Network("plain", (2, 2, 1), (fxsim.Dense(name="d", units=2, relu=False),))
-    absent = set(MODES) - quantized_tensors(plain) - set(VELOCITIES)
-    assert {"activations", "branch", "normalized", "preactivations", "gamma"} <= absent
     row = assignment().layers["scores"]
+    absent = set(MODES) - quantized_tensors(plain, {"d": row}) - set(VELOCITIES)
+    assert {"activations", "branch", "normalized", "preactivations", "gamma"} <= absent
+    assert "updates" in absent
     for tensor in absent:
         assigned = PrecisionAssignment("plain", {"d": row}, overflow={tensor: "saturate"})
         with pytest.raises(InputError, match=f"overflow of {tensor}: network 'plain' quantizes no"):
@@ -136,34 +157,58 @@ SOURCES = {
     "gamma_updates": "gamma_accumulators",
     "beta_updates": "beta_accumulators",
 }
+OWN_UPDATES = {
+    "updated_weights": "accumulators",
+    "updated_bias": "bias_accumulators",
+    "updated_gamma": "gamma_accumulators",
+    "updated_beta": "beta_accumulators",
+    "updates": "updates",
+    "bias_updates": "bias_updates",
+}
+"""Without accumulators."""
 
 
 @pytest.mark.parametrize("rounding, overflow", [("floor", "wrap"), ("jam", "saturate_symmetric")])
 def test_the_manifest_agrees_with_the_table(rounding, overflow):
-    given = {
-        "rounding": {tensor: rounding for tensor in MODES if rounding in MODES[tensor].roundings},
-        "overflow": {tensor: overflow for tensor in MODES if overflow in MODES[tensor].overflows},
-    }
-    fixed = FixedNetwork(NETWORK, assignment(**given), PARAMETERS, optimizer=OPTIMIZER)
-    manifest = capture(fixed, *batch(), LearningRate.of(0.5), 0).manifest
     seen = {"rounding": set(), "overflow": set()}
+    for held in (True, False):
+        check_manifest(held, rounding, overflow, seen)
+    parameters = {"weights", "bias", "gamma", "beta"}
+    assert seen["rounding"] == set(MODES) - parameters
+    assert seen["overflow"] == set(MODES)
+
+
+def check_manifest(held, rounding, overflow, seen):
+    """The modes of the entries of a step; `seen` takes the tensors."""
+    own = assignment(held)
+    present = {*quantized_tensors(NETWORK, own.layers), *VELOCITIES}
+    made = {tensor: MODES[tensor] for tensor in MODES if tensor in present}
+    given = {
+        "rounding": {tensor: rounding for tensor in made if rounding in made[tensor].roundings},
+        "overflow": {
+            tensor: overflow
+            for tensor in made
+            if overflow in made[tensor].overflows and not (held and tensor.endswith("accumulators"))
+        },
+    }
+    assigned = dataclasses.replace(own, **given)
+    fixed = FixedNetwork(NETWORK, assigned, PARAMETERS, optimizer=OPTIMIZER)
+    manifest = capture(fixed, *batch(), LearningRate.of(0.5), 0).manifest
     for entry in manifest.tensors:
         tensor = SOURCES.get(entry.tensor, entry.tensor)
+        if not held:
+            tensor = OWN_UPDATES.get(entry.tensor, tensor)
         if tensor == "preactivation_grads" and entry.layer not in ("norm", "wide"):
             tensor = "relu_input_grads" if entry.layer == "leaky" else ""
         if tensor not in MODES or tensor == "relu_input_grads" and entry.layer != "leaky":
             continue
         for kind, default in DEFAULTS.items():
             mode = getattr(entry, kind)
-            if mode is None or (entry.tensor.startswith("updated_") and kind == "rounding"):
+            moved = held and entry.tensor.startswith("updated_") and kind == "rounding"
+            if mode is None or moved:
                 continue
             assert mode == given[kind].get(tensor, default), (entry.name, kind)
             seen[kind].add(tensor)
-    parameters = {"weights", "bias", "gamma", "beta"}
-    accumulators = {tensor for tensor in MODES if tensor.endswith("accumulators")}
-    assert seen["rounding"] == set(MODES) - parameters
-    assert seen["overflow"] == set(MODES)
-    assert accumulators <= seen["rounding"]
 
 
 def contract_table():

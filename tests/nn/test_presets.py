@@ -76,6 +76,27 @@ def test_every_operation_is_an_accumulator_of_the_format():
     assert preset.assignment(PLAIN).accumulator == dict.fromkeys(KINDS, wanted)
 
 
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+def test_every_operation_of_the_update_is_rounded(overflow):
+    preset = uniform("Q4.4", rounding="floor", overflow=overflow, every_operation=True)
+    network = PLAIN.training_only("c.bias", "scores")
+    assignment = preset.assignment(network)
+    assignment.check_network(network)
+    updates = {
+        name: (own.accumulators, own.bias_accumulators, own.updates, own.bias_updates)
+        for name, own in assignment.layers.items()
+    }
+    q4_4 = Format(8, 3)
+    assert updates["c"] == (None, None, None, q4_4)
+    assert updates["d"] == (None, None, None, None)
+    assert updates["scores"] == (None, None, q4_4, q4_4)
+    for tensor in ("updates", "bias_updates"):
+        assert assignment.rounding_of(tensor) == "floor"
+        assert assignment.overflow_of(tensor) == overflow
+    assert assignment.overflow_of("accumulators") == overflow
+    assert assignment.rounding_of("accumulators") == "nearest_away", "the difference is exact"
+
+
 def by_hand(x, w, b, low=-128, high=127):
     """A dense layer in Q4.4, half up and saturated after every product and every sum."""
 
@@ -198,6 +219,14 @@ def test_training_and_vectors_from_the_command_line(tmp_path, capsys):
     assert assigned == Uniform.parse(FORMATS).assignment(build("digits-convnet", 0.25))
     vectors = ["vectors", "export", "--run", out, "--formats", FORMATS, "--batch", "2"]
     assert cli.main([*vectors, "--files", "npy", "--out", str(tmp_path / "vectors")]) == 0
+    random_words = ["lfsr of 16, taps 16 15 13 4, 6 bits"] * 2
+    options = [f"{name}={words}" for name, words in zip(("updates", "bias_updates"), random_words)]
+    stochastic = [word for option in options for word in ("--stochastic", option)]
+    assert cli.main(["train", *short, "--out", out, "--formats", FORMATS, *stochastic]) == 0
+    _, other = read_results(tmp_path / "run")["designs"]
+    assert other["design"] == "; ".join([f"FX {FORMATS}", *options])
+    assert other["assignment"]["words"]["updates"]["bits"] == 6
+    assert other["fingerprint"] != row["fingerprint"]
     assert cli.main(["cost", "digits-convnet", "--formats", "Q8.8"]) == 0
     assert "design FX" in capsys.readouterr().out
 

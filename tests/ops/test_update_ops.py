@@ -16,7 +16,7 @@ from support.operations_cases import Rounded, codes_of, tuple_of
 from fxsim import ops
 from fxsim.errors import InputError
 from fxsim.factors import LearningRate
-from fxsim.formats import ROUNDINGS, Format
+from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
 from fxsim.ops.update import UpdateTally
 from fxsim.rng import Stream
 from fxsim.tensor import Tensor
@@ -57,19 +57,28 @@ def check_held(value, accumulator, grad, rate, rounding="nearest_away", source="
     assert np.array_equal(value.codes, before[0]) and np.array_equal(accumulator.codes, before[1])
 
 
-def check_alone(value, grad, rate, rounding="nearest_away", source="stream", seed=0):
+def check_alone(
+    value, grad, rate, rounding="nearest_away", source="stream", seed=0, overflow="saturate"
+):
     """A parameter without one."""
     words, listed = words_for(rounding, source, seed, value.shape)
     rows = [
         oracle.update_alone(
-            *codes, exact_rate(rate), tuple_of(value.format), tuple_of(grad.format), rounding, word
+            *codes,
+            exact_rate(rate),
+            tuple_of(value.format),
+            tuple_of(grad.format),
+            rounding,
+            word,
+            overflow,
         )
         for *codes, word in zip(
             *(tensor.codes.reshape(-1).tolist() for tensor in (value, grad)), listed
         )
     ]
-    after, tally = ops.sgd_update(ops.Parameter(value), grad, rate, rounding=rounding, words=words)
-    what = f"{value.format} {grad.format} rate {rate} {rounding}"
+    options = {"rounding": rounding, "overflow": overflow, "words": words}
+    after, tally = ops.sgd_update(ops.Parameter(value), grad, rate, **options)
+    what = f"{value.format} {grad.format} rate {rate} {rounding} {overflow}"
     assert_same_codes(after.value.codes.reshape(-1), [row[0] for row in rows], what=what)
     assert after.accumulator is None and after.value.format == value.format
     assert after.value.shape == value.shape
@@ -93,7 +102,7 @@ def test_every_code_of_small_formats_in_every_rounding(rounding):
         check_held(value, accumulator, grad, rate, rounding, SOURCES[place], place)
     value, grad = every_code(Format(4, 0), Format(4, 1))
     for place, rate in enumerate((1.0, 0.375, 2.5, 0.01)):
-        check_alone(value, grad, rate, rounding, SOURCES[place], place)
+        check_alone(value, grad, rate, rounding, SOURCES[place], place, OVERFLOWS[place])
 
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -150,14 +159,17 @@ def test_updates_of_any_size(rounding, bits, signed):
     st.builds(Format, st.integers(1, 24), st.integers(-6, 2), st.booleans()),
     RATES,
     st.sampled_from(ROUNDINGS),
+    st.sampled_from(OVERFLOWS),
     st.sampled_from(SOURCES),
     SEEDS,
 )
-def test_random_updates_without_one(shape, value_format, grad_format, rate, rounding, source, seed):
+def test_random_updates_without_one(
+    shape, value_format, grad_format, rate, rounding, overflow, source, seed
+):
     value = Tensor(codes_of(seed, value_format, shape), value_format)
     grad = Tensor(codes_of(seed + 1, grad_format, shape), grad_format)
     try:
-        check_alone(value, grad, rate, rounding, source, seed)
+        check_alone(value, grad, rate, rounding, source, seed, overflow)
     except InputError as error:
         assert "at most 62 are exact here" in str(error)
 
@@ -183,6 +195,10 @@ def test_no_elements_are_no_work():
     "call, message",
     [
         (lambda p, g: ops.sgd_update(p, g[:1], 0.5), r"grad must have shape \(2,\), got \(1,\)"),
+        (
+            lambda p, g: ops.sgd_update(p, g, 0.5, overflow="wrap"),
+            "overflow must be saturate where there is an accumulator, got 'wrap'; leave it out",
+        ),
         (lambda p, g: ops.sgd_update(p, g, -0.5), "learning rate must be a finite number above 0"),
         (lambda p, g: ops.sgd_update(p, g, float("nan")), "learning rate must be a finite number"),
         (lambda p, g: ops.sgd_update(ops.Parameter(p.value), g, 2.0**-70), "at most 62 are exact"),

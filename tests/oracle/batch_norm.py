@@ -152,24 +152,23 @@ def root_unit(variance_fmt, epsilon=EPSILON):
     return unit
 
 
-def backward(layer_name, grads, grads_step, xs, roots, own, parameters, run, frozen):
-    """(nested codes at the pre-activations, gamma gradient codes, beta gradient codes) from
-    codes after the affine map.
+def backward(layer_name, grads, grads_step, xs, roots, own, parameters, run, frozen, trained=True):
+    """(nested codes at the pre-activations, gradient codes of gamma and beta, if they are trained)
+    from codes after the affine map.
     """
     shape = len(grads), len(grads[0]), len(grads[0][0]), len(grads[0][0][0])
     x_step = step(own["normalized"])
     out_step = step(own["preactivation_grads"])
     g_real = [[code * grads_step for code in column] for column in channels(grads)]
     x_real = [[code * x_step for code in column] for column in channels(xs)]
-    gammas = run.quantize(
-        [sum(g * x for g, x in zip(*pair)) for pair in zip(g_real, x_real)],
-        layer_name,
-        "gamma_grads",
-        own["gamma_grads"],
-    )
-    betas = run.quantize(
-        [sum(column) for column in g_real], layer_name, "beta_grads", own["beta_grads"]
-    )
+    found = {}
+    if trained:
+        products = [sum(g * x for g, x in zip(*pair)) for pair in zip(g_real, x_real)]
+        totals = [sum(column) for column in g_real]
+        for kind, sums in (("gamma", products), ("beta", totals)):
+            tensor = f"{kind}_grads"
+            found[kind] = run.quantize(sums, layer_name, tensor, own[tensor])
+            run.see(tensor, layer_name, found[kind])
     rows = [
         constants(g, x, gamma * step(own["gamma"]), root, grads_step, x_step, out_step, frozen)
         for g, x, gamma, root in zip(g_real, x_real, parameters["gamma"], roots)
@@ -186,6 +185,4 @@ def backward(layer_name, grads, grads_step, xs, roots, own, parameters, run, fro
     codes = run.quantize(
         together(columns, shape), layer_name, "preactivation_grads", own["preactivation_grads"]
     )
-    run.see("gamma_grads", layer_name, gammas)
-    run.see("beta_grads", layer_name, betas)
-    return codes, gammas, betas
+    return codes, found

@@ -26,6 +26,7 @@ from oracle.step import (
     map_nested,
     preactivations,
     reshape,
+    trained,
     update_parameter,
     velocities,
 )
@@ -126,12 +127,24 @@ def forward(layers, formats, logits_fmt, state, images, run):
     return [flatten(sample) for sample in outputs[layers[-1]["name"]]], records
 
 
+def reached(layers):
+    """None and the layers at whose output the gradient is needed."""
+    found = set()
+    for layer in layers:
+        if trained(layer) or layer["source"] in found or layer["add"] in found:
+            found.add(layer["name"])
+    return found
+
+
 def backward(layers, formats, state, scores_grad, records, run):
-    """Layer -> kind of parameter -> gradient codes."""
+    """Layer -> kind of parameter -> gradient codes, of what is trained."""
     arriving = {}
     result = {}
+    wanted = reached(layers)
     for layer in reversed(layers):
         name = layer["name"]
+        if name not in wanted:
+            continue
         own = formats[layer["name"]]
         parameters = state[layer["name"]]
         _, source, factors, winner, shape, xs, roots = records[name]
@@ -145,36 +158,38 @@ def backward(layers, formats, state, scores_grad, records, run):
         run.see("activation_grads", name, grads)
         inner, finer = back_to_preactivations(layer, grads, own, (factors, winner, shape), run)
         unit = step(own["activation_grads"]) / Fraction(2) ** finer
-        if layer["add"]:
+        if layer["add"] in wanted:
             arriving.setdefault(layer["add"], []).append([code * unit for code in flatten(inner)])
         found = {}
         if layer["batch_norm"]:
             run.see("relu_input_grads", name, inner)
-            inner, found["gamma"], found["beta"] = batch_norm.backward(
-                name, inner, unit, xs, roots, own, parameters, run, layer["batch_norm"]["frozen"]
+            frozen = layer["batch_norm"]["frozen"]
+            inner, found = batch_norm.backward(
+                name, inner, unit, xs, roots, own, parameters, run, frozen, bool(trained(layer))
             )
             unit = step(own["preactivation_grads"])
         run.see("preactivation_grads", name, inner)
         x, w, stride, padding = as_conv(layer, source, parameters["weight"])
         geometry = products.shape_of(w), stride, padding
         more = further(layer)
-        sums, scale = accumulated(
-            layer,
-            "weight_grad",
-            unit * step(own["activations"]),
-            run,
-            partial(products.conv_weight_grad, x, inner, *geometry, **more),
-            partial(accumulators.weight_grad, x, inner, *geometry, **more),
-        )
-        weight_grads = run.quantize(real(sums, scale), name, "weight_grads", own["weight_grads"])
-        found["weight"] = weight_grads if layer["kind"] == "conv" else weight_grads[0][0]
-        run.see("weight_grads", name, found["weight"])
-        if not layer["batch_norm"]:
+        if "weight" in trained(layer):
+            sums, scale = accumulated(
+                layer,
+                "weight_grad",
+                unit * step(own["activations"]),
+                run,
+                partial(products.conv_weight_grad, x, inner, *geometry, **more),
+                partial(accumulators.weight_grad, x, inner, *geometry, **more),
+            )
+            made = run.quantize(real(sums, scale), name, "weight_grads", own["weight_grads"])
+            found["weight"] = made if layer["kind"] == "conv" else made[0][0]
+            run.see("weight_grads", name, found["weight"])
+        if not layer["batch_norm"] and "bias" in trained(layer):
             sums = [sum(column) * unit for column in batch_norm.channels(inner)]
             found["bias"] = run.quantize(sums, name, "bias_grads", own["bias_grads"])
             run.see("bias_grads", name, found["bias"])
         result[name] = found
-        if layer["source"] is not None:
+        if layer["source"] in wanted:
             geometry = products.shape_of(x), stride, padding
             sums, scale = accumulated(
                 layer,
@@ -198,6 +213,8 @@ def update_all(formats, state, grads, rate, run, optimizer):
     for name, parameters in state.items():
         own = formats[name]
         for kind in ("weight", "gamma", "beta") if "gamma" in parameters else ("weight", "bias"):
+            if kind not in grads.get(name, ()):
+                continue
             prefix, plural = ("", "weights") if kind == "weight" else (f"{kind}_", kind)
             fmt = own[plural]
             grads_fmt = own[f"{kind}_grads"]

@@ -105,10 +105,10 @@ def dropout(values, words, rate):
     return [value * factor * stays for value, stays in zip(values, kept)], kept
 
 
-def update_alone(weight, grad, rate, weight_fmt, grad_fmt, rounding, word):
-    """(W', saturated, left as it was by a gradient that is not 0) without an accumulator."""
+def update_alone(weight, grad, rate, weight_fmt, grad_fmt, rounding, word, overflow="saturate"):
+    """(W', outside of its format, left as it was by a gradient that is not 0) without an accumulator."""
     exact = weight * step(weight_fmt) - rate * grad * step(grad_fmt)
-    code, below, above, _ = quantize(exact, weight_fmt, rounding, "saturate", word)
+    code, below, above, _ = quantize(exact, weight_fmt, rounding, overflow, word)
     return code, below or above, grad != 0 and code == weight
 
 

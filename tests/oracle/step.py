@@ -455,6 +455,15 @@ def update_kind(formats, state, grads, kind, tensor, rate, run, name, optimizer)
         )
     accumulator = own[f"{prefix}accumulators"]
     if accumulator is None:
+        update_fmt = own.get(f"{prefix}updates")
+        if update_fmt is not None:
+            exact = map_nested(lambda code: rate * code * step(grads_fmt), grads)
+            grads, grads_fmt, rate = (
+                run.quantize(exact, name, f"{prefix}updates", update_fmt),
+                update_fmt,
+                1,
+            )
+            run.see(f"{prefix}updates", name, grads)
         fmts = own[tensor], grads_fmt
         update_without(parameters, kind, grads, rate, fmts, run, name, f"{prefix}accumulators")
         run.see(f"updated_{tensor}", name, parameters[kind])
@@ -481,8 +490,11 @@ def update_without(parameters, kind, grads, rate, fmts, run, name, tensor):
     """One parameter without an accumulator; `tensor` names its rounding and its words."""
     flat = [flatten(array) for array in (parameters[kind], grads)]
     words = run.words(name, tensor, len(flat[0])) or [0] * len(flat[0])
-    rounding = run.mode("rounding", tensor)
-    rows = [update_alone(*own, rate, *fmts, rounding, word) for *own, word in zip(*flat, words)]
+    rounding, overflow = run.mode("rounding", tensor), run.mode("overflow", tensor)
+    rows = [
+        update_alone(*own, rate, *fmts, rounding, word, overflow)
+        for *own, word in zip(*flat, words)
+    ]
     parameters[kind] = reshape([row[0] for row in rows], products.shape_of(grads))
     if kind == "weight":
         run.counts[name, "weights"] = (0, sum(row[1] for row in rows), 0)

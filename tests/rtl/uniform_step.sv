@@ -2,7 +2,9 @@
 // product is cut to FRAC fraction bits (floor) and to BITS bits (wrap), and every sum to BITS bits.
 //   hidden = leaky ReLU of slope 2**-SLOPE;  loss = half the squared error, averaged over 2**LOG_BATCH samples
 // Parameters are w1 (INPUTS, HIDDEN), b1, w2 (HIDDEN, OUTPUTS), b2, one after the other, row-major, the first in the low bits.
-// weight_update moves each of them: another update has its place there.
+// The update is parameter - RATE * gradient, two more operations, without anything below the parameter's step.
+// With RANDOM_BITS above 0, RATE * gradient is rounded stochastically, by so many low bits of a shift register that each
+// parameter has; registers are clocked with clk, parameters only where `move` is high.
 module uniform_step #(
     parameter int BITS      = 16,
     parameter int FRAC      = 8,
@@ -11,19 +13,24 @@ module uniform_step #(
     parameter int OUTPUTS   = 2,
     parameter int LOG_BATCH = 1,
     parameter int SLOPE     = 3,
-    parameter int MANTISSA  = 32768,  // of the learning rate, 16 bits
-    parameter int EXPONENT  = -3,     // see weight_update
-    parameter int BUG       = 0,      // 1: products rounded half up, not floor; 2: the slope's gradient is not cut
+    parameter int RATE      = 16,  // the learning rate, a code of the format
+    parameter int RANDOM_BITS = 0, // at most FRAC
+    parameter int WIDTH     = 16,  // of the shift registers
+    parameter int TAPS      = 'hD008,
+    // 1: products rounded half up, not floor; 2: the slope's gradient is not cut; 3: parameters saturate, not wrap;
+    // 4: the registers stand still
+    parameter int BUG       = 0,
     parameter int COUNT     = INPUTS * HIDDEN + HIDDEN + HIDDEN * OUTPUTS + OUTPUTS
 ) (
     input  logic                                    clk,
-    input  logic                                    load,     // take `initial_parameters`, accumulators 0
+    input  logic                                    load,     // take `initial_parameters` and `seeds`
+    input  logic                                    move,     // take the parameters that the step makes
     input  logic [COUNT*BITS-1:0]                   initial_parameters,
+    input  logic [COUNT*WIDTH-1:0]                  seeds,
     input  logic [(INPUTS*BITS<<LOG_BATCH)-1:0]     samples,  // (batch, INPUTS)
     input  logic [(OUTPUTS*BITS<<LOG_BATCH)-1:0]    targets,  // (batch, OUTPUTS)
     output logic [(OUTPUTS*BITS<<LOG_BATCH)-1:0]    outputs,  // before the update
-    output logic [COUNT*BITS-1:0]                   parameters,
-    output logic [COUNT*BITS-1:0]                   accumulators
+    output logic [COUNT*BITS-1:0]                   parameters
 );
     localparam int BATCH = 1 << LOG_BATCH;
     localparam int B1 = INPUTS * HIDDEN;
@@ -56,7 +63,7 @@ module uniform_step #(
 
     logic [BATCH*HIDDEN*BITS-1:0] sums, hidden, hidden_grads;
     logic [BATCH*OUTPUTS*BITS-1:0] output_grads;
-    logic [COUNT*BITS-1:0] grads, new_parameters, new_accumulators;
+    logic [COUNT*BITS-1:0] grads, new_parameters;
     code_t total;
 
     always_comb begin
@@ -113,21 +120,32 @@ module uniform_step #(
     end
 
     for (genvar i = 0; i < COUNT; i++) begin : g_update
-        // verilator lint_off UNUSEDSIGNAL
-        logic weight_clipped, acc_clipped, flushed, stopped;
-        // verilator lint_on UNUSEDSIGNAL
-        weight_update #(
-            .W_BITS(BITS), .ACC_BITS(BITS), .GRAD_BITS(BITS), .MANTISSA_BITS(16), .EXPONENT(EXPONENT)
-        ) mover (
-            .weight(parameters[BITS*i+:BITS]), .acc(accumulators[BITS*i+:BITS]), .grad(grads[BITS*i+:BITS]),
-            .mantissa(16'(MANTISSA)), .rounding(modes::FLOOR),
-            .new_weight(new_parameters[BITS*i+:BITS]), .new_acc(new_accumulators[BITS*i+:BITS]),
-            .weight_clipped, .acc_clipped, .flushed, .stopped
-        );
+        logic [FRAC-1:0] random;
+        logic signed [2*BITS-1:0] product;
+        code_t update, difference;
+
+        if (RANDOM_BITS > 0) begin : g_random
+            logic [WIDTH-1:0] state;
+            lfsr #(.WIDTH(WIDTH), .TAPS(TAPS)) register (
+                .clk, .load, .enable(BUG != 4), .seed(seeds[WIDTH*i+:WIDTH]), .state
+            );
+            assign random = FRAC'(state[RANDOM_BITS-1:0]) << (FRAC - RANDOM_BITS);
+        end else begin : g_floor
+            assign random = '0;
+        end
+
+        assign product = (2*BITS)'($signed(grads[BITS*i+:BITS])) * (2*BITS)'(RATE) + $signed((2*BITS)'(random));
+        assign update = product[FRAC+:BITS];
+        assign difference = $signed(parameters[BITS*i+:BITS]) - update;
+        if (BUG == 3) begin : g_saturating
+            logic signed [BITS:0] wide;
+            assign wide = (BITS + 1)'($signed(parameters[BITS*i+:BITS])) - (BITS + 1)'(update);
+            assign new_parameters[BITS*i+:BITS] =
+                wide[BITS] == wide[BITS-1] ? difference : {wide[BITS], {(BITS - 1) {!wide[BITS]}}};
+        end else begin : g_wrapping
+            assign new_parameters[BITS*i+:BITS] = difference;
+        end
     end
 
-    always_ff @(posedge clk) begin
-        parameters <= load ? initial_parameters : new_parameters;
-        accumulators <= load ? '0 : new_accumulators;
-    end
+    always_ff @(posedge clk) if (load || move) parameters <= load ? initial_parameters : new_parameters;
 endmodule

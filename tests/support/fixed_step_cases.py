@@ -21,6 +21,7 @@ from fxsim.nn.precision import (
     LayerPrecision,
     PrecisionAssignment,
     accumulator_format,
+    update_tensor,
 )
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 from fxsim.words import DroppedBits, Philox, WordMemory
@@ -110,11 +111,19 @@ def assignment(
     accumulator=(),
     words=None,
     held=True,
+    updates=None,
 ):
-    """`widths`: keyword arguments of `precision`, one dict for all layers or one for each."""
+    """`updates`: format of rate times gradient, without accumulators.
+
+    `widths`: keyword arguments of `precision`, one dict for all layers or one for each."""
     widths = widths if isinstance(widths, list) else [widths] * len(network.layers)
     layers = {name: precision(**row) for name, row in zip(network.names, widths)}
-    made = PrecisionAssignment(
+    if not held:
+        layers = {
+            layer.name: alone(layers[layer.name], layer.trained, updates)
+            for layer in network.layers
+        }
+    return PrecisionAssignment(
         network.name,
         layers,
         logits,
@@ -123,7 +132,12 @@ def assignment(
         accumulator=parse_accumulators(accumulator),
         words=words or {},
     )
-    return made if held else made.without_accumulators()
+
+
+def alone(row, trained, updates=None):
+    """The formats of a layer without accumulators."""
+    given = {update_tensor(kind): updates for kind in trained}
+    return dataclasses.replace(row.without_accumulators(), **given)
 
 
 def tuple_of(format):
@@ -174,7 +188,7 @@ def start(network, assigned, seed):
     formats = {
         name: {
             tensor: getattr(row, tensor) and tuple_of(getattr(row, tensor))
-            for tensor in (*TENSORS, *AUXILIARY)
+            for tensor in (*TENSORS, *AUXILIARY, "updates", "bias_updates")
         }
         for name, row in assigned.layers.items()
     }

@@ -162,13 +162,17 @@ class Draw:
             batch_norm=self.norm() if layer.batch_norm else None,
         )
 
-    def modes(self, network: Network):
-        tensors = sorted(quantized_tensors(network))
+    def modes(self, network: Network, layers: dict[str, LayerPrecision]):
+        tensors = sorted(quantized_tensors(network, layers))
         rounding = {
             tensor: self.one(MODES[tensor].roundings) for tensor in tensors if self.chance(0.2)
         }
         overflow = {
-            tensor: self.one(MODES[tensor].overflows) for tensor in tensors if self.chance(0.2)
+            tensor: self.one(
+                ("saturate",) if tensor.endswith("accumulators") else MODES[tensor].overflows
+            )
+            for tensor in tensors
+            if self.chance(0.2)
         }
         return rounding, overflow
 
@@ -203,7 +207,7 @@ class Draw:
         step_exp = self.whole(-50, 5)
         bits = min(max(self.bits(), 1), 14 - step_exp)
         logits = Format(bits, step_exp + bits - 1)
-        modes = self.modes(network)
+        modes = self.modes(network, layers)
         return PrecisionAssignment(network.name, layers, logits, *modes, accumulator=self.held())
 
     def optimizer(self) -> Optimizer:

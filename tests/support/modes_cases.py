@@ -69,8 +69,22 @@ def precision(layer):
     )
 
 
-def assignment(**modes):
+def without_accumulators(row, layer, updates):
+    if not updates:
+        return row.without_accumulators()
+    bias_updates = None if layer.batch_norm else Format(2, -5)
+    alone = row.without_accumulators()
+    return dataclasses.replace(alone, updates=Format(3, -2), bias_updates=bias_updates)
+
+
+def assignment(held=True, updates=True, **modes):
+    """held: with accumulators; updates: without them rate times gradient has a format of its own."""
     layers = {name: precision(name) for name in NETWORK.names}
+    if not held:
+        layers = {
+            layer.name: without_accumulators(layers[layer.name], layer, updates)
+            for layer in NETWORK.layers
+        }
     return dataclasses.replace(
         PrecisionAssignment(NETWORK.name, layers, logits=Format(5, 0)), **modes
     )

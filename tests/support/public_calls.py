@@ -186,7 +186,7 @@ def calls():
     product = {"accumulator": MAC}
     conv = {"stride": 1, "padding": (1, 1), "dilation": 1, "groups": 1, **product}
     norm = {"statistics": MODES, "normalized": Format(16, 3), "epsilon": 2.0**-10}
-    update = {"rounding": "stochastic", "words": WORDS.reshape(-1)[:3]}
+    update = {"rounding": "stochastic", "overflow": "saturate", "words": WORDS.reshape(-1)[:3]}
     quantized = {"rounding": "floor", "overflow": "wrap", "counts": True}
     saved = ops.batch_norm(X, GAMMA, GAMMA).saved
     made = Call

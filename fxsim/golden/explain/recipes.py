@@ -30,7 +30,7 @@ from fxsim.golden.explain.norm_recipes import (
 )
 from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.source import Source
-from fxsim.golden.explain.update_recipes import Updated, UpdateItself, updated
+from fxsim.golden.explain.update_recipes import Updated, update, updated
 from fxsim.golden.manifest import Entry
 from fxsim.nn.fixed.network import FURTHER
 
@@ -54,10 +54,10 @@ RECIPES: dict[str, Callable[[Source, Entry], TensorRecipe]] = {
     "preactivation_grads": GradsAtPreactivations,
     "weight_grads": WeightGrads,
     "bias_grads": BiasGrads,
-    "updates": UpdateItself,
+    "updates": update,
     "updated_weights": updated,
     "accumulators": Updated,
-    **{f"{kind}_updates": UpdateItself for kind in FURTHER},
+    **{f"{kind}_updates": update for kind in FURTHER},
     **{f"updated_{kind}": updated for kind in FURTHER},
     **{f"{kind}_accumulators": Updated for kind in FURTHER},
 }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fxsim.errors import present
+from fxsim.factors import LearningRate
 from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC
 from fxsim.golden.arithmetic import bounded, narrowed, rounded, updates
 from fxsim.golden.explain.changes import (
@@ -141,33 +142,69 @@ class Updated(Update):
         return bounded(total - (codes << below), format, semantics.accumulator_overflow)
 
 
+class RoundedUpdate(Update):
+    """u = round(learning rate * gradient) in a format of its own, without an accumulator."""
+
+    def alternatives(self) -> Iterator[Alternative]:
+        yield from quantization_changes(self.default, self.entry.format)
+        yield from self.words_changes(self.default, self.update)
+        yield from misread_changes(self.default, {self.gradient: self.formats[self.gradient]})
+
+    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        factor = self.source.manifest.learning_rate.odd
+        exact = self.operand_rows(self.gradient, semantics, rows) * factor.mantissa
+        step_exp = self.formats[self.gradient].step_exp + factor.exponent
+        words = self.words_of(self.update, semantics, rows)
+        return requantized(exact, step_exp, self.entry.format, semantics, words)
+
+
+TOGETHER = "learning rate times gradient subtracted exactly, rounded once with the parameter"
+
+
 class UpdatedAlone(Update):
-    """W' = round(W - learning rate * gradient), without an accumulator."""
+    """W' = round(W - learning rate * gradient), without an accumulator; round(W - u) where the
+    product has a format of its own.
+    """
+
+    def __init__(self, source: Source, entry: Entry):
+        super().__init__(source, entry)
+        self.product = self.gradient
+        self.rounded = source.has(entry.layer, self.update)
+        if self.rounded:
+            self.gradient = self.update
+            self.formats[self.update] = source.entry(entry.layer, self.update).format
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from quantization_changes(self.default, self.entry.format)
         yield from self.words_changes(self.default, self.accumulator)
         yield change(self.default, "update added instead of subtracted", subtracted=-1)
         yield change(self.default, "update left out", subtracted=0)
+        names = self.parameter, self.gradient
+        yield from misread_changes(self.default, {name: self.formats[name] for name in names})
+        if self.rounded:
+            if self._update_rounding not in STOCHASTIC:
+                rounding = self._update_rounding
+                yield change(self.default, TOGETHER, variant=TOGETHER, rounding=rounding)
+            return
         for mode in ROUNDINGS:
             if mode not in STOCHASTIC or self.default.rounding in STOCHASTIC:
                 text = f"update rounded {mode} before it is subtracted"
                 yield change(self.default, text, update_rounding=mode)
-        names = self.parameter, self.gradient
-        yield from misread_changes(self.default, {name: self.formats[name] for name in names})
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         words = self.words_of(self.accumulator, semantics, rows)
         codes = self.operand_rows(self.parameter, semantics, rows)
-        grads = self.operand_rows(self.gradient, semantics, rows) * semantics.subtracted
+        apart = self.rounded and semantics.variant != TOGETHER
+        gradient = self.gradient if apart else self.product
+        grads = self.operand_rows(gradient, semantics, rows) * semantics.subtracted
         format = self.formats[self.parameter]
-        rate = self.source.manifest.learning_rate
+        rate = LearningRate.of(1.0) if apart else self.source.manifest.learning_rate
         if semantics.update_rounding is not None:
-            grads_format = self.formats[self.gradient]
+            grads_format = self.formats[gradient]
             update = updates(grads, grads_format, format, rate, semantics.update_rounding, words)
             return bounded(codes - update, format, present(semantics.overflow))
         factor = rate.odd
-        scaled_exp = self.formats[self.gradient].step_exp + factor.exponent
+        scaled_exp = self.formats[gradient].step_exp + factor.exponent
         step_exp = min(format.step_exp, scaled_exp)
         held = codes << (format.step_exp - step_exp)
         exact = held - (grads * factor.mantissa << (scaled_exp - step_exp))
@@ -176,7 +213,16 @@ class UpdatedAlone(Update):
 
 def updated(source: Source, entry: Entry) -> Update:
     """The recipe of an updated parameter, with an accumulator or without."""
+    return Updated(source, entry) if _held(source, entry) else UpdatedAlone(source, entry)
+
+
+def update(source: Source, entry: Entry) -> Update:
+    """The recipe of rate times gradient, with an accumulator or without."""
+    return UpdateItself(source, entry) if _held(source, entry) else RoundedUpdate(source, entry)
+
+
+def _held(source: Source, entry: Entry) -> bool:
+    """Whether the parameter has an accumulator."""
     kind = next((kind for kind in FURTHER if kind in entry.tensor), None)
     accumulator = OF_WEIGHTS[1] if kind is None else f"{kind}_accumulators"
-    held = f"{entry.layer}.{accumulator}" in source.manifest.entries
-    return Updated(source, entry) if held else UpdatedAlone(source, entry)
+    return f"{entry.layer}.{accumulator}" in source.manifest.entries

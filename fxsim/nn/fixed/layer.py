@@ -411,14 +411,16 @@ class FixedLayer:
         step.see("relu_input_grads", self.name, inner)
         reuse = step.reuse and not self.layer.add  # a residual branch reads the gradient, too
         gamma = parameters["gamma"].codes.astype(np.int64)
-        made = norm_grad.backward(inner.operand, normalized, gamma, quantizers, reuse)
+        trained = "gamma" in self.layer.trained
+        made = norm_grad.backward(inner.operand, normalized, gamma, quantizers, reuse, trained)
         grads = {
-            "gamma": lent(made.gamma, precision.gamma_grads),
-            "beta": lent(made.beta, precision.beta_grads),
+            kind: lent(codes, formats[f"{kind}_grads"])
+            for kind, codes in (("gamma", made.gamma), ("beta", made.beta))
+            if codes is not None
         }
         if not step.reuse:
-            step.see("gamma_grads", self.name, grads["gamma"])
-            step.see("beta_grads", self.name, grads["beta"])
+            for kind, codes in grads.items():
+                step.see(f"{kind}_grads", self.name, codes)
             sums = made.sums
             constants = (sums.first, sums.second, sums.constant)
             for (kind, format), values in zip(norm_grad.formats.items(), constants):

@@ -42,7 +42,12 @@ from fxsim.nn.fixed.step import Probe, Step, StepResult, lent
 from fxsim.nn.folding import check_representable, folded_assignment, without_batch_norm
 from fxsim.nn.init import checked_parameters
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer, Velocity, velocity_tensor
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_tensor
+from fxsim.nn.precision import (
+    LayerPrecision,
+    PrecisionAssignment,
+    accumulator_tensor,
+    update_tensor,
+)
 from fxsim.nn.spec import Layer, Network
 from fxsim.nn.state import Arrays
 from fxsim.ops.arithmetic import add
@@ -51,12 +56,16 @@ from fxsim.ops.exact import Exact
 from fxsim.ops.integers import divided
 from fxsim.ops.paths import check_path
 from fxsim.ops.summation import addition
+from fxsim.ops.update import scaled
 from fxsim.rng import Stream
 from fxsim.tensor import Tensor
 
 __all__ = ["FURTHER", "FixedNetwork", "Probe", "StepResult"]
 
 LayerParameters = dict[str, TrainedParameter]
+
+WHOLE = LearningRate.of(1.0)
+"""Of an update that has been multiplied by the learning rate."""
 
 
 class FixedNetwork:
@@ -476,8 +485,12 @@ class FixedNetwork:
     ) -> None:
         tensor = accumulator_tensor(kind)
         direction = self._direction(name, kind, parameter, grads, step)
-        quantizer = step.rounding_only(name, tensor, parameter.update_format)
+        quantizer = step.uncounted(name, tensor, parameter.update_format)
+        format = self.assignment.layers[name].given().get(update_tensor(kind))
         try:
+            if format is not None:
+                direction = self._rounded_update(name, kind, direction, rate, format, step)
+                rate = WHOLE
             tally = parameter.update(direction, rate, quantizer)
         except InputError as error:
             raise InputError(f"layer {name!r}, update of {kind}: {error}") from None
@@ -487,6 +500,15 @@ class FixedNetwork:
         step.see(updated, name, parameter.tensor)
         if parameter.accumulators is not None and parameter.accumulator_format is not None:
             step.see(tensor, name, lent(parameter.accumulators, parameter.accumulator_format))
+
+    def _rounded_update(
+        self, name: str, kind: str, grads: Tensor, rate: LearningRate, format: Format, step: Step
+    ) -> Tensor:
+        """Rate times gradient, as a tensor of its own."""
+        tensor = update_tensor(kind)
+        codes = scaled(grads, rate).to(step.quantizer(name, tensor, format))
+        step.see(tensor, name, codes)
+        return codes
 
     def _direction(
         self, name: str, kind: str, parameter: TrainedParameter, grads: Tensor, step: Step

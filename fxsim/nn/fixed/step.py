@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -97,16 +97,14 @@ class Step:
         words = self.words(layer, tensor) if rounding in STOCHASTIC else None
         return Quantizer(format, rounding, self.assignment.overflow_of(tensor), words, count)
 
-    def rounding_only(
+    def uncounted(
         self,
         layer: str,
         tensor: str,
         format: Format,
     ) -> Quantizer:
-        """The Quantizer of a tensor that always saturates and is counted by its maker."""
-        rounding = self.assignment.rounding_of(tensor)
-        words = self.words(layer, tensor) if rounding in STOCHASTIC else None
-        return Quantizer(format, rounding, words=words)
+        """The Quantizer of a tensor that is counted by its maker."""
+        return replace(self.quantizer(layer, tensor, format), counted=None)
 
     def words(self, layer: str, tensor: str) -> Words:
         """The random words of a tensor of a layer at this step.
