@@ -178,7 +178,7 @@ class _Once(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         if getattr(namespace, self.dest) is not None:
-            parser.error(f"{option_string} is given twice; give it once")
+            parser.error(f"{option_string} is given 2 times; give it once")
         setattr(namespace, self.dest, values)
 
 

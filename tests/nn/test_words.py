@@ -118,5 +118,5 @@ def test_words_of_the_gradient_before_a_leaky_relu_go_with_its_format():
     with pytest.raises(InputError, match="quantizes no such tensor"):
         replace(own, layers=exact).check_network(net)
     frozen = net.training_only("scores")
-    with pytest.raises(InputError, match="rounding of relu_input_grads: .* quantizes no such"):
+    with pytest.raises(InputError, match="computes no relu_input_grads here"):
         own.check_network(frozen)
