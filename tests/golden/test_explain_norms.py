@@ -116,10 +116,15 @@ def test_every_tensor_follows_from_the_others(mixed):
     assert "c3.mean" not in found  # frozen: what was there before
 
 
+def rounding_all(rounding):
+    """The rounding of every tensor that has it."""
+    present = {*quantized_tensors(NETWORK, assignment().layers), *VELOCITIES}
+    return {tensor: rounding for tensor in present if rounding in MODES[tensor].roundings}
+
+
 @pytest.mark.parametrize("rounding", ["floor", "jam", *STOCHASTIC])
 def test_every_tensor_follows_from_the_others_in_other_modes(tmp_path, rounding):
-    present = {*quantized_tensors(NETWORK, assignment().layers), *VELOCITIES}
-    rounds = {tensor: rounding for tensor in present if rounding in MODES[tensor].roundings}
+    rounds = rounding_all(rounding)
     fixed = FixedNetwork(
         NETWORK, assignment(rounding=rounds), PARAMETERS, optimizer=Optimizer(0.5, 0.0, 4)
     )

@@ -27,7 +27,7 @@ module uniform_step #(
     input  logic                                    move,     // take the parameters that the step makes
     input  logic [COUNT*BITS-1:0]                   initial_parameters,
     // verilator lint_off UNUSEDSIGNAL
-    input  logic [COUNT*WIDTH-1:0]                  seeds,    // without random bits there are no registers
+    input  logic [COUNT*WIDTH-1:0]                  seeds,    // where RANDOM_BITS is above 0
     // verilator lint_on UNUSEDSIGNAL
     input  logic [(INPUTS*BITS<<LOG_BATCH)-1:0]     samples,  // (batch, INPUTS)
     input  logic [(OUTPUTS*BITS<<LOG_BATCH)-1:0]    targets,  // (batch, OUTPUTS)
@@ -123,13 +123,15 @@ module uniform_step #(
 
     for (genvar i = 0; i < COUNT; i++) begin : g_update
         logic [FRAC-1:0] random;
-        // verilator lint_off UNUSEDSIGNAL
-        logic signed [2*BITS-1:0] product;  // its ends are cut off
-        // verilator lint_on UNUSEDSIGNAL
         code_t update, difference;
+        // verilator lint_off UNUSEDSIGNAL
+        logic signed [2*BITS-1:0] product;
+        // verilator lint_on UNUSEDSIGNAL
 
         if (RANDOM_BITS > 0) begin : g_random
+            // verilator lint_off UNUSEDSIGNAL
             logic [WIDTH-1:0] state;
+            // verilator lint_on UNUSEDSIGNAL
             lfsr #(.WIDTH(WIDTH), .TAPS(TAPS)) register (
                 .clk, .load, .enable(BUG != 4), .seed(seeds[WIDTH*i+:WIDTH]), .state
             );
