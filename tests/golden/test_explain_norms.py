@@ -133,8 +133,7 @@ def test_every_tensor_follows_from_the_others_in_other_modes(tmp_path, rounding)
 
 
 def test_registers_are_varied_behind_every_tensor_that_they_round(tmp_path):
-    tensors = (*quantized_tensors(NETWORK, assignment().layers), *VELOCITIES)
-    rounds = {tensor: "stochastic" for tensor in tensors if "stochastic" in MODES[tensor].roundings}
+    rounds = rounding_all("stochastic")
     words = dict.fromkeys(rounds, Lfsr(12, (12, 6, 4, 1), 8, 5))
     assigned = assignment(rounding=rounds, words=words)
     fixed = FixedNetwork(NETWORK, assigned, PARAMETERS, optimizer=Optimizer(0.5, 0.0, 4))
