@@ -80,6 +80,9 @@ def told(capfd):
     lines = []
 
     def said():
+        time.sleep(
+            0.3
+        )  # readouterr loses what is written while it empties its file: call it rarely
         lines.extend(capfd.readouterr().err.splitlines(keepends=True))
         return any(line.endswith("ends it at once\n") for line in lines)
 

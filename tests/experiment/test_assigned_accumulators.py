@@ -95,7 +95,7 @@ def test_vectors_are_those_of_the_run(folder, tmp_path, capsys):
     "words, text",
     [
         (("--accumulator", "24 bits"), "choose from exact, assigned"),
-        (("--accumulator", "assigned", "--accumulator", "exact"), "given twice"),
+        (("--accumulator", "assigned", "--accumulator", "exact"), "given 2 times"),
         (("--accumulator", "assigned", "--designs", "FL"), "--accumulator has no effect"),
     ],
 )
