@@ -132,7 +132,10 @@ def test_the_plan_proves_the_sums():
 
 @pytest.mark.parametrize(
     "changed, path",
-    [({"FXSIM_EMULATE": "vnni"}, "int16_vnni"), ({"NUMBA_DISABLE_JIT": "1"}, "plain")],
+    [
+        pytest.param({"FXSIM_EMULATE": "vnni"}, "int16_vnni", marks=pytest.mark.slow),
+        ({"NUMBA_DISABLE_JIT": "1"}, "plain"),
+    ],
 )
 def test_the_same_bits_by_emulated_instructions_and_without_compilation(changed, path):
     def printed(environment, *arguments):
