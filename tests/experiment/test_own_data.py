@@ -139,10 +139,10 @@ def curve(folder):
 def test_the_digits_as_a_file_train_as_the_embedded_ones_do(tmp_path, capsys):
     path = own_digits(tmp_path)
     options = ["--network", "digits-convnet", "--width", "0.5", "--images", "64"]
-    options += ["--epochs", "1", "--perturb", "none"]
-    assert cli.main(["run", *options, "--out", str(tmp_path / "a")]) == 0
+    options += ["--epochs", "1"]
+    assert cli.main(["train", *options, "--out", str(tmp_path / "a")]) == 0
     own = ["--dataset", "npz", "--data", str(path), "--out", str(tmp_path / "b")]
-    assert cli.main(["run", *options, *own]) == 0
+    assert cli.main(["train", *options, *own]) == 0
     assert curve(tmp_path / "a") == curve(tmp_path / "b")
     capsys.readouterr()
 

@@ -75,7 +75,7 @@ def check(families, seed, count, least):
     [
         ("plain", "avx2", "winograd 2 avx2", "winograd 4 avx2", "winograd gradient avx2"),
         ("vnni", "winograd 2 vnni", "winograd 4 vnni", "winograd gradient vnni"),
-        ("amx",),
+        pytest.param(("amx",), marks=pytest.mark.slow),
     ],
     ids=["native", "vnni", "amx"],
 )

@@ -20,17 +20,22 @@ COMMITTED = (HERE / "edge_fingerprints.txt").read_text()
 BY_NAME = dict(reversed(line.split()) for line in COMMITTED.splitlines())
 
 
+LARGE = ("vww-mobilenet", "ecg-convnet")
+"""Their steps take a second and more."""
+CASES = [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in NETWORKS]
+
+
 def test_every_network_has_a_fingerprint_of_its_own():
     assert tuple(BY_NAME) == NETWORKS and len(set(BY_NAME.values())) == len(NETWORKS)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", CASES)
 def test_every_kernel_path_gives_the_committed_fingerprint(name):
     for kernel in ("auto", *available_paths()):
         assert fingerprint(name, kernel) == BY_NAME[name], kernel
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", CASES)
 def test_every_number_of_threads_gives_the_committed_fingerprint(name):
     threads = thread_count()
     try:

@@ -31,7 +31,7 @@ from fxsim.windows import Window
 def test_sums_of_random_geometries_by_every_path(widths):
     """Sums in int32 and int64, codes of int16 and int32."""
     rng = np.random.default_rng(widths)
-    for _ in range(8):
+    for _ in range(4):
         x, w, g, window, groups = grouped_cases.random_case(rng, widths)
         arrays = (tensor.codes.astype(np.int64) for tensor in (x, w, g))
         wanted = grouped_cases.reference(*arrays, window, groups)
