@@ -359,7 +359,7 @@ def strike(process, blow, path, seconds=0.0):
         process.kill()
 
 
-@pytest.mark.parametrize("seconds", [0.1, 1.0, 2.5])
+@pytest.mark.parametrize("seconds", [0.1, 1.0, pytest.param(2.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_leaves_whole_files_only(blow, seconds, tmp_path):
     out = tmp_path / "out"
@@ -377,7 +377,9 @@ def test_an_interrupted_run_leaves_whole_files_only(blow, seconds, tmp_path):
         assert not list(out.glob(".*"))
 
 
-@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "blow", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_an_interrupted_run_keeps_what_was_finished(blow, folder, tmp_path):
     process = start("run", *SMALL, "--perturb", *range(1, 9), "--out", tmp_path)
     strike(process, blow, tmp_path / "assignment.json")

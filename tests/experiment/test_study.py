@@ -115,6 +115,7 @@ class Backwards(Executor):
         return Future.result(future)
 
 
+@pytest.mark.slow
 def test_any_executor_will_do(tmp_path):
     outcomes = {}
     with ThreadPoolExecutor(2) as threads:

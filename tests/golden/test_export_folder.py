@@ -55,7 +55,7 @@ def killed_export(folder, files):
     assert run.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("earlier", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_export_that_was_killed_can_be_repeated(earlier, whole, tmp_path):
     folder = tmp_path / "vectors"
     if earlier:

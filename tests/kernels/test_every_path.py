@@ -74,7 +74,10 @@ def check(families, seed, count, least):
     "families",
     [
         ("plain", "avx2", "winograd 2 avx2", "winograd 4 avx2", "winograd gradient avx2"),
-        ("vnni", "winograd 2 vnni", "winograd 4 vnni", "winograd gradient vnni"),
+        pytest.param(
+            ("vnni", "winograd 2 vnni", "winograd 4 vnni", "winograd gradient vnni"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(("amx",), marks=pytest.mark.slow),
     ],
     ids=["native", "vnni", "amx"],
