@@ -62,7 +62,8 @@ def main() -> None:
         rounding: assign(experiment.network, statistics, Rules(gradient_rounding=rounding)).layers
         for rounding in GRADIENT_ROUNDINGS
     }
-    flushing, biases = [], []
+    flushing = []
+    biases = []
     for (layer, tensor), values in gradients_of(experiment).items():
         formats = {name: layers[layer].given()[tensor] for name, layers in assignments.items()}
         if tensor == "weight_grads":

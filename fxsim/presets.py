@@ -59,23 +59,24 @@ class Uniform:
             >>> Uniform.parse("Q8.8, floor, wrap, every operation").rounding
             'floor'
         """
-        first, *words = map(str.strip, _parts(string("formats", text)))
-        found: dict[str, str | bool] = {}
+        format, *words = map(str.strip, _parts(string("formats", text)))
         for word in words:
-            key: str
-            value: str | bool = word
-            if word == EVERY_OPERATION:
-                key, value = "every_operation", True
-            elif word in ROUNDINGS or word in OVERFLOWS:
-                key = "rounding" if word in ROUNDINGS else "overflow"
-            else:
+            if word not in (*ROUNDINGS, *OVERFLOWS, EVERY_OPERATION):
                 raise InputError(f"formats {shown(text)}: {shown(word)} is unknown; {_EXAMPLE}")
-            if key in found:
+        roundings = [word for word in words if word in ROUNDINGS]
+        overflows = [word for word in words if word in OVERFLOWS]
+        every = [word for word in words if word == EVERY_OPERATION]
+        for said in (roundings, overflows, every):
+            if len(said) > 1:
                 raise InputError(
-                    f"formats {shown(text)}: {shown(word)} says twice what another part says"
+                    f"formats {shown(text)}: {shown(said[1])} says twice what another part says"
                 )
-            found[key] = value
-        return cls(Format.parse(first, "arm"), **found)  # type: ignore[arg-type]
+        return cls(
+            Format.parse(format, "arm"),
+            rounding=roundings[0] if roundings else NEAREST,
+            overflow=overflows[0] if overflows else SATURATE,
+            every_operation=bool(every),
+        )
 
     def __str__(self) -> str:
         parts = [self.format.q("arm").removesuffix(" (arm)"), self.rounding, self.overflow]
@@ -93,23 +94,29 @@ class Uniform:
         layers = {layer.name: self._precision(network, layer) for layer in network.layers}
         tensors = quantized_tensors(network, layers)
         held = {tensor for tensor in tensors if tensor.endswith("accumulators")}
-        rounded, overflowing = tensors, tensors - held
         if self.every_operation:
-            rounded, overflowing = tensors - held, tensors  # a parameter minus its update is exact
-        rounding, overflow = (
-            {
-                tensor: mode
-                for tensor in sorted(own)
-                if mode != default and mode in getattr(MODES[tensor], honoured)
-            }
-            for own, mode, default, honoured in (
-                (rounded, self.rounding, NEAREST, "roundings"),
-                (overflowing, self.overflow, SATURATE, "overflows"),
-            )
-        )
-        models = self._accumulators()
+            rounded = tensors - held  # a parameter minus its update is exact
+            overflowing = tensors
+        else:
+            rounded = tensors
+            overflowing = tensors - held
+        rounding = {
+            tensor: self.rounding
+            for tensor in sorted(rounded)
+            if self.rounding != NEAREST and self.rounding in MODES[tensor].roundings
+        }
+        overflow = {
+            tensor: self.overflow
+            for tensor in sorted(overflowing)
+            if self.overflow != SATURATE and self.overflow in MODES[tensor].overflows
+        }
         return PrecisionAssignment(
-            network.name, layers, self.format, rounding, overflow, accumulator=models
+            network.name,
+            layers,
+            self.format,
+            rounding,
+            overflow,
+            accumulator=self._accumulators(),
         )
 
     def _precision(self, network: Network, layer: Layer) -> LayerPrecision:

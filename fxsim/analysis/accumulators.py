@@ -123,7 +123,8 @@ def _gradients(
 def _of_terms(
     network: FloatNetwork, entry: LayerTape, local: LayerGradients, largest: dict[str, float]
 ) -> dict[str, float]:
-    layer, shape = entry.layer, entry.shape
+    layer = entry.layer
+    shape = entry.shape
     geometry = geometry_of(layer, shape)
     weight = network.weight(local.name).reshape(geometry.weight)
     bias = network.parameters[local.name].get("bias", 0.0)
@@ -320,7 +321,8 @@ class _Sums:
 
     def certified(self) -> tuple[int, int]:
         """Bits of criterion OC, and the largest magnitude of a sum."""
-        lowest, highest = 0, self.operand.max_code
+        lowest = 0
+        highest = self.operand.max_code
         if self.operand.signed:
             highest = -self.operand.min_code
             lowest = -highest

@@ -15,6 +15,7 @@ def pixel_codes(pixel_max: int, format: Format) -> np.ndarray:
     Integer arithmetic throughout; index it with an array of pixels.
     """
     scale = Fraction(2) ** -format.step_exp / pixel_max
-    above, below = 2 * scale.numerator, 2 * scale.denominator
+    above = 2 * scale.numerator
+    below = 2 * scale.denominator
     nearest = ((above * p + scale.denominator) // below for p in range(pixel_max + 1))
     return np.array([min(code, format.max_code) for code in nearest], format.storage)

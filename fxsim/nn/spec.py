@@ -50,6 +50,7 @@ _NAME = re.compile(r"\w*[^\W_]\w*", re.ASCII)
 Shape = tuple[int, int, int]
 Loss = Literal["softmax_cross_entropy", "mse", "half_mse", "sigmoid_cross_entropy"]
 Targets = Literal["labels", "tensors"]
+Train = Literal["all", "bias", "none"]
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class Layer:
     relu: bool | None = None
     pool: Pool | None = None
     dropout: float = 0.0
-    train: Literal["all", "bias", "none"] = "all"
+    train: Train = "all"
     input: str | None = None
     add: str | None = None
 
@@ -446,13 +447,15 @@ class Network:
             >>> [layer.train for layer in Network("n", (1, 1, 3), layers).training_only("b").layers]
             ['none', 'all']
         """
-        chosen = {}
+        chosen: dict[str, Train] = {}
         for name in names:
             layer, dot, kind = string("names", name).partition(".")
             choice("layer", layer, self.names)
-            chosen[layer] = choice(f"parameter of {layer}", kind, ("bias",)) if dot else "all"
+            if dot:
+                choice(f"parameter of {layer}", kind, ("bias",))
+            chosen[layer] = "bias" if dot else "all"
         layers = tuple(
-            dataclasses.replace(layer, train=chosen.get(layer.name, "none"))  # type: ignore[arg-type]
+            dataclasses.replace(layer, train=chosen.get(layer.name, "none"))
             for layer in self.layers
         )
         return dataclasses.replace(self, layers=layers)

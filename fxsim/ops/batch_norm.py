@@ -324,7 +324,8 @@ class BatchNormGrad:
         """
         normalized = self.norm.formats.normalized
         if self.norm.frozen:
-            total, product_total = 0 * total, 0 * product_total
+            total = 0 * total
+            product_total = 0 * product_total
         slopes = -divided(times(scales, product_total), terms, 2 * normalized.step_exp)
         offsets = -divided(times(scales, total), terms)
         step_exp = self.result.step_exp - GUARD_BITS

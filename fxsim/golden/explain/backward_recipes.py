@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -67,9 +68,9 @@ class Sums(TensorRecipe):
         self._dot = lru_cache(maxsize=2)(self.dot_of)
         self.dot(self.default)
 
+    @abstractmethod
     def dot_of(self, key: Semantics) -> Dot:
         """The dot products of operands as `key` has them."""
-        raise NotImplementedError
 
     def operand_changes(self) -> Iterator[Alternative]:
         """Changes of operands beside the gradients and misread codes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -41,9 +42,9 @@ class Rounded(TensorRecipe):
         """Changes beside those of the quantization."""
         return iter(())
 
+    @abstractmethod
     def exact(self, semantics: Semantics, rows: np.ndarray) -> tuple[np.ndarray, int]:
         """(integers (R, columns), the exponent of their step)."""
-        raise NotImplementedError
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         values, step_exp = self.exact(semantics, rows)
