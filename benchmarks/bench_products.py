@@ -31,8 +31,9 @@ from fxsim.kernels.products.matmul import gemm
 from fxsim.kernels.products.paths import Operand, plan
 from fxsim.kernels.threads import thread_count
 from fxsim.nn.fixed.layer import FixedLayer, Output
+from fxsim.nn.layer_precision import accumulator_format
 from fxsim.nn.networks import cifar10_convnet
-from fxsim.nn.precision import PrecisionAssignment, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.ops.paths import forward_paths
 from fxsim.quantizer import Quantizer
 

@@ -27,8 +27,9 @@ from fxsim.kernels.threads import thread_count
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import initial_parameters
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
 from fxsim.nn.networks import cifar10_convnet
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Network
 
 WEIGHT_BITS = (9, 10, 11, 11, 12, 12, 13, 14, 11)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from fxsim.lfsr import Lfsr
     from fxsim.nn.fixed.network import FixedNetwork
     from fxsim.nn.floating.network import FloatNetwork
-    from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, Reason
+    from fxsim.nn.layer_precision import LayerPrecision
+    from fxsim.nn.precision import PrecisionAssignment, Reason
     from fxsim.nn.spec import BatchNorm, Conv, Dense, Network, Pool
     from fxsim.quantizer import Counts, Quantizer
     from fxsim.rng import Stream
@@ -43,7 +44,8 @@ _NAMES = {
     "fxsim.lfsr": ("Lfsr",),
     "fxsim.words": ("DroppedBits", "Philox", "WordMemory"),
     "fxsim.accumulator": ("Accumulator",),
-    "fxsim.nn.precision": ("LayerPrecision", "PrecisionAssignment", "Reason"),
+    "fxsim.nn.layer_precision": ("LayerPrecision",),
+    "fxsim.nn.precision": ("PrecisionAssignment", "Reason"),
     "fxsim.activation": ("Activation",),
     "fxsim.exponential": ("Exponential",),
     "fxsim.nn.spec": ("BatchNorm", "Conv", "Dense", "Network", "Pool"),

@@ -9,18 +9,17 @@ from fxsim.accumulator import ADDEND_ROUNDINGS, KINDS, Accumulator
 from fxsim.errors import InputError, choice, shown
 from fxsim.fields import check_fields, instance, string
 from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
-from fxsim.nn.precision import (
+from fxsim.nn.layer_precision import (
     AUXILIARY,
     BATCH_NORM,
     MODES,
     TENSORS,
     LayerPrecision,
-    PrecisionAssignment,
-    is_branch,
-    quantized_tensors,
     update_tensor,
 )
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Layer, Network
+from fxsim.nn.tensors import is_branch, quantized_tensors
 from fxsim.ops.update import UPDATE_BITS
 
 NEAREST = "nearest_away"

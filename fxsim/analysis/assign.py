@@ -20,14 +20,10 @@ from fxsim.analysis.statistics import Statistics
 from fxsim.errors import InputError, choice
 from fxsim.fields import instance
 from fxsim.formats import MAX_TENSOR_BITS, Format
-from fxsim.nn.precision import (
-    LayerPrecision,
-    PrecisionAssignment,
-    Reason,
-    accumulator_format,
-    is_branch,
-)
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment, Reason
 from fxsim.nn.spec import Network
+from fxsim.nn.tensors import is_branch
 from fxsim.ops.update import UPDATE_BITS
 
 WEIGHT_RANGE_EXP = 0

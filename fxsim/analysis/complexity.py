@@ -23,8 +23,10 @@ from dataclasses import dataclass
 
 from fxsim.errors import InputError, choice
 from fxsim.fields import check_derived, check_keys, instance, read_fields
-from fxsim.nn.precision import TENSORS, PrecisionAssignment, is_branch
+from fxsim.nn.layer_precision import TENSORS
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Network
+from fxsim.nn.tensors import is_branch
 
 FLOAT_STORAGE_BITS = 32
 FLOAT_MULTIPLIER_BITS = 23

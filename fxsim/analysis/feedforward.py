@@ -17,7 +17,7 @@ from fxsim.analysis.decisions import Decisions, activation_tensors
 from fxsim.analysis.statistics import Statistics
 from fxsim.errors import InputError, choice
 from fxsim.formats import MAX_TENSOR_BITS
-from fxsim.nn.precision import TENSORS
+from fxsim.nn.layer_precision import TENSORS
 from fxsim.nn.spec import Network
 from fxsim.ops.dropout import scale_bits
 

@@ -15,7 +15,8 @@ from fxsim.accumulator import Overflows
 from fxsim.analysis.complexity import Complexity
 from fxsim.errors import InputError, choice, shown
 from fxsim.fields import check_derived
-from fxsim.nn.precision import TENSORS, PrecisionAssignment
+from fxsim.nn.layer_precision import TENSORS
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.tensor import Counts
 from fxsim.train.designs import FIXED
 from fxsim.train.loop import Epoch

@@ -8,7 +8,8 @@ from fxsim.errors import present
 from fxsim.golden.manifest import RANDOM_WORDS, Accumulator, Entry
 from fxsim.nn.fixed.layer import FixedLayer
 from fxsim.nn.fixed.network import FURTHER, FixedNetwork
-from fxsim.nn.precision import UPDATE_ROUNDING, VELOCITIES, PrecisionAssignment
+from fxsim.nn.layer_precision import UPDATE_ROUNDING, VELOCITIES
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Dense
 from fxsim.ops.paths import Operand, accumulator_bits, operand
 from fxsim.ops.products import Product

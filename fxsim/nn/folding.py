@@ -13,8 +13,9 @@ from fxsim.factors import Factor
 from fxsim.fields import instance
 from fxsim.formats import Format
 from fxsim.nn.init import Parameters, checked_parameters
-from fxsim.nn.precision import PrecisionAssignment, quantized_tensors, tensors_of
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Layer, Network
+from fxsim.nn.tensors import quantized_tensors, tensors_of
 
 
 class Folded(NamedTuple):

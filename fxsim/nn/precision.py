@@ -1,13 +1,5 @@
 """PrecisionAssignment: a format for every tensor of every layer; the hand-over from analysis to
 training.
-
-The paper's symbols map to names here, once:
-
-    W_l        weights            signed, in [-1, 1)
-    A_l        activations        the layer's *input*; unsigned after a ReLU
-    G^A_{l+1}  activation_grads   gradient with respect to the layer's *output*
-    G^W_l      weight_grads
-    W^acc_l    accumulators       what is left of the running weight below W's step
 """
 
 from __future__ import annotations
@@ -21,7 +13,6 @@ from typing import Any
 
 from fxsim.accumulator import KINDS, MAX_BITS, MIN_BITS, Accumulator, parse_accumulators
 from fxsim.accumulator import check_keys as check_accumulator_keys
-from fxsim.activation import Activation
 from fxsim.errors import InputError, choice, listed, shown
 from fxsim.fields import (
     check_fields,
@@ -31,51 +22,37 @@ from fxsim.fields import (
     construct,
     instance,
     integer,
-    mapping,
     read_fields,
     strings,
 )
 from fxsim.files import read_json, write_text
 from fxsim.formats import MAX_TENSOR_BITS, OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
 from fxsim.identity import IDENTITY, Identity, check_identity
-from fxsim.nn.spec import Layer, Network
-from fxsim.ops.update import check_accumulator
-from fxsim.words import DroppedBits, Philox, WordSource, parse_sources, source_from_dict
-
-SYMBOLS = {
-    "weights": "W",
-    "activations": "A",
-    "activation_grads": "G^A",
-    "weight_grads": "G^W",
-    "accumulators": "W^acc",
-}
-TENSORS = tuple(SYMBOLS)
-
-AUXILIARY = ("bias", "bias_grads", "bias_accumulators", "preactivations")
-"""Tensors of a layer outside the method's five."""
-
-OPTIONAL = ("branch", "relu_input_grads", "updates", "bias_updates")
-"""Tensors whose format may be left out."""
-
-BATCH_NORM = (
-    "mean",
-    "variance",
-    "normalized",
-    "gamma",
-    "gamma_grads",
-    "gamma_accumulators",
-    "beta",
-    "beta_grads",
-    "beta_accumulators",
-    "preactivation_grads",
+from fxsim.nn.layer_precision import (
+    ACCUMULATORS,
+    AUXILIARY,
+    BATCH_NORM,
+    FORMATS,
+    MODES,
+    TENSORS,
+    VELOCITIES,
+    BatchNormPrecision,
+    LayerPrecision,
+    perturb_layer,
+    product_step_exp,
 )
-"""Tensors of a layer with batch norm."""
-
-VELOCITIES = ("velocities", "bias_velocities", "gamma_velocities", "beta_velocities")
-"""Made where there is momentum or weight decay.
-
-Their formats follow from the gradients' (nn/optimizer.py).
-"""
+from fxsim.nn.spec import Network
+from fxsim.nn.tensors import (
+    check_present,
+    check_shared_input,
+    check_trained,
+    default_branch,
+    is_branch,
+    products_of,
+    quantized_tensors,
+    tensors_of,
+)
+from fxsim.words import DroppedBits, Philox, WordSource, parse_sources, source_from_dict
 
 PERTURBATION_CLASSES = {
     "feedforward": ("weights", "activations"),
@@ -84,43 +61,12 @@ PERTURBATION_CLASSES = {
     "accumulators": ("accumulators",),
 }
 
-_FORMATS = (*TENSORS, *AUXILIARY, *OPTIONAL, *BATCH_NORM)
-
 ASSIGNED = "assigned"
 """The text that stands for the proposed accumulators."""
 
 KIND = "fxsim precision assignment"
+
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Modes:
-    """The roundings and the overflows that the maker of a tensor honours."""
-
-    roundings: tuple[str, ...]
-    overflows: tuple[str, ...]
-
-
-_PARAMETERS = ("weights", "bias", "gamma", "beta")
-_ACCUMULATORS = ("accumulators", "bias_accumulators", "gamma_accumulators", "beta_accumulators")
-_DIVISIONS = ("mean", "variance")
-_OF_AFFINE = ("gamma_grads", "gamma_accumulators", "beta_grads", "beta_accumulators")
-
-MODES = dict.fromkeys(
-    (*_FORMATS, "logits", *VELOCITIES), Modes(ROUNDINGS, OVERFLOWS)
-) | dict.fromkeys((*_PARAMETERS, *_DIVISIONS), Modes(("nearest_away",), ("saturate",)))
-"""Tensor -> what PrecisionAssignment takes for it; fxsim/numerics.md, "Tensors", says the same.
-
-The rounding of a parameter is that of its real values at the start; UPDATE_ROUNDING follows.  The
-overflow of accumulators is that of a parameter that has none.
-"""
-
-UPDATE_ROUNDING = "nearest_up"
-"""How an update brings the running parameter, W with its accumulator, back to W's step."""
-
-BRANCH_BITS = 16
-BRANCH_RANGE_EXP = 3
-"""LayerPrecision.branch by default, where the activation has no ceiling."""
 
 
 @dataclass(frozen=True)
@@ -149,159 +95,6 @@ class Proposal:
 
     def __post_init__(self) -> None:
         check_fields(self, "proposal")
-
-
-@dataclass(frozen=True)
-class BatchNormPrecision:
-    """The formats of batch norm's own tensors; the pre-activations that it normalizes have
-    LayerPrecision's.
-
-    gamma_accumulators, beta_accumulators: None for none.
-    normalized: x-hat.  preactivation_grads: the gradient at the pre-activations, which the products
-    of the backward pass read; None for the format that it arrives in, that of activation_grads.
-    """
-
-    mean: Format = Format(16, 3)
-    variance: Format = Format(16, 3, signed=False)
-    normalized: Format = Format(16, 3)
-    gamma: Format = Format(16, 1)
-    gamma_grads: Format = Format(16, 0)
-    gamma_accumulators: Format | None = Format(32, -15)
-    beta: Format = Format(16, 1)
-    beta_grads: Format = Format(16, 0)
-    beta_accumulators: Format | None = Format(32, -15)
-    preactivation_grads: Format | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self, "")
-        _check_formats(self, BATCH_NORM, ("variance",))
-        _check_accumulator("gamma", self.gamma, self.gamma_accumulators)
-        _check_accumulator("beta", self.beta, self.beta_accumulators)
-
-
-@dataclass(frozen=True)
-class LayerPrecision:
-    """The formats of one layer: the method's five, those of bias and pre-activations, those of
-    batch norm.
-
-    accumulators, bias_accumulators: None for none: the parameter is its own accumulator, and each
-    update is rounded once, to the parameter's step, by the rounding and the overflow of that name.
-    updates, bias_updates: rate times gradient, rounded before a parameter without an accumulator
-    takes it; None for the exact product.
-    preactivations: what batch norm normalizes.  branch: the layer's output where no layer reads it
-    but residual additions do; None for 16 bits over [-2, 2) after the clipped ReLU, over the least
-    power of two that holds another ceiling, and over [-8, 8) without one.  relu_input_grads: the
-    gradient before a leaky ReLU or a table; None for the exact one of a leaky ReLU, and for the
-    format in which a table's arrives.  batch_norm: None for BatchNormPrecision's defaults, where
-    the layer has batch norm.  A layer with batch norm has no bias, and only such a layer has
-    pre-activations in a format of their own.
-
-    Raises:
-        TypeError: a field is no Format (batch_norm: no BatchNormPrecision).
-        InputError: a format of too many bits or of the wrong sign, an accumulator that does not
-            begin where its parameter ends.
-    """
-
-    weights: Format
-    activations: Format
-    activation_grads: Format
-    weight_grads: Format
-    accumulators: Format | None
-    bias: Format = Format(16, 0)
-    bias_grads: Format = Format(16, 0)
-    bias_accumulators: Format | None = Format(32, -16)
-    preactivations: Format = Format(16, 3)
-    branch: Format | None = None
-    relu_input_grads: Format | None = None
-    updates: Format | None = None
-    bias_updates: Format | None = None
-    batch_norm: BatchNormPrecision | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self, "")
-        given = [name for name in OPTIONAL if getattr(self, name) is not None]
-        _check_formats(self, (*TENSORS, *AUXILIARY, *given), ("activations",))
-        _check_accumulator("weights", self.weights, self.accumulators)
-        _check_accumulator("bias", self.bias, self.bias_accumulators)
-        for kind in ("weight", "bias"):
-            update, held = update_tensor(kind), accumulator_tensor(kind)
-            if getattr(self, update) and getattr(self, held):
-                raise InputError(
-                    f"{update} is the format of rate times gradient where there are no {held}, got "
-                    f"both; leave one of them out"
-                )
-
-    def given(self) -> dict[str, Format]:
-        """Tensor -> format, of all that have one here."""
-        formats: dict[str, Format | None]
-        formats = {name: getattr(self, name) for name in (*TENSORS, *AUXILIARY, *OPTIONAL)}
-        formats |= (
-            {name: getattr(self.batch_norm, name) for name in BATCH_NORM} if self.batch_norm else {}
-        )
-        return {name: format for name, format in formats.items() if format is not None}
-
-    def without_accumulators(self) -> LayerPrecision:
-        """The same, every parameter its own accumulator."""
-        norm = self.batch_norm
-        if norm is not None:
-            norm = dataclasses.replace(norm, gamma_accumulators=None, beta_accumulators=None)
-        return dataclasses.replace(self, accumulators=None, bias_accumulators=None, batch_norm=norm)
-
-    @classmethod
-    def of(cls, formats: Mapping[str, Format | None]) -> LayerPrecision:
-        """The precision whose formats are `given`; what is missing has its default.
-
-        None stands for an accumulator that is not there.
-        """
-        for name in mapping("formats", formats):
-            choice("formats: tensor", name, _FORMATS)
-        missing = [name for name in TENSORS if name not in formats]
-        if missing:
-            raise InputError(f"formats lack {listed(missing)}; give all of {listed(TENSORS)}")
-        norm: dict[str, Any] = {
-            name: format for name, format in formats.items() if name in BATCH_NORM
-        }
-        others: dict[str, Any] = {
-            name: format for name, format in formats.items() if name not in BATCH_NORM
-        }
-        return cls(**others, batch_norm=BatchNormPrecision(**norm) if norm else None)
-
-
-def _check_formats(precision: object, names: Iterable[str], unsigned: tuple[str, ...]) -> None:
-    for name in names:
-        format = getattr(precision, name)
-        if format is None:
-            continue
-        if not 1 <= format.bits <= MAX_TENSOR_BITS:
-            raise InputError(f"{name} bits must be 1 to {MAX_TENSOR_BITS}, got {format.bits}")
-        if name not in unsigned and not format.signed:
-            raise InputError(
-                f"{name} must be signed, got {format}; only {' and '.join(unsigned)} may be "
-                f"unsigned"
-            )
-
-
-def accumulator_format(weights: Format, step_exp: int) -> Format:
-    """W^acc for weights of format `weights`.
-
-    Range D_W / 2, the given step (method, criterion AS).
-    """
-    return Format(max(1, weights.step_exp - step_exp), weights.step_exp - 1)
-
-
-def accumulator_tensor(kind: str) -> str:
-    """The name of the accumulators of 'weight', 'bias', 'gamma' or 'beta'."""
-    return "accumulators" if kind == "weight" else f"{kind}_accumulators"
-
-
-def update_tensor(kind: str) -> str:
-    """The name of rate times gradient of 'weight', 'bias', 'gamma' or 'beta'."""
-    return "updates" if kind == "weight" else f"{kind}_updates"
-
-
-def _check_accumulator(name: str, parameter: Format, accumulator: Format | None) -> None:
-    if accumulator is not None:
-        check_accumulator(name, parameter, accumulator)
 
 
 @dataclass(frozen=True)
@@ -366,7 +159,7 @@ class PrecisionAssignment:
 
     def _check_saturating(self) -> None:
         """InputError for the overflow of accumulators that a layer has: they saturate."""
-        for tensor in _ACCUMULATORS:
+        for tensor in ACCUMULATORS:
             for name, layer in self.layers.items():
                 if self.overflow_of(tensor) != "saturate" and tensor in layer.given():
                     raise InputError(
@@ -449,7 +242,7 @@ class PrecisionAssignment:
     def without_accumulators(self) -> PrecisionAssignment:
         """The same, every parameter its own accumulator: see LayerPrecision."""
         layers = {name: layer.without_accumulators() for name, layer in self.layers.items()}
-        reasons = {key: why for key, why in self.reasons.items() if key[1] not in _ACCUMULATORS}
+        reasons = {key: why for key, why in self.reasons.items() if key[1] not in ACCUMULATORS}
         return dataclasses.replace(self, layers=layers, reasons=reasons)
 
     def with_stochastic(self, texts: Iterable[str]) -> PrecisionAssignment:
@@ -481,10 +274,10 @@ class PrecisionAssignment:
                 f"{listed(network.names)}; make one with `fxsim assign`"
             )
         for source in {source for _, source in network.edges()}:
-            _check_shared_input(self, network, source)
+            check_shared_input(self.layers, network, source)
         for layer in network.layers:
-            _check_present(layer, self.layers[layer.name], is_branch(network, layer.name))
-            _check_trained(network, layer, self.layers[layer.name])
+            check_present(layer, self.layers[layer.name], is_branch(network, layer.name))
+            check_trained(network, layer, self.layers[layer.name])
         tensors = quantized_tensors(network, self.layers)
         for what, modes in (("rounding", self.rounding), ("overflow", self.overflow)):
             for tensor in modes:
@@ -522,7 +315,7 @@ class PrecisionAssignment:
             own = self.layers[layer.name]
             norm = own.batch_norm or (BatchNormPrecision() if layer.batch_norm else None)
             alone = is_branch(network, layer.name)
-            branch = own.branch or (_branch(layer.activation) if alone else None)
+            branch = own.branch or (default_branch(layer.activation) if alone else None)
             layers[layer.name] = dataclasses.replace(own, batch_norm=norm, branch=branch)
         return dataclasses.replace(self, layers=layers)
 
@@ -547,7 +340,7 @@ class PrecisionAssignment:
             )
         tensors = TENSORS if only is None else PERTURBATION_CLASSES[only]
         layers = {
-            name: _perturb_layer(name, layer, bits, tensors) for name, layer in self.layers.items()
+            name: perturb_layer(name, layer, bits, tensors) for name, layer in self.layers.items()
         }
         if bits and layers == self.layers:
             raise InputError(
@@ -563,8 +356,8 @@ class PrecisionAssignment:
         found = {}
         for key, proposal in self.proposed.items():
             name, _, kind = key.rpartition(".")
-            finer = _product_step_exp(self.layers[name], kind)
-            finer -= _product_step_exp(layers[name], kind)
+            finer = product_step_exp(self.layers[name], kind)
+            finer -= product_step_exp(layers[name], kind)
             held = proposal.accumulator
             bits = min(max(held.bits + finer, MIN_BITS), MAX_BITS)
             found[key] = dataclasses.replace(
@@ -672,173 +465,12 @@ class PrecisionAssignment:
         return assignment
 
 
-def _product_step_exp(layer: LayerPrecision, kind: str) -> int:
-    """Of the products of a kind, but for what poolings and dropout make finer."""
-    norm = layer.batch_norm
-    grads = (norm and norm.preactivation_grads) or layer.relu_input_grads or layer.activation_grads
-    factors = {
-        "forward": (layer.activations, layer.weights),
-        "input_grad": (grads, layer.weights),
-        "weight_grad": (layer.activations, grads),
-    }[kind]
-    return sum(format.step_exp for format in factors)
-
-
 def _check_mode(what: str, tensor: str, mode: str, honoured: tuple[str, ...]) -> None:
     if mode not in honoured:
         raise InputError(
             f"{what} of {tensor} must be {' or '.join(honoured)}, the only one that its maker "
             f"honours, got {shown(mode)}; leave it out"
         )
-
-
-def quantized_tensors(
-    network: Network, layers: Mapping[str, LayerPrecision] | None = None
-) -> set[str]:
-    """The tensors of MODES that a training step of `network` in these formats quantizes."""
-    formats = layers or {}
-    return {
-        tensor for name in network.names for tensor in tensors_of(network, name, formats.get(name))
-    }
-
-
-def tensors_of(network: Network, name: str, formats: LayerPrecision | None = None) -> set[str]:
-    """The tensors of MODES that a training step quantizes as those of a layer.
-
-    An output is a tensor of the first layer that reads it.  Velocities are left out: they depend on
-    the optimizer.  `relu_input_grads` of a leaky ReLU is quantized where it has a format.
-    """
-    layer = network.layer(name)
-    kind = layer.activation.kind
-    has_format = formats is not None and formats.relu_input_grads is not None
-    rounds_grads = kind == "table" or (kind == "leaky_relu" and has_format)
-    source = network.source(name)
-    first = next(each.name for each, reads in network.edges() if reads == source)
-    present = {
-        "activation_grads": name in network.reached,
-        "weight_grads": "weight" in layer.trained,
-        "accumulators": "weight" in layer.trained,
-        "bias": layer.has_bias,
-        "bias_grads": "bias" in layer.trained,
-        "bias_accumulators": "bias" in layer.trained,
-        "activations": source is not None and first == name,
-        "branch": is_branch(network, name),
-        "relu_input_grads": rounds_grads and name in network.reached,
-        "updates": formats is not None and formats.updates is not None,
-        "bias_updates": formats is not None and formats.bias_updates is not None,
-        "logits": name == network.names[-1],
-        **dict.fromkeys(("preactivations", *BATCH_NORM), layer.batch_norm),
-        **dict.fromkeys(_OF_AFFINE, "gamma" in layer.trained),
-        "preactivation_grads": layer.batch_norm and name in network.reached,
-    }
-    return {tensor for tensor in MODES if tensor not in VELOCITIES and present.get(tensor, True)}
-
-
-def products_of(network: Network, name: str) -> tuple[str, ...]:
-    """The kinds of product (fxsim.accumulator.KINDS) that a training step computes for a layer."""
-    computed = {
-        "forward": True,
-        "input_grad": network.source(name) in network.reached,
-        "weight_grad": "weight" in network.layer(name).trained,
-    }
-    return tuple(kind for kind in KINDS if computed[kind])
-
-
-def _branch(activation: Activation) -> Format:
-    """LayerPrecision.branch by default."""
-    ceiling_exp = activation.least_range_exp
-    return Format(BRANCH_BITS, BRANCH_RANGE_EXP if ceiling_exp is None else ceiling_exp)
-
-
-def is_branch(network: Network, name: str) -> bool:
-    """Whether residual additions read the output of a layer, and no layer does."""
-    return any(layer.add == name for layer in network.layers) and all(
-        source != name for _, source in network.edges()
-    )
-
-
-def _check_present(layer: Layer, precision: LayerPrecision, branch: bool) -> None:
-    """InputError for formats of tensors that the layer has not."""
-    if precision.batch_norm and not layer.batch_norm:
-        raise InputError(
-            f"layer {shown(layer.name)} has no batch norm; leave batch_norm (mean, variance, "
-            f"gamma, ...) out of its precision"
-        )
-    if precision.relu_input_grads and layer.activation.kind not in ("leaky_relu", "table"):
-        raise InputError(
-            f"layer {shown(layer.name)}: relu_input_grads is the format of the gradient before a "
-            f"leaky ReLU or a table, got activation {layer.activation.kind!r}; leave it out"
-        )
-    if precision.branch and not branch:
-        raise InputError(
-            f"layer {shown(layer.name)}: branch is the format of an output that only residual "
-            f"additions read; the layers that read this one give its format as activations; "
-            f"leave branch out"
-        )
-
-
-def _check_trained(network: Network, layer: Layer, precision: LayerPrecision) -> None:
-    """InputError for formats of what training does not compute, but for those that must be there."""
-    for tensor, computed in (
-        ("updates", "weight" in layer.trained),
-        ("bias_updates", "bias" in layer.trained),
-        ("relu_input_grads", layer.name in network.reached),
-    ):
-        if getattr(precision, tensor) and not computed:
-            raise InputError(
-                f"layer {shown(layer.name)}: training computes no {tensor} here (train "
-                f"{layer.train!r}); leave its format out"
-            )
-
-
-def _check_shared_input(
-    assignment: PrecisionAssignment, network: Network, source: str | None
-) -> None:
-    formats = {
-        assignment.layers[layer.name].activations
-        for layer, reads in network.edges()
-        if reads == source
-    }
-    if len(formats) > 1:
-        raise InputError(
-            f"layers that read {shown(source)} must share one activations format, got "
-            f"{listed(formats)}"
-        )
-
-
-def _perturb_layer(
-    name: str, layer: LayerPrecision, bits: int, tensors: tuple[str, ...]
-) -> LayerPrecision:
-    changed = {
-        tensor: _perturbed(name, tensor, getattr(layer, tensor), bits)
-        for tensor in tensors
-        if tensor != "accumulators"
-    }
-    held = layer.accumulators
-    if held is not None and "accumulators" in tensors:
-        spared = max(bits, 1 - held.bits)
-        changed["accumulators"] = _perturbed(name, "accumulators", held, spared)
-    if held is not None and "weights" in changed:
-        weights = changed["weights"]
-        if "accumulators" in changed:
-            changed["accumulators"] = Format(changed["accumulators"].bits, weights.step_exp - 1)
-        else:
-            changed["accumulators"] = accumulator_format(weights, held.step_exp)
-    norm = layer.batch_norm
-    if "activation_grads" in changed and norm and norm.preactivation_grads:
-        grads = _perturbed(name, "preactivation_grads", norm.preactivation_grads, bits)
-        norm = dataclasses.replace(norm, preactivation_grads=grads)
-    formats: dict[str, Any] = dict(changed)
-    return dataclasses.replace(layer, **formats, batch_norm=norm)
-
-
-def _perturbed(layer: str, tensor: str, format: Format, bits: int) -> Format:
-    if not 1 <= format.bits + bits <= MAX_TENSOR_BITS:
-        raise InputError(
-            f"layer {layer!r}: {tensor} has {format.bits} bits and cannot take {bits:+d}; "
-            f"stay within 1 to {MAX_TENSOR_BITS}"
-        )
-    return dataclasses.replace(format, bits=format.bits + bits)
 
 
 def _layer_to_dict(layer: LayerPrecision) -> dict[str, Any]:
@@ -857,9 +489,9 @@ def _read_layer(where: str, row: object) -> tuple[LayerPrecision, dict[str, Reas
     needed = (*TENSORS, *AUXILIARY)
     if isinstance(row, Mapping) and any(tensor in row for tensor in BATCH_NORM):
         needed += tuple(tensor for tensor in BATCH_NORM if tensor != "preactivation_grads")
-    for tensor, cell in check_keys(where, row, _FORMATS, needed).items():
+    for tensor, cell in check_keys(where, row, FORMATS, needed).items():
         own = f"{where}, {tensor}"
-        if cell is None and tensor in _ACCUMULATORS:
+        if cell is None and tensor in ACCUMULATORS:
             formats[tensor] = None
             continue
         cell = dict(check_table(own, cell))

@@ -81,7 +81,7 @@ def check_accumulator(name: str, parameter: Format, accumulator: Format) -> None
         raise InputError(
             f"the accumulator of {name} must be signed with range_exp {parameter.step_exp - 1} "
             f"(half the step of {parameter}), got {accumulator}; use "
-            f"fxsim.nn.precision.accumulator_format"
+            f"fxsim.nn.layer_precision.accumulator_format"
         )
     bits = parameter.bits + (not parameter.signed)
     if bits + accumulator.bits > UPDATE_BITS:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fxsim.errors import InputError
 from fxsim.files import write_atomically
-from fxsim.nn.precision import PERTURBATION_CLASSES, SYMBOLS, TENSORS, PrecisionAssignment
+from fxsim.nn.layer_precision import SYMBOLS, TENSORS
+from fxsim.nn.precision import PERTURBATION_CLASSES, PrecisionAssignment
 from fxsim.report.text import chosen_design
 
 SUFFIXES = ("png", "svg")

@@ -8,7 +8,8 @@ from fxsim.analysis.complexity import Complexity
 from fxsim.analysis.statistics import Statistics
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.machine import JIT_DISABLED
-from fxsim.nn.precision import SYMBOLS, TENSORS, PrecisionAssignment
+from fxsim.nn.layer_precision import SYMBOLS, TENSORS
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.report.tables import text_table
 from fxsim.train.designs import perturbed_name
 from fxsim.words import Philox, source_text

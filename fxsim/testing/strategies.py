@@ -11,13 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
 from fxsim.formats import OVERFLOWS, ROUNDINGS, STOCHASTIC, Format
-from fxsim.nn.precision import (
-    LayerPrecision,
-    PrecisionAssignment,
-    accumulator_format,
-    quantized_tensors,
-)
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
+from fxsim.nn.tensors import quantized_tensors
 from fxsim.tensor import Tensor
 from fxsim.testing.warming import warm_requantize
 

@@ -30,7 +30,8 @@ from fxsim.files import read_arrays, write_arrays
 from fxsim.formats import Format
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import initial_parameters
-from fxsim.nn.precision import TENSORS, PrecisionAssignment, Reason
+from fxsim.nn.layer_precision import TENSORS
+from fxsim.nn.precision import PrecisionAssignment, Reason
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 
 NETWORK = Network(

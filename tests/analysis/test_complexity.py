@@ -14,8 +14,9 @@ from fxsim.analysis.complexity import (
 )
 from fxsim.errors import InputError
 from fxsim.formats import Format
+from fxsim.nn.layer_precision import LayerPrecision
 from fxsim.nn.networks import cifar10_convnet, cifar10_resnet, cifar100_resnet
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 
 # Sakr and Shanbhag (ICLR 2019), table 1, CIFAR-10 ConvNet: C_W and C_A in 1e6 b, C_M in 1e9 FA, C_C

@@ -16,7 +16,8 @@ from fxsim.analysis.decisions import Decisions
 from fxsim.analysis.fixed_run import accumulator_overflows
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import initial_parameters
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, Proposal, Reason
+from fxsim.nn.layer_precision import LayerPrecision
+from fxsim.nn.precision import PrecisionAssignment, Proposal, Reason
 from fxsim.nn.spec import Conv, Dense, Network
 from fxsim.ops.products import Geometry
 from fxsim.windows import Window

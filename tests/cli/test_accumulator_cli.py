@@ -14,8 +14,9 @@ from fxsim.experiment import training
 from fxsim.formats import Format
 from fxsim.golden.export import Vectors
 from fxsim.nn.init import initial_parameters
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
 from fxsim.nn.networks import build
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.report import text as report
 from fxsim.train.learners import FixedLearner
 

@@ -9,7 +9,8 @@ from fxsim import Format
 from fxsim.cli import parser as cli
 from fxsim.datasets import digits
 from fxsim.experiment import training
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 
 TOML = """\
 dataset = "digits"

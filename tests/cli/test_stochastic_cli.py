@@ -6,8 +6,9 @@ from fxsim import Format, Lfsr
 from fxsim.cli import parser as cli
 from fxsim.cli.commands import _design_name
 from fxsim.golden.export import Vectors
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
 from fxsim.nn.networks import build
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.words import parse_sources
 
 REGISTERS = "lfsr of 16, taps 16 15 13 4, 8 bits, galois, 4 lanes"

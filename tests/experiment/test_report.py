@@ -14,8 +14,9 @@ from fxsim.experiment.progress import Progress
 from fxsim.experiment.results import Outcome
 from fxsim.experiment.settings import Settings
 from fxsim.formats import Format
+from fxsim.nn.layer_precision import SYMBOLS, LayerPrecision
 from fxsim.nn.networks import build
-from fxsim.nn.precision import SYMBOLS, LayerPrecision, PrecisionAssignment, Reason
+from fxsim.nn.precision import PrecisionAssignment, Reason
 from fxsim.report import markdown, plots
 from fxsim.report import text as report
 from fxsim.report.tables import markdown_table, text_table

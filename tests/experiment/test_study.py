@@ -28,7 +28,8 @@ from fxsim.kernels import threads
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import initial_parameters
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment
+from fxsim.nn.layer_precision import LayerPrecision
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 from fxsim.tensor import Counts
 from fxsim.words import WordMemory

@@ -9,7 +9,8 @@ from fxsim.golden.explain.search import explain
 from fxsim.golden.export import Vectors, write_vectors
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Pool
 from fxsim.presets import uniform
 

@@ -27,15 +27,10 @@ from fxsim.golden.explain.source import Source
 from fxsim.golden.export import Vectors, write_vectors
 from fxsim.golden.manifest import Manifest
 from fxsim.nn.init import initial_parameters
+from fxsim.nn.layer_precision import MODES, VELOCITIES, LayerPrecision, accumulator_format
 from fxsim.nn.optimizer import Optimizer
-from fxsim.nn.precision import (
-    MODES,
-    VELOCITIES,
-    LayerPrecision,
-    PrecisionAssignment,
-    accumulator_format,
-    quantized_tensors,
-)
+from fxsim.nn.precision import PrecisionAssignment
+from fxsim.nn.tensors import quantized_tensors
 from fxsim.ops.exact import Sums
 
 

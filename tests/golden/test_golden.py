@@ -32,8 +32,9 @@ from fxsim.golden.manifest import Manifest
 from fxsim.memfile import from_hex, to_hex
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
 from fxsim.nn.networks import cifar10_convnet
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Network
 from fxsim.rng import Stream
 from fxsim.train.learners import FixedLearner

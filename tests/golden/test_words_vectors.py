@@ -36,7 +36,8 @@ from fxsim.golden.export import Vectors, write_vectors
 from fxsim.golden.manifest import RANDOM_WORDS, Manifest
 from fxsim.memfile import from_hex
 from fxsim.nn.init import initial_parameters
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 
 STEP = 3
 """Of golden_step."""

@@ -32,7 +32,7 @@ from fxsim.golden import check as golden
 from fxsim.golden.capture import capture
 from fxsim.golden.export import Vectors, decode, write_vectors
 from fxsim.nn.init import initial_parameters
-from fxsim.nn.precision import accumulator_format
+from fxsim.nn.layer_precision import accumulator_format
 
 NETWORK = Network(
     "rtl",

@@ -21,7 +21,8 @@ from fxsim.kernels.products import winograd_weight_grad as winograd_grad
 from fxsim.kernels.products.paths import INT32_MAX, Operand
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment
+from fxsim.nn.layer_precision import LayerPrecision
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 from fxsim.ops.conv import input_grad, weight_grad
 from fxsim.ops.matmul import forward

@@ -29,7 +29,7 @@ from fxsim.analysis.measure import largest_magnitudes
 from fxsim.factors import Factor
 from fxsim.nn.folding import fold, folded_assignment, without_batch_norm
 from fxsim.nn.init import initial_parameters
-from fxsim.nn.precision import accumulator_format
+from fxsim.nn.layer_precision import accumulator_format
 from fxsim.nn.spec import from_dict, to_dict
 
 OWN = BatchNorm(epsilon=0.003, running_rate=0.25)

@@ -24,8 +24,9 @@ from fxsim.nn.floating.losses import cross_entropy
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.floating.terngrad import TernGradNetwork, ternarized
 from fxsim.nn.init import initial_parameters
+from fxsim.nn.layer_precision import LayerPrecision
 from fxsim.nn.networks import BUILDERS, build
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 from fxsim.rng import Stream, tensor_stream
 from fxsim.tensor import Tensor

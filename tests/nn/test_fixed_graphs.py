@@ -10,8 +10,8 @@ from support.graph_cases import NARROW, SATURATING, WIDE, assignment, check_step
 from fxsim.activation import Activation
 from fxsim.formats import Format
 from fxsim.kernels.threads import thread_count, use_threads
+from fxsim.nn.layer_precision import BatchNormPrecision, accumulator_format
 from fxsim.nn.optimizer import Optimizer
-from fxsim.nn.precision import BatchNormPrecision, accumulator_format
 from fxsim.nn.spec import BatchNorm, Conv, Dense, Network, Pool
 from fxsim.ops.paths import available_paths
 

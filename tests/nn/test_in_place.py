@@ -28,8 +28,8 @@ from fxsim.golden.explain.update_recipes import TOGETHER
 from fxsim.golden.export import Vectors, write_vectors
 from fxsim.nn.fixed.stochastic import StochasticNetwork, wide_accumulators
 from fxsim.nn.init import initial_parameters
+from fxsim.nn.layer_precision import BatchNormPrecision
 from fxsim.nn.optimizer import Optimizer
-from fxsim.nn.precision import BatchNormPrecision
 from fxsim.report.text import assignment_table
 
 NETWORK = NETWORKS["max pool"]

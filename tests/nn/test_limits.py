@@ -21,13 +21,9 @@ from fxsim.errors import InputError
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.nn.fixed.network import FixedNetwork
+from fxsim.nn.layer_precision import BatchNormPrecision, LayerPrecision, accumulator_format
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer
-from fxsim.nn.precision import (
-    BatchNormPrecision,
-    LayerPrecision,
-    PrecisionAssignment,
-    accumulator_format,
-)
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Dense, Network
 from fxsim.ops.paths import available_paths
 

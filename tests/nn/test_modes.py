@@ -16,14 +16,9 @@ import fxsim
 from fxsim import FixedNetwork, InputError, LearningRate, PrecisionAssignment
 from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
 from fxsim.golden.capture import capture
+from fxsim.nn.layer_precision import MODES, VELOCITIES, BatchNormPrecision, LayerPrecision
 from fxsim.nn.optimizer import Optimizer
-from fxsim.nn.precision import (
-    MODES,
-    VELOCITIES,
-    BatchNormPrecision,
-    LayerPrecision,
-    quantized_tensors,
-)
+from fxsim.nn.tensors import quantized_tensors
 
 OPTIMIZER = Optimizer(0.5, 0.0, 4)
 STEPS = 20

@@ -21,8 +21,8 @@ from fxsim import (
     PrecisionAssignment,
     Reason,
 )
+from fxsim.nn.layer_precision import BatchNormPrecision
 from fxsim.nn.optimizer import Optimizer
-from fxsim.nn.precision import BatchNormPrecision
 
 FORMATS = {
     "weights": Format(8, 0),

@@ -11,8 +11,9 @@ from fxsim.cli import parser as cli
 from fxsim.cli.commands import read_results
 from fxsim.formats import OVERFLOWS, STOCHASTIC
 from fxsim.nn.init import initial_parameters
+from fxsim.nn.layer_precision import MODES
 from fxsim.nn.networks import BUILDERS, build
-from fxsim.nn.precision import MODES, PrecisionAssignment
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Pool
 from fxsim.presets import Uniform, uniform
 

@@ -15,7 +15,8 @@ from fxsim.formats import Format
 from fxsim.nn import networks
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import from_dict, to_dict
 
 SCORES = Dense(name="scores", units=3, relu=False)

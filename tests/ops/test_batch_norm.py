@@ -28,13 +28,9 @@ from fxsim.kernels.reductions import moments as channel_moments
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.init import initial_parameters
+from fxsim.nn.layer_precision import BatchNormPrecision, LayerPrecision, accumulator_format
 from fxsim.nn.networks import cifar10_convnet, cifar10_resnet
-from fxsim.nn.precision import (
-    BatchNormPrecision,
-    LayerPrecision,
-    PrecisionAssignment,
-    accumulator_format,
-)
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network
 from fxsim.ops.batch_norm import EPSILON as DEFAULT_EPSILON
 from fxsim.ops.batch_norm import RATE as DEFAULT_RATE

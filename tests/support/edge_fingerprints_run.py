@@ -13,8 +13,9 @@ from fxsim import Format
 from fxsim.factors import LearningRate
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
 from fxsim.nn.networks import build
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.rng import Stream
 
 NETWORKS = ("kws-dscnn", "vww-mobilenet", "jet-mlp", "ecg-convnet")

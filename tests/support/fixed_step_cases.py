@@ -14,15 +14,15 @@ from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.lfsr import Lfsr
 from fxsim.nn.fixed.network import FixedNetwork
-from fxsim.nn.optimizer import PLAIN_SGD
-from fxsim.nn.precision import (
+from fxsim.nn.layer_precision import (
     AUXILIARY,
     TENSORS,
     LayerPrecision,
-    PrecisionAssignment,
     accumulator_format,
     update_tensor,
 )
+from fxsim.nn.optimizer import PLAIN_SGD
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 from fxsim.words import DroppedBits, Philox, WordMemory
 from support.bits import assert_same_codes

@@ -22,8 +22,9 @@ from fxsim.golden.capture import capture
 from fxsim.golden.export import write_vectors
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.init import initial_parameters
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
 from fxsim.nn.optimizer import Optimizer
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 
 STEPS = 3

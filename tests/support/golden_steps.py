@@ -6,7 +6,8 @@ from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.golden.capture import capture, parameter_codes
 from fxsim.nn.fixed.network import FixedNetwork
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment, accumulator_format
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 
 NETWORKS = {

@@ -11,14 +11,10 @@ from oracle.step import map_nested
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.nn.fixed.network import FixedNetwork
+from fxsim.nn.layer_precision import BatchNormPrecision, LayerPrecision, accumulator_format
 from fxsim.nn.optimizer import PLAIN_SGD
-from fxsim.nn.precision import (
-    BatchNormPrecision,
-    LayerPrecision,
-    PrecisionAssignment,
-    accumulator_format,
-    quantized_tensors,
-)
+from fxsim.nn.precision import PrecisionAssignment
+from fxsim.nn.tensors import quantized_tensors
 from support.bits import assert_same_codes
 from support.fixed_step_cases import pool_of
 

@@ -17,15 +17,11 @@ from fxsim.errors import InputError
 from fxsim.factors import LearningRate
 from fxsim.formats import OVERFLOWS, ROUNDINGS, Format
 from fxsim.nn.fixed.network import FixedNetwork
+from fxsim.nn.layer_precision import MODES, BatchNormPrecision, LayerPrecision
 from fxsim.nn.optimizer import Optimizer
-from fxsim.nn.precision import (
-    MODES,
-    BatchNormPrecision,
-    LayerPrecision,
-    PrecisionAssignment,
-    quantized_tensors,
-)
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
+from fxsim.nn.tensors import quantized_tensors
 from support.bits import assert_same_codes
 from support.fixed_step_cases import pool_of
 

@@ -5,12 +5,8 @@ import dataclasses
 from fxsim.activation import Activation
 from fxsim.formats import Format
 from fxsim.nn.init import initial_parameters
-from fxsim.nn.precision import (
-    BatchNormPrecision,
-    LayerPrecision,
-    PrecisionAssignment,
-    accumulator_format,
-)
+from fxsim.nn.layer_precision import BatchNormPrecision, LayerPrecision, accumulator_format
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 
 LEAKY = Activation("leaky_relu", slope_exp=-2)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fxsim.errors import InputError, present, shown
+from fxsim.nn.layer_precision import VELOCITIES
 from fxsim.nn.optimizer import Optimizer
-from fxsim.nn.precision import VELOCITIES, PrecisionAssignment
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Network
 from fxsim.ops.dropout import MAX_RATE
 from fxsim.ops.exact import MAX_PLACES

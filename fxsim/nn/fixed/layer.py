@@ -19,14 +19,11 @@ from fxsim.nn.fixed.activation import (
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Step, lent
 from fxsim.nn.geometry import geometry_of
-from fxsim.nn.precision import (
-    BatchNormPrecision,
-    LayerPrecision,
-    PrecisionAssignment,
-    products_of,
-)
+from fxsim.nn.layer_precision import BatchNormPrecision, LayerPrecision
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import BatchNorm as BatchNormSpec
 from fxsim.nn.spec import Layer, LayerShape, Network
+from fxsim.nn.tensors import products_of
 from fxsim.ops.arithmetic import sum as exact_sum
 from fxsim.ops.batch_norm import (
     BatchNorm,

@@ -41,13 +41,9 @@ from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Probe, Step, StepResult, lent
 from fxsim.nn.folding import check_representable, folded_assignment, without_batch_norm
 from fxsim.nn.init import checked_parameters
+from fxsim.nn.layer_precision import LayerPrecision, accumulator_tensor, update_tensor
 from fxsim.nn.optimizer import PLAIN_SGD, Optimizer, Velocity, velocity_tensor
-from fxsim.nn.precision import (
-    LayerPrecision,
-    PrecisionAssignment,
-    accumulator_tensor,
-    update_tensor,
-)
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Layer, Network
 from fxsim.nn.state import Arrays
 from fxsim.ops.arithmetic import add

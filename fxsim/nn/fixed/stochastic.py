@@ -13,7 +13,8 @@ from fxsim.formats import Format
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Step
-from fxsim.nn.precision import LayerPrecision, PrecisionAssignment
+from fxsim.nn.layer_precision import LayerPrecision
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.quantizer import Quantizer, Words
 from fxsim.tensor import Tensor
 
