@@ -22,7 +22,7 @@ from fxsim.nn.floating import products as floating_products
 from fxsim.nn.floating.network import AFFINE_MAX, FloatNetwork
 from fxsim.nn.init import WEIGHT_MAX, initial_parameters
 from fxsim.nn.networks import build
-from fxsim.nn.spec import BATCH_NORM_EPSILON_EXP, RUNNING_RATE_EXP, Conv, Network
+from fxsim.nn.spec import Conv, Network
 
 RATE = 0.01
 
@@ -56,9 +56,7 @@ def torch_model(network: Network, parameters: dict) -> nn.Sequential:
         if layer.has_bias:
             weighted.bias.data.copy_(own["bias"])
         if layer.batch_norm:
-            modules.append(
-                norm(outputs, eps=2.0**BATCH_NORM_EPSILON_EXP, momentum=2.0**RUNNING_RATE_EXP)
-            )
+            modules.append(norm(outputs, eps=layer.norm.epsilon, momentum=layer.norm.running_rate))
         if layer.activation.is_relu:
             modules.append(nn.Hardtanh(*layer.activation.float_range, inplace=True))
         if layer.pool:

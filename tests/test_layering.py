@@ -1,6 +1,7 @@
 """Every module has its place in an ordered list of layers; imports point one way."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -239,4 +240,18 @@ def test_files_that_texts_name_exist():
         for named in re.findall(r"(?<![\w/.-])(?:[a-z_]+/)+[a-z_]+\.(?:py|md|txt)\b", text):
             if not any((place / named).exists() for place in (*places, source.parent)):
                 missing.append(f"{source.relative_to(root)}: {named}")
+    assert missing == []
+
+
+def test_benchmarks_import_names_that_are_there():
+    """They run by hand, some beside packages that the tests have not."""
+    missing = []
+    for path in (Path(__file__).parents[1] / "benchmarks").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and within(node.module or "", "fxsim"):
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    submodule = f"{node.module}.{alias.name}" in MODULES
+                    if not submodule and not hasattr(module, alias.name):
+                        missing.append(f"{path.name}: {node.module}.{alias.name}")
     assert missing == []
