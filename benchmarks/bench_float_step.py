@@ -127,7 +127,7 @@ def measure(batch: int, threads: int, repeats: int) -> dict:
     torch_labels = torch.tensor(labels)
     first = ours.train_step(images, labels, RATE, step=0)
     for step in peers.values():
-        check_same(parameters, ours, first, step, step(torch_labels))
+        check_same(parameters, ours, first.loss, step, step(torch_labels))
     works = {"fxsim": lambda: ours.train_step(images, labels, RATE, step=0)}
     works |= {name: lambda step=step: step(torch_labels) for name, step in peers.items()}
     seconds = {name: [] for name in works}
