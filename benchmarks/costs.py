@@ -1,23 +1,21 @@
 """The four costs of all five designs for the paper's four networks.
 
-    python benchmarks/costs.py RUN [RUN ...]
+    python benchmarks/costs.py [STUDY ...]
 
-RUN: folders of `fxsim run` or `fxsim assign`, whose assignment.json gives FX and SQ their formats,
-whatever the width that the run had.  A network without a run takes the formats of the one with the
-same layers on other data.  Prints the table and writes benchmarks/results/costs.json, where each
-row of FX and SQ says whose formats it has."""
+STUDY: names of studies in benchmarks/results (study-NAME.json), whose first run of FX C_o gives FX
+and SQ their formats, whatever the width that the run had.  A network without a study takes the
+formats of the one with the same layers on other data.  Prints the table and writes
+benchmarks/results/costs.json, where each row of FX and SQ says whose formats it has."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
+import json
 
-from runs import write_result
+from runs import RESULTS, write_result
 
 from fxsim.errors import InputError
-from fxsim.experiment.settings import Settings
-from fxsim.experiment.stages import SETTINGS_FILE
 from fxsim.nn import networks
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.report.tables import text_table
@@ -30,14 +28,17 @@ RELATIVES = {
     "cifar100-resnet": "cifar10-resnet",
     "cifar10-resnet": "cifar100-resnet",
 }
+STUDIES = ("cifar10-convnet-full", "cifar10-resnet-narrow")
 SETTINGS = ("network", "width", "dataset", "images", "epochs", "batch", "learning_rate", "seed")
 
 
-def read_run(folder: Path) -> tuple[PrecisionAssignment, dict]:
-    settings = Settings.load(folder / SETTINGS_FILE).to_dict()
-    return PrecisionAssignment.load(folder / "assignment.json"), {
-        name: settings[name] for name in SETTINGS
-    }
+def read_study(name: str) -> tuple[PrecisionAssignment, dict]:
+    """The formats that the study's first run of C_o had, and where they come from."""
+    result = json.loads((RESULTS / f"study-{name}.json").read_text())
+    chosen = next(run for run in result["runs"] if run["design"] == "FX C_o")
+    settings = {key: result["settings"][key] for key in SETTINGS if key != "seed"}
+    source = {"study": name, **settings, "seed": chosen["seed"], "commit": result["commit"]}
+    return PrecisionAssignment.from_dict(chosen["assignment"]), source
 
 
 def cost_rows(name: str, runs: dict[str, tuple[PrecisionAssignment, dict]]) -> list[dict]:
@@ -47,7 +48,7 @@ def cost_rows(name: str, runs: dict[str, tuple[PrecisionAssignment, dict]]) -> l
     for design in DESIGNS:
         if design in FIXED and assignment is None:
             raise InputError(
-                f"no run of {name} or {RELATIVES[name]} is given, which {design} takes its formats "
+                f"no study of {name} or {RELATIVES[name]} is given, which {design} takes its formats "
                 f"from"
             )
         own = dataclasses.replace(assignment, network=name) if design in FIXED else None
@@ -62,8 +63,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    found = map(read_run, parser.parse_args().runs)
+    parser.add_argument("studies", nargs="*", default=STUDIES, metavar="STUDY")
+    found = map(read_study, parser.parse_args().studies)
     runs = {assignment.network: (assignment, settings) for assignment, settings in found}
     rows = [row for name in RELATIVES for row in cost_rows(name, runs)]
     write_result("costs", rows=rows)
