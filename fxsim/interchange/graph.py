@@ -47,7 +47,7 @@ class Node:
                 raise self.fault(f"attribute {shown(key)} is none that fxsim knows")
         found = {**defaults, **self.attributes}
         for key, default in defaults.items():
-            if isinstance(default, int) and not isinstance(found[key], (int, float)):
+            if isinstance(default, (int, float)) and not isinstance(found[key], (int, float)):
                 raise self.fault(f"{key} must be a number, got {shown(found[key])}")
             if isinstance(default, str) and not isinstance(found[key], str):
                 raise self.fault(f"{key} must be a text, got {shown(found[key])}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fxsim.errors import InputError, shown
+from fxsim.errors import InputError, listed, shown
 from fxsim.files import open_regular, read_bytes
 
 MOST_BYTES = 2**27
@@ -99,12 +99,15 @@ def array_of(tensor: Any, folder: Path) -> np.ndarray:
             beside the model or is too large; for reals NaN or infinity.
     """
     where = f"tensor {shown(tensor.name)}"
-    name = onnx_package().TensorProto.DataType.Name(tensor.data_type)
-    if name not in TYPES:
-        raise InputError(f"{where} has type {name}; export the model with floats of 32 bits")
+    names = {tensor_type(name): name for name in TYPES}
+    if tensor.data_type not in names:
+        raise InputError(
+            f"{where} has type {tensor.data_type} of ONNX's; fxsim reads {listed(TYPES)}: export "
+            f"the model with floats of 32 bits"
+        )
     if tensor.HasField("segment"):
         raise InputError(f"{where} is in segments; export it whole")
-    dtype, field = TYPES[name]
+    dtype, field = TYPES[names[tensor.data_type]]
     shape = tuple(tensor.dims)
     if any(size < 0 for size in shape) or len(shape) > 8:
         raise InputError(f"{where} has shape {shown(shape)}, which no tensor has")

@@ -19,7 +19,7 @@ import numpy as np
 
 from fxsim.activation import LEAST_SLOPE_EXP, NONE, Activation
 from fxsim.errors import InputError, choice, shown
-from fxsim.fields import integer
+from fxsim.fields import integer, number
 from fxsim.interchange.draft import NO_PADDING, Draft, Stage, Value, channels_first
 from fxsim.interchange.graph import BATCH, Folding, Graph, Node, axes_of, new_shape, read_graph
 from fxsim.nn.init import Parameters
@@ -54,6 +54,7 @@ def from_onnx(
     image_shape: Shape | None = None,
     loss: str | None = None,
     targets: str | None = None,
+    pixels: tuple[float, float] = (0.0, 1.0),
 ) -> Imported:
     """The float network in an ONNX file, as PyTorch, tf2onnx and their like write it.
 
@@ -73,6 +74,8 @@ def from_onnx(
         image_shape: (H, W, C) of the images where the model reads them flat, (N, H * W * C) in this
             order; None for (1, 1, features).
         loss, targets: as for Network, in place of what is assumed.
+        pixels: what the model reads where fxsim's images have 0 and 1.  Another range than the
+            default is folded into weights and bias of the layers that read the images.
 
     Returns:
         (network, parameters), as FloatNetwork takes them.
@@ -88,20 +91,22 @@ def from_onnx(
         >>> network, parameters = from_onnx("model.onnx")  # doctest: +SKIP
         >>> FloatNetwork(network, parameters).logits(images)  # doctest: +SKIP
     """
-    return read_onnx(path, name, layout, image_shape, loss, targets).imported
+    return read_onnx(path, name, layout, image_shape, loss, targets, pixels).imported
 
 
 @dataclasses.dataclass(frozen=True)
 class Read:
     """What was read: the graph, the network and its parameters, and each layer's draft by name.
 
-    layout: of a four-dimensional input.
+    input_places: for each element of the model's input, its place in (H, W, C).  pixels: what the
+    model reads for 0 and 1.
     """
 
     graph: Graph
     imported: Imported
     drafts: dict[str, Draft]
-    layout: str
+    input_places: np.ndarray
+    pixels: tuple[float, float]
 
 
 def read_onnx(
@@ -111,6 +116,7 @@ def read_onnx(
     image_shape: Shape | None = None,
     loss: str | None = None,
     targets: str | None = None,
+    pixels: tuple[float, float] = (0.0, 1.0),
 ) -> Read:
     """What `from_onnx` gives, with what it was made of."""
     graph = read_graph(path)
@@ -118,8 +124,13 @@ def read_onnx(
     reader.walk()
     label = name or re.sub(r"\W+", "_", Path(path).stem, flags=re.ASCII).strip("_") or "imported"
     network, drafts = reader.network(label, loss, targets)
+    low, high = (number("pixels", each) for each in pixels)
+    for draft in drafts.values():
+        if draft.source is None:
+            _fold_pixels(draft, network, low, high)
     parameters = {own: draft.parameters for own, draft in drafts.items()}
-    return Read(graph, Imported(network, parameters), drafts, reader.layout)
+    places = reader.values[graph.input].places
+    return Read(graph, Imported(network, parameters), drafts, places, (low, high))
 
 
 class _Reader:
@@ -668,6 +679,27 @@ def _arrange_outputs(
     inverse = np.empty_like(wanted)
     inverse[wanted] = np.arange(wanted.size)
     last.places = inverse[last.places]
+
+
+def _fold_pixels(draft: Draft, network: Network, low: float, high: float) -> None:
+    """Make a layer that reads low + (high - low) x one that reads x."""
+    if not low < high:
+        raise InputError(f"pixels must rise, got {low:g}, {high:g}")
+    window = network.shape(draft.layer.name).window
+    if low and any(window.padding):
+        raise draft.node.fault(
+            f"it pads images with zeros, which are no pixels from {low:g} on for the model and "
+            f"darkest for fxsim; train it with pixels from 0 on"
+        )
+    own = draft.parameters
+    sums = low * own["weight"].reshape(-1, own["weight"].shape[-1]).sum(axis=0)
+    own["weight"] = own["weight"] * (high - low)
+    if draft.layer.norm is not None:
+        own["running_mean"] = own["running_mean"] - sums
+    elif draft.layer.has_bias:
+        own["bias"] = own["bias"] + sums
+    elif low:
+        raise draft.node.fault(f"it has no bias, and pixels from {low:g} on need one; add one")
 
 
 def _in_order(drafts: list[Draft], last: Draft) -> list[Draft]:

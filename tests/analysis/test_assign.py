@@ -21,6 +21,7 @@ from fxsim.analysis.measure import flushable_magnitudes, measure
 from fxsim.analysis.statistics import (
     FIELDS,
     FLUSHABLE,
+    OF_PARAMETERS,
     PER_LAYER,
     GradientStatistics,
     Statistics,
@@ -46,6 +47,7 @@ NETWORK = Network(
 )
 LAYERS = len(NETWORK.names)
 GAMMA_MIN = 0.01
+_LATER = ("activations_max", *OF_PARAMETERS)
 
 
 def statistics(seed: int = 0, spread: float = 4.0, **changes) -> Statistics:
@@ -55,7 +57,8 @@ def statistics(seed: int = 0, spread: float = 4.0, **changes) -> Statistics:
     def around(magnitude):
         return magnitude * 2.0 ** rng.uniform(-spread, spread, LAYERS)
 
-    fields = {name: around(1.0) for name in PER_LAYER if name != "activations_max"}
+    fields = {name: around(1.0) for name in PER_LAYER if name not in _LATER}
+    fields |= dict.fromkeys(OF_PARAMETERS, np.ones(LAYERS))
     for tensor, magnitude in (
         ("weight_grads", 2.0**-8),
         ("activation_grads", 2.0**-12),
