@@ -38,7 +38,7 @@ LAYERS = (
     ("ops",),
     ("datasets",),
     ("nn", "machine", "presets"),
-    ("analysis", "golden"),
+    ("analysis", "golden", "interchange"),
     ("train",),
     ("report",),
     ("experiment", "testing"),

@@ -22,14 +22,18 @@ from fxsim.fields import instance
 from fxsim.formats import MAX_TENSOR_BITS, Format
 from fxsim.nn.layer_precision import LayerPrecision, accumulator_format
 from fxsim.nn.precision import PrecisionAssignment, Reason
-from fxsim.nn.spec import Network
+from fxsim.nn.spec import AFFINE_RANGE_EXP, Network
 from fxsim.nn.tensors import is_branch
 from fxsim.ops.update import UPDATE_BITS
 
 WEIGHT_RANGE_EXP = 0
-"""Weights are clipped to [-1, 1)."""
+"""The float run clips weights to [-1, 1); only imported ones are larger."""
 
 AUXILIARY_BITS = 16
+
+DEFAULT_RANGES_EXP = {"bias": 0, "gamma": AFFINE_RANGE_EXP, "beta": AFFINE_RANGE_EXP}
+"""Parameter -> e of its default range, 2**e, to which the float run clips it."""
+
 BIAS_CLIP_FACTOR = 4
 
 CLIP_FACTORS = (4.0, 2.0)
@@ -95,16 +99,17 @@ def assign(
 ) -> PrecisionAssignment:
     """The precision configuration C_o that meets the criteria, for all tensors of `network`.
 
-    Weights get EFQN's B bits over [-1, 1), activations B unsigned bits over [0, 2): the same step.
+    Weights get EFQN's B bits over [-1, 1), with more of the same step where imported weights are
+    larger, activations B unsigned bits over [0, 2): the same step.
     Where the activation function has another ceiling, or none, or is signed, its output has more
     or fewer bits of that step; without a ceiling its range is twice activations_max, or more.
     The input lies in [0, 1) and reaches that step with one bit less; what dropout scales gets the
     range and the bits for that.  A tensor that several layers read gets the finest step that one of
     them asks for.  Bias gradients, logits, pre-activations, mean, variance and the gradients of
-    gamma and beta have 16 bits, and reasons of their own kind; bias, x-hat, gamma and beta keep
-    their defaults.  The gradient at pre-activations that batch norm reads has a format by the
-    criteria of G^A: the noise that it reflects onto G^W is bounded by itself.  The sums of
-    products are exact; `proposed` has the accumulators of analysis/accumulators.py.
+    gamma and beta have 16 bits, and reasons of their own kind; x-hat keeps its default, and so do
+    bias, gamma and beta unless imported ones are larger.  The gradient at pre-activations that
+    batch norm reads has a format by the criteria of G^A: the noise that it reflects onto G^W is
+    bounded by itself.  The sums of products are exact; `proposed` has the accumulators of analysis/accumulators.py.
 
     Raises InputError for statistics of another network, or that lack what a rule needs, and naming
     layer, tensor and statistic where the bits would be too many.
@@ -139,6 +144,7 @@ def assign(
         formats["accumulators"] = _accumulators(statistics, row, step, formats["weights"][0])
         formats["preactivations"] = _over_abs_max(statistics.preactivations_max[row])
         if layer.has_bias:
+            formats |= _wide_parameter(statistics, row, "bias")
             formats["bias_grads"] = _clipped(
                 "bias_grads", AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row
             )
@@ -146,6 +152,8 @@ def assign(
                 formats["branch"] = formats["preactivations"]
         else:
             formats |= _batch_norm(statistics, row, formats["preactivations"])
+            formats |= _wide_parameter(statistics, row, "gamma")
+            formats |= _wide_parameter(statistics, row, "beta")
     made = _collect(network, assigned, _over_abs_max(statistics.logits_max)[0])
     bits = feedforward_bits(network, made)
     made = replace(made, proposed=propose(network, statistics, made, bits, rules.target))
@@ -229,7 +237,7 @@ def _assign_feedforward(
         activations = _activations(network, statistics, source, int(bits[at]), reasons[at])
         if source is None and rules.input_bits is not None:
             activations = _given(activations[0], "input_bits", rules.input_bits)
-        assigned[name]["weights"] = Format(bits[row], WEIGHT_RANGE_EXP), reasons[row]
+        assigned[name]["weights"] = _weights(statistics, row, int(bits[row]), reasons[row])
         assigned[name]["activations"] = _shared(activations, sources.count(source))
 
 
@@ -252,6 +260,39 @@ def _feedforward_bits(
     elif rules.min_bits is None and bound.decisions is not None:
         bits = feedforward.without_spare_bits(bound, bits, rules.target)
     return bits, min_bits
+
+
+def _weights(statistics: Statistics, row: int, bits: int, reason: Reason) -> Assigned:
+    """Weights with the step of `bits` over [-1, 1), over the range that holds them."""
+    largest = float(statistics.weights_max[row])
+    range_exp = _range_exp(largest, WEIGHT_RANGE_EXP)
+    width = bits + range_exp - WEIGHT_RANGE_EXP
+    if width > bits:
+        cause = f"the largest weight, {largest:g}; scale the layer, or train with weight decay"
+        _check_bits(statistics.layers[row], "weights", width, cause)
+        reason = replace(reason, statistic={**reason.statistic, "weights_max": largest})
+    return Format(width, range_exp), reason
+
+
+def _range_exp(largest: float, least: int) -> int:
+    """The least e, from `least` on, with 2**e at or above a magnitude."""
+    mantissa, exponent = math.frexp(largest)
+    return max(least, exponent - (mantissa == 0.5))
+
+
+def _wide_parameter(statistics: Statistics, row: int, name: str) -> dict[str, Assigned]:
+    """Formats of a bias, gamma or beta that its default does not hold; none where that does."""
+    largest = float(getattr(statistics, f"{name}_max")[row])
+    least = DEFAULT_RANGES_EXP[name]
+    range_exp = _range_exp(largest, least)
+    if range_exp == least:
+        return {}
+    reason = Reason("range", {"abs_max": largest}, 2.0**range_exp / largest)
+    own = Format(AUXILIARY_BITS, range_exp)
+    return {
+        name: (own, reason),
+        f"{name}_accumulators": (accumulator_format(own, own.step_exp - 32), reason),
+    }
 
 
 def _activations(

@@ -64,6 +64,7 @@ def measure(
         **largest_singular_values(network, training_batch),
         **flushable_magnitudes(network, batches),
         **sum_statistics(moments, batches, sigmas),
+        **largest_parameters(network),
     }
     return Statistics(
         network=network.network.name,
@@ -101,6 +102,16 @@ def flushable_magnitudes(network: FloatNetwork, batches: Sequence[Batch]) -> dic
     for step, (images, targets) in enumerate(batches):
         copy.loss_and_grads(images, targets, step=step, probe=see)
     return {name: np.where(np.isfinite(values), values, 0.0) for name, values in found.items()}
+
+
+def largest_parameters(network: FloatNetwork) -> dict[str, np.ndarray]:
+    """Entries of Statistics that are largest magnitudes of parameters."""
+    found = {}
+    for name in ("weight", "bias", "gamma", "beta"):
+        own = (network.parameters[layer].get(name) for layer in network.network.names)
+        most = [0.0 if array is None else float(np.abs(array).max()) for array in own]
+        found["weights_max" if name == "weight" else f"{name}_max"] = np.array(most)
+    return found
 
 
 def largest_magnitudes(

@@ -52,6 +52,8 @@ class Statistics:
     steps, 0 where there is none or a file does not tell;
     *_terms_sigma, weights_*_sum, weights_input_square, activations_square: what accumulators are
     derived from, see analysis/accumulators.py, 0 where a file does not tell;
+    weights_max, bias_max, gamma_max, beta_max: the largest magnitude of a parameter, 0 where there
+    is none or a file does not tell;
     logits_max: the same of the class scores; gamma_min: the smallest learning rate of the schedule;
     output_loss: what analysis/output_error.py says, 0 where the network decides; decisions: margins
     and gradients of single images, which only the tight bound on the mismatch needs.
@@ -97,6 +99,10 @@ class Statistics:
     weights_input_sum: np.ndarray = _ZEROS
     weights_input_square: np.ndarray = _ZEROS
     activations_square: np.ndarray = _ZEROS
+    weights_max: np.ndarray = _ZEROS
+    bias_max: np.ndarray = _ZEROS
+    gamma_max: np.ndarray = _ZEROS
+    beta_max: np.ndarray = _ZEROS
     output_loss: float = 0.0
     decisions: Decisions | None = None
 
@@ -225,7 +231,8 @@ OF_SUMS = (
     "activations_square",
 )
 """Entries that only accumulators need."""
-OPTIONAL = (*OF_BATCH_NORM, *FLUSHABLE, *OF_SUMS, "activations_max")
+OF_PARAMETERS = ("weights_max", "bias_max", "gamma_max", "beta_max")
+OPTIONAL = (*OF_BATCH_NORM, *FLUSHABLE, *OF_SUMS, *OF_PARAMETERS, "activations_max")
 """Entries that a file may leave out."""
 
 

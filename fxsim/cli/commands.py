@@ -16,6 +16,7 @@ from fxsim.datasets.survey import complaint, survey, survey_text
 from fxsim.errors import InputError, choice
 from fxsim.experiment import study
 from fxsim.experiment import sweep as sweeps
+from fxsim.experiment.imported import import_model, pixel_range
 from fxsim.experiment.progress import Progress
 from fxsim.experiment.results import read_results
 from fxsim.experiment.settings import NAMES, QUICK, Settings, read_toml
@@ -140,6 +141,31 @@ def train(arguments: Namespace) -> None:
         f"\nwritten to {experiment.folder}"
         + ("" if fixed else f"; next: fxsim analyze --out {arguments.out}")
     )
+
+
+@_writing
+def import_network(arguments: Namespace) -> None:
+    """The float stage of a run from an ONNX model."""
+    model = {name: getattr(arguments, name) for name in ("layout", "loss", "targets")}
+    model["pixels"] = pixel_range(arguments.pixels)
+    progress = Progress(sys.stderr)
+    with progress.watching():
+        run = import_model(
+            arguments.model,
+            arguments.out,
+            _options(arguments),
+            model,
+            progress,
+            arguments.command_line,
+        )
+    network = run.experiment.network
+    print(text.imported_text(network, run.differences))
+    print(
+        f"loss {network.loss}, targets {network.targets}; pixels 0 to "
+        f"{run.experiment.dataset.pixel_max} are {arguments.pixels} to the model"
+    )
+    _print_designs(read_results(run.experiment.folder)["designs"])
+    print(f"\nwritten to {arguments.out}; next: fxsim analyze --out {arguments.out}")
 
 
 def vectors(arguments: Namespace) -> int:

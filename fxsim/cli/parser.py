@@ -28,6 +28,9 @@ from fxsim.errors import InputError, cut, shown
 
 DEFAULT_FOLDER = "fxsim-run"
 
+FUNCTIONS = {"import": "import_network"}
+"""Command -> its function, where Python has the name for itself."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command in `argv` (default: the process's own); returns the exit code."""
@@ -42,7 +45,8 @@ def _run(argv: list[str]) -> int:
     commands = importlib.import_module("fxsim.cli.commands")
     progress = importlib.import_module("fxsim.experiment.progress")
     with progress.compilations_held():
-        return getattr(commands, arguments.command)(arguments) or 0
+        function = FUNCTIONS.get(arguments.command, arguments.command)
+        return getattr(commands, function)(arguments) or 0
 
 
 def _way_on(argv: list[str]) -> str:
@@ -124,6 +128,7 @@ def _refuse_repeated(given: list[str]) -> None:
 LISTS = {
     "--perturb": r"none|[+-]?\d+(,[+-]?\d+)*",
     "--designs": r"\w+(,\w+)*,?",
+    "--pixels": r"[\d.e+-]+,[\d.e+-]+",
     "--targets": r"none|[\d.e-]+(,[\d.e-]+)*",
 }
 """Option -> what its values look like; they may be given apart, too."""
@@ -206,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_run,
         _add_sweep,
         _add_train,
+        _add_import,
         _add_analyze,
         _add_assign,
         _add_cost,
@@ -380,6 +386,53 @@ A fixed-point run takes the settings of the float run in the folder, if there is
     add_stochastic(parser)
 
 
+def _add_import(commands) -> None:
+    parser = _command(
+        commands,
+        "import",
+        "a trained network from an ONNX file, in the place of the float run",
+        """\
+examples:
+  fxsim import model.onnx --pixels 0,1 --out mine                       on the embedded digits
+  fxsim import model.onnx --pixels -1,1 --dataset npz --data mine.npz --out mine
+  fxsim analyze --out mine && fxsim assign --out mine
+  fxsim train --out mine --assignment mine/assignment.json              fine-tunes in fixed point
+  fxsim vectors export --run mine
+
+--pixels says what the model was trained on: 0,1 where 0 to 255 were divided by 255 (as torchvision's ToTensor does),
+-1,1 or 0,255.  fxsim's images are 0 to 1; another range is folded into the first layer.
+
+Read are models of torch.onnx.export, tf2onnx and their like: Conv, Gemm, MatMul, BatchNormalization, Relu, Clip,
+LeakyRelu, Sigmoid, Tanh, Add, poolings, Pad, Dropout, and what only moves elements.  Where the model does not end with
+Softmax, LogSoftmax or Sigmoid, the loss is assumed: mse with as many outputs as inputs, else softmax_cross_entropy.
+
+--epochs and --learning-rate are those of fine-tuning, 3 and 0.01 by default.
+
+Needs the extra: python -m pip install 'fxsim[onnx]'.  With it, each layer is compared with ONNX Runtime.""",
+    )
+    parser.add_argument("model", metavar="MODEL.onnx", help="the model")
+    parser.add_argument(
+        "--pixels",
+        required=True,
+        metavar="LOW,HIGH",
+        help="what the model reads for the darkest and the brightest pixel",
+    )
+    parser.add_argument(
+        "--layout",
+        metavar="NCHW|NHWC",
+        help="of the model's input (default: NHWC where it turns images at once, else NCHW)",
+    )
+    parser.add_argument(
+        "--loss",
+        metavar="NAME",
+        help="softmax_cross_entropy, mse, half_mse or sigmoid_cross_entropy (default: the model's)",
+    )
+    parser.add_argument(
+        "--targets", metavar="KIND", help="labels or tensors (default: as the loss is)"
+    )
+    _add_training(parser)
+
+
 def _add_analyze(commands) -> None:
     parser = _command(
         commands,
@@ -547,6 +600,11 @@ def _add_settings(parser) -> None:
     parser.add_argument(
         "--width", type=number, metavar="X", help="multiplier of its filters (default: 1)"
     )
+    _add_training(parser)
+
+
+def _add_training(parser) -> None:
+    """The settings of images and training."""
     parser.add_argument(
         "--dataset",
         metavar="NAME",

@@ -231,7 +231,7 @@ def _run_step(arguments: Namespace) -> tuple:
     folder = Path(RUN_FOLDER if arguments.run is None else arguments.run)
     own = _run_settings(folder)
     settings = dataclasses.replace(own, **_changes(arguments))
-    setup = TrainingSetup.of(settings)
+    setup = TrainingSetup.of(settings, folder)
     identity = dataclasses.replace(setup, settings=own).identity
     assignment = preset_of(arguments, setup.network)
     if assignment is None:

@@ -131,6 +131,8 @@ class Settings:
             that the analysis proposes; see analysis/accumulators.py.
         quick: a short training; `make` then takes QUICK for what is not given.
         layers: a network of one's own as plain data (spec.from_dict); None for a built-in one.
+        start: SHA-256 of the parameters that every training starts from, which `fxsim import` has
+            written into the folder; None for those of the seed.
 
     Raises:
         InputError: a value has another type, or is out of range.
@@ -169,6 +171,7 @@ class Settings:
     accumulators: str = "exact"
     quick: bool = False
     layers: dict | None = None
+    start: str | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -250,8 +253,11 @@ class Settings:
                 )
 
     def to_dict(self) -> dict:
-        """Plain data for JSON, with every field."""
-        return dataclasses.asdict(self)
+        """Plain data for JSON, with every field; `start` where there is one."""
+        data = dataclasses.asdict(self)
+        if self.start is None:
+            del data["start"]
+        return data
 
     @classmethod
     def from_dict(cls, data: object) -> Settings:
@@ -264,7 +270,7 @@ class Settings:
             raise InputError(f"settings must be a table, got {shown(data)}")
         for name in data:
             setting_name(name)
-        missing = [name for name in NAMES if name not in data]
+        missing = [name for name in NAMES if name not in data and name != "start"]
         if missing:
             raise InputError(f"the settings have no {', '.join(missing)}")
         return cls(**data)
@@ -395,6 +401,8 @@ def _frozen(name: str, table) -> FrozenDict:
 def _check_range(name: str, value) -> None:
     if value == "":
         raise InputError(f"{name} must not be empty; name one or leave it out")
+    if name == "start" and not re.fullmatch("[0-9a-f]{64}", value):
+        raise InputError(f"start must be 64 hexadecimal digits, got {shown(value)}")
     if name == "dataset":
         choice("dataset", value, DATASETS)
     if name == "bound":

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ from fxsim.experiment import results
 from fxsim.experiment.results import Outcome
 from fxsim.experiment.settings import Settings
 from fxsim.experiment.stage_file import read_stage_arrays, write_stage_arrays
-from fxsim.experiment.training import TrainingSetup
+from fxsim.experiment.training import IMPORTED, TrainingSetup, flat, nested
 from fxsim.fields import check_table
 from fxsim.files import make_folder, read_bytes, write_bytes
 from fxsim.identity import Identity
@@ -70,6 +71,7 @@ PLOTS = ("curves", "bits", "ranges", "sensitivity", SWEEP)
 OF_A_RUN = (
     PARAMETERS,
     GRADIENTS,
+    IMPORTED,
     STATISTICS,
     ASSIGNMENT,
     results.FILE,
@@ -83,6 +85,8 @@ OF_A_RUN = (
 """All files of an experiment but its checkpoints; a new float run sets them aside, in this order."""
 MEASURED_STEPS = 8
 """Training batches of the float run on which criterion GF is measured."""
+IMPORTED_STEPS = 64
+"""Training batches on which the gradients of an imported network are measured, at most."""
 EARLIER = "earlier"
 """What is set aside is in the folders earlier-1, earlier-2 ..."""
 
@@ -151,7 +155,7 @@ class Experiment:
         self.resume = resume
         self.cadence = cadence or Cadence()
         self.curves = curves
-        self.setup = TrainingSetup.of(settings)
+        self.setup = TrainingSetup.of(settings, folder)
         self.folder = make_folder(folder)
 
     @property
@@ -205,10 +209,40 @@ class Experiment:
         gradients = GradientStatistics(self.network)
         learner = self.setup.float_learner("FL", gradients)
         outcome = self._train(FLOAT_RUN, learner)
-        self._write_arrays(PARAMETERS, _flat(learner.network.parameters))
+        return self._finish_float(outcome, learner.network.parameters, gradients)
+
+    def _finish_float(
+        self, outcome: Outcome, parameters: Parameters, gradients: GradientStatistics
+    ) -> Outcome:
+        self._write_arrays(PARAMETERS, flat(parameters))
         self._write_arrays(GRADIENTS, {"state": gradients.state})
         self.settings.save(self.path(SETTINGS_FILE))
         return self.finish(outcome, self.open_results())
+
+    def take_imported(self) -> Outcome:
+        """The float run of a network that was imported: nothing is trained.
+
+        Losses and errors are those of the parameters as they are; the gradients are measured over
+        the first IMPORTED_STEPS batches with them.
+        """
+        self.observer.begin(FLOAT_RUN.design, self.settings)
+        gradients = GradientStatistics(self.network)
+        learner = self.setup.float_learner("FL", gradients)
+        begun = time.perf_counter()
+        for step in itertools.islice(self.setup.plan.steps(), IMPORTED_STEPS):
+            batch = learner.images(step.pixels), learner.targets(step.pixels, step.labels)
+            copy = FloatNetwork(
+                self.network, self.setup.initial_parameters(), seed=learner.network.seed
+            )
+            copy.loss_and_grads(*batch, step=step.number, probe=gradients.observe)
+        data = self.dataset
+        train_loss, _ = learner.evaluate(data.train_images, data.train_labels)
+        test_loss, test_error = learner.evaluate(data.test_images, data.test_labels)
+        seconds = time.perf_counter() - begun
+        speed = len(data.train_images) / seconds
+        epoch = Epoch(0, 0.0, train_loss, test_loss, test_error, speed)
+        outcome = Outcome(FLOAT_RUN.design, [epoch], self._costs(FLOAT_RUN), seconds)
+        return self._finish_float(outcome, self.setup.initial_parameters(), gradients)
 
     def float_parameters(self) -> Parameters:
         """The parameters that the float run ended with, from float.npz."""
@@ -580,18 +614,3 @@ def checkpoint_settings(path: Path) -> Settings:
         return Settings.from_dict(check_table("identity", text["identity"]).get("settings"))
     except InputError as error:
         raise InputError(f"{path}: {error}; delete the checkpoint to train anew") from None
-
-
-def _flat(parameters: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {
-        f"{layer}.{name}": array for layer, row in parameters.items() for name, array in row.items()
-    }
-
-
-def nested(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """{'layer.name': array} as layer -> name -> array."""
-    nested: dict[str, dict[str, np.ndarray]] = {}
-    for key, array in arrays.items():
-        layer, _, name = key.rpartition(".")
-        nested.setdefault(layer, {})[name] = array
-    return nested

@@ -9,21 +9,66 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from fxsim.analysis.feedforward import check_bound
 from fxsim.analysis.statistics import GradientStatistics
 from fxsim.datasets import Dataset, load
-from fxsim.errors import InputError
+from fxsim.errors import InputError, present
 from fxsim.experiment.settings import Settings
+from fxsim.files import read_arrays, write_arrays
 from fxsim.identity import Identity
-from fxsim.nn.init import Parameters, initial_parameters
+from fxsim.nn.init import Parameters, checked_parameters, initial_parameters
 from fxsim.nn.precision import ASSIGNED, PrecisionAssignment
 from fxsim.nn.spec import Network, to_dict
 from fxsim.train import checkpoint, designs
 from fxsim.train.learners import FixedLearner, FloatLearner, check_dataset
 from fxsim.train.loop import TrainingPlan
+
+IMPORTED = "imported.npz"
+"""The file of the parameters that `fxsim import` brought."""
+
+
+def write_imported(folder: str | Path, parameters: Parameters) -> None:
+    """Write the parameters that every training in `folder` starts from."""
+    write_arrays(Path(folder) / IMPORTED, flat(parameters))
+
+
+def digest_of(parameters: Parameters) -> str:
+    """Settings.start for these parameters."""
+    return checkpoint.digest(flat(parameters)).hex()
+
+
+def read_imported(folder: str | Path | None, network: Network, start: str) -> Parameters:
+    """What `write_imported` wrote; InputError where it is not what the settings say."""
+    if folder is None:
+        raise InputError("start is for the folder that fxsim import made; leave it out")
+    path = Path(folder) / IMPORTED
+    parameters = checked_parameters(network, nested(read_arrays(path)))
+    if digest_of(parameters) != start:
+        raise InputError(
+            f"{path} holds other parameters than were imported; import the model again, into "
+            f"another folder"
+        )
+    return parameters
+
+
+def flat(parameters: Parameters) -> dict[str, np.ndarray]:
+    """Layer -> name -> array as {'layer.name': array}."""
+    return {
+        f"{layer}.{name}": array for layer, row in parameters.items() for name, array in row.items()
+    }
+
+
+def nested(arrays: dict[str, np.ndarray]) -> Parameters:
+    """{'layer.name': array} as layer -> name -> array."""
+    nested: Parameters = {}
+    for key, array in arrays.items():
+        layer, _, name = key.rpartition(".")
+        nested.setdefault(layer, {})[name] = array
+    return nested
 
 
 def training_images(settings: Settings) -> tuple[Dataset, np.ndarray]:
@@ -80,16 +125,28 @@ class TrainingSetup:
         dataset: the images that they name; the training images are those that are trained on.
         held_out: pixels of images `(N, H, W, C)` of the training set that are not, to measure on
             what training has not seen; they may be none.
+        imported: the parameters that every training starts from; None for those of the seed.
     """
 
     settings: Settings
     network: Network
     dataset: Dataset
     held_out: np.ndarray
+    imported: Parameters | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> TrainingSetup:
+    def of(
+        cls,
+        settings: Settings,
+        folder: str | Path | None = None,
+        imported: Parameters | None = None,
+    ) -> TrainingSetup:
         """The training of these settings.
+
+        Args:
+            settings: the settings.
+            folder: of the experiment, where imported parameters are; None where there are none.
+            imported: these parameters, where they are not written yet.
 
         Raises:
             InputError: the data set cannot be read, or does not fit the network or the batch; or
@@ -104,9 +161,16 @@ class TrainingSetup:
         check_bound(settings.bound, network)
         dataset, held_out = training_images(settings)
         check_dataset(dataset, network)
-        setup = cls(settings, network, dataset, held_out)
+        if settings.start is not None and imported is None:
+            imported = read_imported(folder, network, settings.start)
+        setup = cls(settings, network, dataset, held_out, imported)
         _ = setup.plan  # refuses a batch that is larger than the training set
         return setup
+
+    @staticmethod
+    def images_of(settings: Settings) -> tuple[int, int, int]:
+        """(H, W, C) of the images of the settings."""
+        return load(settings.dataset, settings.data).image_shape
 
     @cached_property
     def plan(self) -> TrainingPlan:
@@ -163,6 +227,8 @@ class TrainingSetup:
 
     def initial_parameters(self) -> Parameters:
         """The parameters that every design starts from."""
+        if self.settings.start is not None:
+            return present(self.imported)
         return initial_parameters(self.network, self.settings.seed)
 
     def float_learner(

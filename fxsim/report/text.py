@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fxsim.analysis.complexity import Complexity
 from fxsim.analysis.statistics import Statistics
@@ -10,6 +10,7 @@ from fxsim.formats import STOCHASTIC, Format
 from fxsim.machine import JIT_DISABLED
 from fxsim.nn.layer_precision import SYMBOLS, TENSORS
 from fxsim.nn.precision import PrecisionAssignment
+from fxsim.nn.spec import Network
 from fxsim.report.tables import text_table
 from fxsim.train.designs import perturbed_name
 from fxsim.words import Philox, source_text
@@ -149,6 +150,24 @@ def sums_table(design: dict) -> str:
 def _sum_bits(row: dict) -> str:
     has = row.get("accumulator", "").partition(" ")[0]
     return f"{row['bits']}, has {has}" if has else str(row["bits"])
+
+
+def imported_text(network: Network, differences: Mapping[str, float]) -> str:
+    """The layers of an imported network: weights, output, and the difference to ONNX Runtime's
+    output as a share of its largest; without differences, why there are none.
+    """
+    rows = []
+    for name in network.names:
+        shape = network.shape(name)
+        output = "x".join(map(str, shape.output))
+        off = [f"{differences[name]:.1e}"] if differences else []
+        rows.append([name, f"{shape.weights:,}", output, *off])
+    header = ["layer", "weights", "output", *(["difference"] if differences else [])]
+    if differences:
+        end = "difference: to ONNX Runtime's output, as a share of the largest there"
+    else:
+        end = "not compared with ONNX Runtime: it is not installed"
+    return f"{text_table(header, rows)}\n\n{end}"
 
 
 def designs_table(designs: Sequence[dict]) -> str:

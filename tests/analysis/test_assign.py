@@ -21,6 +21,7 @@ from fxsim.analysis.measure import flushable_magnitudes, measure
 from fxsim.analysis.statistics import (
     FIELDS,
     FLUSHABLE,
+    OF_PARAMETERS,
     PER_LAYER,
     GradientStatistics,
     Statistics,
@@ -46,6 +47,7 @@ NETWORK = Network(
 )
 LAYERS = len(NETWORK.names)
 GAMMA_MIN = 0.01
+_LATER = ("activations_max", *OF_PARAMETERS)
 
 
 def statistics(seed: int = 0, spread: float = 4.0, **changes) -> Statistics:
@@ -55,7 +57,8 @@ def statistics(seed: int = 0, spread: float = 4.0, **changes) -> Statistics:
     def around(magnitude):
         return magnitude * 2.0 ** rng.uniform(-spread, spread, LAYERS)
 
-    fields = {name: around(1.0) for name in PER_LAYER if name != "activations_max"}
+    fields = {name: around(1.0) for name in PER_LAYER if name not in _LATER}
+    fields |= dict.fromkeys(OF_PARAMETERS, np.ones(LAYERS))
     for tensor, magnitude in (
         ("weight_grads", 2.0**-8),
         ("activation_grads", 2.0**-12),
@@ -113,6 +116,28 @@ def test_feedforward_formats(seed):
     assert found["conv1"].activations.range_exp == 0 and not found["conv1"].activations.signed
     assert found["skip"].activations == found["conv2"].activations
     assert found["fc"].activations.range_exp == 1 and not found["fc"].activations.signed
+
+
+def test_imported_parameters_that_are_larger_get_their_range():
+    plain = assign(NETWORK, statistics())
+    larger = {"weights_max": [2.0, 2.1, 0.3, 1.0], "bias_max": [1.0, 5.0, 0.0, 0.9]}
+    larger |= {"gamma_max": [0, 0, 2.0, 0], "beta_max": [0, 0, 2.5, 0]}
+    found = assign(NETWORK, statistics(**{name: np.array(own) for name, own in larger.items()}))
+    for name, extra in (("conv1", 1), ("skip", 2), ("conv2", 0), ("fc", 0)):
+        own, before = found.layers[name].weights, plain.layers[name].weights
+        assert own == Format(before.bits + extra, extra) and own.step == before.step
+        assert found.layers[name].accumulators == plain.layers[name].accumulators
+    assert found.layers["skip"].bias == Format(16, 3)
+    assert found.layers["skip"].bias_accumulators == Format(32, -13)
+    assert found.layers["conv1"].bias == plain.layers["conv1"].bias == Format(16, 0)
+    norm = found.layers["conv2"].batch_norm
+    assert (norm.gamma, norm.beta) == (Format(16, 1), Format(16, 2))
+    assert norm.beta_accumulators == Format(32, -14)
+    assert found.reasons["skip", "bias"].statistic == {"abs_max": 5.0}
+    with pytest.raises(
+        InputError, match="'skip': weights would need .* the largest weight, 1e\\+09"
+    ):
+        assign(NETWORK, statistics(weights_max=np.array([1.0, 1e9, 1.0, 1.0])))
 
 
 @given(seeds, st.sampled_from([4, 8]), st.booleans())
