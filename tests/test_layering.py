@@ -38,6 +38,7 @@ LAYERS = (
     ("ops",),
     ("datasets",),
     ("nn", "machine", "presets"),
+    ("interchange",),
     ("analysis", "golden"),
     ("train",),
     ("report",),
