@@ -90,13 +90,13 @@ def _network(arguments: Namespace) -> FixedNetwork:
     from fxsim.nn.fixed.network import FixedNetwork
 
     folder = Path(arguments.run)
-    setup = TrainingSetup.of(run_settings(folder))
+    experiment = None if arguments.retrain else Experiment.reopen(folder)
+    setup = experiment.setup if experiment else TrainingSetup.of(run_settings(folder))
     assignment = preset_of(arguments, setup.network)
     if assignment is None:
         own = assignment_of(folder, setup.identity, arguments.assignment)
         assignment = setup.with_sums(own)
-    if arguments.retrain:
-        run = StoredRun.find(folder, setup.identity, assignment)
-        return retrained(setup, assignment, run)
-    parameters = Experiment.reopen(folder).float_parameters()
-    return FixedNetwork(setup.network, assignment, parameters, seed=setup.settings.seed)
+    if experiment is None:
+        return retrained(setup, assignment, StoredRun.find(folder, setup.identity, assignment))
+    seed = setup.settings.seed
+    return FixedNetwork(setup.network, assignment, experiment.float_parameters(), seed=seed)
