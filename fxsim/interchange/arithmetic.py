@@ -14,7 +14,7 @@ import numpy as np
 
 from fxsim.errors import InputError
 from fxsim.interchange.nodes import Nodes, Shape
-from fxsim.quantizer import Requantization
+from fxsim.quantizer import Quantizer, Requantization
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Arithmetic(ABC):
         return self.made("Mul", [x.name, self.number(factor)], x, low, high)
 
     def product(self, x: Integers, y: Integers) -> Integers:
-        """x y, y being at least 0."""
+        """x y."""
         ends = [one * other for one in (x.low, x.high) for other in (y.low, y.high)]
         return self.made("Mul", [x.name, y.name], x, min(ends), max(ends))
 
@@ -191,29 +191,51 @@ class Float32(Arithmetic):
         return self.made("Floor", [quotient], x, x.low // divisor, x.high // divisor)
 
 
-def requantized(numbers: Arithmetic, x: Integers, way: Requantization) -> Integers:
-    """Codes of integers, rounded and brought into range; no stochastic rounding."""
-    codes = rounded(numbers, x, way)
+def requantized(numbers: Arithmetic, x: Integers, quantizer: Quantizer, step_exp: int) -> Integers:
+    """Codes of integers with step 2**step_exp, rounded and brought into range.
+
+    A stochastic rounding is one by dropped bits.
+    """
+    way = quantizer.at(step_exp)
+    if way.shift <= 0:
+        codes = numbers.times(x, 1 << -way.shift)
+    elif quantizer.stochastic:
+        codes = rounded_by_dropped_bits(numbers, x, way.shift)
+    else:
+        codes = rounded(numbers, x, way)
+    if way.rounding.jam:
+        codes = numbers.with_last_bit(codes)
     return bounded(numbers, codes, (way.range.low, way.range.high), way.overflow)
 
 
 def rounded(numbers: Arithmetic, x: Integers, way: Requantization) -> Integers:
-    """x / 2**shift as integers, by the table of fxsim/kernels/rounding.py.
+    """x / 2**shift as integers but for jam, by the table of fxsim/kernels/rounding.py.
 
     floor(x / 2**d) + floor((r + carry) / 2**d), r the rest, is floor((x + carry) / 2**d).
     """
     terms = way.rounding
-    if way.shift <= 0:
-        codes = numbers.times(x, 1 << -way.shift)
-        return numbers.with_last_bit(codes) if terms.jam else codes
     carried = numbers.plus(x, terms.base)
     if terms.neg:
         carried = numbers.plus(carried, numbers.times(numbers.negative(x), terms.neg))
     if terms.odd:
         odd = numbers.low_bits(numbers.shifted(x, way.shift), 1)
         carried = numbers.plus(carried, numbers.times(odd, terms.odd))
-    codes = numbers.shifted(carried, way.shift)
-    return numbers.with_last_bit(codes) if terms.jam else codes
+    return numbers.shifted(carried, way.shift)
+
+
+def rounded_by_dropped_bits(numbers: Arithmetic, x: Integers, shift: int) -> Integers:
+    """x / 2**shift as integers, by fxsim.DroppedBits: see "Random words" in fxsim/numerics.md."""
+    magnitude = numbers.made("Abs", [x.name], x, 0, x.largest)
+    half = shift // 2
+    dropped = numbers.low_bits(magnitude, shift)
+    difference = dropped
+    if half:
+        word = numbers.times(numbers.low_bits(dropped, half), 1 << shift % 2)
+        difference = numbers.minus(numbers.shifted(dropped, half), word)
+    up = numbers.clipped(difference, 0, 1)
+    whole = numbers.plus(numbers.shifted(magnitude, shift), up)
+    sign = numbers.made("Sign", [x.name], x, -1, 1)
+    return numbers.product(sign, whole)
 
 
 def bounded(numbers: Arithmetic, x: Integers, ends: tuple[int, int], overflow: str) -> Integers:

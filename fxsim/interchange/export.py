@@ -28,6 +28,7 @@ from fxsim.ops.lookup import index_format
 from fxsim.ops.summation import ChannelSum
 from fxsim.quantizer import Quantizer
 from fxsim.windows import Window
+from fxsim.words import DroppedBits
 
 INPUT = "images"
 OUTPUT = "logits"
@@ -210,20 +211,20 @@ class Export(ABC):
         return self.combined(norm.affine(gamma, beta), self.quantized(sums, normalized), branch)
 
     def _quantizer(self, layer: str, tensor: str, format: Format) -> Quantizer:
-        """The Quantizer of a tensor, if its rounding needs no random words."""
+        """The Quantizer of a tensor, if its rounding needs no words but the dropped bits."""
         assignment = self.network.assignment
         rounding = assignment.rounding_of(tensor)
-        if rounding in STOCHASTIC:
+        words = assignment.words_of(layer, tensor) if rounding in STOCHASTIC else None
+        if words is not None and not isinstance(words, DroppedBits):
             raise InputError(
                 f"layer {layer!r}: {tensor} are rounded by {rounding!r}, for whose random words "
                 f"ONNX has no operator; export under an assignment that rounds them otherwise"
             )
-        return Quantizer(format, rounding, assignment.overflow_of(tensor))
+        return Quantizer(format, rounding, assignment.overflow_of(tensor), words)
 
     def quantized(self, x: Value, quantizer: Quantizer) -> Value:
         """x rounded once, then brought into range."""
-        way = quantizer.at(x.step_exp)
-        codes = requantized(self.numbers, self.integers(x), way)
+        codes = requantized(self.numbers, self.integers(x), quantizer, x.step_exp)
         return self.value(codes, quantizer.format.step_exp)
 
     def _activated(self, layer: FixedLayer, u: Value) -> Value:
@@ -290,7 +291,7 @@ class Export(ABC):
         """The averages of windows; quantizer: how they are rounded to the step of x."""
         sums = self.integers(self.window_sums(x, window))
         exact = quotient(self.numbers, sums, window.taps)
-        codes = requantized(self.numbers, exact, quantizer.at(quantizer.format.step_exp - 2))
+        codes = requantized(self.numbers, exact, quantizer, quantizer.format.step_exp - 2)
         return self.value(codes, x.step_exp)
 
     def _properties(self) -> dict[str, Any]:

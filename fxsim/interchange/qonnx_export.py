@@ -180,7 +180,8 @@ class RealExport(Export):
         """Weights (I, O) with I over (C, H, W)."""
         height, width, channels = layer.shape.input
         apart = real.reshape(height, width, channels, -1)
-        return apart.transpose(2, 0, 1, 3).reshape(real.shape)
+        planes: np.ndarray = apart.transpose(2, 0, 1, 3).reshape(real.shape)
+        return planes
 
     def _convolved(self, layer: FixedLayer, x: Value, operands: list[str]) -> tuple[str, Shape]:
         geometry = layer.forward_product.geometry

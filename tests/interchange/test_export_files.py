@@ -1,7 +1,9 @@
 """What the exported files say of themselves, and what becomes of wrong calls."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,3 +103,14 @@ def test_exporting_changes_nothing(fixed, tmp_path):
     before = fixed.fingerprint(), fixed.logits(codes).tolist()
     to_onnx(fixed, tmp_path / "m.onnx")
     assert (fixed.fingerprint(), fixed.logits(codes).tolist()) == before
+
+
+def test_the_example_of_the_guide(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnx", reason="needs ONNX (pip install onnx)")
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime (pip install onnxruntime)")
+    page = Path(fxsim.__file__).parent / "guide" / "export.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "export.md", "exec"), {})
+    assert capsys.readouterr().out == "True\n"
+    assert (tmp_path / "small-q.onnx").exists()

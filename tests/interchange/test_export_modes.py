@@ -20,6 +20,7 @@ from fxsim import (
     Activation,
     Conv,
     Dense,
+    DroppedBits,
     FixedNetwork,
     Format,
     InputError,
@@ -43,10 +44,12 @@ EXPORTS = {
 }
 
 
-def passing(middle, rounding="nearest_away", overflow="saturate", activation="none", pool=None):
+def passing(
+    middle, rounding="nearest_away", overflow="saturate", activation="none", pool=None, words=None
+):
     """A network that brings every code of INPUT into the format `middle`, and gives it out.
 
-    pool: of the codes in that format; the image then has five positions.
+    words: of a stochastic rounding.  pool: of the codes in that format; the image then has five positions.
     """
     places = 5 if pool else 1
     layers = (
@@ -70,6 +73,7 @@ def passing(middle, rounding="nearest_away", overflow="saturate", activation="no
         Format(24, middle.range_exp + 8),
         {"activations": rounding},
         {"activations": overflow},
+        words={} if words is None else {"activations": words},
     )
     weights = np.ones((1, 1, 1, 1)), np.ones((network.shape("b").weight[0], 1))
     return FixedNetwork(
@@ -172,6 +176,14 @@ def test_slopes_of_a_leaky_relu(kind, slope_exp, tmp_path):
         assert_same(
             kind, passing(Format(6, 2), rounding, activation=leaky), tmp_path, f"{rounding}"
         )
+
+
+@pytest.mark.parametrize("kind", EXPORTS)
+def test_stochastic_rounding_by_dropped_bits(kind, tmp_path):
+    for bits in (7, 6, 5, 4, 9):
+        for overflow in ("saturate", "wrap"):
+            fixed = passing(Format(bits, 3), "stochastic", overflow, words=DroppedBits())
+            assert_same(kind, fixed, tmp_path, f"{bits} bits, {overflow}")
 
 
 @pytest.mark.parametrize("rounding", STOCHASTIC)

@@ -86,6 +86,22 @@ SMALL = {
         Dense(name="c", units=4, activation=Activation("relu", ceiling=1.3)),
         shape=(7, 7, 2),
     ),
+    "one_position": network(
+        Conv(name="a", filters=6, kernel=2, pool=Pool("average", "global")),
+        Dense(name="b", units=6, add="a"),
+        Conv(name="c", filters=6, kernel=1, add="b"),
+        shape=(5, 4, 2),
+    ),
+    "images": Network(
+        "n",
+        (6, 5, 3),
+        (
+            Conv(name="a", filters=4, padding=1, activation="relu"),
+            Conv(name="b", filters=3, padding=1, activation="none"),
+        ),
+        "mse",
+        "tensors",
+    ),
 }
 """Of each kind that a hardware network has, small."""
 
