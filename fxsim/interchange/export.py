@@ -192,10 +192,9 @@ class Export(ABC):
                 f"which no operator does; widen it to {(z.largest >> extra).bit_length() + 1} bits "
                 f"without a drop, or export without it"
             )
-        overflow = "saturate" if model.overflow == "saturate_symmetric" else model.overflow
-        return self.value(
-            bounded(self.numbers, self.integers(z), (low, high), overflow), z.step_exp
-        )
+        overflow = model.overflow.removesuffix("_symmetric")
+        sums = bounded(self.numbers, self.integers(z), (low, high), overflow)
+        return self.value(sums, z.step_exp)
 
     def _added(self, layer: FixedLayer, z: Value, branch: Value | None) -> Value:
         """After batch norm and the residual addition, if there are any."""

@@ -58,7 +58,7 @@ def to_onnx(network: FixedNetwork, path: str | Path) -> None:
         >>> network = Network("n", (1, 1, 3), (Dense(name="scores", units=2, relu=False),))
         >>> formats = presets.uniform("Q4.4").assignment(network)
         >>> fixed = FixedNetwork(network, formats, initial_parameters(network, 0))
-        >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
+        >>> with tempfile.TemporaryDirectory() as folder:
         ...     to_onnx(fixed, f"{folder}/n.onnx")
     """
     IntegerExport(network).save(path)

@@ -74,7 +74,7 @@ def to_qonnx(network: FixedNetwork, path: str | Path, batch: int = 1) -> None:
         >>> network = Network("n", (1, 1, 3), (Dense(name="scores", units=2, relu=False),))
         >>> formats = presets.uniform("Q4.4").assignment(network)
         >>> fixed = FixedNetwork(network, formats, initial_parameters(network, 0))
-        >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
+        >>> with tempfile.TemporaryDirectory() as folder:
         ...     to_qonnx(fixed, f"{folder}/n.onnx")
     """
     if integer("batch", batch) < 1:
@@ -258,20 +258,16 @@ class RealExport(Export):
         """By a Quant node where it has the modes, else by nodes before it."""
         format = quantizer.format
         way = quantizer.at(x.step_exp)
-        low, high, narrow = way.range.low, way.range.high, _is_narrow(way, format)
         if not self._is_quant(x, quantizer, way):
             codes = super().quantized(x, quantizer)
             name = self._quant(codes.name, codes.shape, format, "ROUND", False)
             return Value(name, codes.shape, codes.step_exp, codes.low, codes.high)
-        mode = ROUNDING[quantizer.rounding]
-        name = self._quant(x.name, x.shape, format, mode, narrow)
-        if high < format.max_code:
-            ceiling = self.nodes.constant(np.array(math.ldexp(high, format.step_exp), REAL))
-            name = self.nodes.node("Min", [name, ceiling], x.shape, REAL)
-        least, most = x.low * 2 ** max(-way.shift, 0), x.high * 2 ** max(-way.shift, 0)
-        drop = max(way.shift, 0)
-        low = min(max(low, least >> drop), high)
-        return Value(name, x.shape, format.step_exp, low, min(high, -(-most >> drop)))
+        narrow = way.range.low > format.min_code
+        name = self._quant(x.name, x.shape, format, ROUNDING[quantizer.rounding], narrow)
+        if way.range.high < format.max_code:
+            ceiling = np.array(math.ldexp(way.range.high, format.step_exp), REAL)
+            name = self.nodes.node("Min", [name, self.nodes.constant(ceiling)], x.shape, REAL)
+        return Value(name, x.shape, format.step_exp, *_ends_of_codes(x, way))
 
     def _is_quant(self, x: Value, quantizer: Quantizer, way: Requantization) -> bool:
         """Whether a Quant node alone gives the codes.
@@ -361,6 +357,9 @@ def _window(window: Window) -> dict[str, Any]:
     }
 
 
-def _is_narrow(way: Requantization, format: Format) -> bool:
-    """Whether codes end as far below 0 as above."""
-    return way.range.low > format.min_code
+def _ends_of_codes(x: Value, way: Requantization) -> tuple[int, int]:
+    """What no code of x leaves, whatever the rounding."""
+    finer, drop = max(-way.shift, 0), max(way.shift, 0)
+    least, most = (x.low << finer) >> drop, -((-x.high << finer) >> drop)
+    low, high = way.range.low, way.range.high
+    return min(max(least, low), high), min(max(most, low), high)

@@ -55,6 +55,21 @@ def test_folded_networks_in_integers(name, tmp_path):
     assert_exported(to_onnx, by_onnxruntime, fixed, tmp_path / "m.onnx", codes)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_onnx_by_its_own_evaluator(name, tmp_path):
+    """Another executor than ONNX Runtime, by the text of the standard."""
+    from onnx import checker, load, reference
+
+    for widths in ((8, 8), (12, 16)):
+        fixed = fixed_network(SMALL[name], assignment(SMALL[name], *widths))
+        to_onnx(fixed, tmp_path / "m.onnx")
+        model = load(tmp_path / "m.onnx")
+        checker.check_model(model, full_check=True)
+        codes = images_of(fixed, 4).astype(fixed.input_format.dtype)
+        (made,) = reference.ReferenceEvaluator(model).run(None, {"images": codes})
+        assert (made == fixed.logits(codes)).all()
+
+
 def test_the_number_of_images_is_open(tmp_path):
     fixed = fixed_network(SMALL["mobilenet"], assignment(SMALL["mobilenet"]))
     for count in (2, 5):
