@@ -76,7 +76,12 @@ SMALL = {
         shape=(9, 7, 3),
     ),
     "leaky": network(
-        Conv(name="a", filters=4, activation=Activation("leaky_relu", slope_exp=-3)),
+        Conv(
+            name="a",
+            filters=4,
+            activation=Activation("leaky_relu", slope_exp=-3),
+            pool=Pool("max", 2, 1, (1, 0, 0, 1)),
+        ),
         Dense(name="b", units=6, activation=Activation("leaky_relu", slope_exp=-1)),
         shape=(5, 5, 2),
     ),
