@@ -77,6 +77,13 @@ class Requantization(NamedTuple):
     range: Range
     epilogue: Epilogue | None
 
+    @property
+    def overflow(self) -> str:
+        """What becomes of a code outside of `range`: 'saturate', 'saturate_zero' or 'wrap'."""
+        return {kernel.SATURATE: "saturate", kernel.WRAP: "wrap"}.get(
+            self.range.rule, "saturate_zero"
+        )
+
 
 @lru_cache(maxsize=4096)
 def requantization(

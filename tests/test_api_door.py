@@ -8,7 +8,7 @@ from support.public_calls import calls, state_of
 from support.wrong_values import wrong_values
 
 import fxsim
-from fxsim import InputError, ops, testing
+from fxsim import InputError, interchange, ops, testing
 from fxsim.errors import shown
 
 LONGEST_MESSAGE = 300
@@ -59,7 +59,8 @@ del NO_CALLS["testing.explain"]
 def test_every_public_name_has_a_call_or_a_reason(public):
     called = {name.partition(",")[0] for name in public}
     named = {*fxsim.__all__}
-    for module, names in (("ops", ops.__all__), ("testing", testing.__all__)):
+    modules = {"interchange": interchange, "ops": ops, "testing": testing}
+    for module, names in ((name, own.__all__) for name, own in modules.items()):
         named |= {f"{module}.{name}" for name in names}
     assert sorted(named - called - set(NO_CALLS)) == []
     assert sorted(set(NO_CALLS) & called) == []

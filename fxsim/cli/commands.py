@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fxsim import machine
+from fxsim.cli.export import run_export
 from fxsim.cli.options import as_asked
 from fxsim.cli.vectors import preset_of, run_vectors
 from fxsim.datasets.survey import complaint, survey, survey_text
@@ -171,6 +172,11 @@ def import_network(arguments: Namespace) -> None:
 def vectors(arguments: Namespace) -> int:
     """Golden vectors: exported, or compared with a dump; 1 where they differ."""
     return run_vectors(arguments)
+
+
+def export(arguments: Namespace) -> None:
+    """The network of an experiment in the files of other tools."""
+    run_export(arguments)
 
 
 def profiles(arguments: Namespace) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 
 from fxsim import __version__
 from fxsim.cli import ending
+from fxsim.cli.export import EXPORT_EPILOG, add_export_options
 from fxsim.cli.options import (
     ACCUMULATOR_EPILOG,
     STOCHASTIC_EPILOG,
@@ -217,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_cost,
         _add_data,
         add_vectors_commands,
+        _add_export,
         _add_profiles,
         _add_guide,
         _add_info,
@@ -553,6 +555,16 @@ def _add_profiles(commands) -> None:
 Prints a Markdown table from the names of ap_fixed, MATLAB fimath, VHDL, APyTypes, QONNX, gemmlowp, TFLite and Verilog
 to fxsim's modes, with what each does on ties and negative values.""",
     )
+
+
+def _add_export(commands) -> None:
+    parser = _command(
+        commands,
+        "export",
+        "a network of an experiment as ONNX or QONNX, with every code of fxsim's inference",
+        EXPORT_EPILOG,
+    )
+    add_export_options(parser)
 
 
 def _add_guide(commands) -> None:

@@ -229,7 +229,7 @@ def _run_step(arguments: Namespace) -> tuple:
     from fxsim.experiment.training import TrainingSetup
 
     folder = Path(RUN_FOLDER if arguments.run is None else arguments.run)
-    own = _run_settings(folder)
+    own = run_settings(folder, ", or give --network and --assignment")
     settings = dataclasses.replace(own, **_changes(arguments))
     setup = TrainingSetup.of(settings, folder)
     identity = dataclasses.replace(setup, settings=own).identity
@@ -251,16 +251,15 @@ def _run_step(arguments: Namespace) -> tuple:
     return golden, f"{', '.join(compared)} as in the run{design}; "
 
 
-def _run_settings(folder: Path):
-    """The settings of what is in the folder of a run."""
+def run_settings(folder: Path, others: str = ""):
+    """The settings of what is in the folder of a run; others: how else it can be done."""
     from fxsim.experiment.stages import settings_in
     from fxsim.train.designs import perturbed_name
 
     settings = settings_in(folder, perturbed_name(0))
     if settings is None:
         raise InputError(
-            f"{folder} holds no experiment; run `fxsim run --out {folder}` first, or give "
-            "--network and --assignment"
+            f"{folder} holds no experiment; run `fxsim run --out {folder}` first{others}"
         )
     return settings
 

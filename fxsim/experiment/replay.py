@@ -16,6 +16,7 @@ from fxsim.experiment import results
 from fxsim.experiment.training import TrainingSetup
 from fxsim.golden.capture import GoldenStep, capture, parameter_codes
 from fxsim.identity import Identity, check_identity
+from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.precision import PrecisionAssignment
 
 WAY_OUT = "name the data set as it was with --data, or run the training again"
@@ -110,10 +111,10 @@ class StoredRun:
         found = setup.fixed_learner(assignment).network.fingerprint()
         self._compare("initial", found, self.start)
 
-    def check_end(self, golden: GoldenStep) -> None:
+    def check_end(self, fingerprint: str) -> None:
         """InputError unless the weights after the last step are those that the run ended with."""
         if self.end is not None:
-            self._compare("final", golden.manifest.fingerprints["after"], self.end)
+            self._compare("final", fingerprint, self.end)
 
     def _compare(self, moment: str, found: str, stored: str) -> None:
         if found != stored:
@@ -122,6 +123,28 @@ class StoredRun:
                 f"fingerprint is {found} here, {stored} there; the file was edited or is of "
                 f"another version of fxsim, run the training again"
             )
+
+
+def retrained(
+    setup: TrainingSetup, assignment: PrecisionAssignment, run: StoredRun | None
+) -> FixedNetwork:
+    """The network that `fxsim train --assignment` ends with, trained again.
+
+    Args:
+        setup: the training.
+        assignment: the formats.
+        run: what the run stored of it; None for nothing.
+
+    Raises:
+        InputError: the weights differ from those that the run ended with.
+    """
+    learner = setup.fixed_learner(assignment)
+    for each in setup.plan.steps():
+        learner.step(each.pixels, each.labels, each.rate, each.number)
+    network: FixedNetwork = learner.network
+    if run is not None:
+        run.check_end(network.fingerprint())
+    return network
 
 
 def replay_of_run(
@@ -159,6 +182,6 @@ def replay_of_run(
     golden = replay(setup, assignment, step, layers)
     same_steps = not set(changed) & set(SETTINGS_OF_STEPS)
     if run.end is not None and same_steps and step == setup.step_count - 1:
-        run.check_end(golden)
+        run.check_end(golden.manifest.fingerprints["after"])
         compared.append("final weights")
     return golden, compared

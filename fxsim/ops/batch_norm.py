@@ -149,7 +149,7 @@ class BatchNorm:
         the memory of `codes` may become that of x-hat.
         """
         if moments is None:
-            mean, variance = self._running_statistics(present(running))
+            mean, variance = self.inference_statistics(present(running))
         else:
             terms = codes.size // codes.shape[-1]
             mean, variance = self._statistics(moments, terms, quantizers)
@@ -183,7 +183,7 @@ class BatchNorm:
                 "the batch or the width of the pre-activations"
             )
 
-    def _running_statistics(self, running: Running) -> tuple[np.ndarray, np.ndarray]:
+    def inference_statistics(self, running: Running) -> tuple[np.ndarray, np.ndarray]:
         """The running mean and variance, rounded to the formats of a batch's."""
         formats = self.formats
         mean = bounded(divided(running.mean, 1, -RUNNING_BITS), formats.mean)
@@ -197,7 +197,7 @@ class BatchNorm:
         gamma, beta: codes (O,).  Returns (integers, exponent of their step) of both.
         """
         formats = self.formats
-        mean, variance = self._running_statistics(running)
+        mean, variance = self.inference_statistics(running)
         scale = times(self.inverse_root.of(variance), gamma)
         scale_exp = formats.gamma.step_exp + self.inverse_root.format.step_exp
         weights = integers(weight.codes) * integers(scale), scale_exp + weight.format.step_exp

@@ -30,6 +30,7 @@ COMMANDS = (
     "cost",
     "data",
     "vectors",
+    "export",
     "profiles",
     "guide",
     "info",
@@ -38,6 +39,7 @@ ARGUMENTS = {
     "cost": ["digits-convnet"],
     "data": ["folder"],
     "vectors": ["check", "vectors", "dump"],
+    "export": ["folder", "--onnx", "file"],
 }
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 EXPERIMENT = """

@@ -2,8 +2,11 @@
 
 import dataclasses
 import fractions
+import importlib.util
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +36,7 @@ from fxsim import (
     Stream,
     Tensor,
     WordMemory,
+    interchange,
     ops,
     quantize,
     requantize,
@@ -108,6 +112,18 @@ def stochastic(words):
     return Quantizer(Format(2, 0), "stochastic", words=words)
 
 
+def exported(export):
+    """An export into a folder that goes; nothing where onnx is not installed."""
+
+    def call(network, **given):
+        if importlib.util.find_spec("onnx") is None:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            export(network, Path(folder) / "n.onnx", **given)
+
+    return call
+
+
 def reshaped(sizes):
     return X.reshape(*sizes)
 
@@ -173,6 +189,9 @@ def computed(result):
 
 
 FIXED = FixedNetwork(NETWORK, ASSIGNMENT, REAL)
+PLAIN_FIXED = FixedNetwork(
+    PLAIN, PrecisionAssignment("n", {"f": PRECISION}), initial_parameters(PLAIN, 0)
+)
 FLOATING = FloatNetwork(NETWORK, REAL, np.float64)
 
 
@@ -559,6 +578,10 @@ def calls():
         ),
         "testing.explain": made(
             testing.explain, {"got": SUM.to(TARGET).codes, "exact": SUM, "quantizer": TARGET}
+        ),
+        "interchange.to_onnx": made(exported(interchange.to_onnx), {"network": FIXED}),
+        "interchange.to_qonnx": made(
+            exported(interchange.to_qonnx), {"network": PLAIN_FIXED, "batch": 2}
         ),
         "Exact.to": made(SUM.to, {"quantizer": TARGET}),
         "Exact.to, words": made(rounded_with, {"words": WORDS}),
