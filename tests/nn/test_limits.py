@@ -80,6 +80,16 @@ def two_layers(first: LayerPrecision, second: LayerPrecision | None = None, **op
     return Case(network, assigned, options.get("optimizer", PLAIN_SGD), rate, 3, 7)
 
 
+def test_a_gradient_that_dropout_widens_beyond_32_bits_is_refused_before_batch_norm():
+    wide = dataclasses.replace(SMALL, activation_grads=Format(32, 0))
+    normed = dataclasses.replace(wide, batch_norm=BatchNormPrecision())
+    case = two_layers(normed, SMALL, norm=True, dropout=0.25)
+    outcome = run_case(case, ("auto", "plain"))
+    assert not outcome.built
+    assert all("batch norm needs 33 bits" in text for text in outcome.refusals)
+    assert run_case(two_layers(wide, SMALL, dropout=0.25), ("plain",)).stepped
+
+
 def with_formats(**formats) -> LayerPrecision:
     """SMALL with other formats; the bias gets the step of the products."""
     made = dataclasses.replace(SMALL, **formats)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fxsim.errors import InputError, present
-from fxsim.formats import Format
+from fxsim.formats import MAX_TENSOR_BITS, Format
 from fxsim.nn.fixed.activation import (
     FixedActivation,
     inner_format,
@@ -129,7 +129,7 @@ class FixedLayer:
         self.pre_format = self.inner_format
         if self.layer.norm:
             precision = formats.batch_norm or BatchNormPrecision()
-            self.pre_format = precision.preactivation_grads or self.inner_format
+            self.pre_format = _quantized_grads(precision.preactivation_grads or self.inner_format)
             self.norm = _batch_norm(self.layer.norm, formats.preactivations, precision, branch)
             self.norm_grad = BatchNormGrad(self.norm, self.inner_format, self.pre_format)
         bias = formats.bias if self.layer.has_bias else None
@@ -448,6 +448,16 @@ class FixedLayer:
         _, weight = self._operands(tape)
         product = present(self.input_grad)
         return product(pre.operand.reshape(-1, *product.geometry.output), weight)
+
+
+def _quantized_grads(format: Format) -> Format:
+    """The format of the gradient at pre-activations of batch norm, which one tensor can have."""
+    if format.bits > MAX_TENSOR_BITS:
+        raise InputError(
+            f"the gradient at the pre-activations of batch norm needs {format.bits} bits, at most "
+            f"{MAX_TENSOR_BITS}; give preactivation_grads a format, or activation_grads fewer bits"
+        )
+    return format
 
 
 def inner_grad_format(layer: Layer, shape: LayerShape, formats: LayerPrecision) -> Format:
