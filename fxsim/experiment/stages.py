@@ -212,28 +212,14 @@ class Experiment:
 
     def float_parameters(self) -> Parameters:
         """The parameters that the float run ended with, from float.npz."""
-        arrays = self._read_arrays(PARAMETERS)
-        for name, array in arrays.items():
-            if array.dtype.kind != "f":
-                raise InputError(
-                    f"{self.path(PARAMETERS)}: {shown(name)} holds {array.dtype}, no real numbers; "
-                    f"{self._again('train')}"
-                )
-        return nested(arrays)
+        return float_parameters_of(self.folder, self.setup.identity)
 
     def _write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         kind, _ = ARRAYS[name]
         write_stage_arrays(self.path(name), kind, ARRAYS_VERSION, self.setup.identity, arrays)
 
     def _read_arrays(self, name: str) -> dict[str, np.ndarray]:
-        kind, command = ARRAYS[name]
-        return read_stage_arrays(
-            self.path(name), kind, ARRAYS_VERSION, self.setup.identity, self._again(command)
-        )
-
-    def _again(self, command: str) -> str:
-        """How to make a file of the folder anew."""
-        return f"make it anew: fxsim {command} --out {self.folder}"
+        return _read_arrays(self.folder, name, self.setup.identity)
 
     def analyze(self) -> Statistics:
         """Noise gains, singular values and ranges of the trained float network.
@@ -511,6 +497,28 @@ class Experiment:
             return self.own_assignment()
         self.analyze()
         return self.assign()
+
+
+def _read_arrays(folder: str | Path, name: str, identity: Identity) -> dict[str, np.ndarray]:
+    kind, command = ARRAYS[name]
+    path = Path(folder) / name
+    again = f"make it anew: fxsim {command} --out {folder}"
+    return read_stage_arrays(path, kind, ARRAYS_VERSION, identity, again)
+
+
+def float_parameters_of(folder: str | Path, identity: Identity) -> Parameters:
+    """The parameters that the float run in `folder` ended with, from float.npz.
+
+    identity: of its experiment.
+    """
+    arrays = _read_arrays(folder, PARAMETERS, identity)
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise InputError(
+                f"{Path(folder) / PARAMETERS}: {shown(name)} holds {array.dtype}, no real numbers; "
+                f"make it anew: fxsim train --out {folder}"
+            )
+    return nested(arrays)
 
 
 def assignment_of(

@@ -179,12 +179,20 @@ class TrainingSetup:
             gradients,
         )
 
-    def fixed_learner(self, assignment: PrecisionAssignment, design: str = "FX") -> FixedLearner:
-        """A learner at the start of the training of FX or SQ; see designs.fixed_learner."""
+    def fixed_learner(
+        self,
+        assignment: PrecisionAssignment,
+        design: str = "FX",
+        parameters: Parameters | None = None,
+    ) -> FixedLearner:
+        """A learner at the start of the training of FX or SQ; see designs.fixed_learner.
+
+        parameters: that it starts from; None for those that every design starts from.
+        """
         return designs.fixed_learner(
             design,
             self.network,
-            self.initial_parameters(),
+            self.initial_parameters() if parameters is None else parameters,
             self.dataset.pixel_max,
             self.settings.seed,
             assignment,

@@ -1,6 +1,5 @@
 """Vectors: what is written, that it is the step that was trained, and that no bad dump passes."""
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -15,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.golden_steps import NETWORKS, golden_step
 
-from fxsim.cli.vectors import add_vectors_commands, run_vectors
+from fxsim.cli.parser import parse
+from fxsim.cli.vectors import run_vectors
 from fxsim.datasets import load
 from fxsim.errors import InputError
 from fxsim.experiment.replay import replay
@@ -521,9 +521,7 @@ def test_a_damaged_manifest_is_an_error(vectors, tmp_path, spoil, message):
 
 
 def command(*argv):
-    parser = argparse.ArgumentParser()
-    add_vectors_commands(parser.add_subparsers(dest="command"))
-    return run_vectors(parser.parse_args(["vectors", *map(str, argv)]))
+    return run_vectors(parse(["vectors", *map(str, argv)]))
 
 
 @pytest.fixture(scope="module")

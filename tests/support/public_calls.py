@@ -408,6 +408,7 @@ def calls():
             },
         ),
         "FixedNetwork.logits": made(FIXED.logits, {"images": IMAGES}),
+        "FixedNetwork.infer": made(FIXED.infer, {"images": IMAGES, "first": 3, "probe": None}),
         "FixedNetwork.evaluate": made(
             FIXED.evaluate, {"images": IMAGES, "targets": LABELS, "batch": 3}
         ),
