@@ -144,6 +144,20 @@ def test_the_property_test_finds_the_bug_that_the_readme_plants(property_test):
     )
 
 
+def test_the_benches_on_packages_equal_fxsim(checkout):
+    for tool in ("ghdl", "iverilog"):
+        need(tool, shutil.which(tool))
+    for kind, suffix in (("vhdl", "vhd"), ("systemverilog", "sv")):
+        (bench,) = blocks(kind, UNIT)
+        (checkout / f"requantizer.{suffix}").write_text(bench)
+    (commands,) = blocks("sh", UNIT)
+    code, printed = run(commands, checkout)
+    assert code == 0, printed
+    (equal,) = (shown for shown in blocks("text", UNIT) if shown.startswith("equal"))
+    assert printed.count(equal) == 2
+    assert printed.endswith(equal)
+
+
 @pytest.mark.parametrize(
     "page", [ROOT / "README.md", GUIDE / "check-a-unit.md"], ids=["README", "guide"]
 )

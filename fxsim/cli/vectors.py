@@ -85,6 +85,8 @@ written to the folder of --out, the same bytes every time:
   LAYER.TENSOR.mem    two's complement hexadecimal for $readmemh, one code to a line, row-major
   LAYER.TENSOR.npy    NumPy array of codes
   LAYER.TENSOR.h      C array of codes, with its dimensions
+  fxsim_vectors.vhd   --files mem vhdl: a VHDL-2008 package of formats, modes and shapes, which reads and writes .mem
+  fxsim_vectors.sv    --files mem sv: the same as a SystemVerilog package of parameters
   manifest.json       formats, shapes, order, rounding, overflow, accumulator, seed, versions, SHA-256 of each file
 
 """
@@ -148,7 +150,7 @@ written to the folder of --out, the same bytes every time:
         help="these layers, with their inputs and outputs (default: all)",
     )
     parser.add_argument(
-        "--files", nargs="+", metavar="KIND", help="mem, hex, npy, c (default: mem npy c)"
+        "--files", nargs="+", metavar="KIND", help="mem, hex, npy, c, vhdl, sv (default: mem npy c)"
     )
     parser.add_argument(
         "--out",

@@ -40,7 +40,7 @@ VERSION = 2
 RANDOM_WORDS = "_random_words"
 """Ends the name of the tensor of random words that rounded a tensor of the name before it."""
 
-OPTIONAL = ("words", "input_grads")
+OPTIONAL = ("words", "input_grads", "packages")
 """Keys of the manifest that are left out where they hold nothing."""
 
 Kind = Literal["training step", "inference"]
@@ -60,6 +60,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
 
 
 FileKind = Literal["mem", "hex", "npy", "c"]
+PackageKind = Literal["vhdl", "sv"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,10 @@ class File:
             raise InputError(f"file sha256 must be 64 hex digits, got {shown(self.sha256)}")
 
 
+def _plain(value: TensorWords | Accumulator | File) -> dict:
+    return dataclasses.asdict(value) if isinstance(value, File) else value.to_dict()
+
+
 def _check_plain(what: str, name: str) -> None:
     """A name that leads out of no folder."""
     if not _PLAIN_NAME.fullmatch(name):
@@ -172,6 +177,11 @@ class Entry:
             choice("rounding", self.rounding, ROUNDINGS)
         if self.overflow is not None:
             choice("overflow", self.overflow, OVERFLOWS)
+
+    @property
+    def size(self) -> int:
+        """How many codes."""
+        return math.prod(self.shape)
 
     @property
     def name(self) -> str:
@@ -237,6 +247,7 @@ class Manifest:
     one of no experiment.  words: 'layer.tensor' -> where its random words come from, if not from
     its Stream.  input_grads: layer -> the accumulator of the gradient at what it reads, where that
     is no tensor of its own: others read or add the same, and the exact sum of all is rounded.
+    packages: 'vhdl' or 'sv' -> the package that tells formats, modes and shapes in that language.
     """
 
     network: Network
@@ -251,6 +262,7 @@ class Manifest:
     words: Mapping[str, TensorWords] = field(default_factory=dict)
     input_grads: Mapping[str, Accumulator] = field(default_factory=dict)
     vectors: Kind = "training step"
+    packages: Mapping[PackageKind, File] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self, "manifest")
@@ -308,7 +320,7 @@ class Manifest:
         for key in OPTIONAL:
             values = getattr(self, key)
             if values:
-                table[key] = {name: value.to_dict() for name, value in values.items()}
+                table[key] = {name: _plain(value) for name, value in values.items()}
         return sealed(plain(table))
 
     @classmethod

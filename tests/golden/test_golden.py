@@ -571,8 +571,8 @@ def test_an_export_without_an_experiment_needs_an_assignment(experiment, tmp_pat
         command("export", "--run", tmp_path / "none", "--out", tmp_path / "vectors")
     with pytest.raises(InputError, match="needs --assignment"):
         command("export", "--network", "digits-convnet", "--out", tmp_path / "vectors")
-    with pytest.raises(InputError, match="kind of file 'vhdl' is unknown"):
-        command("export", "--run", experiment, "--files", "vhdl", "--out", tmp_path / "vectors")
+    with pytest.raises(InputError, match="kind of file 'vhd' is unknown"):
+        command("export", "--run", experiment, "--files", "vhd", "--out", tmp_path / "vectors")
 
 
 def test_a_stated_network_and_assignment_are_enough(tmp_path):
