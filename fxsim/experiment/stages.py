@@ -133,6 +133,8 @@ class Experiment:
     command: the command line, to be recorded in results.json.  resume: leave out what is finished
     in the folder, and go on from a checkpoint where there is one.  cadence: when checkpoints are
     written.  curves: whether trainings write curves.csv; two processes must not write one file.
+    dataset: the images, where the settings say dataset='given'; what is in the folder is of these
+    images alone.
     """
 
     def __init__(
@@ -144,6 +146,7 @@ class Experiment:
         resume: bool = False,
         cadence: Cadence | None = None,
         curves: bool = True,
+        dataset: Dataset | None = None,
     ):
         self.settings = settings
         self.observer = observer or Observer()
@@ -151,7 +154,8 @@ class Experiment:
         self.resume = resume
         self.cadence = cadence or Cadence()
         self.curves = curves
-        self.setup = TrainingSetup.of(settings)
+        self.given = dataset
+        self.setup = TrainingSetup.of(settings, dataset)
         self.folder = make_folder(folder)
 
     @property
@@ -171,8 +175,11 @@ class Experiment:
         observer: Observer | None = None,
         command: str = "",
         resume: bool = False,
+        dataset: Dataset | None = None,
     ) -> Experiment:
         """The experiment whose float run was written into `folder`.
+
+        dataset: the images, where they were handed over.
 
         Raises:
             InputError: there is none, or the results in the folder are of other settings or images.
@@ -183,7 +190,8 @@ class Experiment:
                 f"{folder} holds no float run (no {SETTINGS_FILE}); "
                 f"run `fxsim train --out {folder}` first"
             )
-        experiment = cls(Settings.load(path), folder, observer, command, resume)
+        settings = Settings.load(path)
+        experiment = cls(settings, folder, observer, command, resume, dataset=dataset)
         if experiment.path(results.FILE).exists():
             experiment.open_results()
         return experiment

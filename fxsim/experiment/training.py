@@ -16,7 +16,8 @@ from fxsim.analysis.feedforward import check_bound
 from fxsim.analysis.statistics import GradientStatistics
 from fxsim.datasets import Dataset, load
 from fxsim.errors import InputError
-from fxsim.experiment.settings import Settings
+from fxsim.experiment.settings import GIVEN, Settings
+from fxsim.fields import instance
 from fxsim.identity import Identity
 from fxsim.nn.init import Parameters, initial_parameters
 from fxsim.nn.precision import ASSIGNED, PrecisionAssignment
@@ -26,8 +27,30 @@ from fxsim.train.learners import FixedLearner, FloatLearner, check_dataset
 from fxsim.train.loop import TrainingPlan
 
 
-def training_images(settings: Settings) -> tuple[Dataset, np.ndarray]:
-    """The images of the settings.
+def dataset_of(settings: Settings, given: Dataset | None = None) -> Dataset:
+    """The data set that the settings name, or the one that is given where they say so.
+
+    Raises:
+        InputError: it cannot be read, or settings and `given` contradict each other.
+    """
+    if given is not None and instance("dataset", given, Dataset) and settings.dataset != GIVEN:
+        raise InputError(
+            f"dataset is given, and the settings name {settings.dataset!r}: make them with "
+            f"dataset={GIVEN!r}, as in Settings.make(dataset={GIVEN!r}, ...)"
+        )
+    if settings.dataset != GIVEN:
+        return load(settings.dataset, settings.data)
+    if given is None:
+        raise InputError(
+            f"dataset {GIVEN!r} is one that Python hands over, and nothing finds it again: open the "
+            f"experiment with Experiment(..., dataset=...), or write it with Dataset.save and train "
+            f"with --dataset npz --data FILE"
+        )
+    return given
+
+
+def training_images(settings: Settings, given: Dataset | None = None) -> tuple[Dataset, np.ndarray]:
+    """The images of the settings; given: see `dataset_of`.
 
     Returns:
         The data set, with those training images alone that are trained on, and the pixels of the
@@ -37,7 +60,7 @@ def training_images(settings: Settings) -> tuple[Dataset, np.ndarray]:
         InputError: the data set cannot be read, or has fewer training images than
             `settings.images` and `settings.held_out` say.
     """
-    dataset = load(settings.dataset, settings.data)
+    dataset = dataset_of(settings, given)
     size = len(dataset.train_labels)
     held_out = settings.held_out
     if held_out is None:
@@ -72,7 +95,7 @@ HELD_OUT_SHARE = 10
 class TrainingSetup:
     """All that the settings say about a training, whatever its design.
 
-    Made by `TrainingSetup.of(settings)`.
+    Made by `TrainingSetup.of(settings)`, or `TrainingSetup.of(settings, dataset)`.
 
     Args:
         settings: the settings.
@@ -88,8 +111,8 @@ class TrainingSetup:
     held_out: np.ndarray
 
     @classmethod
-    def of(cls, settings: Settings) -> TrainingSetup:
-        """The training of these settings.
+    def of(cls, settings: Settings, given: Dataset | None = None) -> TrainingSetup:
+        """The training of these settings; given: see `dataset_of`.
 
         Raises:
             InputError: the data set cannot be read, or does not fit the network or the batch; or
@@ -102,7 +125,7 @@ class TrainingSetup:
         """
         network = settings.build_network()
         check_bound(settings.bound, network)
-        dataset, held_out = training_images(settings)
+        dataset, held_out = training_images(settings, given)
         check_dataset(dataset, network)
         setup = cls(settings, network, dataset, held_out)
         _ = setup.plan  # refuses a batch that is larger than the training set
