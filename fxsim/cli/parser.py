@@ -245,7 +245,7 @@ and a network of your own:
   input_shape = [8, 8, 1]
   loss = "mse"             # or half_mse, sigmoid_cross_entropy; default: softmax_cross_entropy
   exponential = {index_bits = 8, entry_bits = 30, interpolation = "linear"}    # of a cross-entropy; the default
-  targets = "labels"       # the default; "tensors": the images themselves, for an autoencoder
+  targets = "labels"       # the default; "tensors": the targets of the data set, or else the images themselves
   layer = [
     {type = "conv", name = "conv1", filters = 8, kernel = 3, padding = 1, pool = {kind = "max", size = 2}},
     {type = "dense", name = "fc1", units = 16, activation = {kind = "leaky_relu", slope_exp = -3}},
@@ -477,6 +477,7 @@ test_labels (or the last fifth is for tests), and where they are needed:
   pixel_max    the integer that stands for 1.0; needed for integers other than uint8, 65535 at most
   pixel_range  [low, high] for floats: they become (p - low) / (high - low)
   classes      their number, where the largest label and one is another
+  train_targets, test_targets    floats (N, ...), for a network with targets = "tensors"; labels may be left out then
 
 A folder of PNG files (--dataset folder; it needs Pillow, the extra png) holds train/CLASS/*.png and test/CLASS/*.png,
 all of one size and one kind: grey of 8 or 16 bits, or RGB of 8 bits.  Classes are numbered in the order of their names

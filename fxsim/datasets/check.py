@@ -22,7 +22,8 @@ class FileCheck:
 
     split: 'train', 'test', 'train+test' for a pair that is to be split; '' where that is not clear.
     shape: (H, W, C).  pixels: the least and the greatest.  classes: 'train' and 'test' -> images
-    of each class.  class_names: of a folder of PNG files, class 0 first.
+    of each class.  class_names: of a folder of PNG files, class 0 first.  target_shape: of the
+    targets of one image, () without targets.
     """
 
     dataset: str
@@ -33,6 +34,7 @@ class FileCheck:
     pixels: tuple[int, ...] = ()
     classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    target_shape: tuple[int, ...] = ()
     problem: str | None = None
 
 
@@ -77,6 +79,7 @@ def _check_own(name: str, path: Path) -> FileCheck:
         (int(min(own.min() for own in images)), int(max(own.max() for own in images))),
         {split: _class_counts(own, dataset.classes) for split, own in labels.items()},
         class_names(path) if name == "folder" else (),
+        dataset.target_shape,
     )
 
 

@@ -16,9 +16,10 @@ MOST_LISTED = 10
 def survey(folder: str | Path, dataset: str | None = None) -> dict:
     """The data sets in `folder`, or that of one name, as plain data for JSON; or the file .npz.
 
-    folder; datasets: for each name, classes, class_names (of PNG files), shape, splits ('train' and 'test' -> images,
-    published, class_counts), files (files, split, images, pixels, problem), problems; not_read:
-    what else is there. Raises InputError where there is no such folder, or no data set in it.
+    folder; datasets: for each name, classes, class_names (of PNG files), target_shape, shape,
+    splits ('train' and 'test' -> images, published, class_counts), files (files, split, images,
+    pixels, problem), problems; not_read: what else is there. Raises InputError where there is no
+    such folder, or no data set in it.
     """
     checks = describe(folder, dataset)
     if not checks:
@@ -50,6 +51,7 @@ def _row(name: str, checks: Sequence[FileCheck], folder: Path) -> dict:
         "name": name,
         "classes": _classes(name, checks),
         "class_names": class_names,
+        "target_shape": next((list(own.target_shape) for own in checks if own.target_shape), []),
         "shape": next((list(check.shape) for check in checks if check.shape), []),
         "splits": splits,
         "files": files,
@@ -102,6 +104,8 @@ def survey_text(found: dict) -> str:
 
 def _lines(row: dict) -> list[str]:
     images = f", images of {'x'.join(map(str, row['shape']))}" if row["shape"] else ""
+    if row["target_shape"]:
+        images += f", targets of {'x'.join(map(str, row['target_shape']))}"
     lines = [f"{_state(row)}, {row['classes']} classes{images}", ""]
     for part in row["files"]:
         told = (

@@ -26,7 +26,7 @@ from fxsim import __version__
 from fxsim.analysis import assign as assignment_rules
 from fxsim.analysis.complexity import Complexity
 from fxsim.analysis.feedforward import MismatchBound
-from fxsim.analysis.measure import measure
+from fxsim.analysis.measure import Batch, measure
 from fxsim.analysis.mismatch import mismatch
 from fxsim.analysis.noise_gains import measure_decisions
 from fxsim.analysis.output_error import asked_output_error, measured_output_error
@@ -257,9 +257,23 @@ class Experiment:
             samples["training"] / pixel_max,
             list(first_batches(self.dataset, self.network, self.settings.batch, MEASURED_STEPS)),
             self.settings.schedule().smallest_rate,
-            held_out=samples["held-out"] / pixel_max if "held-out" in samples else None,
+            held_out=self._unseen(samples),
             start=self.setup.initial_parameters(),
         )
+
+    def _unseen(self, samples: dict[str, np.ndarray]) -> Batch | None:
+        """Images in [0, 1] and targets of those that are held out; where there are none, None, or
+        those of the training set where it has targets.
+        """
+        pixels, targets = samples["training"], self.dataset.train_targets
+        if "held-out" in samples:
+            pixels, targets = samples["held-out"], self.setup.held_out_targets
+        elif targets is None:
+            return None
+        images = pixels / self.dataset.pixel_max
+        if targets is None:
+            return images, images
+        return images, targets[: len(images)].reshape(len(images), -1)
 
     def _float_network(self) -> FloatNetwork:
         """The trained float network."""

@@ -49,12 +49,15 @@ def dataset_of(settings: Settings, given: Dataset | None = None) -> Dataset:
     return given
 
 
-def training_images(settings: Settings, given: Dataset | None = None) -> tuple[Dataset, np.ndarray]:
+def training_images(
+    settings: Settings, given: Dataset | None = None
+) -> tuple[Dataset, np.ndarray, np.ndarray | None]:
     """The images of the settings; given: see `dataset_of`.
 
     Returns:
-        The data set, with those training images alone that are trained on, and the pixels of the
-        images that are held out: the last of the training set.
+        The data set, with those training images alone that are trained on; the pixels of the images
+        that are held out, the last of the training set; their targets, None where the data set has
+        none.
 
     Raises:
         InputError: the data set cannot be read, or has fewer training images than
@@ -78,13 +81,14 @@ def training_images(settings: Settings, given: Dataset | None = None) -> tuple[D
             f"{held_out} that are held out, got {wanted}; leave it out to take all"
         )
     wanted = min(wanted, most)
-    rest = dataset.train_images[most:]
-    dataset = dataclasses.replace(
+    images, targets = dataset.train_images, dataset.train_targets
+    kept = dataclasses.replace(
         dataset,
-        train_images=dataset.train_images[:wanted],
+        train_images=images[:wanted],
         train_labels=dataset.train_labels[:wanted],
+        train_targets=None if targets is None else targets[:wanted],
     )
-    return dataset, rest
+    return kept, images[most:], None if targets is None else targets[most:]
 
 
 HELD_OUT_SHARE = 10
@@ -103,12 +107,14 @@ class TrainingSetup:
         dataset: the images that they name; the training images are those that are trained on.
         held_out: pixels of images `(N, H, W, C)` of the training set that are not, to measure on
             what training has not seen; they may be none.
+        held_out_targets: their targets, None where the data set has none.
     """
 
     settings: Settings
     network: Network
     dataset: Dataset
     held_out: np.ndarray
+    held_out_targets: np.ndarray | None = None
 
     @classmethod
     def of(cls, settings: Settings, given: Dataset | None = None) -> TrainingSetup:
@@ -125,9 +131,9 @@ class TrainingSetup:
         """
         network = settings.build_network()
         check_bound(settings.bound, network)
-        dataset, held_out = training_images(settings, given)
+        dataset, held_out, held_out_targets = training_images(settings, given)
         check_dataset(dataset, network)
-        setup = cls(settings, network, dataset, held_out)
+        setup = cls(settings, network, dataset, held_out, held_out_targets)
         _ = setup.plan  # refuses a batch that is larger than the training set
         return setup
 
@@ -160,15 +166,18 @@ class TrainingSetup:
 
     @cached_property
     def images_sha256(self) -> str:
-        """SHA-256 of the pixels and labels to train and to test on, and of the pixels that are held
-        out, as hexadecimal digits.
+        """SHA-256 of the pixels, labels and targets to train and to test on, and of the pixels and
+        targets that are held out, as hexadecimal digits.
         """
         arrays = {
             field.name: value
             for field in dataclasses.fields(self.dataset)
             if isinstance(value := getattr(self.dataset, field.name), np.ndarray)
         }
-        return checkpoint.digest(arrays | {"held_out": self.held_out}).hex()
+        arrays["held_out"] = self.held_out
+        if self.held_out_targets is not None:
+            arrays["held_out_targets"] = self.held_out_targets
+        return checkpoint.digest(arrays).hex()
 
     def describe_images(self) -> dict:
         """Plain data for results.json: how many images, and the SHA-256 of them all."""

@@ -389,6 +389,8 @@ def calls():
                 "test_labels": CLASSES,
                 "classes": 3,
                 "pixel_max": 255,
+                "train_targets": PIXELS / 3,
+                "test_targets": PIXELS / 5,
             },
         ),
         "design_complexity": made(fxsim.design_complexity, {"network": NETWORK, "design": "BN"}),
