@@ -23,7 +23,7 @@ from fxsim.formats import Format
 from fxsim.golden.capture import GoldenStep
 from fxsim.golden.header import to_header
 from fxsim.golden.manifest import FILE, Entry, File, FileKind, Manifest
-from fxsim.golden.packages import IN_MEMORY, to_systemverilog, to_vhdl
+from fxsim.golden.packages import IN_MEMORY, identifiers, to_systemverilog, to_vhdl
 from fxsim.golden.packages import NAME as PACKAGE
 from fxsim.lock import hold
 
@@ -60,9 +60,10 @@ def write_vectors(
             f"kinds of files must include mem or hex, got {', '.join(kinds)}: a package of kind "
             f"{packages[0]!r} names the files with the codes"
         )
+    names = identifiers(golden.manifest.entries)
     with _replaced(check_place(folder)) as fresh:
         entries = tuple(
-            _write_entry(entry, golden.codes[entry.name], fresh, kinds)
+            _write_entry(entry, golden.codes[entry.name], fresh, kinds, names[entry.name])
             for entry in golden.manifest.tensors
         )
         manifest = dataclasses.replace(golden.manifest, tensors=entries)
@@ -145,11 +146,13 @@ def _tidy(folder: Path, fresh: Path, earlier: Path) -> None:
             shutil.rmtree(leftover)
 
 
-def _write_entry(entry: Entry, codes: np.ndarray, folder: Path, kinds: Iterable[str]) -> Entry:
+def _write_entry(
+    entry: Entry, codes: np.ndarray, folder: Path, kinds: Iterable[str], identifier: str
+) -> Entry:
     files: dict[Any, File] = {}
     for kind in kinds:
         if kind in SUFFIXES:
-            data = encode(kind, entry.name, codes, entry)
+            data = encode(kind, identifier, codes, entry)
             files[kind] = _written(folder, entry.name + SUFFIXES[kind], data)
     return dataclasses.replace(entry, files=files)
 
@@ -164,15 +167,18 @@ def _written(folder: Path, name: str, data: bytes) -> File:
     return File(name, hashlib.sha256(data).hexdigest())
 
 
-def encode(kind: str, name: str, codes: np.ndarray, entry: Entry) -> bytes:
-    """The file of kind 'mem', 'hex', 'npy' or 'c' with the codes of one tensor."""
+def encode(kind: str, identifier: str, codes: np.ndarray, entry: Entry) -> bytes:
+    """The file of kind 'mem', 'hex', 'npy' or 'c' with the codes of one tensor.
+
+    identifier: of the tensor in C.
+    """
     if kind == "npy":
         file = io.BytesIO()
         little_endian = entry.format.dtype.newbyteorder("<")
         np.lib.format.write_array(file, np.ascontiguousarray(codes, little_endian), version=(1, 0))
         return file.getvalue()
     if kind == "c":
-        return to_header(name, codes, entry.format)
+        return to_header(entry.name, codes, entry.format, identifier)
     return memfile.to_hex(codes, entry.format.bits)
 
 

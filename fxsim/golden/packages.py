@@ -33,7 +33,7 @@ SUFFIXES = (
 
 
 def identifiers(names: Iterable[str]) -> dict[str, str]:
-    """'layer.tensor' -> an identifier of its own in VHDL and SystemVerilog.
+    """'layer.tensor' -> an identifier of its own in VHDL, SystemVerilog and C.
 
     It has letters, digits and single underscores, begins with a letter, and ends in the tensor's
     name or a number, as no reserved word does.  No two are equal if capitals count as small

@@ -107,7 +107,9 @@ def test_a_malformed_memory_file_is_an_error(text, message):
 
 @given(st.lists(st.integers(-(2**61), 2**61), min_size=1, max_size=40))
 def test_headers_hold_the_codes(codes):
-    text = to_header("conv1.preactivations", np.array(codes), Format(63, 4)).decode()
+    text = to_header(
+        "conv1.preactivations", np.array(codes), Format(63, 4), "conv1_preactivations"
+    ).decode()
     assert [
         int(number) for number in text.partition("{")[2].partition("}")[0].split(",")[:-1]
     ] == codes

@@ -1,5 +1,6 @@
 """Benches in VHDL and SystemVerilog on the packages and files of an export."""
 
+import re
 import shutil
 
 import numpy as np
@@ -121,8 +122,13 @@ def odd_names(tmp_path_factory):
     images = np.ones((2, 1, 1, 2), np.int16)
     step = capture(fixed, images, np.zeros(2, np.int64), LearningRate.of(0.5), 0)
     folder = tmp_path_factory.mktemp("names")
-    write_vectors(step, folder, ("mem", "vhdl", "sv"))
+    write_vectors(step, folder, ("mem", "c", "vhdl", "sv"))
     return folder
+
+
+def test_whatever_the_names_of_layers_c_headers_stand_side_by_side(odd_names):
+    guards = [re.findall(r"#ifndef (\w+)", path.read_text()) for path in odd_names.glob("*.h")]
+    assert len({guard for (guard,) in guards}) == len(guards) > 100
 
 
 def test_whatever_the_names_of_layers_vhdl_takes_the_package(odd_names, tmp_path):
