@@ -94,8 +94,8 @@ def test_the_simulation_names_the_tensors_to_check(right_rtl):
 
 
 def test_a_planted_bug_is_named(right_rtl, checkout):
-    code, printed = run(blocks("sh")[1], checkout)
-    shown = blocks("text")[1]
+    code, printed = run(blocks("sh")[2], checkout)
+    shown = blocks("text")[2]
     assert code == 1, printed
     report = printed[printed.index("MISMATCH") :]
     assert without_numbers(report) == without_numbers(shown)
@@ -107,6 +107,12 @@ def test_a_planted_bug_is_named(right_rtl, checkout):
         == shown.splitlines()[-1]
         == "  products truncated by 1 bit before they are added"
     )
+
+
+def test_the_rtl_infers_to_the_bit(right_rtl, checkout):
+    code, printed = run(blocks("sh")[1], checkout)
+    assert code == 0, printed
+    assert printed.endswith(f"\n{blocks('text')[1]}")
 
 
 @pytest.fixture
@@ -136,6 +142,20 @@ def test_the_property_test_finds_the_bug_that_the_readme_plants(property_test):
     assert without_numbers(str(raised.value).splitlines()[0]) == without_numbers(
         shown.splitlines()[0]
     )
+
+
+def test_the_benches_on_packages_equal_fxsim(checkout):
+    for tool in ("ghdl", "iverilog"):
+        need(tool, shutil.which(tool))
+    for kind, suffix in (("vhdl", "vhd"), ("systemverilog", "sv")):
+        (bench,) = blocks(kind, UNIT)
+        (checkout / f"requantizer.{suffix}").write_text(bench)
+    (commands,) = blocks("sh", UNIT)
+    code, printed = run(commands, checkout)
+    assert code == 0, printed
+    (equal,) = (shown for shown in blocks("text", UNIT) if shown.startswith("equal"))
+    assert printed.count(equal) == 2
+    assert printed.endswith(equal)
 
 
 @pytest.mark.parametrize(

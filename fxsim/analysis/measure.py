@@ -28,25 +28,26 @@ def measure(
     batches: Sequence[Batch],
     gamma_min: float,
     batch: int = 64,
-    held_out: np.ndarray | None = None,
+    held_out: Batch | None = None,
     start: Parameters | None = None,
 ) -> Statistics:
     """The Statistics of a trained network.
 
     gradients: what was observed while it was trained.  images: `(N, H, W, C)`, the sample for the
-    largest magnitudes, taken `batch` at a time.  held_out: images that training has not seen, for
-    decisions and noise gains, which are taken over `images` without them.  batches: images and
+    largest magnitudes, taken `batch` at a time.  held_out: images that training has not seen, and
+    their targets, for decisions, noise gains and the loss of outputs, which are taken over `images`
+    as their own targets without them.  batches: images and
     targets of training batches, at least one; lambda_max is taken on the first, whose length is the
     batch size, and what may be flushed, and sums of products, on all.  gamma_min: the smallest
     learning rate of the schedule.  start: the parameters before the training, for sums of products,
     too.
 
-    Where the network's targets are tensors, the images are the targets, and noise gains and loss
-    are those of analysis/output_error.py.
+    Where the network's targets are tensors, noise gains and loss are those of
+    analysis/output_error.py.
     """
     training_batch = batches[0][0]
     shapes = [network.network.shape(name) for name in network.network.names]
-    unseen = images if held_out is None else held_out
+    unseen, targets = (images, images) if held_out is None else held_out
     decisions = None
     if network.network.decides:
         decisions = measure_decisions(network, unseen, batch)
@@ -78,7 +79,7 @@ def measure(
         ),
         gamma_min=gamma_min,
         batch_size=len(training_batch),
-        output_loss=0.0 if decisions else output_loss(network, unseen),
+        output_loss=0.0 if decisions else output_loss(network, unseen, targets),
         decisions=decisions,
     )
 

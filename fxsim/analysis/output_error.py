@@ -74,13 +74,13 @@ def _seeds(shape: tuple[int, int], start: int) -> Iterator[np.ndarray]:
         yield np.where(words >= 2**31, 1.0, -1.0) / np.sqrt(MOST_SEEDS)
 
 
-def output_loss(network: FloatNetwork, images: np.ndarray) -> float:
-    """The network's loss with the images as targets, in units of a squared error of an output.
+def output_loss(network: FloatNetwork, images: np.ndarray, targets: np.ndarray) -> float:
+    """The network's loss, in units of a squared error of an output.
 
     mse is that; of half_mse, half a sum over the outputs, it is 2 / M, of sigmoid_cross_entropy, a
     sum in nats, 1 / M.
     """
-    loss = network.evaluate(images, images).loss
+    loss = network.evaluate(images, targets).loss
     scales = {"half_mse": 2 / network.network.outputs, "mse": 1.0}
     return loss * scales.get(network.network.loss, 1 / network.network.outputs)
 

@@ -91,7 +91,9 @@ def _network(arguments: Namespace) -> FixedNetwork:
 
     folder = Path(arguments.run)
     experiment = None if arguments.retrain else Experiment.reopen(folder)
-    setup = experiment.setup if experiment else TrainingSetup.of(run_settings(folder))
+    setup = (
+        experiment.setup if experiment else TrainingSetup.of(run_settings(folder), folder=folder)
+    )
     assignment = preset_of(arguments, setup.network)
     if assignment is None:
         own = assignment_of(folder, setup.identity, arguments.assignment)

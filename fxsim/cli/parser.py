@@ -253,7 +253,7 @@ and a network of your own:
   input_shape = [8, 8, 1]
   loss = "mse"             # or half_mse, sigmoid_cross_entropy; default: softmax_cross_entropy
   exponential = {index_bits = 8, entry_bits = 30, interpolation = "linear"}    # of a cross-entropy; the default
-  targets = "labels"       # the default; "tensors": the images themselves, for an autoencoder
+  targets = "labels"       # the default; "tensors": the targets of the data set, or else the images themselves
   layer = [
     {type = "conv", name = "conv1", filters = 8, kernel = 3, padding = 1, pool = {kind = "max", size = 2}},
     {type = "dense", name = "fc1", units = 16, activation = {kind = "leaky_relu", slope_exp = -3}},
@@ -518,6 +518,7 @@ examples:
   fxsim data ~/data --dataset cifar10         that data set alone
   fxsim data ~/data/svhn --json
   fxsim data mine.npz                         images of your own
+  fxsim data images                           a folder of PNG files
 
 looked for, by name:
   mnist     train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, plain or .gz; one pair under any
@@ -531,6 +532,11 @@ test_labels (or the last fifth is for tests), and where they are needed:
   pixel_max    the integer that stands for 1.0; needed for integers other than uint8, 65535 at most
   pixel_range  [low, high] for floats: they become (p - low) / (high - low)
   classes      their number, where the largest label and one is another
+  train_targets, test_targets    floats (N, ...), for a network with targets = "tensors"; labels may be left out then
+
+A folder of PNG files (--dataset folder; it needs Pillow, the extra png) holds train/CLASS/*.png and test/CLASS/*.png,
+all of one size and one kind: grey of 8 or 16 bits, or RGB of 8 bits.  Classes are numbered in the order of their names
+as texts: '10' before '2'.
 
 Every file is read whole: sizes, headers, labels, checksums where there are some.  Exit code 2 where no data set is
 there, or a file of one is missing or malformed.""",
@@ -541,7 +547,7 @@ there, or a file of one is missing or malformed.""",
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="mnist, cifar10, cifar100, svhn or npz (default: all that are there)",
+        help="mnist, cifar10, cifar100, svhn, npz or folder (default: all that are there)",
     )
     _add_json(parser)
 
@@ -620,7 +626,7 @@ def _add_training(parser) -> None:
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="digits, mnist, cifar10, cifar100, svhn or npz (default: the network's)",
+        help="digits, mnist, cifar10, cifar100, svhn, npz or folder (default: the network's)",
     )
     parser.add_argument(
         "--data", metavar="FOLDER", help="where the data set's files are; npz: the file"

@@ -1,4 +1,4 @@
-"""Images to train on: the embedded digits, readers for MNIST, CIFAR-10, CIFAR-100 and SVHN, and one
+"""Images to train on: the embedded digits, readers for MNIST, CIFAR-10, CIFAR-100 and SVHN, and two
 for images of one's own.
 
 Every reader returns a `Dataset` of pixels `(N, H, W, C)` and labels `(N,)`, both uint8; pixels of
@@ -14,6 +14,7 @@ from fxsim.datasets.embedded import digits
 from fxsim.datasets.folder import NAMES, cifar10, cifar100, load, mnist, svhn
 from fxsim.datasets.idx import read_idx
 from fxsim.datasets.npz import read_npz
+from fxsim.datasets.png import read_folder
 
 __all__ = [
     "Dataset",
@@ -25,6 +26,7 @@ __all__ = [
     "digits",
     "load",
     "mnist",
+    "read_folder",
     "read_idx",
     "read_npz",
     "svhn",

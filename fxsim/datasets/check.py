@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from fxsim.datasets.dataset import split_last_fifth
-from fxsim.datasets.folder import LAYOUTS, NAMES, existing, find_parts, read_part
+from fxsim.datasets.folder import LAYOUTS, NAMES, OWN, existing, find_parts, read_part
 from fxsim.datasets.layout import Layout, Part
-from fxsim.datasets.npz import read_npz
+from fxsim.datasets.png import class_names
 from fxsim.errors import InputError, choice
 
 
@@ -22,7 +22,8 @@ class FileCheck:
 
     split: 'train', 'test', 'train+test' for a pair that is to be split; '' where that is not clear.
     shape: (H, W, C).  pixels: the least and the greatest.  classes: 'train' and 'test' -> images
-    of each class.
+    of each class.  class_names: of a folder of PNG files, class 0 first.  target_shape: of the
+    targets of one image, () without targets.
     """
 
     dataset: str
@@ -32,6 +33,8 @@ class FileCheck:
     shape: tuple[int, ...] = ()
     pixels: tuple[int, ...] = ()
     classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    target_shape: tuple[int, ...] = ()
     problem: str | None = None
 
 
@@ -40,33 +43,43 @@ def describe(folder: str | Path, dataset: str | None = None) -> list[FileCheck]:
     as a pair.
 
     A data set is recognised by any one of its files; the ones then missing are listed as problems.
-    In a folder's place a file .npz is one of one's own, data set 'npz'.
+    In a folder's place a file .npz is one of one's own, data set 'npz'; a folder with a folder
+    `train` is one of PNG files, data set 'folder'.
     Raises InputError where there is no such folder.
     """
     if dataset is not None:
         choice("dataset", dataset, NAMES[1:])
-    if dataset == "npz" or (dataset is None and Path(folder).suffix == ".npz"):
-        return [_check_npz(Path(folder))]
-    names = LAYOUTS if dataset is None else [dataset]
+    if dataset in OWN:
+        return [_check_own(dataset, Path(folder))]
+    if dataset is None and Path(folder).suffix == ".npz":
+        return [_check_own("npz", Path(folder))]
     folder = existing(folder)
-    return [check for name in names for check in _check_folder(name, folder)]
+    if dataset is not None:
+        return _check_folder(dataset, folder)
+    checks = [check for name in LAYOUTS for check in _check_folder(name, folder)]
+    if (folder / "train").is_dir():
+        checks.append(_check_own("folder", folder))
+    return checks
 
 
-def _check_npz(path: Path) -> FileCheck:
+def _check_own(name: str, path: Path) -> FileCheck:
+    files = (path / "train", path / "test") if name == "folder" else (path,)
     try:
-        dataset = read_npz(path)
+        dataset = OWN[name][1](path)
     except InputError as error:
-        return FileCheck("npz", "", (path,), problem=str(error))
+        return FileCheck(name, "", files, problem=str(error))
     images = dataset.train_images, dataset.test_images
     labels = {"train": dataset.train_labels, "test": dataset.test_labels}
     return FileCheck(
-        "npz",
+        name,
         "train+test",
-        (path,),
+        files,
         sum(map(len, images)),
         dataset.image_shape,
         (int(min(own.min() for own in images)), int(max(own.max() for own in images))),
         {split: _class_counts(own, dataset.classes) for split, own in labels.items()},
+        class_names(path) if name == "folder" else (),
+        dataset.target_shape,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fxsim.arrays import frozen
-from fxsim.errors import InputError, shown
+from fxsim.errors import InputError, present, shown
 from fxsim.fields import check_fields
 from fxsim.files import write_arrays
 
@@ -17,6 +17,7 @@ Images = tuple[np.ndarray, np.ndarray]
 """Pixels `(N, H, W, C)`, uint8 or uint16, and labels `(N,)`, uint8."""
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+TARGETS = ("train_targets", "test_targets")
 MAX_PIXEL = 2**16 - 1
 """The greatest pixel_max."""
 
@@ -26,8 +27,10 @@ class Dataset:
     """Images and labels, split into a training and a test set.
 
     train_images, test_images: `(N, H, W, C)` pixels, uint8 or uint16, in 0..pixel_max, where
-    pixel_max stands for 1.0. train_labels, test_labels: `(N,)` uint8 in 0..classes-1.  Arrays that
-    somebody could write into are copied.
+    pixel_max stands for 1.0. train_labels, test_labels: `(N,)` uint8 in 0..classes-1.
+    train_targets, test_targets: None, or real numbers `(N, ...)`, float32 or float64, that the
+    outputs of a network with targets = "tensors" are compared with, in the place of the images;
+    their labels may all be 0.  Arrays that somebody could write into are copied.
     Raises TypeError where an array has another type, InputError where shapes, labels or pixels do
     not fit.
     """
@@ -39,6 +42,8 @@ class Dataset:
     test_labels: np.ndarray = field(repr=False)
     classes: int
     pixel_max: int = 255
+    train_targets: np.ndarray | None = field(default=None, repr=False)
+    test_targets: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         where = f"dataset {shown(self.name)}:"
@@ -58,6 +63,37 @@ class Dataset:
                 f"{where} test_images are {self.test_images.shape[1:]}, "
                 f"train_images {self.image_shape}; give both one (H, W, C)"
             )
+        if self.train_targets is not None or self.test_targets is not None:
+            self._check_targets(where)
+
+    def _check_targets(self, where: str) -> None:
+        for split in ("train", "test"):
+            name = f"{split}_targets"
+            targets = getattr(self, name)
+            if targets is None:
+                raise InputError(f"{where} {name} is missing; give targets of both splits, or none")
+            _check_targets(f"{where} {name}", targets, len(getattr(self, f"{split}_images")))
+            object.__setattr__(self, name, frozen(targets))
+        if self.target_shape != present(self.test_targets).shape[1:]:
+            raise InputError(
+                f"{where} test_targets are {present(self.test_targets).shape[1:]}, train_targets "
+                f"{self.target_shape}; give both one shape"
+            )
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """The shape of the targets of one image; () without targets."""
+        return () if self.train_targets is None else self.train_targets.shape[1:]
+
+    @property
+    def train_wanted(self) -> np.ndarray:
+        """What outputs are compared with: the targets, or the labels where there are none."""
+        return self.train_labels if self.train_targets is None else self.train_targets
+
+    @property
+    def test_wanted(self) -> np.ndarray:
+        """As train_wanted, of the test set."""
+        return self.test_labels if self.test_targets is None else self.test_targets
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -82,6 +118,8 @@ class Dataset:
         if Path(path).suffix != ".npz":
             raise InputError(f"path must end in .npz, got {shown(str(path))}; rename it")
         arrays = {name: getattr(self, name) for name in ARRAYS}
+        if self.train_targets is not None:
+            arrays |= {name: getattr(self, name) for name in TARGETS}
         numbers = {"classes": np.array(self.classes), "pixel_max": np.array(self.pixel_max)}
         write_arrays(path, arrays | numbers)
 
@@ -109,6 +147,17 @@ def _check_images(where: str, images: np.ndarray, labels: np.ndarray, dataset: D
             f"{where}_images: image {index:,} has pixel {images[index].max()}, above "
             f"pixel_max {dataset.pixel_max}; scale the pixels or raise pixel_max"
         )
+
+
+def _check_targets(where: str, targets: np.ndarray, images: int) -> None:
+    if isinstance(targets, np.ma.MaskedArray) or targets.dtype not in ("float32", "float64"):
+        raise TypeError(f"{where} must be a NumPy array of float32 or float64, got {targets.dtype}")
+    if targets.ndim < 2 or not targets.size or len(targets) != images:
+        raise InputError(
+            f"{where} must be ({images}, ...), an array for each image, got {targets.shape}"
+        )
+    if not np.isfinite(targets).all():
+        raise InputError(f"{where} must be finite, and one is not; leave its image out")
 
 
 def check_labels(

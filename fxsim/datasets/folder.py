@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from fxsim.datasets.embedded import digits
 from fxsim.datasets.idx import find_mnist, read_mnist
 from fxsim.datasets.layout import Layout, Part, find_named
 from fxsim.datasets.mat import read_svhn
-from fxsim.datasets.npz import WANTED, read_npz
+from fxsim.datasets.npz import WANTED as WANTED_IN_NPZ
+from fxsim.datasets.npz import read_npz
+from fxsim.datasets.png import WANTED as WANTED_PNG
+from fxsim.datasets.png import read_folder
 from fxsim.errors import InputError, choice
 from fxsim.files import unreadable
 
@@ -55,21 +59,29 @@ LAYOUTS = {
     ),
 }
 
-NAMES = ("digits", *LAYOUTS, "npz")
+OWN: dict[str, tuple[str, Callable[[str | Path], Dataset]]] = {
+    "npz": (f"a file with {WANTED_IN_NPZ}", read_npz),
+    "folder": (f"a folder with {WANTED_PNG}", read_folder),
+}
+"""Data sets of one's own: what is wanted, and what reads it."""
+
+NAMES = ("digits", *LAYOUTS, *OWN)
 """The data sets that `load` knows."""
 
 
 def load(name: str, folder: str | Path | None = None) -> Dataset:
     """The data set of that name; all but the embedded digits are read from `folder`.
 
-    For 'npz' it is a file of one's own; see read_npz.
+    For 'npz' it is a file of one's own, see read_npz; for 'folder' a folder of PNG files, see
+    read_folder.
     Raises InputError where the name is unknown, the folder is missing, or a file is missing or
     wrong.
     """
-    if choice("dataset", name, NAMES) == "npz":
+    if choice("dataset", name, NAMES) in OWN:
+        wanted, read = OWN[name]
         if folder is None:
-            raise InputError(f"dataset 'npz' needs a file with {WANTED}")
-        return read_npz(folder)
+            raise InputError(f"dataset {name!r} needs {wanted}")
+        return read(folder)
     if name != "digits":
         return _load_folder(name, folder)
     if folder is not None:

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from fxsim.datasets.dataset import MAX_PIXEL, Dataset, split_last_fifth
+from fxsim.datasets.dataset import MAX_PIXEL, TARGETS, Dataset, split_last_fifth
 from fxsim.errors import InputError, shown
 from fxsim.fields import check_keys
 from fxsim.files import read_arrays
 
 WANTED = (
-    "train_images (N, H, W, C) and train_labels (N,), test_images and test_labels, as numpy.savez "
-    "writes them"
+    "train_images (N, H, W, C) and train_labels (N,) or train_targets (N, ...), and the same of test, "
+    "as numpy.savez writes them"
 )
 _NEEDED = ("train_images", "train_labels")
-_OPTIONAL = ("test_images", "test_labels", "pixel_max", "pixel_range", "classes")
+_OPTIONAL = ("test_images", "test_labels", *TARGETS, "pixel_max", "pixel_range", "classes")
 
 
 def read_npz(path: str | Path) -> Dataset:
@@ -30,10 +30,12 @@ def read_npz(path: str | Path) -> Dataset:
       Floats need `pixel_range`, [low, high]: x = (p - low) / (high - low), kept as the nearest
       multiple of 1 / 65535.
     - `train_labels`, `test_labels`: `(N,)`, integers from 0 on.
+    - `train_targets`: floats `(N, ...)` that the outputs are compared with, for a network whose
+      targets are tensors.  With them the labels may be left out.
     - `pixel_max`: the integer that stands for 1.0.  uint8 needs none: it is 255 then.
     - `classes`: their number; without it, the largest label and one.
 
-    Without the two arrays of tests, the last fifth of the training set (rounded up) is the test
+    Without the arrays of tests, the last fifth of the training set (rounded up) is the test
     set.
 
     Raises:
@@ -51,19 +53,32 @@ def read_npz(path: str | Path) -> Dataset:
     path = Path(path)
     arrays = read_arrays(path)
     try:
-        check_keys("the file", arrays, (*_NEEDED, *_OPTIONAL), _NEEDED)
+        needed = _NEEDED[:1] if "train_targets" in arrays else _NEEDED
+        check_keys("the file", arrays, (*_NEEDED, *_OPTIONAL), needed)
         return _dataset(path.stem, arrays)
     except (InputError, TypeError) as error:
         raise InputError(f"{path}: {error}") from None
 
 
 def _dataset(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
-    tests = [key for key in ("test_images", "test_labels") if key in arrays]
+    tests = [key for key in arrays if key.startswith("test_")]
     if len(tests) == 1:
         raise InputError(f"{tests[0]} stands alone; give test_images and test_labels, or neither")
+    kinds = [key.removeprefix("train_") for key in arrays if key.startswith("train_")]
+    if tests and {f"test_{kind}" for kind in kinds} != set(tests):
+        raise InputError(
+            f"tests have {', '.join(sorted(tests))}, and training {', '.join(sorted(kinds))}; give "
+            f"both the same"
+        )
     images = {key: array for key, array in arrays.items() if key.endswith("images")}
     pixels, pixel_max = _pixels(images, arrays.get("pixel_max"), arrays.get("pixel_range"))
     labels = {key: _labels(key, arrays[key]) for key in arrays if key.endswith("labels")}
+    if not labels:
+        labels = {
+            key.replace("images", "labels"): np.zeros(len(own), np.uint8)
+            for key, own in images.items()
+        }
+    targets = [arrays[key] for key in TARGETS if key in arrays]
     classes = 1 + max(int(own.max()) for own in labels.values())
     if "classes" in arrays:
         classes = _integer("classes", arrays["classes"])
@@ -76,7 +91,8 @@ def _dataset(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
         test = pixels["test_images"], labels["test_labels"]
     else:
         train, test = split_last_fifth(*train)
-    return Dataset(name, *train, *test, classes=classes, pixel_max=pixel_max)
+        targets = [part for own in targets for part in (own[: len(train[1])], own[len(train[1]) :])]
+    return Dataset(name, *train, *test, classes, pixel_max, *targets)
 
 
 def _pixels(

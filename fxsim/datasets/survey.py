@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fxsim.datasets.check import FileCheck, describe
-from fxsim.datasets.folder import LAYOUTS
-from fxsim.datasets.npz import WANTED
-from fxsim.errors import InputError
+from fxsim.datasets.folder import LAYOUTS, OWN
+from fxsim.errors import InputError, shown
 
 SPLITS = ("train", "test")
+MOST_LISTED = 10
 
 
 def survey(folder: str | Path, dataset: str | None = None) -> dict:
     """The data sets in `folder`, or that of one name, as plain data for JSON; or the file .npz.
 
-    folder; datasets: for each name, classes, shape, splits ('train' and 'test' -> images,
-    published, class_counts), files (files, split, images, pixels, problem), problems; not_read:
-    what else is there. Raises InputError where there is no such folder, or no data set in it.
+    folder; datasets: for each name, classes, class_names (of PNG files), target_shape, shape,
+    splits ('train' and 'test' -> images, published, class_counts), files (files, split, images,
+    pixels, problem), problems; not_read: what else is there. Raises InputError where there is no
+    such folder, or no data set in it.
     """
     checks = describe(folder, dataset)
     if not checks:
@@ -45,9 +46,12 @@ def _row(name: str, checks: Sequence[FileCheck], folder: Path) -> dict:
         }
         for check in checks
     ]
+    class_names = next((list(check.class_names) for check in checks if check.class_names), [])
     return {
         "name": name,
         "classes": _classes(name, checks),
+        "class_names": class_names,
+        "target_shape": next((list(own.target_shape) for own in checks if own.target_shape), []),
         "shape": next((list(check.shape) for check in checks if check.shape), []),
         "splits": splits,
         "files": files,
@@ -100,6 +104,8 @@ def survey_text(found: dict) -> str:
 
 def _lines(row: dict) -> list[str]:
     images = f", images of {'x'.join(map(str, row['shape']))}" if row["shape"] else ""
+    if row["target_shape"]:
+        images += f", targets of {'x'.join(map(str, row['target_shape']))}"
     lines = [f"{_state(row)}, {row['classes']} classes{images}", ""]
     for part in row["files"]:
         told = (
@@ -108,11 +114,19 @@ def _lines(row: dict) -> list[str]:
             f"{_span(part['pixels'])}"
         )
         lines.append(f"  {part['split'] or 'unclear':<12}{told}")
+    if row["class_names"]:
+        lines.append(f"  {'classes':<12}{_listed(row['class_names'])}")
     return [
         *lines,
         "",
         *(f"  {split:<12}{_split_text(own)}" for split, own in row["splits"].items()),
     ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in their order, the first of them where there are many."""
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(map(shown, names[:MOST_LISTED])) + more
 
 
 def _state(row: dict) -> str:
@@ -157,8 +171,7 @@ def complaint(found: dict) -> str | None:
 
 def _looked_for(names: Sequence[str]) -> str:
     """The files of one data set; those of several are too many for a line."""
-    if names == ["npz"]:
-        return f"looked for {WANTED}"
     if len(names) == 1:
-        return f"looked for {LAYOUTS[names[0]].wanted}"
+        (name,) = names
+        return f"looked for {OWN[name][0] if name in OWN else LAYOUTS[name].wanted}"
     return f"looked for {', '.join(names)}; `fxsim data --help` names the files of each"

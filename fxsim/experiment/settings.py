@@ -69,6 +69,9 @@ DEFAULTS: dict[str, dict] = {
 The first with a data set is its default network.
 """
 
+GIVEN = "given"
+"""The name of a data set that Python hands to `Experiment`, so that no name finds it."""
+
 ACCUMULATORS = ("exact", ASSIGNED)
 """How sums of products are held in fixed point."""
 
@@ -97,7 +100,7 @@ class Settings:
     Args:
         network: the name of a built-in network, or of the network in `layers`.
         width: multiplier of the filters of a built-in network.
-        dataset: the name of the data set.
+        dataset: the name of the data set; 'given' for a Dataset that is handed to `Experiment`.
         data: the folder of the data set, or the file where it is 'npz'; the digits need none.
         images: so many training images, the first of the training set; None for all.
         held_out: so many images, the last of the training set, are kept from training; the mismatch
@@ -179,6 +182,11 @@ class Settings:
             if value is not None or field.default is not None:
                 object.__setattr__(self, field.name, _checked(field.name, value))
         self._check_network()
+        if self.dataset == GIVEN and self.data is not None:
+            raise InputError(
+                f"data {shown(self.data)} has no effect beside dataset {GIVEN!r}, which is handed "
+                f"to Experiment; leave it out"
+            )
         self.schedule()
         self.augmentation()
         self.optimizer()
@@ -404,7 +412,7 @@ def _check_range(name: str, value) -> None:
     if name == "start" and not re.fullmatch("[0-9a-f]{64}", value):
         raise InputError(f"start must be 64 hexadecimal digits, got {shown(value)}")
     if name == "dataset":
-        choice("dataset", value, DATASETS)
+        choice("dataset", value, (*DATASETS, GIVEN))
     if name == "bound":
         choice("bound", value, BOUNDS)
     if name == "minimize":

@@ -27,7 +27,7 @@ from fxsim import __version__
 from fxsim.analysis import assign as assignment_rules
 from fxsim.analysis.complexity import Complexity
 from fxsim.analysis.feedforward import MismatchBound
-from fxsim.analysis.measure import measure
+from fxsim.analysis.measure import Batch, measure
 from fxsim.analysis.mismatch import mismatch
 from fxsim.analysis.noise_gains import measure_decisions
 from fxsim.analysis.output_error import asked_output_error, measured_output_error
@@ -137,6 +137,8 @@ class Experiment:
     command: the command line, to be recorded in results.json.  resume: leave out what is finished
     in the folder, and go on from a checkpoint where there is one.  cadence: when checkpoints are
     written.  curves: whether trainings write curves.csv; two processes must not write one file.
+    dataset: the images, where the settings say dataset='given'; what is in the folder is of these
+    images alone.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class Experiment:
         resume: bool = False,
         cadence: Cadence | None = None,
         curves: bool = True,
+        dataset: Dataset | None = None,
     ):
         self.settings = settings
         self.observer = observer or Observer()
@@ -155,7 +158,8 @@ class Experiment:
         self.resume = resume
         self.cadence = cadence or Cadence()
         self.curves = curves
-        self.setup = TrainingSetup.of(settings, folder)
+        self.given = dataset
+        self.setup = TrainingSetup.of(settings, dataset, folder)
         self.folder = make_folder(folder)
 
     @property
@@ -175,8 +179,11 @@ class Experiment:
         observer: Observer | None = None,
         command: str = "",
         resume: bool = False,
+        dataset: Dataset | None = None,
     ) -> Experiment:
         """The experiment whose float run was written into `folder`.
+
+        dataset: the images, where they were handed over.
 
         Raises:
             InputError: there is none, or the results in the folder are of other settings or images.
@@ -187,7 +194,8 @@ class Experiment:
                 f"{folder} holds no float run (no {SETTINGS_FILE}); "
                 f"run `fxsim train --out {folder}` first"
             )
-        experiment = cls(Settings.load(path), folder, observer, command, resume)
+        settings = Settings.load(path)
+        experiment = cls(settings, folder, observer, command, resume, dataset=dataset)
         if experiment.path(results.FILE).exists():
             experiment.open_results()
         return experiment
@@ -246,28 +254,14 @@ class Experiment:
 
     def float_parameters(self) -> Parameters:
         """The parameters that the float run ended with, from float.npz."""
-        arrays = self._read_arrays(PARAMETERS)
-        for name, array in arrays.items():
-            if array.dtype.kind != "f":
-                raise InputError(
-                    f"{self.path(PARAMETERS)}: {shown(name)} holds {array.dtype}, no real numbers; "
-                    f"{self._again('train')}"
-                )
-        return nested(arrays)
+        return float_parameters_of(self.folder, self.setup.identity)
 
     def _write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         kind, _ = ARRAYS[name]
         write_stage_arrays(self.path(name), kind, ARRAYS_VERSION, self.setup.identity, arrays)
 
     def _read_arrays(self, name: str) -> dict[str, np.ndarray]:
-        kind, command = ARRAYS[name]
-        return read_stage_arrays(
-            self.path(name), kind, ARRAYS_VERSION, self.setup.identity, self._again(command)
-        )
-
-    def _again(self, command: str) -> str:
-        """How to make a file of the folder anew."""
-        return f"make it anew: fxsim {command} --out {self.folder}"
+        return _read_arrays(self.folder, name, self.setup.identity)
 
     def analyze(self) -> Statistics:
         """Noise gains, singular values and ranges of the trained float network.
@@ -297,9 +291,23 @@ class Experiment:
             samples["training"] / pixel_max,
             list(first_batches(self.dataset, self.network, self.settings.batch, MEASURED_STEPS)),
             self.settings.schedule().smallest_rate,
-            held_out=samples["held-out"] / pixel_max if "held-out" in samples else None,
+            held_out=self._unseen(samples),
             start=self.setup.initial_parameters(),
         )
+
+    def _unseen(self, samples: dict[str, np.ndarray]) -> Batch | None:
+        """Images in [0, 1] and targets of those that are held out; where there are none, None, or
+        those of the training set where it has targets.
+        """
+        pixels, targets = samples["training"], self.dataset.train_targets
+        if "held-out" in samples:
+            pixels, targets = samples["held-out"], self.setup.held_out_targets
+        elif targets is None:
+            return None
+        images = pixels / self.dataset.pixel_max
+        if targets is None:
+            return images, images
+        return images, targets[: len(images)].reshape(len(images), -1)
 
     def _float_network(self) -> FloatNetwork:
         """The trained float network."""
@@ -545,6 +553,28 @@ class Experiment:
             return self.own_assignment()
         self.analyze()
         return self.assign()
+
+
+def _read_arrays(folder: str | Path, name: str, identity: Identity) -> dict[str, np.ndarray]:
+    kind, command = ARRAYS[name]
+    path = Path(folder) / name
+    again = f"make it anew: fxsim {command} --out {folder}"
+    return read_stage_arrays(path, kind, ARRAYS_VERSION, identity, again)
+
+
+def float_parameters_of(folder: str | Path, identity: Identity) -> Parameters:
+    """The parameters that the float run in `folder` ended with, from float.npz.
+
+    identity: of its experiment.
+    """
+    arrays = _read_arrays(folder, PARAMETERS, identity)
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise InputError(
+                f"{Path(folder) / PARAMETERS}: {shown(name)} holds {array.dtype}, no real numbers; "
+                f"make it anew: fxsim train --out {folder}"
+            )
+    return nested(arrays)
 
 
 def assignment_of(

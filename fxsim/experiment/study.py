@@ -16,6 +16,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
 from fxsim.analysis.statistics import check_all_trained
+from fxsim.datasets import Dataset
 from fxsim.errors import InputError, shown
 from fxsim.experiment.progress import Progress, compilations_held
 from fxsim.experiment.results import Outcome
@@ -129,7 +130,13 @@ def _side_by_side(
     experiment: Experiment, trainings: list[Training], executor: Executor
 ) -> Iterator[Outcome]:
     results = experiment.open_results()
-    common = experiment.settings, experiment.folder, experiment.resume, experiment.cadence
+    common = (
+        experiment.settings,
+        experiment.folder,
+        experiment.resume,
+        experiment.cadence,
+        experiment.given,
+    )
     finished = [experiment.done(training) for training in trainings]
     futures = {
         training.name: executor.submit(train_aside, training, *common)
@@ -146,7 +153,12 @@ def _side_by_side(
 
 
 def train_aside(
-    training: Training, settings: Settings, folder: Path, resume: bool, cadence: Cadence
+    training: Training,
+    settings: Settings,
+    folder: Path,
+    resume: bool,
+    cadence: Cadence,
+    dataset: Dataset | None,
 ) -> Outcome:
     """One training in a worker of an executor: a checkpoint is all that it leaves in the folder,
     progress goes to standard error by whole lines.  SIGTERM ends the worker once it has written
@@ -156,7 +168,13 @@ def train_aside(
     with Interrupts() as interrupts, compilations_held():
         try:
             experiment = Experiment(
-                settings, folder, progress, resume=resume, cadence=cadence, curves=False
+                settings,
+                folder,
+                progress,
+                resume=resume,
+                cadence=cadence,
+                curves=False,
+                dataset=dataset,
             )
             return experiment.outcome(training)
         except KeyboardInterrupt:

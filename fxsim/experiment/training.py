@@ -17,7 +17,8 @@ from fxsim.analysis.feedforward import check_bound
 from fxsim.analysis.statistics import GradientStatistics
 from fxsim.datasets import Dataset, load
 from fxsim.errors import InputError, present
-from fxsim.experiment.settings import Settings
+from fxsim.experiment.settings import GIVEN, Settings
+from fxsim.fields import instance
 from fxsim.files import read_arrays, write_arrays
 from fxsim.identity import Identity
 from fxsim.nn.init import Parameters, checked_parameters, initial_parameters
@@ -71,18 +72,43 @@ def nested(arrays: dict[str, np.ndarray]) -> Parameters:
     return nested
 
 
-def training_images(settings: Settings) -> tuple[Dataset, np.ndarray]:
-    """The images of the settings.
+def dataset_of(settings: Settings, given: Dataset | None = None) -> Dataset:
+    """The data set that the settings name, or the one that is given where they say so.
+
+    Raises:
+        InputError: it cannot be read, or settings and `given` contradict each other.
+    """
+    if given is not None and instance("dataset", given, Dataset) and settings.dataset != GIVEN:
+        raise InputError(
+            f"dataset is given, and the settings name {settings.dataset!r}: make them with "
+            f"dataset={GIVEN!r}, as in Settings.make(dataset={GIVEN!r}, ...)"
+        )
+    if settings.dataset != GIVEN:
+        return load(settings.dataset, settings.data)
+    if given is None:
+        raise InputError(
+            f"dataset {GIVEN!r} is one that Python hands over, and nothing finds it again: open the "
+            f"experiment with Experiment(..., dataset=...), or write it with Dataset.save and train "
+            f"with --dataset npz --data FILE"
+        )
+    return given
+
+
+def training_images(
+    settings: Settings, given: Dataset | None = None
+) -> tuple[Dataset, np.ndarray, np.ndarray | None]:
+    """The images of the settings; given: see `dataset_of`.
 
     Returns:
-        The data set, with those training images alone that are trained on, and the pixels of the
-        images that are held out: the last of the training set.
+        The data set, with those training images alone that are trained on; the pixels of the images
+        that are held out, the last of the training set; their targets, None where the data set has
+        none.
 
     Raises:
         InputError: the data set cannot be read, or has fewer training images than
             `settings.images` and `settings.held_out` say.
     """
-    dataset = load(settings.dataset, settings.data)
+    dataset = dataset_of(settings, given)
     size = len(dataset.train_labels)
     held_out = settings.held_out
     if held_out is None:
@@ -100,13 +126,14 @@ def training_images(settings: Settings) -> tuple[Dataset, np.ndarray]:
             f"{held_out} that are held out, got {wanted}; leave it out to take all"
         )
     wanted = min(wanted, most)
-    rest = dataset.train_images[most:]
-    dataset = dataclasses.replace(
+    images, targets = dataset.train_images, dataset.train_targets
+    kept = dataclasses.replace(
         dataset,
-        train_images=dataset.train_images[:wanted],
+        train_images=images[:wanted],
         train_labels=dataset.train_labels[:wanted],
+        train_targets=None if targets is None else targets[:wanted],
     )
-    return dataset, rest
+    return kept, images[most:], None if targets is None else targets[most:]
 
 
 HELD_OUT_SHARE = 10
@@ -117,7 +144,7 @@ HELD_OUT_SHARE = 10
 class TrainingSetup:
     """All that the settings say about a training, whatever its design.
 
-    Made by `TrainingSetup.of(settings)`.
+    Made by `TrainingSetup.of(settings)`, or `TrainingSetup.of(settings, dataset)`.
 
     Args:
         settings: the settings.
@@ -125,6 +152,7 @@ class TrainingSetup:
         dataset: the images that they name; the training images are those that are trained on.
         held_out: pixels of images `(N, H, W, C)` of the training set that are not, to measure on
             what training has not seen; they may be none.
+        held_out_targets: their targets, None where the data set has none.
         imported: the parameters that every training starts from; None for those of the seed.
     """
 
@@ -132,12 +160,14 @@ class TrainingSetup:
     network: Network
     dataset: Dataset
     held_out: np.ndarray
+    held_out_targets: np.ndarray | None = None
     imported: Parameters | None = None
 
     @classmethod
     def of(
         cls,
         settings: Settings,
+        given: Dataset | None = None,
         folder: str | Path | None = None,
         imported: Parameters | None = None,
     ) -> TrainingSetup:
@@ -145,6 +175,7 @@ class TrainingSetup:
 
         Args:
             settings: the settings.
+            given: see `dataset_of`.
             folder: of the experiment, where imported parameters are; None where there are none.
             imported: these parameters, where they are not written yet.
 
@@ -159,11 +190,11 @@ class TrainingSetup:
         """
         network = settings.build_network()
         check_bound(settings.bound, network)
-        dataset, held_out = training_images(settings)
+        dataset, held_out, held_out_targets = training_images(settings, given)
         check_dataset(dataset, network)
         if settings.start is not None and imported is None:
             imported = read_imported(folder, network, settings.start)
-        setup = cls(settings, network, dataset, held_out, imported)
+        setup = cls(settings, network, dataset, held_out, held_out_targets, imported)
         _ = setup.plan  # refuses a batch that is larger than the training set
         return setup
 
@@ -201,15 +232,18 @@ class TrainingSetup:
 
     @cached_property
     def images_sha256(self) -> str:
-        """SHA-256 of the pixels and labels to train and to test on, and of the pixels that are held
-        out, as hexadecimal digits.
+        """SHA-256 of the pixels, labels and targets to train and to test on, and of the pixels and
+        targets that are held out, as hexadecimal digits.
         """
         arrays = {
             field.name: value
             for field in dataclasses.fields(self.dataset)
             if isinstance(value := getattr(self.dataset, field.name), np.ndarray)
         }
-        return checkpoint.digest(arrays | {"held_out": self.held_out}).hex()
+        arrays["held_out"] = self.held_out
+        if self.held_out_targets is not None:
+            arrays["held_out_targets"] = self.held_out_targets
+        return checkpoint.digest(arrays).hex()
 
     def describe_images(self) -> dict:
         """Plain data for results.json: how many images, and the SHA-256 of them all."""
@@ -245,12 +279,20 @@ class TrainingSetup:
             gradients,
         )
 
-    def fixed_learner(self, assignment: PrecisionAssignment, design: str = "FX") -> FixedLearner:
-        """A learner at the start of the training of FX or SQ; see designs.fixed_learner."""
+    def fixed_learner(
+        self,
+        assignment: PrecisionAssignment,
+        design: str = "FX",
+        parameters: Parameters | None = None,
+    ) -> FixedLearner:
+        """A learner at the start of the training of FX or SQ; see designs.fixed_learner.
+
+        parameters: that it starts from; None for those that every design starts from.
+        """
         return designs.fixed_learner(
             design,
             self.network,
-            self.initial_parameters(),
+            self.initial_parameters() if parameters is None else parameters,
             self.dataset.pixel_max,
             self.settings.seed,
             assignment,

@@ -1,4 +1,6 @@
-"""One training step with every tensor that it reads and makes, in data-flow order."""
+"""One training step, or one inference, with every tensor that it reads and makes, in data-flow
+order.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fxsim.errors import choice, present
 from fxsim.factors import LearningRate
-from fxsim.formats import STOCHASTIC, Format
+from fxsim.formats import Format
 from fxsim.golden import arithmetic
-from fxsim.golden.description import GRADS_WITHIN, QUANTIZED, Description, is_rounded_update
-from fxsim.golden.manifest import RANDOM_WORDS, Entry, Manifest, TensorWords
+from fxsim.golden.description import Description
+from fxsim.golden.manifest import Manifest
+from fxsim.golden.recording import Recorder
 from fxsim.machine import versions
-from fxsim.nn.fixed.activation import relu_format, relu_quantizer, seen_of
-from fxsim.nn.fixed.network import FURTHER, FixedNetwork, StepResult
+from fxsim.nn.fixed.network import FURTHER, FixedNetwork
 from fxsim.nn.optimizer import velocity_tensor
-from fxsim.nn.spec import Network
-from fxsim.ops.exact import MASK, relu_bound
-from fxsim.quantizer import Quantizer, words_at
 from fxsim.tensor import Tensor
-from fxsim.words import DroppedBits, Philox, words_of
-
-WORD_FORMAT = Format(32, 32, False)
 
 
 @dataclass(frozen=True)
@@ -62,21 +57,11 @@ def capture(
     parameters is found out.
     """
     before = network.fingerprint()
-    recorder = _Recorder(network, _codes(targets), learning_rate, step, earlier or {})
-    recorder.result = network.train_step(images, targets, learning_rate, step, recorder.see)
-    entries, codes = recorder.tensors(_wanted(network.network, layers))
-    layers_kept = {entry.layer for entry in entries}
+    recorder = _StepRecorder(network, _codes(targets), learning_rate, step, earlier or {})
+    result = network.train_step(images, targets, learning_rate, step, recorder.see)
+    description = Description(network, len(images), result.counts)
+    entries, codes = recorder.tensors(description, layers)
     joined = {entry.layer for entry in entries if entry.tensor == "activation_grads"}
-    words = {
-        f"{layer}.{tensor}": own
-        for (layer, tensor), own in recorder.words.items()
-        if layer in layers_kept
-    }
-    used = {
-        package: version
-        for package, version in versions().items()
-        if package in ("fxsim", "numpy", "numba")
-    }
     manifest = Manifest(
         network.network,
         step,
@@ -84,12 +69,71 @@ def capture(
         len(images),
         learning_rate,
         entries,
-        used,
+        _versions(),
         {"before": before, "after": network.fingerprint()},
-        words=words,
-        input_grads=recorder.description.input_grads(joined),
+        words=recorder.words_kept(entries),
+        input_grads=description.input_grads(joined),
     )
     return GoldenStep(manifest, codes)
+
+
+def capture_inference(
+    network: FixedNetwork, images: np.ndarray, layers: Iterable[str] | None = None
+) -> GoldenStep:
+    """Run inference and keep its tensors; batch norm takes its running statistics.
+
+    For batch norm folded into weights and bias, give `network.folded()`.
+
+    Args:
+        network: stays as it is.
+        images: codes (N, H, W, C) in network.input_format.  Stochastic roundings draw the words of
+            the first N images of a data set.
+        layers: names of the layers to keep, each with its input and its output; None for all.
+
+    Raises:
+        InputError: images that do not fit, or an unknown layer.
+
+    Example:
+        >>> from fxsim import Dense, FixedNetwork, Network, presets
+        >>> from fxsim.golden.check import check
+        >>> from fxsim.golden.export import write_vectors
+        >>> from fxsim.nn.init import initial_parameters
+        >>> network = Network("n", (1, 1, 3), (Dense(name="scores", units=2, activation="none"),))
+        >>> formats = presets.uniform("Q4.12").assignment(network)
+        >>> fixed = FixedNetwork(network, formats, initial_parameters(network, 0))
+        >>> golden = capture_inference(fixed, np.ones((4, 1, 1, 3), np.int16))
+        >>> sorted(golden.codes)[:2], golden.codes["scores.logits"].shape
+        (['scores.activations', 'scores.bias'], (4, 1, 1, 2))
+        >>> import os, tempfile
+        >>> folder = os.path.join(tempfile.mkdtemp(), "vectors")
+        >>> _ = write_vectors(golden, folder)
+        >>> print(check(folder, folder).text())
+        equal: 72 codes of 5 tensors of inference of 4 images
+    """
+    recorder = Recorder(network, len(images), 0, training=False)
+    made = network.infer(images, probe=recorder.see)
+    description = Description(network, len(images), made.counts, training=False)
+    entries, codes = recorder.tensors(description, layers)
+    fingerprint = network.fingerprint()
+    manifest = Manifest(
+        network.network,
+        0,
+        network.seed,
+        len(images),
+        None,
+        entries,
+        _versions(),
+        {"before": fingerprint, "after": fingerprint},
+        words=recorder.words_kept(entries),
+        vectors="inference",
+    )
+    return GoldenStep(manifest, codes)
+
+
+def _versions() -> dict[str, str | None]:
+    """Of what computes the vectors."""
+    used = ("fxsim", "numpy", "numba")
+    return {package: version for package, version in versions().items() if package in used}
 
 
 def _codes(targets: np.ndarray | Tensor) -> np.ndarray:
@@ -97,25 +141,8 @@ def _codes(targets: np.ndarray | Tensor) -> np.ndarray:
     return targets.codes if isinstance(targets, Tensor) else np.asarray(targets)
 
 
-def _wanted(network: Network, layers: Iterable[str] | None) -> set[tuple[str, str]] | None:
-    """(layer, tensor) of what the chosen layers make for their neighbours.
-
-    (layer, '') for all of a layer.
-    """
-    if layers is None:
-        return None
-    chosen = {choice("layer", name, network.names) for name in layers}
-    wanted = {(name, "") for name in chosen}
-    for layer, source in network.edges():
-        if source in chosen:
-            wanted |= {(layer.name, "activations"), (layer.name, "activations" + RANDOM_WORDS)}
-        if layer.name in chosen and source is not None:
-            wanted |= {(source, "activation_grads"), (source, "activation_grads" + RANDOM_WORDS)}
-    return wanted
-
-
-class _Recorder:
-    """Collects (layer, tensor, Tensor) from the probe, adding what the probe does not show."""
+class _StepRecorder(Recorder):
+    """The tensors of a training step, with the parameters as they were before it."""
 
     def __init__(
         self,
@@ -125,15 +152,11 @@ class _Recorder:
         step: int,
         earlier: Mapping[tuple[str, str], np.ndarray],
     ):
-        self.network = network
+        super().__init__(network, len(targets), step, training=True)
         self.targets = targets
         self.learning_rate = learning_rate
-        self.step = step
         self.earlier = earlier
-        self.result: StepResult | None = None
-        self.kept: list[tuple[str, str, Tensor]] = []
         self.grads: dict[tuple[str, str], Tensor] = {}
-        self.words: dict[tuple[str, str], TensorWords] = {}
         self.accumulators = {
             (name, kind): parameter.accumulators.copy()
             for name, parameters in network.parameters.items()
@@ -155,13 +178,11 @@ class _Recorder:
     def see(self, tensor: str, layer: str, value: Tensor) -> None:
         """The probe of FixedNetwork.train_step."""
         if (layer, tensor) in self.earlier:
-            self._keep(
-                layer, f"earlier_{tensor}", Tensor(self.earlier[layer, tensor], value.format)
-            )
+            self.keep(layer, f"earlier_{tensor}", Tensor(self.earlier[layer, tensor], value.format))
         if tensor in ("weight_grads", *(f"{kind}_grads" for kind in FURTHER)):
             self.grads[layer, tensor] = value
         if (layer, tensor) in self.velocities:
-            self._keep(
+            self.keep(
                 layer, f"{tensor}_before", Tensor(self.velocities[layer, tensor], value.format)
             )
             self.grads[layer, f"{tensor.removesuffix('velocities') or 'weight_'}grads"] = (
@@ -175,12 +196,8 @@ class _Recorder:
                     layer, kind, f"{kind}_accumulators", f"{kind}_updates", f"{kind}_grads"
                 )
         if (layer, tensor) in self.running:
-            self._keep(layer, f"{tensor}_before", Tensor(self.running[layer, tensor], value.format))
-        self._keep(layer, tensor, value)
-        own = self.network.layers[layer]
-        read = "preactivations" if own.norm is None and own.addition is None else "relu_inputs"
-        if tensor == read:
-            self._see_activation(layer, value)
+            self.keep(layer, f"{tensor}_before", Tensor(self.running[layer, tensor], value.format))
+        super().see(tensor, layer, value)
         if tensor == "logits":
             self._see_targets(layer, value)
 
@@ -188,37 +205,20 @@ class _Recorder:
         """What the loss compares the outputs with."""
         if not self.network.network.decides:
             codes = self.targets.reshape(outputs.shape)
-            self._keep(layer, "targets", Tensor(codes, outputs.format))
+            self.keep(layer, "targets", Tensor(codes, outputs.format))
             return
         bits = max(1, (self.network.network.classes - 1).bit_length())
-        self._keep(layer, "labels", Tensor(self.targets, Format(bits, bits, False)))
-
-    def _see_activation(self, layer: str, value: Tensor) -> None:
-        """What the activation function makes of its input beside the codes, and its tables."""
-        own = self.network.layers[layer]
-        quantizer = Quantizer(relu_format(own.layer, own.output.format))
-        if own.layer.activation.is_relu:
-            bound = relu_bound(value.format.step_exp, relu_quantizer(own.layer, quantizer))
-            mask = (value.codes > 0) & (value.codes < bound)
-            self._keep(layer, "relu_mask", Tensor(mask.astype(np.uint8), MASK))
-        if own.activation is None:
-            return
-        self._keep(layer, *seen_of(own.layer.activation, value, quantizer))
-        if own.activation.table is not None:
-            values, slopes = own.activation.table
-            self._keep(layer, "table_values", values)
-            if slopes is not None:
-                self._keep(layer, "table_slopes", slopes)
+        self.keep(layer, "labels", Tensor(self.targets, Format(bits, bits, False)))
 
     def _see_update(self, layer: str, kind: str, tensor: str, update: str, grads_name: str) -> None:
         """The random words of the update; accumulators as they were, the update in their steps."""
         grads = self.grads[layer, grads_name]
-        words = self._see_words(layer, tensor, grads.shape)
+        words = self.see_words(layer, tensor, grads.shape)
         if (layer, kind) not in self.accumulators:
             return
         format = self.network.assignment.layers[layer].given()[tensor]
         before = Tensor(self.accumulators[layer, kind], format)
-        self._keep(layer, f"{tensor}_before", before)
+        self.keep(layer, f"{tensor}_before", before)
         codes = arithmetic.updates(
             grads.codes,
             grads.format,
@@ -227,63 +227,8 @@ class _Recorder:
             self.network.assignment.rounding_of(tensor),
             words,
         )
-        self._keep(
+        self.keep(
             layer,
             update,
             Tensor(codes, arithmetic.update_format(grads.format, format, self.learning_rate)),
         )
-
-    def _keep(self, layer: str, tensor: str, value: Tensor) -> None:
-        rounded_update = is_rounded_update(self.network.assignment, layer, tensor)
-        if rounded_update or tensor in QUANTIZED and tensor != "activations":
-            self._see_words(layer, tensor, value.shape)
-        if tensor == "quantized_preactivations":
-            self._see_words(layer, tensor, value.shape, "preactivations")
-        if tensor in GRADS_WITHIN:
-            maker = self.network.layers[layer].maker_of_grads(tensor)
-            self._see_words(layer, tensor, value.shape, maker)
-        source = self.network.network.source(layer)
-        if tensor == "activations" and source is not None:
-            self._see_words(
-                layer, tensor, (len(self.targets), *self.network.network.shape(source).pre)
-            )
-        self.kept.append((layer, tensor, value))
-
-    def _see_words(
-        self, layer: str, tensor: str, shape: tuple[int, ...], maker: str | None = ""
-    ) -> np.ndarray | DroppedBits | None:
-        """The random words of a stochastic rounding, one for every element before pooling.
-
-        maker: the name that the assignment has for the rounding, where it is not the tensor's; None
-        where there is no rounding.
-        """
-        made_as = tensor if maker == "" else maker
-        if made_as is None or self.network.assignment.rounding_of(made_as) not in STOCHASTIC:
-            return None
-        owner = layer
-        if tensor == "activations":
-            read = self.network.network.source(layer)
-            owner = next(each.name for each, reads in self.network.network.edges() if reads == read)
-        source = self.network.assignment.words_of(owner, made_as)
-        if source != Philox():
-            self.words[layer, tensor] = TensorWords.of(source, self.step, shape)
-        drawn = words_of(source, self.network.seed, self.step, f"{owner}.{made_as}")
-        if isinstance(drawn, DroppedBits):
-            return drawn
-        words = words_at(drawn, shape)
-        self.kept.append((layer, tensor + RANDOM_WORDS, Tensor(words, WORD_FORMAT)))
-        return words
-
-    @property
-    def description(self) -> Description:
-        """Of the tensors of the finished step."""
-        return Description(self.network, len(self.targets), present(self.result).counts)
-
-    def tensors(
-        self, wanted: set[tuple[str, str]] | None
-    ) -> tuple[tuple[Entry, ...], dict[str, np.ndarray]]:
-        """Entries and codes of what is wanted (None: of all), in data-flow order."""
-        describe = self.description.entry
-        kept = [row for row in self.kept if wanted is None or wanted & {(row[0], ""), row[:2]}]
-        entries = tuple(describe(*row) for row in kept)
-        return entries, {entry.name: value.codes for entry, (_, _, value) in zip(entries, kept)}

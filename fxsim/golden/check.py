@@ -34,10 +34,11 @@ class Mismatch:
 class Report:
     """What a check found.
 
-    Tensors and codes compared, mismatches in data-flow order, and what explains the first.
+    subject: what the vectors are of, as Manifest.subject tells it.  Tensors and codes compared,
+    mismatches in data-flow order, and what explains the first.
     """
 
-    step: int
+    subject: str
     tensors: int
     all_tensors: int
     codes: int
@@ -53,12 +54,12 @@ class Report:
         """The report for people: one line if all is equal."""
         if self.passed:
             return (
-                f"equal: {self.codes} codes of {_count(self.tensors, 'tensor')} of step {self.step}"
+                f"equal: {self.codes} codes of {_count(self.tensors, 'tensor')} of {self.subject}"
             )
         first = self.mismatches[0]
         others = self.mismatches[1:]
         lines = [
-            f"MISMATCH at step {self.step}, layer {first.entry.layer}, tensor {first.entry.tensor} "
+            f"MISMATCH at {self.subject}, layer {first.entry.layer}, tensor {first.entry.tensor} "
             f"(number {first.position} of {self.all_tensors} in data-flow order; "
             f"{first.entry.format})",
             *first.difference.text(first.entry.format, first.entry.axes).splitlines(),
@@ -104,7 +105,12 @@ def check(vectors: str | Path, dump: str | Path, tensors: Iterable[str] | None =
         explanation = explain(source, first.entry, read_dump(first.path, first.entry))
     names = {entry.name for entry, _ in chosen}
     return Report(
-        source.manifest.step, len(names), len(positions), codes, tuple(mismatches), explanation
+        source.manifest.subject,
+        len(names),
+        len(positions),
+        codes,
+        tuple(mismatches),
+        explanation,
     )
 
 

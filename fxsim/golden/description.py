@@ -34,6 +34,8 @@ GIVEN = (
     "table_slopes",
     *(f"{tensor}_before" for tensor in VELOCITIES),
 )
+RUNNING = ("running_mean", "running_variance")
+"""Tensors that a training step makes and inference is given."""
 QUANTIZED = (
     "activations",
     "logits",
@@ -83,21 +85,30 @@ def is_rounded_update(assignment: PrecisionAssignment, layer: str, tensor: str) 
 
 
 class Description:
-    """Describes the tensors of one step of a FixedNetwork.
+    """Describes the tensors of one step, or of one inference, of a FixedNetwork.
 
-    Batch: its samples; counts: StepResult.counts.
+    Batch: its samples; counts: StepResult.counts.  training: whether it is a step.
     """
 
-    def __init__(self, network: FixedNetwork, batch: int, counts: Mapping[tuple[str, str], Counts]):
+    def __init__(
+        self,
+        network: FixedNetwork,
+        batch: int,
+        counts: Mapping[tuple[str, str], Counts],
+        training: bool = True,
+    ):
         self.assignment = network.assignment
         self.network = network.network
         self.layers = network.layers
         self.batch = batch
         self.counts = counts
+        self.given = GIVEN if training else (*GIVEN, *RUNNING)
 
     def entry(self, layer: str, tensor: str, value: Tensor) -> Entry:
         """The manifest's entry of a tensor, without files."""
-        given = tensor in GIVEN or tensor.endswith(RANDOM_WORDS) or self._is_input(layer, tensor)
+        given = (
+            tensor in self.given or tensor.endswith(RANDOM_WORDS) or self._is_input(layer, tensor)
+        )
         counted = None if given else COUNTED_AS.get(tensor, tensor)
         if tensor in GRADS_WITHIN:
             counted = self.layers[layer].maker_of_grads(tensor)

@@ -9,7 +9,7 @@ import io
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,18 @@ from fxsim.formats import Format
 from fxsim.golden.capture import GoldenStep
 from fxsim.golden.header import to_header
 from fxsim.golden.manifest import FILE, Entry, File, FileKind, Manifest
+from fxsim.golden.packages import IN_MEMORY, identifiers, to_systemverilog, to_vhdl
+from fxsim.golden.packages import NAME as PACKAGE
 from fxsim.lock import hold
 
 SUFFIXES = {"mem": ".mem", "hex": ".hex", "npy": ".npy", "c": ".h"}
 READABLE: tuple[FileKind, ...] = ("npy", "mem", "hex")
 """Kinds of files that codes are read from, the fastest first."""
+PACKAGES: dict[str, tuple[str, Callable[[Manifest], bytes]]] = {
+    "vhdl": (".vhd", to_vhdl),
+    "sv": (".sv", to_systemverilog),
+}
+"""Kinds of packages: how their files end, and what writes them."""
 DEFAULT_KINDS = ("mem", "npy", "c")
 
 
@@ -36,22 +43,32 @@ def write_vectors(
 ) -> Manifest:
     """Write every tensor of `golden` in every kind ('mem', 'hex', 'npy', 'c'), then manifest.json.
 
-    The same step gives the same bytes.  folder: new, empty, or with an earlier export and nothing
-    else; that is replaced when the new one is whole.  Returns the manifest with names and SHA-256
-    of the files.
+    Of the kinds 'vhdl' and 'sv' there is one file, a package of all tensors' formats, modes, shapes
+    and memory files (golden/packages.py).  The same step gives the same bytes.  folder: new, empty,
+    or with an earlier export and nothing else; that is replaced when the new one is whole.  Returns
+    the manifest with names and SHA-256 of the files.
     """
-    kinds = [choice("kind of file", kind, SUFFIXES) for kind in kinds]
+    kinds = [choice("kind of file", kind, (*SUFFIXES, *PACKAGES)) for kind in kinds]
+    packages = [kind for kind in kinds if kind in PACKAGES]
     if not set(kinds) & set(READABLE):
         raise InputError(
             f"kinds of files must include one of {', '.join(READABLE)}: `check` cannot read C "
             f"headers"
         )
+    if packages and not set(kinds) & set(IN_MEMORY):
+        raise InputError(
+            f"kinds of files must include mem or hex, got {', '.join(kinds)}: a package of kind "
+            f"{packages[0]!r} names the files with the codes"
+        )
+    names = identifiers(golden.manifest.entries)
     with _replaced(check_place(folder)) as fresh:
         entries = tuple(
-            _write_entry(entry, golden.codes[entry.name], fresh, kinds)
+            _write_entry(entry, golden.codes[entry.name], fresh, kinds, names[entry.name])
             for entry in golden.manifest.tensors
         )
         manifest = dataclasses.replace(golden.manifest, tensors=entries)
+        files: dict[Any, File] = {kind: _write_package(manifest, fresh, kind) for kind in packages}
+        manifest = dataclasses.replace(manifest, packages=files)
         manifest.save(fresh)
     return manifest
 
@@ -85,6 +102,7 @@ def check_place(folder: str | Path) -> Path:
         raise InputError(f"cannot replace what is in {folder}: {error}, in a new folder") from None
     others = found - {
         FILE,
+        *(file.name for file in earlier.packages.values()),
         *(file.name for each in earlier.tensors for file in each.files.values()),
     }
     if others:
@@ -128,25 +146,39 @@ def _tidy(folder: Path, fresh: Path, earlier: Path) -> None:
             shutil.rmtree(leftover)
 
 
-def _write_entry(entry: Entry, codes: np.ndarray, folder: Path, kinds: Iterable[str]) -> Entry:
+def _write_entry(
+    entry: Entry, codes: np.ndarray, folder: Path, kinds: Iterable[str], identifier: str
+) -> Entry:
     files: dict[Any, File] = {}
     for kind in kinds:
-        data = encode(kind, entry.name, codes, entry)
-        name = entry.name + SUFFIXES[kind]
-        write_bytes(folder / name, data)
-        files[kind] = File(name, hashlib.sha256(data).hexdigest())
+        if kind in SUFFIXES:
+            data = encode(kind, identifier, codes, entry)
+            files[kind] = _written(folder, entry.name + SUFFIXES[kind], data)
     return dataclasses.replace(entry, files=files)
 
 
-def encode(kind: str, name: str, codes: np.ndarray, entry: Entry) -> bytes:
-    """The file of kind 'mem', 'hex', 'npy' or 'c' with the codes of one tensor."""
+def _write_package(manifest: Manifest, folder: Path, kind: str) -> File:
+    suffix, text = PACKAGES[kind]
+    return _written(folder, PACKAGE + suffix, text(manifest))
+
+
+def _written(folder: Path, name: str, data: bytes) -> File:
+    write_bytes(folder / name, data)
+    return File(name, hashlib.sha256(data).hexdigest())
+
+
+def encode(kind: str, identifier: str, codes: np.ndarray, entry: Entry) -> bytes:
+    """The file of kind 'mem', 'hex', 'npy' or 'c' with the codes of one tensor.
+
+    identifier: of the tensor in C.
+    """
     if kind == "npy":
         file = io.BytesIO()
         little_endian = entry.format.dtype.newbyteorder("<")
         np.lib.format.write_array(file, np.ascontiguousarray(codes, little_endian), version=(1, 0))
         return file.getvalue()
     if kind == "c":
-        return to_header(name, codes, entry.format)
+        return to_header(entry.name, codes, entry.format, identifier)
     return memfile.to_hex(codes, entry.format.bits)
 
 

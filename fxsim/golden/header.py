@@ -9,13 +9,13 @@ from fxsim.formats import Format
 CODES_PER_LINE = 16
 
 
-def to_header(name: str, codes: np.ndarray, format: Format) -> bytes:
+def to_header(name: str, codes: np.ndarray, format: Format, identifier: str) -> bytes:
     """A C99 header: a row-major array of codes, macros for its size, dimensions, width and step.
 
-    name: 'layer.tensor'; identifiers are `fxsim_layer_tensor`, macros FXSIM_LAYER_TENSOR_BITS and
-    so on.
+    name: 'layer.tensor', for a comment.  identifier: 'layer_tensor', from `identifiers`; that of
+    the array is `fxsim_layer_tensor`, macros are FXSIM_LAYER_TENSOR_BITS and so on.
     """
-    identifier = "fxsim_" + name.replace(".", "_")
+    identifier = f"fxsim_{identifier}"
     macro = identifier.upper()
     dimensions = "".join(
         f"#define {macro}_DIM{axis} {size}\n" for axis, size in enumerate(codes.shape)

@@ -40,8 +40,11 @@ VERSION = 2
 RANDOM_WORDS = "_random_words"
 """Ends the name of the tensor of random words that rounded a tensor of the name before it."""
 
-OPTIONAL = ("words", "input_grads")
+OPTIONAL = ("words", "input_grads", "packages")
 """Keys of the manifest that are left out where they hold nothing."""
+
+Kind = Literal["training step", "inference"]
+"""What the tensors of a manifest are of."""
 
 ROLES = ("input", "result")
 ACCUMULATION = ("exact", "model")
@@ -57,6 +60,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
 
 
 FileKind = Literal["mem", "hex", "npy", "c"]
+PackageKind = Literal["vhdl", "sv"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,10 @@ class File:
             raise InputError(f"file sha256 must be 64 hex digits, got {shown(self.sha256)}")
 
 
+def _plain(value: TensorWords | Accumulator | File) -> dict:
+    return dataclasses.asdict(value) if isinstance(value, File) else value.to_dict()
+
+
 def _check_plain(what: str, name: str) -> None:
     """A name that leads out of no folder."""
     if not _PLAIN_NAME.fullmatch(name):
@@ -169,6 +177,11 @@ class Entry:
             choice("rounding", self.rounding, ROUNDINGS)
         if self.overflow is not None:
             choice("overflow", self.overflow, OVERFLOWS)
+
+    @property
+    def size(self) -> int:
+        """How many codes."""
+        return math.prod(self.shape)
 
     @property
     def name(self) -> str:
@@ -225,36 +238,57 @@ class TensorWords:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One training step as vectors; `tensors` are in data-flow order.
+    """One training step, or one inference, as vectors; `tensors` are in data-flow order.
 
-    versions: package -> version that computed the vectors.  fingerprints: SHA-256 of all parameter
-    codes before and after the step (FixedNetwork.fingerprint).  identity: of the experiment whose
-    step it is; None for a step of no experiment.  words: 'layer.tensor' -> where its random words
-    come from, if not from its Stream.  input_grads: layer -> the accumulator of the gradient at what
-    it reads, where that is no tensor of its own: others read or add the same, and the exact sum of
-    all is rounded.
+    vectors: which of both.  step: part of the key of the random words; 0 in inference.  batch: the
+    images.  learning_rate: None in inference.  versions: package -> version that computed the
+    vectors.  fingerprints: SHA-256 of all parameter codes before and after the step
+    (FixedNetwork.fingerprint).  identity: of the experiment whose step or network it is; None for
+    one of no experiment.  words: 'layer.tensor' -> where its random words come from, if not from
+    its Stream.  input_grads: layer -> the accumulator of the gradient at what it reads, where that
+    is no tensor of its own: others read or add the same, and the exact sum of all is rounded.
+    packages: 'vhdl' or 'sv' -> the package that tells formats, modes and shapes in that language.
     """
 
     network: Network
     step: int
     seed: int
     batch: int
-    learning_rate: LearningRate
+    learning_rate: LearningRate | None
     tensors: tuple[Entry, ...]
     versions: Mapping[str, str | None]
     fingerprints: Mapping[Literal["before", "after"], str]
     identity: Identity | None = None
     words: Mapping[str, TensorWords] = field(default_factory=dict)
     input_grads: Mapping[str, Accumulator] = field(default_factory=dict)
+    vectors: Kind = "training step"
+    packages: Mapping[PackageKind, File] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self, "manifest")
+        if (self.learning_rate is None) != self.of_inference:
+            raise InputError(
+                f"manifest of vectors {self.vectors!r} "
+                f"{'has no' if self.of_inference else 'needs a'} learning_rate"
+            )
         for name, least in (("step", 0), ("seed", 0), ("batch", 1)):
             _at_least(f"manifest {name}", getattr(self, name), least)
         if len(self.entries) < len(self.tensors):
             names = [entry.name for entry in self.tensors]
             twice = next(name for name in names if names.count(name) > 1)
             raise InputError(f"manifest has the tensor {shown(twice)} twice; leave one out")
+
+    @property
+    def of_inference(self) -> bool:
+        """Whether the tensors are of inference, not of a training step."""
+        return self.vectors == "inference"
+
+    @property
+    def subject(self) -> str:
+        """'step 3', or 'inference of 16 images'."""
+        if not self.of_inference:
+            return f"step {self.step}"
+        return f"inference of {self.batch} image{'' if self.batch == 1 else 's'}"
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
@@ -267,15 +301,16 @@ class Manifest:
 
     def to_dict(self) -> dict:
         """Plain data for JSON, sealed; `from_dict` reads it back."""
-        rate = {**dataclasses.asdict(self.learning_rate), "real": self.learning_rate.real}
+        rate = self.learning_rate
         table = {
             "kind": KIND,
             "version": VERSION,
+            "vectors": self.vectors,
             "versions": dict(self.versions),
             "step": self.step,
             "seed": self.seed,
             "batch": self.batch,
-            "learning_rate": rate,
+            "learning_rate": rate and {**dataclasses.asdict(rate), "real": rate.real},
             "fingerprints": dict(self.fingerprints),
             "encoding": ENCODING,
             "network": spec.to_dict(self.network),
@@ -285,7 +320,7 @@ class Manifest:
         for key in OPTIONAL:
             values = getattr(self, key)
             if values:
-                table[key] = {name: value.to_dict() for name, value in values.items()}
+                table[key] = {name: _plain(value) for name, value in values.items()}
         return sealed(plain(table))
 
     @classmethod
@@ -310,10 +345,13 @@ class Manifest:
     def _read(cls, data: Mapping) -> Manifest:
         fields = [field.name for field in dataclasses.fields(cls)]
         keys = ("kind", "version", *fields, "encoding", SEAL)
-        check_keys("manifest", data, keys, [key for key in keys if key not in OPTIONAL])
+        may_lack = (*OPTIONAL, "vectors")  # earlier exports, of training steps alone, lack the last
+        check_keys("manifest", data, keys, [key for key in keys if key not in may_lack])
         if data["encoding"] != ENCODING:
             raise InputError("encoding is not the one that this fxsim reads")
-        rate = read_fields(LearningRate, data["learning_rate"], "learning_rate", ("real",))
+        rate = data["learning_rate"]
+        if rate is not None:
+            rate = read_fields(LearningRate, rate, "learning_rate", ("real",))
         table = {name: data[name] for name in fields if name in data}
         table["network"] = spec.from_dict(data["network"])
         return read_fields(cls, {**table, "learning_rate": rate}, "manifest")

@@ -358,10 +358,18 @@ class InverseRoot:
 
     def _root_of(self, code: int) -> int:
         value = (code << self._left) + self._epsilon
-        places = _root_places(value.bit_length())
-        # never at a tie: 1 / sqrt(value) has no last bit below
-        mantissa = (isqrt((1 << (2 * places + 2)) // value) + 1) >> 1
+        mantissa, places = inverse_root(value)
         return mantissa << (self._places - places)
+
+
+def inverse_root(value: int, nearest: bool = True) -> tuple[int, int]:
+    """(mantissa, k): 1 / sqrt(value) as mantissa / 2**k, with MANTISSA_BITS significant bits.
+
+    nearest: rounded, or cut off.
+    """
+    places = _root_places(value.bit_length())
+    # never at a tie: 1 / sqrt(value) has no last bit below
+    return (isqrt((1 << (2 * places + 2)) // value) + nearest) >> 1, places
 
 
 def _root_places(bits: int) -> int:

@@ -18,7 +18,17 @@ from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.spec import Network
 from fxsim.nn.state import Arrays, restore
-from fxsim.tensor import Counts
+from fxsim.tensor import Counts, quantize
+
+
+def real_targets(network: Network, images: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """What the outputs for images in [0, 1] are compared with.
+
+    wanted: labels (N,), which a network that decides nothing leaves for the images, or targets.
+    """
+    if network.decides:
+        return wanted
+    return images if wanted.ndim == 1 else wanted.reshape(len(wanted), -1)
 
 
 class FloatLearner:
@@ -39,8 +49,8 @@ class FloatLearner:
         return pixels.astype(self.network.dtype) / self.network.dtype.type(self.pixel_max)
 
     def targets(self, pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """The labels, or where the targets are tensors the images."""
-        return labels if self.network.network.decides else self.images(pixels)
+        """The labels; where the targets are tensors, those of the data set or the images."""
+        return real_targets(self.network.network, self.images(pixels), labels)
 
     def step(self, pixels: np.ndarray, labels: np.ndarray, rate: LearningRate, step: int) -> float:
         """One SGD step; returns the batch's mean loss."""
@@ -88,8 +98,14 @@ class FixedLearner:
         return self.codes[pixels]
 
     def targets(self, pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """The labels, or where the targets are tensors the images in the format of the logits."""
-        return labels if self.network.network.decides else self.target_codes[pixels]
+        """The labels; where the targets are tensors, codes in the format of the logits of those of
+        the data set or of the images: nearest, ties away from zero, saturated.
+        """
+        if self.network.network.decides:
+            return labels
+        if labels.ndim == 1:
+            return self.target_codes[pixels]
+        return quantize(labels.reshape(len(labels), -1), self.network.target_format).codes
 
     def step(self, pixels: np.ndarray, labels: np.ndarray, rate: LearningRate, step: int) -> float:
         """One SGD step; returns the batch's mean loss."""
@@ -160,14 +176,33 @@ def _add(total: dict, more: Mapping) -> None:
 
 
 def check_dataset(dataset: Dataset, network: Network) -> None:
-    """InputError unless the images fit the network, and its outputs the labels or the images."""
+    """InputError unless the images fit the network, and its outputs the labels, the targets or the
+    images.
+    """
     fits = network.classes == dataset.classes
     takes = f"{network.input_shape} in {network.classes}"
-    if not network.decides:
+    if dataset.train_targets is not None:
+        _check_targets(dataset, network)
+        fits = True
+    elif not network.decides:
         fits = network.outputs == math.prod(dataset.image_shape)
         takes = f"{network.input_shape} as input and images of {network.outputs} pixels as targets"
     if dataset.image_shape != network.input_shape or not fits:
         raise InputError(
             f"dataset {dataset.name!r} has images {dataset.image_shape} in {dataset.classes} "
             f"classes; network {network.name!r} takes {takes}; choose another --network"
+        )
+
+
+def _check_targets(dataset: Dataset, network: Network) -> None:
+    """InputError unless the targets of the data set are what the outputs are compared with."""
+    if network.decides:
+        raise InputError(
+            f"dataset {dataset.name!r} has targets, and network {network.name!r} compares its "
+            f"outputs with labels; leave the targets out, or give the network targets = 'tensors'"
+        )
+    if math.prod(dataset.target_shape) != network.outputs:
+        raise InputError(
+            f"dataset {dataset.name!r} has targets {dataset.target_shape}, and network "
+            f"{network.name!r} has {network.outputs} outputs; give each image as many targets"
         )

@@ -127,9 +127,9 @@ class TrainingPlan:
             )
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(pixels, labels) of the steps of an epoch, from step `start`."""
+        """(pixels, labels or targets) of the steps of an epoch, from step `start`."""
         images = self.dataset.train_images
-        labels = self.dataset.train_labels
+        labels = self.dataset.train_wanted
         order = Stream(self.seed, epoch, "order").permutation(len(labels))
         words = self.augmentation.words(self.seed, epoch, len(order))
         for index in range(start, self.steps_per_epoch):
@@ -193,7 +193,7 @@ def _epoch(learner, plan: TrainingPlan, position: Position, keep, report) -> Non
         if report:
             report(epoch, position.step, steps, position.loss_sum / position.step)
     speed = steps * plan.batch / (position.epoch_seconds + clock.lap())
-    test_loss, test_error = learner.evaluate(plan.dataset.test_images, plan.dataset.test_labels)
+    test_loss, test_error = learner.evaluate(plan.dataset.test_images, plan.dataset.test_wanted)
     _check_finite(test_loss, f"on the test images after epoch {epoch}")
     train_loss = position.loss_sum / steps
     with held("the end of this epoch"):

@@ -15,7 +15,7 @@ from fxsim.analysis.fixed_run import Finding
 from fxsim.datasets import Dataset
 from fxsim.factors import LearningRate
 from fxsim.nn.spec import Network
-from fxsim.train.learners import FixedLearner
+from fxsim.train.learners import FixedLearner, real_targets
 from fxsim.train.schedule import Schedule
 
 RECORDED_STEPS = 4
@@ -54,7 +54,7 @@ def first_batches(
     """Images in [0, 1] and targets of the first batches of the training set, at most so many."""
     for pixels, labels in _first_pixels(dataset, batch, most):
         images = pixels / dataset.pixel_max
-        yield images, labels if network.decides else images
+        yield images, real_targets(network, images, labels)
 
 
 def _first_pixels(
@@ -62,7 +62,7 @@ def _first_pixels(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for first in range(0, min(most, len(dataset.train_labels) // batch) * batch, batch):
         part = slice(first, first + batch)
-        yield dataset.train_images[part], dataset.train_labels[part]
+        yield dataset.train_images[part], dataset.train_wanted[part]
 
 
 def _recorded(

@@ -139,8 +139,8 @@ def test_gains_and_loss_are_those_of_images_that_are_held_out(trained):
     images, unseen = images_for(count=8), np.random.default_rng(9).uniform(0, 1, (6, 3, 3, 1))
     gradients = GradientStatistics(SMALL)
     net.train_step(images, images, 0.0, 0, gradients.observe)
-    found = measure(net, gradients, images, [(images, images)], 0.5, held_out=unseen)
-    assert found.output_loss == output_loss(net, unseen)
+    found = measure(net, gradients, images, [(images, images)], 0.5, held_out=(unseen, unseen))
+    assert found.output_loss == output_loss(net, unseen, unseen)
     assert np.array_equal(found.weights_gain, output_gains(net, unseen)[0])
     assert found.decisions is None
 
@@ -186,7 +186,9 @@ def assign_bits_of(network):
 def test_the_loss_is_one_of_an_output(loss, scale):
     net = float_network(dataclasses.replace(SMALL, loss=loss))
     images = images_for()
-    assert output_loss(net, images) == pytest.approx(scale * net.evaluate(images, images).loss)
+    assert output_loss(net, images, images) == pytest.approx(
+        scale * net.evaluate(images, images).loss
+    )
 
 
 def test_statistics_keep_the_loss_of_the_outputs(trained, tmp_path):

@@ -44,6 +44,7 @@ GOOD = (
     "data data",
     "vectors export --run mine --step 3 --batch 2 --layers conv1 --files mem npy --out vectors",
     "vectors export --network digits-convnet --assignment assignment.json --seed 1 --data data",
+    "vectors export --run mine --inference --images 4 --weights fixed --folded",
     "vectors check vectors dump --tensor conv1.activations",
     "export mine --onnx mine.onnx --assignment assignment.json --retrain",
     "export mine --qonnx mine.onnx --formats Q8.8 --folded --batch 4",

@@ -476,7 +476,7 @@ def test_load_refuses_unknown_names_and_says_which_folder_is_wanted(tmp_path):
 
 
 def test_names_are_what_load_knows():
-    assert datasets.NAMES == ("digits", "mnist", "cifar10", "cifar100", "svhn", "npz")
+    assert datasets.NAMES == ("digits", "mnist", "cifar10", "cifar100", "svhn", "npz", "folder")
 
 
 def test_describe_lists_every_file_with_its_records_or_its_problem(tmp_path):

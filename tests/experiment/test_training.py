@@ -173,7 +173,7 @@ def test_the_images_are_the_first_of_the_training_set():
         (Settings.make(quick=True), 512),
         (Settings.make(quick=True, images=600), 600),
     ):
-        found, held_out = training_images(settings)
+        found, held_out, _ = training_images(settings)
         assert np.array_equal(found.train_images, whole.train_images[:count])
         assert np.array_equal(found.train_labels, whole.train_labels[:count])
         assert np.array_equal(found.test_images, whole.test_images)
@@ -193,7 +193,7 @@ def test_more_images_than_there_are_are_refused():
 
 
 def test_no_more_are_held_out_than_are_measured():
-    _, held_out = training_images(Settings.make(gain_samples=20))
+    _, held_out, _ = training_images(Settings.make(gain_samples=20))
     assert len(held_out) == 20
 
 
@@ -203,7 +203,7 @@ def test_quick_takes_what_a_small_set_has(monkeypatch):
         data, train_images=data.train_images[:64], train_labels=data.train_labels[:64]
     )
     monkeypatch.setattr(training, "load", lambda name, folder: few)
-    dataset, held_out = training_images(Settings.make(quick=True))
+    dataset, held_out, _ = training_images(Settings.make(quick=True))
     assert (len(dataset.train_labels), len(held_out)) == (58, 6)
 
 

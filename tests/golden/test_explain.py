@@ -765,7 +765,6 @@ def test_all_but_constants_of_channels_is_covered(branched):
 
 
 CONSTANTS = {
-    "inverse_roots",
     "running_mean",
     "running_variance",
     "normalization_scales",

@@ -1,6 +1,5 @@
 """Vectors: what is written, that it is the step that was trained, and that no bad dump passes."""
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -15,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.golden_steps import NETWORKS, golden_step
 
-from fxsim.cli.vectors import add_vectors_commands, run_vectors
+from fxsim.cli.parser import parse
+from fxsim.cli.vectors import run_vectors
 from fxsim.datasets import load
 from fxsim.errors import InputError
 from fxsim.experiment.replay import replay
@@ -107,7 +107,9 @@ def test_a_malformed_memory_file_is_an_error(text, message):
 
 @given(st.lists(st.integers(-(2**61), 2**61), min_size=1, max_size=40))
 def test_headers_hold_the_codes(codes):
-    text = to_header("conv1.preactivations", np.array(codes), Format(63, 4)).decode()
+    text = to_header(
+        "conv1.preactivations", np.array(codes), Format(63, 4), "conv1_preactivations"
+    ).decode()
     assert [
         int(number) for number in text.partition("{")[2].partition("}")[0].split(",")[:-1]
     ] == codes
@@ -521,9 +523,7 @@ def test_a_damaged_manifest_is_an_error(vectors, tmp_path, spoil, message):
 
 
 def command(*argv):
-    parser = argparse.ArgumentParser()
-    add_vectors_commands(parser.add_subparsers(dest="command"))
-    return run_vectors(parser.parse_args(["vectors", *map(str, argv)]))
+    return run_vectors(parse(["vectors", *map(str, argv)]))
 
 
 @pytest.fixture(scope="module")
@@ -573,8 +573,8 @@ def test_an_export_without_an_experiment_needs_an_assignment(experiment, tmp_pat
         command("export", "--run", tmp_path / "none", "--out", tmp_path / "vectors")
     with pytest.raises(InputError, match="needs --assignment"):
         command("export", "--network", "digits-convnet", "--out", tmp_path / "vectors")
-    with pytest.raises(InputError, match="kind of file 'vhdl' is unknown"):
-        command("export", "--run", experiment, "--files", "vhdl", "--out", tmp_path / "vectors")
+    with pytest.raises(InputError, match="kind of file 'vhd' is unknown"):
+        command("export", "--run", experiment, "--files", "vhd", "--out", tmp_path / "vectors")
 
 
 def test_a_stated_network_and_assignment_are_enough(tmp_path):

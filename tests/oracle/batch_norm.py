@@ -106,7 +106,6 @@ def forward(layer_name, z, own, parameters, run, norm):
             tensor: [at_rest(code, own[tensor]) for code in parameters[f"running_{tensor}"]]
             for tensor in ("mean", "variance")
         }
-    if run.training and norm["frozen"]:
         for tensor, codes in found.items():
             run.see(tensor, layer_name, codes)
             run.see(f"running_{tensor}", layer_name, parameters[f"running_{tensor}"])

@@ -32,6 +32,8 @@ UNITS = (
     "half_up_zoom",
     "uniform_step",
 )
+ON_PACKAGES = ("dense_vectors_tb",)
+"""Benches on a package of vectors, of units above."""
 SECONDS = 300
 
 
@@ -73,8 +75,8 @@ class Simulation:
 class Icarus:
     name = "Icarus Verilog"
 
-    def build(self, bench, folder, **parameters):
-        """The bench of that name, in a new folder within `folder`."""
+    def build(self, bench, folder, packages=(), **parameters):
+        """The bench of that name, in a new folder within `folder`; packages: files beside."""
         need(self.name, shutil.which("iverilog"))
         folder = Path(tempfile.mkdtemp(prefix="icarus_", dir=folder))
         overrides = [f"-P{bench}.{name}={int(value)}" for name, value in parameters.items()]
@@ -89,6 +91,7 @@ class Icarus:
                 "-o",
                 "bench.vvp",
                 *overrides,
+                *packages,
                 *sources(*UNITS, bench),
             ],
             folder,
@@ -103,7 +106,7 @@ class Verilator:
     def __init__(self):
         self.earlier = None
 
-    def build(self, bench, folder, **parameters):
+    def build(self, bench, folder, packages=(), **parameters):
         """As Icarus.build; compiles the C++ in one piece, and takes Verilator's own part of it
         from an earlier build.
         """
@@ -130,6 +133,7 @@ class Verilator:
                 "-Mdir",
                 ".",
                 *overrides,
+                *packages,
                 *sources(*UNITS, bench),
             ],
             folder,

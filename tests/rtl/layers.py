@@ -1,4 +1,4 @@
-"""Benches of the layer units, fed from the vectors of a training step.
+"""Benches of the layer units, fed from the vectors of a training step or of inference.
 
 Each dump is named as the tensor that it is.
 """
@@ -27,8 +27,8 @@ class StepUnits:
         self.network = vectors.manifest.network
 
     def forward(self, name, **overrides):
-        """Pre-activations, ReLU mask, and what the next layer reads unless a pool comes before
-        it.
+        """Pre-activations, ReLU mask (of a training step), and what the next layer reads unless a
+        pool comes before it.
         """
         layer = self.network.layer(name)
         z = self.entry(name, "preactivations")
@@ -38,6 +38,7 @@ class StepUnits:
             (other.name for other, source in self.network.edges() if source == name), None
         )
         output = (reader, "activations") if reader else (name, "logits")
+        masked = layer.activation.is_relu and not self.vectors.manifest.of_inference
         parameters = {
             **self.geometry(name),
             "A_BITS": self.bits(name, "activations"),
@@ -62,7 +63,7 @@ class StepUnits:
             inputs,
             {
                 "preactivations": (name, "preactivations"),
-                "mask": (name, "relu_mask") if layer.activation.is_relu else None,
+                "mask": (name, "relu_mask") if masked else None,
                 "codes": None if layer.pool else output,
                 "flags": None,
                 "overflows": None,

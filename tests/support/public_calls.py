@@ -408,6 +408,8 @@ def calls():
                 "test_labels": CLASSES,
                 "classes": 3,
                 "pixel_max": 255,
+                "train_targets": PIXELS / 3,
+                "test_targets": PIXELS / 5,
             },
         ),
         "design_complexity": made(fxsim.design_complexity, {"network": NETWORK, "design": "BN"}),
@@ -427,6 +429,7 @@ def calls():
             },
         ),
         "FixedNetwork.logits": made(FIXED.logits, {"images": IMAGES}),
+        "FixedNetwork.infer": made(FIXED.infer, {"images": IMAGES, "first": 3, "probe": None}),
         "FixedNetwork.evaluate": made(
             FIXED.evaluate, {"images": IMAGES, "targets": LABELS, "batch": 3}
         ),

@@ -299,14 +299,18 @@ class Output:
     def after_dropout(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
         """(R, O) int64 codes of the given positions of the output."""
         codes = self.after_pool(semantics, rows)
-        rate = self.layer.dropout
-        if not rate or semantics.variant == NO_DROPOUT:
+        if not self._drops or semantics.variant == NO_DROPOUT:
             return codes
         stays = self._kept[rows]
         if semantics.variant == NO_SCALE:
             return codes * stays
-        scaled = Scaled(Tensor(codes, self.entry.format), stays, rate)
+        scaled = Scaled(Tensor(codes, self.entry.format), stays, self.layer.dropout)
         return scaled.to(self.entry.format).codes.astype(np.int64)
+
+    @property
+    def _drops(self) -> bool:
+        """Whether dropout takes part: not in inference."""
+        return bool(self.layer.dropout) and not self.source.manifest.of_inference
 
     @cached_property
     def _kept(self) -> np.ndarray:
@@ -318,6 +322,6 @@ class Output:
     def changes(self, default: Semantics) -> Iterator[Alternative]:
         """Changes of what the activation reads, and of dropout."""
         yield from self.input.changes(default)
-        if self.layer.dropout:
+        if self._drops:
             for text in (NO_DROPOUT, NO_SCALE):
                 yield change(default, text, variant=text)

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from fxsim.errors import present
+from fxsim.factors import Factor, OddFactor
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.golden.explain.changes import (
     Alternative,
@@ -22,11 +23,16 @@ from fxsim.golden.explain.recipe import TensorRecipe
 from fxsim.golden.explain.semantics import Semantics
 from fxsim.golden.explain.source import Source
 from fxsim.golden.manifest import Entry
+from fxsim.ops.batch_norm import EPSILON, inverse_root
 from fxsim.ops.conv import input_grad
 from fxsim.ops.exact import Quotient
+from fxsim.ops.integers import integers
 from fxsim.quantizer import Quantizer
 from fxsim.tensor import Tensor
 
+OF_BATCH = "statistic of these images instead of the running one"
+EPSILONS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8, EPSILON)
+"""What is tried for batch norm's epsilon: what other software takes by default, and near."""
 ROUNDED_FIRST = "every gradient rounded by itself before the addition"
 
 
@@ -98,6 +104,65 @@ class Statistic(TensorRecipe):
         numerators = deviation.astype(np.int64) if small else deviation
         codes = Quotient(numerators, 2 * self.step_exp, divisor).to(quantizer).codes
         return codes.reshape(1, -1)
+
+
+class RunningStatistic(Rounded):
+    """The mean or the variance that inference, or frozen batch norm, takes: the running one."""
+
+    def exact(self, semantics: Semantics, rows: np.ndarray) -> tuple[np.ndarray, int]:
+        running = f"running_{self.entry.tensor}"
+        return self.operand(running).reshape(1, -1), self.format_of(running).step_exp
+
+    def own_changes(self) -> Iterator[Alternative]:
+        if self.source.has(self.layer.name, "quantized_preactivations"):
+            yield change(self.default, OF_BATCH, variant=OF_BATCH)
+
+    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        if semantics.variant == OF_BATCH:
+            return Statistic(self.source, self.entry).compute(self.default, rows)
+        return super().compute(semantics, rows)
+
+
+class InverseRoots(TensorRecipe):
+    """1 / sqrt(variance + epsilon), to 16 significant bits."""
+
+    @property
+    def default(self) -> Semantics:
+        return Semantics()
+
+    @cached_property
+    def _others(self) -> dict[str, tuple[float, bool]]:
+        """Text of a change -> (epsilon, whether the root is rounded)."""
+        own = present(self.layer.norm).epsilon
+        others: dict[str, tuple[float, bool]] = {
+            "": (own, True),
+            "inverse root cut off instead of rounded": (own, False),
+            "epsilon left out": (0.0, True),
+        }
+        for epsilon in EPSILONS:
+            if Factor.nearest(epsilon) != Factor.nearest(own):
+                others[f"epsilon {epsilon:g} instead of {own:g}"] = (epsilon, True)
+        return others
+
+    def alternatives(self) -> Iterator[Alternative]:
+        for text in self._others:
+            if text:
+                yield change(self.default, text, variant=text)
+
+    def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
+        epsilon, nearest = self._others[semantics.variant]
+        variance_exp = self.source.entry(self.layer.name, "variance").format.step_exp
+        odd = Factor.nearest(epsilon).odd if epsilon else OddFactor(0, variance_exp)
+        finest = min(variance_exp, odd.exponent)
+        step_exp = finest - finest % 2  # even, so that the root of the step is a power of two
+        added = odd.mantissa << (odd.exponent - step_exp)
+        roots = []
+        for code in self.operand("variance").tolist():
+            value = (code << (variance_exp - step_exp)) + added
+            mantissa, places = inverse_root(value, nearest) if value else (0, 0)
+            up = -places - step_exp // 2 - self.entry.format.step_exp
+            roots.append(mantissa << up if up >= 0 else mantissa >> -up)
+        return integers(roots).reshape(1, -1)
 
 
 class Normalized(Rounded):

@@ -49,7 +49,7 @@ class Recipe(ABC):
 
 
 class TensorRecipe(Recipe):
-    """A tensor of a training step, computed from golden vectors."""
+    """A tensor of a training step or of inference, computed from golden vectors."""
 
     def __init__(self, source: Source, entry: Entry):
         self.source = source

@@ -22,10 +22,12 @@ from fxsim.golden.explain.forward_recipes import (
 from fxsim.golden.explain.norm_recipes import (
     AffineGrads,
     GradsBeforeNorm,
+    InverseRoots,
     JoinedGrads,
     Normalized,
     QuantizedPreactivations,
     ReluInputs,
+    RunningStatistic,
     Statistic,
 )
 from fxsim.golden.explain.recipe import TensorRecipe
@@ -45,6 +47,7 @@ RECIPES: dict[str, Callable[[Source, Entry], TensorRecipe]] = {
     "quantized_preactivations": QuantizedPreactivations,
     "mean": Statistic,
     "variance": Statistic,
+    "inverse_roots": InverseRoots,
     "normalized": Normalized,
     "relu_inputs": ReluInputs,
     "relu_input_grads": GradsAtPreactivations,
@@ -64,8 +67,8 @@ RECIPES: dict[str, Callable[[Source, Entry], TensorRecipe]] = {
 
 
 def recipe_for(source: Source, entry: Entry) -> TensorRecipe | None:
-    """The recipe of a tensor; None for an input of the step, and for what recipes do not cover:
-    inverse roots, the constants of batch norm's gradient, and running statistics.
+    """The recipe of a tensor; None for an input of the device, and for what recipes do not cover:
+    the constants of batch norm's gradient, and running statistics.
 
     Raises MissingVectors where a tensor that it follows from was not exported.
     """
@@ -75,9 +78,15 @@ def recipe_for(source: Source, entry: Entry) -> TensorRecipe | None:
         return _of_activation_grads(source, entry)
     if entry.tensor == "preactivation_grads" and source.network.layer(entry.layer).norm:
         return GradsBeforeNorm(source, entry)
-    if entry.tensor in STATISTICS and present(source.network.layer(entry.layer).norm).frozen:
-        return None
+    if entry.tensor in STATISTICS and _at_rest(source, entry):
+        return RunningStatistic(source, entry)
     return RECIPES[entry.tensor](source, entry) if entry.tensor in RECIPES else None
+
+
+def _at_rest(source: Source, entry: Entry) -> bool:
+    """Whether batch norm takes its running statistics."""
+    norm = present(source.network.layer(entry.layer).norm)
+    return norm.frozen or source.manifest.of_inference
 
 
 def _of_activation_grads(source: Source, entry: Entry) -> TensorRecipe:

@@ -72,7 +72,7 @@ def _recomputed(
     recipe = recipe_for(source, entry)
     if recipe is not None:
         return changed(recipe, golden, dumped)
-    given = "it is an input of the step"
+    given = "it is an input of the device"
     unvaried = "fxsim varies nothing else about this tensor"
     return Explanation((), 0, given if entry.role == "input" else unvaried)
 

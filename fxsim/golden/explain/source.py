@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fxsim.errors import present
+from fxsim.factors import LearningRate
 from fxsim.golden.explain.semantics import Misread
 from fxsim.golden.export import Vectors
 from fxsim.golden.manifest import RANDOM_WORDS, Entry
@@ -25,6 +27,11 @@ class Source:
         self.manifest = vectors.manifest
         self.network = vectors.manifest.network
         self._last: tuple[str, LfsrWords, np.ndarray] | None = None
+
+    @property
+    def rate(self) -> LearningRate:
+        """Of the training step."""
+        return present(self.manifest.learning_rate)
 
     def entry(self, layer: str, tensor: str) -> Entry:
         name = f"{layer}.{tensor}"

@@ -18,8 +18,9 @@ TRIED = {
     "index one too high or low, shifted or rounded, with or without interpolation; the winner of "
     "equal maxima, rounding of averages; no division by the batch or the outputs, another factor "
     "or sign of a squared error, another table of the exponential",
-    "batch norm": "roundings of mean, variance, x-hat and gradient; no mean, no beta, a variance "
-    "over one position less; slopes or offsets of the gradient left out",
+    "batch norm": "roundings of mean, variance, inverse root, x-hat and gradient; no mean, no "
+    "beta, no epsilon, another; a variance over one position less; statistics of the images for "
+    "running ones; slopes or offsets of the gradient left out",
     "addition": "a residual branch or a gradient left out; gradients rounded before they are added",
     "dropout": "left out, or without its scale",
     "update": "rounding of the update and of the weight, overflow, a narrower accumulator; the "
@@ -32,6 +33,5 @@ TRIED = {
 }
 """Of what -> what is changed, one change at a time."""
 NOT_TRIED = (
-    "Not tried are batch norm's inverse roots, its running statistics and the constants of its "
-    "gradient."
+    "Not tried are batch norm's running statistics after a step and the constants of its gradient."
 )

@@ -63,7 +63,7 @@ class Update(TensorRecipe):
             self.operand_rows(self.gradient, semantics, rows),
             self.formats[self.gradient],
             self.formats[self.accumulator],
-            self.source.manifest.learning_rate,
+            self.source.rate,
             rounding,
             self.words_of(self.accumulator, semantics, rows),
         )
@@ -151,7 +151,7 @@ class RoundedUpdate(Update):
         yield from misread_changes(self.default, {self.gradient: self.formats[self.gradient]})
 
     def compute(self, semantics: Semantics, rows: np.ndarray) -> np.ndarray:
-        factor = self.source.manifest.learning_rate.odd
+        factor = self.source.rate.odd
         exact = self.operand_rows(self.gradient, semantics, rows) * factor.mantissa
         step_exp = self.formats[self.gradient].step_exp + factor.exponent
         words = self.words_of(self.update, semantics, rows)
@@ -198,7 +198,7 @@ class UpdatedAlone(Update):
         gradient = self.gradient if apart else self.product
         grads = self.operand_rows(gradient, semantics, rows) * semantics.subtracted
         format = self.formats[self.parameter]
-        rate = LearningRate.of(1.0) if apart else self.source.manifest.learning_rate
+        rate = LearningRate.of(1.0) if apart else self.source.rate
         if semantics.update_rounding is not None:
             grads_format = self.formats[gradient]
             update = updates(grads, grads_format, format, rate, semantics.update_rounding, words)

@@ -38,7 +38,7 @@ from fxsim.nn.fixed.inputs import (
 from fxsim.nn.fixed.layer import FURTHER, FixedLayer, LayerGrads, LayerTape, Output
 from fxsim.nn.fixed.loss import FixedLoss
 from fxsim.nn.fixed.parameters import TrainedParameter
-from fxsim.nn.fixed.step import Probe, Step, StepResult, lent
+from fxsim.nn.fixed.step import Inference, Probe, Step, StepResult, lent
 from fxsim.nn.folding import check_representable, folded_assignment, without_batch_norm
 from fxsim.nn.init import checked_parameters
 from fxsim.nn.layer_precision import LayerPrecision, accumulator_tensor, update_tensor
@@ -56,7 +56,7 @@ from fxsim.ops.update import scaled
 from fxsim.rng import Stream
 from fxsim.tensor import Tensor
 
-__all__ = ["FURTHER", "FixedNetwork", "Probe", "StepResult"]
+__all__ = ["FURTHER", "FixedNetwork", "Inference", "Probe", "StepResult"]
 
 LayerParameters = dict[str, TrainedParameter]
 
@@ -311,11 +311,25 @@ class FixedNetwork:
             first: place of the first image in its data set, 0 to 2**32 - 1.  Stochastic roundings
                 draw the words of an image by its place.
         """
-        codes = checked_images(images, self.network, self.input_format)
-        return self._logits(codes, StepResult(len(codes)), checked_first(first)).codes
+        return self.infer(images, first).logits.codes
 
-    def _logits(self, images: Tensor, result: StepResult, first: int) -> Tensor:
-        step = Step(result, self.assignment, self.seed, training=False, first=first)
+    def infer(self, images: Any, first: int = 0, probe: Probe | None = None) -> Inference:
+        """Logits, and the counts of every quantization on the way, without training.
+
+        Args:
+            images, first: as for `logits`.
+            probe: called with every tensor, in data-flow order; each is a copy, its own to keep.
+        """
+        codes = checked_images(images, self.network, self.input_format)
+        function("probe", probe)
+        result = StepResult(len(codes))
+        logits = self._logits(codes, result, checked_first(first), probe)
+        return Inference(logits, result.counts, result.overflows)
+
+    def _logits(
+        self, images: Tensor, result: StepResult, first: int, probe: Probe | None = None
+    ) -> Tensor:
+        step = Step(result, self.assignment, self.seed, 0, probe, training=False, first=first)
         return self._forward(images, step, {})
 
     def evaluate(self, images: Any, targets: Any, batch: int = 256, first: int = 0) -> StepResult:

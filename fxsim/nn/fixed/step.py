@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,6 +55,17 @@ class StepResult:
     def error(self) -> float | None:
         """Share of images that are classified wrong; None where the network decides nothing."""
         return None if self.wrong is None else self.wrong / self.samples
+
+
+class Inference(NamedTuple):
+    """What inference gives.
+
+    logits: (N, outputs).  counts, overflows: as those of StepResult.
+    """
+
+    logits: Tensor
+    counts: dict[tuple[str, str], Counts]
+    overflows: dict[tuple[str, str], Overflows]
 
 
 @dataclass
