@@ -75,6 +75,7 @@ OF_A_RUN = (
     results.FILE,
     "curves.csv",
     "report.md",
+    "report.html",
     f"{SWEEP}.json",
     f"{SWEEP}.csv",
     *(f"{name}.{suffix}" for name in PLOTS for suffix in ("png", "svg")),
