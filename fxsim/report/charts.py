@@ -96,7 +96,7 @@ def line_chart(title: str, series: Sequence[Series], across: str, log: bool = Fa
     ]
     marks += [_below(right(place), height - bottom, f"{place:g}") for place in _shown(places)]
     marks.append(
-        element("text", escaped(across), x=(left + WIDTH) / 2, y=height - 4, class_="name")
+        element("text", svg_text(across), x=(left + WIDTH) / 2, y=height - 4, class_="name")
     )
     marks += [_line(index, each, right, down) for index, each in enumerate(series)]
     half = (right(places[-1]) - right(places[0])) / max(len(places) - 1, 1) / 2

@@ -64,7 +64,7 @@ CRITERIA = {
     "RQB": Criterion(
         "relative quantization bias of weight gradients",
         "Rounding does not shift the mean of the smallest weight gradients that survive it.",
-        "Round gradients with `--gradient-rounding stochastic`, or give G^W a finer step.",
+        "Round gradients with `--gradient-rounding stochastic`; a finer step hardly helps.",
     ),
     "BQN": Criterion(
         "noise reflected from activation gradients, share of the weight gradients' own",

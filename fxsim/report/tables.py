@@ -11,6 +11,9 @@ from collections.abc import Iterable, Sequence
 from fxsim.errors import InputError
 from fxsim.report.markup import element, typeset
 
+SHORT = 24
+"""Cells of so many letters are not broken into lines on a page."""
+
 LEFT = "l"
 RIGHT = "r"
 
@@ -101,7 +104,7 @@ def html_table(
         >>> table = html_table(["layer", "step"], [["conv<1>", "2^-8"]], "Steps")
         >>> '<th class="l" scope="row">conv&lt;1&gt;</th>' in table
         True
-        >>> '<td class="r" data-value="0.00390625">2<sup>\u22128</sup></td>' in table
+        >>> '<td class="r short" data-value="0.00390625">2<sup>\u22128</sup></td>' in table
         True
     """
     header, *lines = _checked(header, rows)
@@ -128,6 +131,7 @@ def _html_cells(line: Sequence[str], align: str) -> str:
     for cell, letter in zip(line[1:], align[1:]):
         value = number_in(cell)
         kind = f"{letter} fails" if cell.startswith("fail") else letter
+        kind += " short" if len(cell) <= SHORT else ""
         given = None if value is None else f"{value:.12g}"
         cells.append(element("td", typeset(cell), class_=kind, data_value=given))
     return "".join(cells)

@@ -244,7 +244,7 @@ def test_the_width_of_a_bar_is_its_share_of_the_longest():
 
 
 def test_typeset_cells_keep_the_numbers_that_they_sort_by(html):
-    assert '<td class="r" data-value="0.015625">2<sup>\u22126</sup></td>' in html
+    assert '<td class="r short" data-value="0.015625">2<sup>\u22126</sup></td>' in html
 
 
 def luminance(colour):
