@@ -406,3 +406,4 @@ def _write_report(folder: Path, run: Run) -> None:
     there = [name for name in names if (folder / name).exists()]
     print(f"\n{sections.verdict(run.data)}")
     print(f"\nwritten to {folder}: {', '.join(there + drawn)}")
+    print(f"open {folder / 'report.html'} in a browser")

@@ -2,8 +2,9 @@
 
 import dataclasses
 import io
+import itertools
+import os
 import sys
-import threading
 
 import pytest
 from support.report_cases import (
@@ -337,50 +338,46 @@ LAST = "FL (1/2)  test error 10.00%, training loss 0.5000, 6.0 s\n"
 
 
 @pytest.fixture
-def no_tqdm(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+def clock(monkeypatch):
+    """Every look at the clock takes a second."""
+    seconds = itertools.count()
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(seconds)))
 
 
-def test_progress_is_one_line_an_epoch_where_nobody_looks_on():
+def test_progress_is_one_line_an_epoch_where_nobody_looks_on(clock):
     assert follow(io.StringIO()).splitlines(keepends=True) == [
-        "FL (1/2)  epoch 1/2  loss 0.5000  test error 10.00%  3,200 images/s\n",
-        "FL (1/2)  epoch 2/2  loss 0.5000  test error 10.00%  3,200 images/s\n",
+        "FL (1/2)  epoch 1/2  loss 0.5000  test error 10.00%  3,200 images/s  9 s left\n",
+        "FL (1/2)  epoch 2/2  loss 0.5000  test error 10.00%  3,200 images/s  6 s left\n",
         LAST,
     ]
 
 
-def test_progress_rewrites_one_line_on_a_terminal_without_tqdm(no_tqdm, monkeypatch):
-    monkeypatch.setattr("fxsim.experiment.progress.REFRESH_SECONDS", 0)
+def test_progress_rewrites_one_line_on_a_terminal(clock):
     text = follow(Terminal())
     assert text.count("\n") == 1
     drawn = [line.removesuffix("\x1b[K") for line in text.split("\r")[1:]]
-    assert drawn == [
+    assert drawn == [  # two looks at the clock in each step
         "FL (1/2)   17%  epoch 1/2  loss 0.5000",
-        "FL (1/2)   33%  epoch 1/2  loss 0.5000",
-        "FL (1/2)   50%  epoch 1/2  loss 0.5000",
-        "FL (1/2)   67%  epoch 2/2  loss 0.5000  test error 10.00%",
-        "FL (1/2)   83%  epoch 2/2  loss 0.5000  test error 10.00%",
-        "FL (1/2)  100%  epoch 2/2  loss 0.5000  test error 10.00%",
+        "FL (1/2)   33%  20 s left  epoch 1/2  loss 0.5000",
+        "FL (1/2)   50%  18 s left  epoch 1/2  loss 0.5000",
+        "FL (1/2)   67%  16 s left  epoch 2/2  loss 0.5000  test error 10.00%",
+        "FL (1/2)   83%  14 s left  epoch 2/2  loss 0.5000  test error 10.00%",
+        "FL (1/2)  100%  12 s left  epoch 2/2  loss 0.5000  test error 10.00%",
         f"\x1b[K{LAST}",
     ]
 
 
-def test_tqdm_draws_the_bar_on_a_terminal(monkeypatch):
-    pytest.importorskip("tqdm", reason="needs tqdm (pip install tqdm)")
+def test_the_line_fits_the_terminal(monkeypatch):
     monkeypatch.setattr("fxsim.experiment.progress.REFRESH_SECONDS", 0)
-    threads = threading.active_count()
-    *bars, last = follow(Terminal()).split("\r")
-    assert last == LAST
-    assert threading.active_count() == threads
-    (whole,) = (bar for bar in bars if "192/192" in bar)
-    assert whole.startswith("FL (1/2): 100%")
-    assert "epoch 2/2  loss 0.5000  test error 10.00%" in whole
-    assert [
-        count for count in (32, 64, 96, 128, 160) if not any(f" {count}/192" in bar for bar in bars)
-    ] == []
+    size = os.terminal_size((30, 24))
+    monkeypatch.setattr("os.get_terminal_size", lambda file: size)
+    monkeypatch.setattr(Terminal, "fileno", lambda self: 2, raising=False)
+    drawn = [line.removesuffix("\x1b[K") for line in follow(Terminal()).split("\r")[1:-1]]
+    assert len(drawn) == 6
+    assert {len(line) for line in drawn} == {29}
 
 
-def test_a_line_between_two_steps_leaves_no_bar(no_tqdm):
+def test_a_line_between_two_steps_leaves_no_unfinished_line(clock):
     stream = Terminal()
     progress = Progress(stream)
     progress.begin("FL", Settings.make(epochs=1))
@@ -388,8 +385,20 @@ def test_a_line_between_two_steps_leaves_no_bar(no_tqdm):
         progress.step(0, 1, 3, 0.5)
         progress.note("something happens")
         progress.step(0, 2, 3, 0.5)
-    line = "\rFL   {}%  epoch 1/1  loss 0.5000\x1b[K\r\x1b[K"
-    assert stream.getvalue() == f"{line.format(33)}something happens\n{line.format(67)}"
+    assert stream.getvalue() == (
+        "\rFL   33%  epoch 1/1  loss 0.5000\x1b[K\r\x1b[Ksomething happens\n"
+        "\rFL   67%  2 s left  epoch 1/1  loss 0.5000\x1b[K\r\x1b[K"
+    )
+
+
+def test_the_time_left_of_a_resumed_training_counts_from_its_first_step(clock):
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.begin("FL", Settings.make(epochs=4))
+    for step in (1, 2, 3):
+        progress.step(2, step, 3, 0.5)
+    progress.epoch(Epoch(2, 0.1, 0.5, 0.4, 0.1, 3200.0))
+    assert stream.getvalue().endswith("images/s  3 s left\n")
 
 
 def test_the_first_compilation_is_announced_and_no_other():

@@ -293,7 +293,10 @@ def test_the_command_writes_the_reports_of_a_folder_again(tmp_path, monkeypatch,
     assert cli.main(["report", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.md"]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == f"written to {tmp_path}: report.html, report.md, curves.png"
+    assert lines[-2:] == [
+        f"written to {tmp_path}: report.html, report.md, curves.png",
+        f"open {tmp_path / 'report.html'} in a browser",
+    ]
 
 
 @pytest.mark.parametrize(
