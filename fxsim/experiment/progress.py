@@ -76,7 +76,7 @@ class _Line:
         now = time.perf_counter()
         if now - self._drawn >= REFRESH_SECONDS or last:
             self._drawn = now
-            self._write(text[: _columns(self.stream) - 1])
+            self._write(fitting(text, _columns(self.stream) - 1))
 
     def close(self) -> None:
         """Leave the line empty."""
@@ -85,6 +85,18 @@ class _Line:
     def _write(self, text: str) -> None:
         self.stream.write(f"\r{text}\x1b[K")
         self.stream.flush()
+
+
+def fitting(text: str, columns: int) -> str:
+    """The first parts of a text that fit so many columns; its parts are two spaces apart.
+
+    Example:
+        >>> fitting("FL   40%  epoch 1/3  loss 0.5000", 20)
+        'FL   40%  epoch 1/3'
+    """
+    while len(text) > columns and "  " in text:
+        text = text.rpartition("  ")[0]
+    return text[:columns]
 
 
 def _columns(stream: TextIO) -> int:
