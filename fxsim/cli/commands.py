@@ -174,7 +174,8 @@ def train(arguments: Namespace) -> None:
     _print_designs(designs)
     print(
         f"\nwritten to {experiment.folder}"
-        + ("" if fixed else f"; next: fxsim analyze --out {arguments.out}")
+        + ("; its page: fxsim report" if fixed else "; next: fxsim analyze --out")
+        + f" {arguments.out}"
     )
 
 

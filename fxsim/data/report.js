@@ -39,20 +39,26 @@
     title.parentNode.dataset.tip = title.textContent;
     title.remove();
   }
-  const show = (event) => {
-    const mark = event.target.closest?.("[data-tip]");
+  const pointer = { x: 0, y: 0 };
+  const show = () => {
+    const mark = document.elementFromPoint(pointer.x, pointer.y)?.closest("[data-tip]");
     tip.hidden = !mark;
     if (!mark) return;
     tip.textContent = mark.dataset.tip;
     const { width, height } = tip.getBoundingClientRect();
-    const x = event.clientX + 14 + width < innerWidth ? event.clientX + 14 : event.clientX - 14 - width;
-    const y = event.clientY + 14 + height < innerHeight ? event.clientY + 14 : event.clientY - 14 - height;
+    const x = pointer.x + 14 + width < innerWidth ? pointer.x + 14 : pointer.x - 14 - width;
+    const y = pointer.y + 14 + height < innerHeight ? pointer.y + 14 : pointer.y - 14 - height;
     tip.style.left = `${Math.max(4, x)}px`;
     tip.style.top = `${Math.max(4, y)}px`;
   };
-  document.addEventListener("pointermove", show);
-  document.addEventListener("pointerdown", show);
-  document.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+  const follow = (event) => {
+    pointer.x = event.clientX;
+    pointer.y = event.clientY;
+    show();
+  };
+  document.addEventListener("pointermove", follow);
+  document.addEventListener("pointerdown", follow);
+  document.addEventListener("scroll", () => { if (!tip.hidden) show(); }, { passive: true });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
   addEventListener("beforeprint", () => {
     for (const details of document.querySelectorAll("details")) details.open = true;

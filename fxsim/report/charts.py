@@ -192,7 +192,7 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float, str]], reference: flo
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 19 else f"{name[:18]}…"
+    return name if len(name) <= 16 else f"{name[:15]}…"
 
 
 MOST_BINS = 24

@@ -90,6 +90,7 @@ def _run(run: Run, prefix: str, level: int) -> str:
     plots = _plots(run)
     order = [
         ("designs", "Designs", parts.pop("designs")),
+        ("remarks", "Worth a look", parts.pop("remarks", "")),
         ("costs", "Costs", plots["costs"]),
         ("training", "Training", plots["training"]),
         ("formats", "Bits of every tensor", _bits(data) + parts.pop("formats", "")),

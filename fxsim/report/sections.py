@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fxsim.accumulator import Overflows
@@ -84,22 +84,39 @@ CRITERIA = {
     ),
 }
 
-_OC = (
-    "OC",
-    "No input can overflow the accumulator. Where it fails, the weights have grown beyond those of "
-    "the float run: give the accumulator one bit more, or use OP.",
-)
-_OP = (
-    "OP",
-    "A sum leaves its accumulator with at most this probability. Where it fails, the sums are larger "
-    "than those of the float run: give the accumulator one bit more.",
-)
-_EFQN = (
-    "EFQN",
-    "Decisions differ from float's no more often than the bound says. Where it fails, the noise of "
-    "rounding is not small beside the margins of decisions: ask for a smaller target, or add one bit "
-    "to weights and activations.",
-)
+SUMS = {
+    "OC": Criterion(
+        "overflows of an accumulator",
+        "No input can overflow the accumulator.",
+        "The weights have grown beyond those of the float run: give it one bit more, or use OP.",
+    ),
+    "OP": Criterion(
+        "overflows of an accumulator",
+        "A sum leaves its accumulator with at most this probability.",
+        "The sums are larger than those of the float run: give the accumulator one bit more.",
+    ),
+}
+DECISIONS = {
+    "EFQN": Criterion(
+        "decisions that differ from float's",
+        "Decisions differ from float's no more often than the bound says.",
+        "The noise of rounding is not small beside the margins of decisions: ask for a smaller "
+        "target, or add one bit to weights and activations.",
+    )
+}
+
+
+def _terms(criteria: Mapping[str, Criterion], results: Mapping[str, bool]) -> list[tuple[str, str]]:
+    """What the criteria mean, and what to do about those that fail.
+
+    results: whether each criterion that was measured holds.
+    """
+    return [
+        (name, each.meaning if results[name] else f"{each.meaning} It fails here. {each.remedy}")
+        for name, each in criteria.items()
+        if name in results
+    ]
+
 
 HOLDS = "holds"
 FAILS = "fails"
@@ -125,9 +142,11 @@ def sections(data: dict, sensitivity: Sequence[dict]) -> list[Section]:
             "Designs",
             text.designs_rows(designs),
             ["In brackets the cost as a share of float's. C_A and C_M are for one image."],
-            [f"Worth a look: {each}." for each in text.remarks(designs)],
         )
     ]
+    if remarks := text.remarks(designs):
+        told = [list(each.partition(": ")[::2]) for each in remarks]
+        found.append(Section("remarks", "Worth a look", [["tensor or product", "what"], *told]))
     if sensitivity:
         found.append(
             Section(
@@ -296,20 +315,17 @@ _BIASED_TEXT = (
 
 def _criteria(chosen: dict) -> Section:
     measured = chosen["measured"]["criteria"]
-    failed = {row["criterion"] for row in measured if not row["passed"]}
-    present = {row["criterion"] for row in measured}
-    terms = []
-    for name, criterion in CRITERIA.items():
-        if name in present:
-            remedy = f" It fails here. {criterion.remedy}" if name in failed else ""
-            terms.append((name, criterion.meaning + remedy))
+    names = dict.fromkeys(row["criterion"] for row in measured)
+    results = {
+        name: all(row["passed"] for row in measured if row["criterion"] == name) for name in names
+    }
     return Section(
         "criteria",
         f"Criteria, measured on {chosen['design']}",
         _criteria_rows(measured),
         [_CRITERIA_TEXT],
         _rounding_text(chosen),
-        terms,
+        _terms(CRITERIA, results),
     )
 
 
@@ -368,7 +384,9 @@ def _accumulators(chosen: dict) -> list[Section]:
     rows = [
         ["layer", "sums of", "criterion", "bits", "sums", "overflows", "per sum", "bound", "result"]
     ]
+    results: dict[str, bool] = {}
     for found in accumulator_overflows(assignment, met):
+        results[found.criterion] = found.passed and results.get(found.criterion, True)
         key = f"{found.layer}.{found.tensor}"
         rows.append(
             [
@@ -386,7 +404,7 @@ def _accumulators(chosen: dict) -> list[Section]:
     if len(rows) == 1:
         return []
     title = f"Accumulators, measured on {chosen['design']}"
-    return [Section("accumulators", title, rows, [_ACCUMULATORS_TEXT], terms=[_OC, _OP])]
+    return [Section("accumulators", title, rows, [_ACCUMULATORS_TEXT], terms=_terms(SUMS, results))]
 
 
 _MISMATCH_TEXT = (
@@ -406,7 +424,8 @@ def _mismatch(mismatch: dict) -> Section:
         result = HOLDS if _within(row, row[mismatch["bound"]]) else FAILS
         rows.append([name, f"{row['images']:,}", *shares, result])
     before = [_MISMATCH_TEXT.format(bound=mismatch["bound"], target=mismatch["target"])]
-    return Section("decisions", "Decisions", rows, before, terms=[_EFQN])
+    results = {"EFQN": all(row[-1] == HOLDS for row in rows[1:])}
+    return Section("decisions", "Decisions", rows, before, terms=_terms(DECISIONS, results))
 
 
 def _within(row: dict, bound: float) -> bool:

@@ -27,7 +27,7 @@ CHOSEN = design(
     "FX C_o",
     assignment=ASSIGNMENT.to_dict(),
     measured=measured(),
-    counts={"conv1.weights": {"elements": 1000, "below": 1, "above": 2, "flushed": 500}},
+    counts={"conv1.weights": {"elements": 1000, "below": 1, "above": 99, "flushed": 500}},
     sums={"conv1": {"forward": {"terms": 9, "bits": 14, "path": "plain"}}},
 )
 MISMATCH = {
@@ -75,7 +75,7 @@ def html():
 def test_the_page_has_all_sections_and_links_to_them(html):
     page = Page(html)
     ids = [row["id"] for row in page.all("section")]
-    assert ids == ["designs", "costs", "training", "formats", "values", "sensitivity", "criteria",
+    assert ids == ["designs", "remarks", "costs", "training", "formats", "values", "sensitivity", "criteria",
                    "decisions", "sums", "settings", "versions"]  # fmt: skip
     assert [row["href"] for row in page.all("a")] == [f"#{key}" for key in ids]
     every = [row["id"] for _, row in page.found if "id" in row]
@@ -183,6 +183,7 @@ def test_decisions_fail_where_they_are_above_the_bound_by_three_standard_errors(
     data = results_of(DESIGNS, mismatch=MISMATCH | {"measured": {"test": row}})
     decisions = next(each for each in sections.sections(data, ()) if each.key == "decisions")
     assert decisions.rows[1][-1] == result
+    assert ("It fails here. The noise" in decisions.terms[0][1]) == (result == "fails")
 
 
 def test_a_page_on_float_designs_alone_leaves_out_what_there_is_not():

@@ -56,6 +56,10 @@ class Server(http.server.SimpleHTTPRequestHandler):
         self.asked.append(self.path)
         super().do_GET()
 
+    def end_headers(self):
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
+
     def log_message(self, *arguments):
         pass
 
