@@ -13,7 +13,7 @@ from fxsim import machine
 from fxsim.cli.options import as_asked
 from fxsim.cli.vectors import preset_of, run_vectors
 from fxsim.datasets.survey import complaint, survey, survey_text
-from fxsim.errors import InputError, choice
+from fxsim.errors import InputError, choice, shown
 from fxsim.experiment import study
 from fxsim.experiment import sweep as sweeps
 from fxsim.experiment.progress import Progress
@@ -108,13 +108,15 @@ def report(arguments: Namespace) -> None:
     folders = list(dict.fromkeys(arguments.folders))
     if len(folders) < len(arguments.folders):
         raise InputError("a folder is given twice; give each once")
+    path = Path(arguments.out or COMPARISON)
+    if path.suffix != ".html":
+        raise InputError(f"--out must name a file that ends in .html, got {shown(arguments.out)}")
     if len(folders) == 1 and arguments.out is None:
         with hold_folder(folders[0], arguments.command_line):
             data = _finished(folders[0])
             _write_report(Path(folders[0]), _run_of(folders[0], data))
         return
     page = report_html([_run_of(folder, _finished(folder)) for folder in folders])
-    path = Path(arguments.out or COMPARISON)
     write_text(path, page)
     print(f"written to {path}")
 

@@ -305,6 +305,7 @@ def test_the_command_writes_the_reports_of_a_folder_again(tmp_path, monkeypatch,
     [
         (["report", "nowhere"], "cannot read nowhere/results.json"),
         (["report", "a", "a"], "a folder is given twice"),
+        (["report", "a", "--out", "b"], "--out must name a file that ends in .html, got 'b'"),
     ],
 )
 def test_the_command_refuses_in_one_line(words, message, tmp_path, monkeypatch, capsys):
