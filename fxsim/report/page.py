@@ -57,7 +57,7 @@ def report_html(runs: Sequence[Run]) -> str:
 
 
 def _page(heading: str, content: str) -> str:
-    style, script = _resource("report.css"), _resource("report.js")
+    style, script = _beside("page.css"), _beside("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -75,8 +75,8 @@ def _page(heading: str, content: str) -> str:
 
 
 @cache
-def _resource(name: str) -> str:
-    return files("fxsim").joinpath("data").joinpath(name).read_text(encoding="utf-8")
+def _beside(name: str) -> str:
+    return files("fxsim.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _run(run: Run, prefix: str, level: int) -> str:
