@@ -5,6 +5,7 @@ Every table that fxsim prints or writes is laid out here.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -137,7 +138,7 @@ def _html_cells(line: Sequence[str], align: str) -> str:
     return "".join(cells)
 
 
-_NUMBER = re.compile(r"2\^-?\d+|[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
+_NUMBER = re.compile(r"2\^-?\d{1,3}(?!\d)|[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 def number_in(cell: str) -> float | None:
@@ -151,7 +152,8 @@ def number_in(cell: str) -> float | None:
     if not found:
         return None
     base, power, exponent = found[0].partition("^")
-    return 2.0 ** int(exponent) if power else float(base.replace(",", ""))
+    value = 2.0 ** int(exponent) if power else float(base.replace(",", ""))
+    return value if math.isfinite(value) else None
 
 
 def _checked(header: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> list[list[str]]:

@@ -21,6 +21,7 @@ from fxsim.experiment.stages import OF_A_RUN
 from fxsim.report import charts, sections, text
 from fxsim.report.charts import Series
 from fxsim.report.page import Run, report_html
+from fxsim.report.tables import number_in
 
 VOID = ("meta", "link")
 CHOSEN = design(
@@ -246,6 +247,12 @@ def test_the_width_of_a_bar_is_its_share_of_the_longest():
 
 def test_typeset_cells_keep_the_numbers_that_they_sort_by(html):
     assert '<td class="r short" data-value="0.015625">2<sup>\u22126</sup></td>' in html
+
+
+@pytest.mark.parametrize("cell", ["9" * 400, "1e999"])
+def test_a_cell_beyond_all_floats_sorts_as_text(cell):
+    assert number_in(cell) is None
+    assert number_in("2^9999") == 2
 
 
 def luminance(colour):
