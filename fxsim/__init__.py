@@ -1,8 +1,27 @@
-"""Bit-accurate simulation of neural-network training in fixed point: the public names.
+"""Bit-accurate simulation of neural-network training in fixed point.
 
-Each is imported when it is first used: Numba alone takes half a second, which `import fxsim` does
-not pay.  Type checkers read the imports below instead.
+Begin with a format, a tensor and an operation; an operation is exact until it is rounded, once:
+
+    >>> import fxsim
+    >>> x = fxsim.quantize([0.5, -0.25], fxsim.Format(8, 0))
+    >>> print(fxsim.ops.dot(x, x).to(fxsim.Format(8, 0)).real)
+    0.3125
+
+What to look at next:
+
+- `Format`, `Tensor`, `Quantizer`, `quantize`, `requantize`: numbers and where bits are decided;
+- `ops`: every operation of a training step by itself;
+- `Lfsr`, `Philox`, `DroppedBits`, `WordMemory`, `Stream`: random words of stochastic rounding;
+- `Network`, `Conv`, `Dense`, `LayerPrecision`, `PrecisionAssignment`, `FixedNetwork`: networks;
+- `Settings`, `Experiment`: a training in a folder, as the command `fxsim run` does it;
+- `fxsim.testing`: comparison of your hardware or kernel with fxsim, bit by bit.
+
+On the command line `fxsim run` trains a small network in fixed point, `fxsim guide` explains what
+there is, page by page, and `fxsim --help` lists the commands.
 """
+
+# Each public name is imported when it is first used: Numba alone takes half a second, which
+# `import fxsim` does not pay.  Type checkers read the imports below instead.
 
 from __future__ import annotations
 

@@ -22,8 +22,14 @@ from fxsim.rng import Stream
 from fxsim.words import DroppedBits, MemoryWords, WordMemory
 
 Words: TypeAlias = (
-    "Stream | Lfsr | LfsrWords | WordMemory | MemoryWords | DroppedBits | np.ndarray"
-    " | Callable[[np.ndarray], np.ndarray]"
+    Stream
+    | Lfsr
+    | LfsrWords
+    | WordMemory
+    | MemoryWords
+    | DroppedBits
+    | np.ndarray
+    | Callable[[np.ndarray], np.ndarray]
 )
 """Where random words come from.
 

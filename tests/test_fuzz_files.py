@@ -37,6 +37,7 @@ from fxsim.identity import sealed
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.report import markdown, text
+from fxsim.report.page import Run, report_html
 from fxsim.train.checkpoint import Cadence, Checkpoint
 from fxsim.train.loop import Epoch, Position
 
@@ -137,6 +138,7 @@ def read_results(path):
         text.remarks(designs)
         found = study.sensitivity(Settings.from_dict(data["identity"]["settings"]), designs)
         markdown.report_markdown(data, found, ["curves.png"])
+        report_html([Run("run", data, found)])
     return data
 
 

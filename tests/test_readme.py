@@ -159,3 +159,10 @@ def test_the_guide_and_the_help_tell_the_same_of_what_explains_a_mismatch(capsys
     for of, changes in TRIED.items():
         assert f"{of} {changes}" in told
     assert NOT_TRIED in told
+
+
+def test_pictures_of_the_guide_are_small_and_shown():
+    shown = "".join(page.read_text() for page in GUIDE)
+    for path in GUIDE[0].parent.rglob("*.[ps][nv]g"):
+        assert path.stat().st_size < 60_000, path
+        assert path.relative_to(GUIDE[0].parent).as_posix() in shown, path

@@ -14,7 +14,7 @@ from fxsim.cli.export import run_export
 from fxsim.cli.options import as_asked
 from fxsim.cli.vectors import preset_of, run_vectors
 from fxsim.datasets.survey import complaint, survey, survey_text
-from fxsim.errors import InputError, choice
+from fxsim.errors import InputError, choice, shown
 from fxsim.experiment import study
 from fxsim.experiment import sweep as sweeps
 from fxsim.experiment.imported import import_model, pixel_range
@@ -32,7 +32,8 @@ from fxsim.files import read_text, remove_leftovers, write_text
 from fxsim.lock import hold_folder
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.presets import Uniform
-from fxsim.report import markdown, plots, text
+from fxsim.report import markdown, plots, sections, text
+from fxsim.report.page import Run, report_html
 from fxsim.report.profiles import profiles_markdown
 from fxsim.train.checkpoint import Cadence
 from fxsim.train.designs import FIXED, perturbed_name
@@ -75,7 +76,7 @@ def run(arguments: Namespace) -> None:
         print("\nbits of an accumulator that adds without loss (C_o)\n")
         print(text.sums_table(chosen))
     _print_designs(designs)
-    _write_report(experiment.folder, data, study.sensitivity(settings, designs))
+    _write_report(experiment.folder, _run_of(experiment.folder, data))
 
 
 @_writing
@@ -102,6 +103,43 @@ def sweep(arguments: Namespace) -> None:
     except InputError as error:
         print(f"\nno plots: {error}")
     print(f"\nwritten to {experiment.folder}: {', '.join(names)}")
+
+
+def report(arguments: Namespace) -> None:
+    """Plots and reports of a folder, anew; or one page on several folders."""
+    folders = list(dict.fromkeys(arguments.folders))
+    if len(folders) < len(arguments.folders):
+        raise InputError("a folder is given twice; give each once")
+    path = Path(arguments.out or COMPARISON)
+    if path.suffix != ".html":
+        raise InputError(f"--out must name a file that ends in .html, got {shown(arguments.out)}")
+    if len(folders) == 1 and arguments.out is None:
+        with hold_folder(folders[0], arguments.command_line):
+            data = _finished(folders[0])
+            _write_report(Path(folders[0]), _run_of(folders[0], data))
+        return
+    page = report_html([_run_of(folder, _finished(folder)) for folder in folders])
+    write_text(path, page)
+    print(f"written to {path}")
+
+
+COMPARISON = "comparison.html"
+"""The page on several folders, where --out names no other."""
+
+
+def _finished(folder: str) -> dict:
+    """The results in a folder, of one design at least."""
+    data = read_results(folder)
+    if not data["designs"]:
+        raise InputError(f"{folder} holds no finished design; run fxsim run --out {folder} first")
+    return data
+
+
+def _run_of(folder: str | Path, data: dict) -> Run:
+    """The results of a folder for its page, under the folder's name."""
+    settings = Settings.from_dict(data["identity"]["settings"])
+    sensitivity = study.sensitivity(settings, data["designs"])
+    return Run(str(folder), data, sensitivity)
 
 
 @_writing
@@ -140,7 +178,8 @@ def train(arguments: Namespace) -> None:
     _print_designs(designs)
     print(
         f"\nwritten to {experiment.folder}"
-        + ("" if fixed else f"; next: fxsim analyze --out {arguments.out}")
+        + ("; its page: fxsim report" if fixed else "; next: fxsim analyze --out")
+        + f" {arguments.out}"
     )
 
 
@@ -380,16 +419,26 @@ def _print_designs(designs: list[dict]) -> None:
         print("\nworth a look", *notable, sep="\n  ")
 
 
-def _write_report(folder: Path, data: dict, sensitivity: list[dict]) -> None:
-    """Plots, and report.md, which shows them; the last line names all files of the run."""
+def _write_report(folder: Path, run: Run) -> None:
+    """Plots, report.md, which shows them, and report.html; the last lines name all files of the
+    run, and the page to open.
+    """
     drawn = []
     try:
-        drawn = plots.write_plots(folder, data["designs"], sensitivity)
+        drawn = plots.write_plots(folder, run.data["designs"], run.sensitivity)
     except InputError as error:
         print(f"\nno plots: {error}")
-    write_text(folder / "report.md", markdown.report_markdown(data, sensitivity, drawn))
-    names = ["report.md", "results.json", "curves.csv", "assignment.json", "statistics.npz"]
-    print(
-        f"\nwritten to {folder}: "
-        f"{', '.join([name for name in names if (folder / name).exists()] + drawn)}"
-    )
+    write_text(folder / "report.md", markdown.report_markdown(run.data, run.sensitivity, drawn))
+    write_text(folder / "report.html", report_html([run]))
+    names = [
+        "report.html",
+        "report.md",
+        "results.json",
+        "curves.csv",
+        "assignment.json",
+        "statistics.npz",
+    ]
+    there = [name for name in names if (folder / name).exists()]
+    print(f"\n{sections.verdict(run.data)}")
+    print(f"\nwritten to {folder}: {', '.join(there + drawn)}")
+    print(f"open {folder / 'report.html'} in a browser")

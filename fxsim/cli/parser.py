@@ -203,7 +203,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Simulate the training of neural networks in fixed point, bit by bit, with a "
         "precision for every "
         "tensor that the method of Sakr and Shanbhag (ICLR 2019) derives from one float run.",
-        epilog="start with:\n  fxsim run\n  fxsim guide\n\neach command explains itself: fxsim COMMAND --help\n\n"
+        epilog="""\
+start with:
+  fxsim run                     the whole method on embedded digits; then open fxsim-run/report.html
+  fxsim guide                   how to do what, page by page
+
+each command explains itself: fxsim COMMAND --help
+
+"""
         + ending.EXIT_CODES,
     )
     parser.add_argument("--version", action="version", version=f"fxsim {__version__}")
@@ -211,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         _add_run,
         _add_sweep,
+        _add_report,
         _add_train,
         _add_import,
         _add_analyze,
@@ -266,6 +274,7 @@ written to the folder of --out:
   statistics.npz           what the float run was measured to be
   results.json             per design: errors, losses, costs, counts, fingerprint of all weights
   curves.csv               per design and epoch
+  report.html              all of it on one page, with plots: open it in a browser
   curves.png, bits.png     where matplotlib is installed""",
     )
     _add_settings(parser)
@@ -328,6 +337,35 @@ was interrupted goes on.  Written to the folder: sweep.json, sweep.csv, and wher
         help="bits added to C_o in all tensors (default: -2,-1,+1; or none)",
     )
     _add_jobs(parser)
+
+
+def _add_report(commands) -> None:
+    parser = _command(
+        commands,
+        "report",
+        "plots and report.html of a run, written again; or one page that compares several runs",
+        """\
+examples:
+  fxsim report                                    of fxsim-run, into that folder: report.html, report.md, plots
+  fxsim report mine                               of another folder
+  fxsim report mine other                         both on one page: comparison.html
+  fxsim report mine other --out both.html
+
+report.html is one file without links to others: open it in a browser, print it, send it.""",
+    )
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        default=[DEFAULT_FOLDER],
+        metavar="FOLDER",
+        help=f"folders of runs (default: {DEFAULT_FOLDER})",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="the page alone, there (default: report.html in the folder; of several, "
+        "comparison.html)",
+    )
 
 
 def _add_jobs(parser) -> None:

@@ -1,17 +1,18 @@
 """Progress of an experiment on a text stream.
 
-On a terminal tqdm draws a bar, where it is installed; without it one line is rewritten.  On a
-stream that is no terminal each epoch writes one line.
+On a terminal one line is rewritten, cut to its width.  On a stream that is no terminal each epoch
+writes one line.  Both tell the time left.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from numba.core import event
 
@@ -33,32 +34,52 @@ def tested(epoch: Epoch) -> str:
     return f"test error {epoch.test_error:.2%}"
 
 
-class Bar(Protocol):
-    """The progress of one training, as it is drawn; done and total count images."""
+def duration(seconds: float) -> str:
+    """A time as people say it.
 
-    def show(self, done: int, text: str) -> None:
-        """`done` images have been trained on; `text`: epoch, loss and error."""
+    Example:
+        >>> [duration(each) for each in (3.2, 200, 9000)]
+        ['3 s', '3 min', '2.5 h']
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
-    def close(self) -> None:
-        """Leave the line of the bar empty."""
+
+class _Pace:
+    """Seconds an image of a training takes, with all that is between its steps.
+
+    They count from the end of the first step: it compiles kernels.
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def seconds_for(self, images: int, done: int) -> float | None:
+        """What so many images will take, once `done` have been trained on; None at the first."""
+        now = time.perf_counter()
+        if self._first is None:
+            self._first = now, done
+        since, before = self._first
+        return images * (now - since) / (done - before) if done > before else None
 
 
 class _Line:
-    """One line that is rewritten, where tqdm is missing."""
+    """One line of a terminal that is rewritten, and never longer than the terminal is wide."""
 
-    def __init__(self, stream: TextIO, title: str, total: int):
+    def __init__(self, stream: TextIO):
         self.stream = stream
-        self.title = title
-        self.total = total
         self._drawn = -math.inf
 
-    def show(self, done: int, text: str) -> None:
+    def show(self, text: str, last: bool) -> None:
+        """Draw the line, if it was not drawn just now; the last one always."""
         now = time.perf_counter()
-        if now - self._drawn >= REFRESH_SECONDS or done == self.total:
+        if now - self._drawn >= REFRESH_SECONDS or last:
             self._drawn = now
-            self._write(f"{self.title}  {done / self.total:4.0%}  {text}")
+            self._write(fitting(text, _columns(self.stream) - 1))
 
     def close(self) -> None:
+        """Leave the line empty."""
         self._write("")
 
     def _write(self, text: str) -> None:
@@ -66,55 +87,24 @@ class _Line:
         self.stream.flush()
 
 
-class _Tqdm:
-    """tqdm's bar: share, images trained on, speed and time left."""
+def fitting(text: str, columns: int) -> str:
+    """The first parts of a text that fit so many columns; its parts are two spaces apart.
 
-    def __init__(self, tqdm: type, stream: TextIO, title: str, total: int):
-        self.bar = tqdm(
-            total=total,
-            desc=title,
-            file=stream,
-            unit=" images",
-            mininterval=REFRESH_SECONDS,
-            leave=False,
-            dynamic_ncols=True,
-        )
-        self.started = False
-
-    def show(self, done: int, text: str) -> None:
-        if not self.started:  # speed counts from the first step's end: it compiles kernels
-            self.started = True
-            self.bar.initial = done
-            self.bar.n = done
-            self.bar.unpause()
-        self.bar.set_postfix_str(text, refresh=False)
-        self.bar.update(done - self.bar.n)
-
-    def close(self) -> None:
-        self.bar.close()
+    Example:
+        >>> fitting("FL   40%  epoch 1/3  loss 0.5000", 20)
+        'FL   40%  epoch 1/3'
+    """
+    while len(text) > columns and "  " in text:
+        text = text.rpartition("  ")[0]
+    return text[:columns]
 
 
-class _NoBar:
-    """A stream that is no terminal shows finished epochs alone."""
-
-    def show(self, done: int, text: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def _tqdm() -> type | None:
-    """tqdm's bar without its thread; None where it is not installed."""
+def _columns(stream: TextIO) -> int:
+    """The width of the terminal; 80 where it does not tell."""
     try:
-        from tqdm import tqdm
-    except ModuleNotFoundError:
-        return None
-
-    class Threadless(tqdm):
-        monitor_interval = 0
-
-    return Threadless
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 class Progress(Observer):
@@ -123,7 +113,7 @@ class Progress(Observer):
     Args:
         stream: the text stream.
         designs: how many trainings there will be.
-        terminal: whether bars are drawn; None to ask the stream.
+        terminal: whether a line is rewritten; None to ask the stream.
     """
 
     def __init__(self, stream: TextIO, designs: int = 1, terminal: bool | None = None):
@@ -131,7 +121,7 @@ class Progress(Observer):
         self.designs = designs
         self.started = 0
         self.terminal = stream.isatty() if terminal is None else terminal
-        self._bar: Bar | None = None
+        self._line: _Line | None = None
 
     def note(self, text: str) -> None:
         """Print one line of text."""
@@ -143,22 +133,30 @@ class Progress(Observer):
         self.design = f"{design} ({self.started}/{self.designs})" if self.designs > 1 else design
         self.epochs = settings.epochs
         self.batch = settings.batch
+        self._pace = _Pace()
         self._text = ""
         self._error = ""
+        self._left = ""
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """One step of it is done."""
         self._text = f"epoch {epoch + 1}/{self.epochs}  loss {loss:.4f}"
-        if self._bar is None:
-            self._bar = self._new_bar(self.epochs * steps * self.batch)
-        self._bar.show((epoch * steps + step) * self.batch, self._text + self._error)
+        total = self.epochs * steps * self.batch
+        done = (epoch * steps + step) * self.batch
+        later = max(self.designs - self.started, 0) * total
+        seconds = self._pace.seconds_for(total - done + later, done)
+        self._left = f"  {duration(seconds)} left" if seconds else ""
+        if self.terminal:
+            self._line = self._line or _Line(self.stream)
+            share = f"{self.design}  {done / total:4.0%}"
+            self._line.show(f"{share}{self._left}  {self._text}{self._error}", done == total)
 
     def epoch(self, epoch: Epoch) -> None:
         """One epoch of it is done."""
         self._error = f"  {tested(epoch)}"
         if not self.terminal:
             speed = f"  {epoch.images_per_second:,.0f} images/s"
-            self._print(f"{self.design}  {self._text}{self._error}{speed}")
+            self._print(f"{self.design}  {self._text}{self._error}{speed}{self._left}")
 
     def end(self, outcome: Outcome) -> None:
         """It is done."""
@@ -168,30 +166,22 @@ class Progress(Observer):
             f"{last.train_loss:.4f}, {outcome.seconds:.1f} s"
         )
 
-    def _new_bar(self, total: int) -> Bar:
-        if not self.terminal:
-            return _NoBar()
-        tqdm = _tqdm()
-        if tqdm is None:
-            return _Line(self.stream, self.design, total)
-        return _Tqdm(tqdm, self.stream, self.design, total)
-
     def _print(self, text: str) -> None:
-        """A line of its own; the bar ends, and the next step draws another."""
+        """A line of its own; the next step draws the line that is rewritten anew."""
         self.close()
         self.stream.write(f"{text}\n")
         self.stream.flush()
 
     def close(self) -> None:
-        """Leave no bar on the stream."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        """Leave no unfinished line on the stream."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """While it lasts, the first kernel that Numba has to compile is announced; at its end no
-        bar is left.
+        unfinished line is left.
         """
         try:
             with event.install_listener("numba:compile", _Announcement(self)):

@@ -77,6 +77,7 @@ OF_A_RUN = (
     results.FILE,
     "curves.csv",
     "report.md",
+    "report.html",
     f"{SWEEP}.json",
     f"{SWEEP}.csv",
     *(f"{name}.{suffix}" for name in PLOTS for suffix in ("png", "svg")),
@@ -244,8 +245,8 @@ class Experiment:
             )
             copy.loss_and_grads(*batch, step=step.number, probe=gradients.observe)
         data = self.dataset
-        train_loss, _ = learner.evaluate(data.train_images, data.train_labels)
-        test_loss, test_error = learner.evaluate(data.test_images, data.test_labels)
+        train_loss, _ = learner.evaluate(data.train_images, data.train_wanted)
+        test_loss, test_error = learner.evaluate(data.test_images, data.test_wanted)
         seconds = time.perf_counter() - begun
         speed = len(data.train_images) / seconds
         epoch = Epoch(0, 0.0, train_loss, test_loss, test_error, speed)

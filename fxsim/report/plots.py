@@ -10,8 +10,8 @@ from pathlib import Path
 from fxsim.errors import InputError
 from fxsim.files import write_atomically
 from fxsim.nn.layer_precision import SYMBOLS, TENSORS
-from fxsim.nn.precision import PERTURBATION_CLASSES, PrecisionAssignment
-from fxsim.report.text import chosen_design
+from fxsim.nn.precision import PrecisionAssignment
+from fxsim.report.text import chosen_design, compared
 
 SUFFIXES = ("png", "svg")
 
@@ -78,9 +78,7 @@ def curves_figure(designs: Sequence[dict]):
     Designs with one class of tensors perturbed are left out: they are what sensitivity_figure is
     for.
     """
-    designs = [
-        row for row in designs if not row["design"].endswith(tuple(PERTURBATION_CLASSES))
-    ] or designs
+    designs = compared(designs)
     figure = _figure(10.5, 3.8)
     axes = figure.subplots(1, 2)
     for index, row in enumerate(designs):

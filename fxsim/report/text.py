@@ -9,7 +9,7 @@ from fxsim.analysis.statistics import Statistics
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.machine import JIT_DISABLED
 from fxsim.nn.layer_precision import SYMBOLS, TENSORS
-from fxsim.nn.precision import PrecisionAssignment
+from fxsim.nn.precision import PERTURBATION_CLASSES, PrecisionAssignment
 from fxsim.nn.spec import Network
 from fxsim.report.tables import text_table
 from fxsim.train.designs import perturbed_name
@@ -52,23 +52,26 @@ def chosen_design(designs: Sequence[dict]) -> dict | None:
     )
 
 
-def assignment_table(assignment: PrecisionAssignment) -> str:
-    """Bits, range, step and criterion of every layer's tensors, in the paper's symbols; then which
-    of them round stochastically.
-    """
-    rows = []
+def float_row(designs: Sequence[dict]) -> dict | None:
+    """The float design of results.json; None where it was not trained."""
+    return next((row for row in designs if row["design"] == "FL"), None)
+
+
+def assignment_rows(assignment: PrecisionAssignment) -> list[list[str]]:
+    """A header, and a row for each tensor of each layer: bits, range, step, criterion, margin."""
+    rows = [["layer", "tensor", "range", "step", "bits", "criterion", "margin"]]
     for name, layer in assignment.layers.items():
         given = layer.given()
         for tensor, symbol in ALL_SYMBOLS.items():
             format = given.get(tensor)
             if format is None:
                 if tensor in TENSORS:
-                    rows.append(["", symbol, "", "", "0", "none", ""])
+                    rows.append([name, symbol, "", "", "0", "none", ""])
                 continue
             reason = assignment.reasons.get((name, tensor))
             rows.append(
                 [
-                    name if tensor == TENSORS[0] else "",
+                    name,
                     symbol,
                     _range(format),
                     f"2^{format.step_exp}",
@@ -76,13 +79,27 @@ def assignment_table(assignment: PrecisionAssignment) -> str:
                     *((reason.criterion, f"{reason.margin:.2f}x") if reason else ("given", "")),
                 ]
             )
-    header = ("layer", "tensor", "range", "step", "bits", "criterion", "margin")
-    table = text_table(header, rows, "llllrrr")
+    return rows
+
+
+def stochastic_lines(assignment: PrecisionAssignment) -> list[str]:
+    """Which tensors round stochastically, a line for each source of random words."""
     found: dict[str, list[str]] = {}
     for tensor, symbol in ALL_SYMBOLS.items():
         if assignment.rounding_of(tensor) in STOCHASTIC:
             found.setdefault(randomness(assignment, tensor), []).append(symbol)
-    lines = [f"rounded stochastically, {how}: {', '.join(names)}" for how, names in found.items()]
+    return [f"rounded stochastically, {how}: {', '.join(names)}" for how, names in found.items()]
+
+
+def assignment_table(assignment: PrecisionAssignment) -> str:
+    """Bits, range, step and criterion of every layer's tensors, in the paper's symbols; then which
+    of them round stochastically.
+    """
+    header, *rows = assignment_rows(assignment)
+    first = SYMBOLS[TENSORS[0]]
+    shown = [[name if symbol == first else "", symbol, *rest] for name, symbol, *rest in rows]
+    table = text_table(header, shown, "llllrrr")
+    lines = stochastic_lines(assignment)
     return "\n".join([table, "", *lines] if lines else [table])
 
 
@@ -133,18 +150,24 @@ def _range(format: Format) -> str:
 
 
 def sums_table(design: dict) -> str:
-    """Bits of an accumulator that adds without loss, for the three products of each layer, and the
-    kernel paths.
+    """Bits of an accumulator that adds without loss; see sums_rows."""
+    header, *rows = sums_rows(design)
+    return text_table(header, rows, "llrrr")
+
+
+def sums_rows(design: dict) -> list[list[str]]:
+    """A header, and for each layer the kernel paths and the bits of an accumulator that adds
+    without loss, for its three products.
 
     Where there is an accumulator of another width: '26, has 16'.
     """
-    rows = []
+    rows = [["layer", "kernel", *PRODUCTS.values()]]
     for layer, sums in design["sums"].items():
         paths = ", ".join(dict.fromkeys(row["path"] for row in sums.values()))
         rows.append(
             [layer, paths, *(_sum_bits(sums[name]) if name in sums else "-" for name in PRODUCTS)]
         )
-    return text_table(("layer", "kernel", *PRODUCTS.values()), rows, "llrrr")
+    return rows
 
 
 def _sum_bits(row: dict) -> str:
@@ -180,19 +203,15 @@ def designs_rows(designs: Sequence[dict]) -> list[list[str]]:
     """A header and a row for each design: error (or loss, where nothing is decided) on the test
     set, training loss, the four costs and their share of FL's.
     """
-    float_costs = next((row["costs"]["total"] for row in designs if row["design"] == "FL"), None)
-    units = {
-        metric: _unit(max(row["costs"]["total"][metric] for row in designs)) for metric in METRICS
-    }
+    reference = float_row(designs)
+    of_float = reference["costs"]["total"] if reference else {}
+    units = {metric: cost_unit(designs, metric) for metric in METRICS}
     header = ["design", tested_header(designs), "train loss"]
-    header += [f"{symbol} [{units[metric][1]}{unit}]" for metric, (symbol, unit) in METRICS.items()]
+    header += [f"{symbol} [{units[metric][1]}]" for metric, (symbol, _) in METRICS.items()]
     rows = []
     for row in designs:
         costs = row["costs"]["total"]
-        cells = (
-            _cost(costs[metric], units[metric][0], float_costs and float_costs[metric])
-            for metric in METRICS
-        )
+        cells = (_cost(costs[metric], units[metric][0], of_float.get(metric)) for metric in METRICS)
         rows.append([row["design"], *tested_cells(row), *cells])
     return [header, *rows]
 
@@ -211,6 +230,14 @@ def sweep_table(data: dict) -> str:
     symbols = (symbol for symbol, _ in METRICS.values())
     header = ("design", "target", "bits", tested_header([reference]), "train loss", *symbols)
     return text_table(header, rows)
+
+
+def compared(designs: Sequence[dict]) -> list[dict]:
+    """The designs of results.json that curves show: all but those with one class of tensors
+    perturbed, which sensitivity is for.
+    """
+    classes = tuple(PERTURBATION_CLASSES)
+    return [row for row in designs if not row["design"].endswith(classes)] or list(designs)
 
 
 def tested_header(rows: Sequence[dict]) -> str:
@@ -246,6 +273,12 @@ def statistics_table(statistics: Statistics) -> str:
 
 def _cost(value: int, unit: float, reference: int | None) -> str:
     return f"{value / unit:,.3g}" + (f" ({value / reference:.2f})" if reference else "")
+
+
+def cost_unit(designs: Sequence[dict], metric: str) -> tuple[float, str]:
+    """The power of 1000 that suits a cost of these designs, and the unit with its prefix."""
+    scale, prefix = _unit(max(row["costs"]["total"][metric] for row in designs))
+    return scale, prefix + METRICS[metric][1]
 
 
 def _unit(value: int) -> tuple[float, str]:

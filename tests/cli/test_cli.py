@@ -76,6 +76,7 @@ def test_a_run_writes_its_files_and_no_others(folder):
             "experiment.json",
             "float.npz",
             "gradients.npz",
+            "report.html",
             "report.md",
             "results.json",
             "statistics.npz",

@@ -35,6 +35,8 @@ GOOD = (
     "train --out mine --assignment assignment.json --accumulator forward=16",
     "train --out mine --perturb -1 --only weight_grads --accumulator 24",
     "train --out mine --assignment assignment.json --in-place --stochastic accumulators=philox",
+    "report mine",
+    "report mine data --out both.html",
     "analyze --out mine",
     "assign --out mine",
     "cost digits-convnet --width 0.5 --json",

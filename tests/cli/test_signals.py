@@ -24,6 +24,7 @@ from fxsim.train.checkpoint import read
 COMMANDS = (
     "run",
     "sweep",
+    "report",
     "train",
     "analyze",
     "assign",

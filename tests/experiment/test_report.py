@@ -2,10 +2,21 @@
 
 import dataclasses
 import io
+import itertools
+import os
 import sys
-import threading
 
 import pytest
+from support.report_cases import (
+    ASSIGNMENT,
+    DESIGNS,
+    FORMATS,
+    SENSITIVITY,
+    design,
+    histograms,
+    measured,
+    results_of,
+)
 
 from fxsim.analysis.assign import ROUNDED_GRADIENTS
 from fxsim.analysis.complexity import design_complexity
@@ -14,43 +25,14 @@ from fxsim.experiment.progress import Progress
 from fxsim.experiment.results import Outcome
 from fxsim.experiment.settings import Settings
 from fxsim.formats import Format
-from fxsim.nn.layer_precision import SYMBOLS, LayerPrecision
+from fxsim.nn.layer_precision import SYMBOLS
 from fxsim.nn.networks import build
-from fxsim.nn.precision import PrecisionAssignment, Reason
+from fxsim.nn.precision import PrecisionAssignment
 from fxsim.report import markdown, plots
 from fxsim.report import text as report
 from fxsim.report.tables import markdown_table, text_table
 from fxsim.train.loop import Epoch
 from fxsim.words import DroppedBits, Philox
-
-FORMATS = LayerPrecision(
-    weights=Format(7, 0),
-    activations=Format(5, 1, signed=False),
-    activation_grads=Format(11, -6),
-    weight_grads=Format(10, -2),
-    accumulators=Format(12, -7),
-)
-ASSIGNMENT = PrecisionAssignment(
-    "mnist-convnet",
-    dict.fromkeys(build("mnist-convnet").names, FORMATS),
-    reasons={("conv2", "weight_grads"): Reason("GC, RQB", {"sigma_max": 0.1}, 1.25)},
-)
-
-
-def design(name, costs=None, **changes):
-    epochs = [
-        Epoch(epoch, 0.1, 1 / (epoch + 1), 1 / (epoch + 1), 0.1 / (epoch + 1), 1000.0)
-        for epoch in range(3)
-    ]
-    costs = costs or design_complexity(build("mnist-convnet"), "FL")
-    return {**Outcome(name, epochs, costs, 1.0).to_dict(), **changes}
-
-
-DESIGNS = [
-    design("FL"),
-    design("BN", design_complexity(build("mnist-convnet"), "BN")),
-    design("FX C_-1", assignment=ASSIGNMENT.to_dict()),
-]
 
 
 def test_a_table_is_aligned():
@@ -155,29 +137,12 @@ def test_the_curves_leave_out_perturbations_of_one_class():
     assert len(figure.axes[0].lines) == 3
 
 
-SENSITIVITY = [
-    {"class": name, "bits": bits, "train_loss": loss, "test_error": loss / 10}
-    for name, bits, loss in (
-        ("all", -1, 0.5),
-        ("all", 0, 0.3),
-        ("all", 1, 0.2),
-        ("accumulators", -1, 0.4),
-        ("accumulators", 1, 0.25),
-    )
-]
-
-
 def test_the_sensitivity_has_a_line_for_each_class_through_c_o():
     loss, error = plots.sensitivity_figure(SENSITIVITY).axes
     assert [line.get_label() for line in loss.lines] == ["all", "accumulators"]
     assert [list(line.get_xdata()) for line in loss.lines] == [[-1, 0, 1]] * 2
     assert [list(line.get_ydata()) for line in loss.lines] == [[0.5, 0.3, 0.2], [0.4, 0.3, 0.25]]
     assert list(error.lines[1].get_ydata()) == pytest.approx([4, 3, 2.5])
-
-
-def histograms(layers):
-    row = {tensor: {"zeros": 2, "least": -6, "counts": [1, 0, 3]} for tensor in SYMBOLS}
-    return {moment: dict.fromkeys(layers, row) for moment in ("start", "end")}
 
 
 def test_the_ranges_show_a_box_from_step_to_range_over_shares_of_all_elements():
@@ -198,47 +163,8 @@ def test_a_tensor_of_zeros_has_no_histogram_to_draw():
     assert plots.ranges_figure(ASSIGNMENT, data).axes
 
 
-def measured():
-    def finding(
-        criterion, tensor, value, bound, error=0.0, moment="training", layer="conv1", passed=True
-    ):
-        return {
-            "moment": moment,
-            "criterion": criterion,
-            "layer": layer,
-            "tensor": tensor,
-            "value": value,
-            "bound": bound,
-            "error": error,
-            "passed": passed,
-        }
-
-    return {
-        "histograms": histograms(ASSIGNMENT.layers),
-        "criteria": [
-            finding("AS", "accumulators", 0.0, 0.0),
-            finding("GC", "weight_grads", 0.02, 0.05),
-            finding("GC", "activation_grads", 0.06, 0.05, passed=False, layer="conv2"),
-            finding("RQB", "weight_grads", 0.03, 0.01, 0.02, "end"),
-            finding("GF", "activation_grads", 0.001, 0.01, moment="end"),
-            finding("GF", "preactivation_grads", 0.004, 0.01, moment="end"),
-        ],
-    }
-
-
 def report_of(designs, sensitivity=(), plot_files=(), **more):
-    settings = dataclasses.asdict(Settings.make(network="mnist-convnet"))
-    designs = [
-        {
-            "command": "fxsim run",
-            "machine": {"processor": "a processor", "versions": {"fxsim": "1"}},
-            **row,
-        }
-        for row in designs
-    ]
-    return markdown.report_markdown(
-        {"identity": {"settings": settings}, "designs": designs, **more}, sensitivity, plot_files
-    )
+    return markdown.report_markdown(results_of(designs, **more), sensitivity, plot_files)
 
 
 def test_the_report_has_the_tables_and_shows_the_plots():
@@ -265,13 +191,13 @@ def test_the_report_has_the_tables_and_shows_the_plots():
     assert [line.split(" | ")[3:] for line in lines if line.startswith("| GF |")] == [
         ["0.40%", "conv1 G^Z", "1%", "holds |"]
     ]
-    assert "| test | 360 | 0.013 | 0.034 | 12 |" in lines
+    assert "| test | 360 | 0.013 | 0.034 | 12 | holds |" in lines
     assert any("The tight bound is to be at most 0.01 on the images" in line for line in lines)
     assert [line for line in lines if line.startswith("![")] == [
         "![Convergence](curves.png)",
         "![Ranges and steps over the values' magnitudes](ranges.png)",
     ]
-    assert "```text" in lines
+    assert "| conv1 | W | [-1, 1) | 2^-6 | 7 | given |  |" in lines
 
 
 def test_the_report_says_what_the_rounding_of_weight_gradients_does_to_their_bias():
@@ -412,50 +338,48 @@ LAST = "FL (1/2)  test error 10.00%, training loss 0.5000, 6.0 s\n"
 
 
 @pytest.fixture
-def no_tqdm(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+def clock(monkeypatch):
+    """Every look at the clock takes a second."""
+    seconds = itertools.count()
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(seconds)))
 
 
-def test_progress_is_one_line_an_epoch_where_nobody_looks_on():
+def test_progress_is_one_line_an_epoch_where_nobody_looks_on(clock):
     assert follow(io.StringIO()).splitlines(keepends=True) == [
-        "FL (1/2)  epoch 1/2  loss 0.5000  test error 10.00%  3,200 images/s\n",
-        "FL (1/2)  epoch 2/2  loss 0.5000  test error 10.00%  3,200 images/s\n",
+        "FL (1/2)  epoch 1/2  loss 0.5000  test error 10.00%  3,200 images/s  9 s left\n",
+        "FL (1/2)  epoch 2/2  loss 0.5000  test error 10.00%  3,200 images/s  6 s left\n",
         LAST,
     ]
 
 
-def test_progress_rewrites_one_line_on_a_terminal_without_tqdm(no_tqdm, monkeypatch):
-    monkeypatch.setattr("fxsim.experiment.progress.REFRESH_SECONDS", 0)
+def test_progress_rewrites_one_line_on_a_terminal(clock):
     text = follow(Terminal())
     assert text.count("\n") == 1
     drawn = [line.removesuffix("\x1b[K") for line in text.split("\r")[1:]]
-    assert drawn == [
+    assert drawn == [  # two looks at the clock in each step
         "FL (1/2)   17%  epoch 1/2  loss 0.5000",
-        "FL (1/2)   33%  epoch 1/2  loss 0.5000",
-        "FL (1/2)   50%  epoch 1/2  loss 0.5000",
-        "FL (1/2)   67%  epoch 2/2  loss 0.5000  test error 10.00%",
-        "FL (1/2)   83%  epoch 2/2  loss 0.5000  test error 10.00%",
-        "FL (1/2)  100%  epoch 2/2  loss 0.5000  test error 10.00%",
+        "FL (1/2)   33%  20 s left  epoch 1/2  loss 0.5000",
+        "FL (1/2)   50%  18 s left  epoch 1/2  loss 0.5000",
+        "FL (1/2)   67%  16 s left  epoch 2/2  loss 0.5000  test error 10.00%",
+        "FL (1/2)   83%  14 s left  epoch 2/2  loss 0.5000  test error 10.00%",
+        "FL (1/2)  100%  12 s left  epoch 2/2  loss 0.5000  test error 10.00%",
         f"\x1b[K{LAST}",
     ]
 
 
-def test_tqdm_draws_the_bar_on_a_terminal(monkeypatch):
-    pytest.importorskip("tqdm", reason="needs tqdm (pip install tqdm)")
+def test_the_line_fits_the_terminal(monkeypatch):
     monkeypatch.setattr("fxsim.experiment.progress.REFRESH_SECONDS", 0)
-    threads = threading.active_count()
-    *bars, last = follow(Terminal()).split("\r")
-    assert last == LAST
-    assert threading.active_count() == threads
-    (whole,) = (bar for bar in bars if "192/192" in bar)
-    assert whole.startswith("FL (1/2): 100%")
-    assert "epoch 2/2  loss 0.5000  test error 10.00%" in whole
-    assert [
-        count for count in (32, 64, 96, 128, 160) if not any(f" {count}/192" in bar for bar in bars)
-    ] == []
+    size = os.terminal_size((30, 24))
+    monkeypatch.setattr("os.get_terminal_size", lambda file: size)
+    monkeypatch.setattr(Terminal, "fileno", lambda self: 2, raising=False)
+    drawn = [line.removesuffix("\x1b[K") for line in follow(Terminal()).split("\r")[1:-1]]
+    assert len(drawn) == 6
+    assert drawn[0] == "FL (1/2)   17%  epoch 1/2"
+    assert max(map(len, drawn)) <= 29
+    assert all(line.endswith((" left", "1/2", "2/2")) for line in drawn)
 
 
-def test_a_line_between_two_steps_leaves_no_bar(no_tqdm):
+def test_a_line_between_two_steps_leaves_no_unfinished_line(clock):
     stream = Terminal()
     progress = Progress(stream)
     progress.begin("FL", Settings.make(epochs=1))
@@ -463,8 +387,20 @@ def test_a_line_between_two_steps_leaves_no_bar(no_tqdm):
         progress.step(0, 1, 3, 0.5)
         progress.note("something happens")
         progress.step(0, 2, 3, 0.5)
-    line = "\rFL   {}%  epoch 1/1  loss 0.5000\x1b[K\r\x1b[K"
-    assert stream.getvalue() == f"{line.format(33)}something happens\n{line.format(67)}"
+    assert stream.getvalue() == (
+        "\rFL   33%  epoch 1/1  loss 0.5000\x1b[K\r\x1b[Ksomething happens\n"
+        "\rFL   67%  2 s left  epoch 1/1  loss 0.5000\x1b[K\r\x1b[K"
+    )
+
+
+def test_the_time_left_of_a_resumed_training_counts_from_its_first_step(clock):
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.begin("FL", Settings.make(epochs=4))
+    for step in (1, 2, 3):
+        progress.step(2, step, 3, 0.5)
+    progress.epoch(Epoch(2, 0.1, 0.5, 0.4, 0.1, 3200.0))
+    assert stream.getvalue().endswith("images/s  3 s left\n")
 
 
 def test_the_first_compilation_is_announced_and_no_other():

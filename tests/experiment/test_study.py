@@ -645,5 +645,8 @@ def test_the_report_is_written_without_matplotlib_too(tmp_path, monkeypatch, cap
     )
     output = capsys.readouterr().out
     assert "no plots: they need matplotlib" in output
-    assert output.splitlines()[-1] == f"written to {tmp_path}: report.md, results.json, curves.csv"
+    assert (
+        output.splitlines()[-2]
+        == f"written to {tmp_path}: report.html, report.md, results.json, curves.csv"
+    )
     assert (tmp_path / "report.md").read_text().startswith("# digits-convnet on digits\n")
