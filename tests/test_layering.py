@@ -31,6 +31,7 @@ LAYERS = (
         "activation",
         "exponential",
         "arrays",
+        "communicator",
         "memfile",
         "windows",
     ),

@@ -29,12 +29,13 @@ from fxsim.ops.batch_norm import (
     BatchNorm,
     BatchNormFormats,
     BatchNormGrad,
+    Moments,
     Normalized,
     Running,
     running_format,
 )
 from fxsim.ops.dropout import Scaled, before_dropout, grad_format, kept
-from fxsim.ops.exact import Exact, max_pooled
+from fxsim.ops.exact import Exact, magnitude, max_pooled
 from fxsim.ops.pooling import (
     average_grad_format,
     average_pooled,
@@ -200,11 +201,24 @@ class FixedLayer:
         if self.weight_grad is not None:
             self.weight_grad.format_of(images)
             self.weight_grad.check_held(self.weight_grad.plan_of(images))
-        rows, columns, _ = self.shape.pre
         if self.norm is not None and self.norm_grad is not None:
             if not self.norm.frozen:
-                self.norm.check_terms(images * rows * columns)
-            self.norm_grad.check_terms(images * rows * columns)
+                self.norm.check_terms(self._positions(images))
+            self.norm_grad.check_terms(self._positions(images))
+
+    def _positions(self, images: int) -> int:
+        """Positions of the pre-activations of so many images."""
+        rows, columns, _ = self.shape.pre
+        return images * rows * columns
+
+    def check_shares(self) -> None:
+        """InputError where a sum over the batch cannot be put together from those of shares."""
+        if self.weight_grad is not None and self.weight_grad.adds_in_order:
+            raise InputError(
+                f"layer {self.name!r}: the accumulator of weight_grad adds image after image "
+                f"({self.weight_grad.accumulator}), an order that several ranks cannot keep; train "
+                "on one, or sum it exactly"
+            )
 
     def forward(
         self,
@@ -275,9 +289,13 @@ class FixedLayer:
     def _normalized(self, exact: ForwardSum, running: Running | None, step: Step) -> Normalized:
         norm = present(self.norm)
         of_batch = step.training and not norm.frozen
-        moments = np.empty((2, exact.shape[-1]), np.int64) if of_batch else None
+        sums = np.empty((2, exact.shape[-1]), np.int64) if of_batch else None
         quantizer = step.quantizer(self.name, "preactivations", norm.input)
-        codes, _ = exact.rounded_with_moments(quantizer, False, moments)
+        codes, _ = exact.rounded_with_moments(quantizer, False, sums)
+        moments = None
+        if sums is not None:
+            terms = self._positions(step.result.samples)
+            moments = Moments(step.total(sums, norm.largest_moment(terms)), terms)
         formats = norm.formats
 
         def quantizers(tensor: str) -> Quantizer:
@@ -408,8 +426,12 @@ class FixedLayer:
         step.see("relu_input_grads", self.name, inner)
         reuse = step.reuse and not self.layer.add  # a residual branch reads the gradient, too
         gamma = parameters["gamma"].codes.astype(np.int64)
-        trained = "gamma" in self.layer.trained
-        made = norm_grad.backward(inner.operand, normalized, gamma, quantizers, reuse, trained)
+        moments = None
+        if "gamma" in self.layer.trained:
+            terms = self._positions(step.result.samples)
+            sums, _ = Moments.of(inner.operand, normalized.codes)
+            moments = Moments(step.total(sums, norm_grad.largest_moment(terms)), terms)
+        made = norm_grad.backward(inner.operand, normalized, gamma, moments, quantizers, reuse)
         grads = {
             kind: lent(codes, formats[f"{kind}_grads"])
             for kind, codes in (("gamma", made.gamma), ("beta", made.beta))
@@ -418,8 +440,7 @@ class FixedLayer:
         if not step.reuse:
             for kind, codes in grads.items():
                 step.see(f"{kind}_grads", self.name, codes)
-            sums = made.sums
-            constants = (sums.first, sums.second, sums.constant)
+            constants = (made.sums.first, made.sums.second, made.sums.constant)
             for (kind, format), values in zip(norm_grad.formats.items(), constants):
                 codes = lent(values.astype(np.int64), format)
                 step.see(f"normalization_{kind}", self.name, codes)
@@ -431,7 +452,7 @@ class FixedLayer:
         made = {}
         if self.weight_grad is not None:
             images, _ = self._operands(tape)
-            exact = self.weight_grad(images, grads)
+            exact = step.weight_grad(self.weight_grad(images, grads))
             quantizer = step.quantizer(self.name, "weight_grads", self.formats.weight_grads)
             made["weight"] = exact.to(quantizer).reshape(*self.shape.weight)
             step.count_overflows(self.name, "weight_grad", exact)
@@ -439,7 +460,9 @@ class FixedLayer:
         if "bias" not in self.layer.trained:
             return made
         bias_quantizer = step.quantizer(self.name, "bias_grads", self.formats.bias_grads)
-        bias = exact_sum(lent(grads, pre.format), axis=(0, 1, 2)).to(bias_quantizer)
+        largest = self._positions(step.result.samples) * magnitude(pre.format)
+        own = exact_sum(lent(grads, pre.format), axis=(0, 1, 2))
+        bias = step.summed(own, largest).to(bias_quantizer)
         step.see("bias_grads", self.name, bias)
         return {**made, "bias": bias}
 
