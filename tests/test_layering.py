@@ -33,6 +33,7 @@ LAYERS = (
         "arrays",
         "communicator",
         "memfile",
+        "mpi",
         "windows",
     ),
     ("quantizer", "tensor", "profiles"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from fxsim import machine
 from fxsim.cli.options import as_asked
 from fxsim.cli.vectors import preset_of, run_vectors
+from fxsim.cli.workers import ranks
 from fxsim.datasets.survey import complaint, survey, survey_text
 from fxsim.errors import InputError, choice
 from fxsim.experiment import study
@@ -41,12 +42,16 @@ OF_ASSIGNMENT = ("--bound", "--minimize", "--output-grad-bits", "--gradient-roun
 
 
 def _writing(command: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
-    """The command holds the lock of the folder of --out."""
+    """The command holds the lock of the folder of --out; of several ranks, 0 alone runs it."""
 
     @functools.wraps(command)
     def holding(arguments: Namespace) -> None:
-        with hold_folder(arguments.out, arguments.command_line):
-            command(arguments)
+        with ranks(getattr(arguments, "workers", None)) as communicator:
+            if communicator is None:
+                return
+            arguments.communicator = communicator
+            with hold_folder(arguments.out, arguments.command_line):
+                command(arguments)
 
     return holding
 
@@ -58,7 +63,7 @@ def run(arguments: Namespace) -> None:
     _refuse_without_effect(arguments, settings)
     progress = Progress(sys.stderr, designs=study.count(settings))
     experiment = _open(arguments, settings, progress)
-    _introduce(experiment)
+    _introduce(experiment, arguments)
     with progress.watching(), study.processes(arguments.jobs) as executor:
         study.run(experiment, executor)
     data = read_results(experiment.folder)
@@ -82,7 +87,8 @@ def sweep(arguments: Namespace) -> None:
     progress = Progress(sys.stderr)
     experiment = Experiment.reopen(arguments.out, progress, arguments.command_line, resume=True)
     remove_leftovers(arguments.out)
-    _introduce(experiment)
+    _check_jobs(arguments)
+    _introduce(experiment, arguments)
     targets = sweeps.TARGETS if arguments.targets is None else arguments.targets
     perturb = sweeps.PERTURB if arguments.perturb is None else arguments.perturb
     with progress.watching(), study.processes(arguments.jobs) as executor:
@@ -118,10 +124,12 @@ def train(arguments: Namespace) -> None:
     if fixed:
         for option in OF_ASSIGNMENT:
             _refuse(arguments, option, "on a training in the formats of an assignment")
+    else:
+        _refuse(arguments, "--workers", "on a float run, which one rank makes alone")
     progress = Progress(sys.stderr)
     experiment = _experiment(arguments, progress, fixed)
     assignment = _assignment(arguments, experiment) if fixed else None
-    _introduce(experiment)
+    _introduce(experiment, arguments)
     with progress.watching():
         if assignment is not None:
             experiment.train_fixed(assignment, _design_name(arguments))
@@ -259,10 +267,20 @@ def _refuse_without_effect(arguments: Namespace, settings: Settings) -> None:
     if "FX" not in designs or not settings.perturb:
         _refuse(arguments, "--per-class", "without FX in --designs and bits in --perturb")
     if FIXED.keys().isdisjoint(designs):
-        for option in (*OF_ASSIGNMENT, "--accumulator"):
+        for option in (*OF_ASSIGNMENT, "--accumulator", "--workers"):
             _refuse(arguments, option, f"on the designs {', '.join(designs)}")
+    _check_jobs(arguments)
     if arguments.jobs > 1 and len(study.planned(settings)) < 2:
         _refuse(arguments, "--jobs", "where fewer than two trainings follow the float run")
+
+
+def _check_jobs(arguments: Namespace) -> None:
+    """InputError where trainings are to be both side by side and shared."""
+    if arguments.jobs > 1 and arguments.workers is not None:
+        raise InputError(
+            f"--jobs {arguments.jobs} beside --workers {arguments.workers}: the ranks share each "
+            "training; leave one of both out"
+        )
 
 
 def _refuse(arguments: Namespace, option: str, where: str) -> None:
@@ -328,7 +346,9 @@ def _design_name(arguments: Namespace) -> str:
     return "; ".join([name, *in_place, *arguments.accumulator, *arguments.stochastic])
 
 
-def _introduce(experiment: Experiment) -> None:
+def _introduce(experiment: Experiment, arguments: Namespace) -> None:
+    """Say what is trained, and by how many ranks."""
+    experiment.communicator = arguments.communicator
     network = experiment.network
     dataset = experiment.dataset
     height, width, channels = dataset.image_shape
@@ -338,6 +358,9 @@ def _introduce(experiment: Experiment) -> None:
         f"{len(dataset.train_labels):,} images of {height}x{width}x{channels} to train, "
         f"{len(dataset.test_labels):,} to test; {experiment.settings.epochs} epochs"
     )
+    if arguments.workers is not None:
+        size = experiment.communicator.size
+        experiment.observer.note(f"trainings in fixed point are shared by {size} ranks")
 
 
 def _print_designs(designs: list[dict]) -> None:

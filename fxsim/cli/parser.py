@@ -290,6 +290,7 @@ written to the folder of --out:
         help="perturb each class of tensors by itself, too",
     )
     _add_jobs(parser)
+    _add_workers(parser)
 
 
 def _add_sweep(commands) -> None:
@@ -320,6 +321,7 @@ was interrupted goes on.  Written to the folder: sweep.json, sweep.csv, and wher
         help="bits added to C_o in all tensors (default: -2,-1,+1; or none)",
     )
     _add_jobs(parser)
+    _add_workers(parser)
 
 
 def _add_jobs(parser) -> None:
@@ -329,6 +331,15 @@ def _add_jobs(parser) -> None:
         default=1,
         metavar="N",
         help="trainings side by side once the float run is done; they share the cores (default: 1)",
+    )
+
+
+def _add_workers(parser) -> None:
+    parser.add_argument(
+        "--workers",
+        metavar="mpi",
+        help="mpi: all processes that mpiexec has started take each training in fixed point "
+        "together, to the same bits (see fxsim guide many-workers)",
     )
 
 
@@ -378,6 +389,7 @@ A fixed-point run takes the settings of the float run in the folder, if there is
     add_accumulator(parser)
     add_in_place(parser)
     add_stochastic(parser)
+    _add_workers(parser)
 
 
 def _add_analyze(commands) -> None:

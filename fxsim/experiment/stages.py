@@ -31,8 +31,9 @@ from fxsim.analysis.mismatch import mismatch
 from fxsim.analysis.noise_gains import measure_decisions
 from fxsim.analysis.output_error import asked_output_error, measured_output_error
 from fxsim.analysis.statistics import GradientStatistics, Statistics
+from fxsim.communicator import ALONE, Communicator
 from fxsim.datasets import Dataset
-from fxsim.errors import InputError, shown
+from fxsim.errors import InputError, present, shown
 from fxsim.experiment import results
 from fxsim.experiment.results import Outcome
 from fxsim.experiment.settings import Settings
@@ -48,6 +49,7 @@ from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Network
 from fxsim.train import checkpoint, designs
 from fxsim.train.checkpoint import Cadence, Checkpoint
+from fxsim.train.leading import LeadingLearner
 from fxsim.train.learners import FixedLearner
 from fxsim.train.loop import Epoch, Position, train
 from fxsim.train.measured import first_batches, measured
@@ -133,6 +135,9 @@ class Experiment:
     command: the command line, to be recorded in results.json.  resume: leave out what is finished
     in the folder, and go on from a checkpoint where there is one.  cadence: when checkpoints are
     written.  curves: whether trainings write curves.csv; two processes must not write one file.
+
+    communicator: the ranks that take the trainings in fixed point together, ALONE until it is set;
+    those beside this one `follow` (train/leading.py).
     """
 
     def __init__(
@@ -151,6 +156,7 @@ class Experiment:
         self.resume = resume
         self.cadence = cadence or Cadence()
         self.curves = curves
+        self.communicator: Communicator = ALONE
         self.setup = TrainingSetup.of(settings)
         self.folder = make_folder(folder)
 
@@ -382,7 +388,7 @@ class Experiment:
         """What `train` does, but for the results, which `finish` writes."""
         if training.assignment is None:
             return self._train(training, self.setup.float_learner(training.design))
-        learner = self.setup.fixed_learner(training.assignment, training.design)
+        learner = self._fixed_learner(training)
         start = learner.network.fingerprint()
         outcome = self._train(training, learner)
         counts = {
@@ -404,6 +410,13 @@ class Experiment:
             fingerprint=learner.network.fingerprint(),
             measured=self._measured(training, learner),
         )
+
+    def _fixed_learner(self, training: Training) -> FixedLearner:
+        learner = self.setup.fixed_learner(present(training.assignment), training.design)
+        if self.communicator.size == 1:
+            return learner
+        optimizer = self.settings.optimizer()
+        return LeadingLearner(learner, training.design, optimizer, self.communicator)
 
     def _measured(self, training: Training, learner: FixedLearner) -> dict:
         if not training.measured or training.assignment is None:
