@@ -64,7 +64,7 @@ def run(arguments: Namespace) -> None:
     progress = Progress(sys.stderr, designs=study.count(settings))
     experiment = _open(arguments, settings, progress)
     _introduce(experiment, arguments)
-    with progress.watching(), study.processes(arguments.jobs) as executor:
+    with progress.watching(), study.side_by_side(arguments.jobs) as executor:
         study.run(experiment, executor)
     data = read_results(experiment.folder)
     designs = data["designs"]
@@ -91,7 +91,7 @@ def sweep(arguments: Namespace) -> None:
     _introduce(experiment, arguments)
     targets = sweeps.TARGETS if arguments.targets is None else arguments.targets
     perturb = sweeps.PERTURB if arguments.perturb is None else arguments.perturb
-    with progress.watching(), study.processes(arguments.jobs) as executor:
+    with progress.watching(), study.side_by_side(arguments.jobs) as executor:
         found = sweeps.points(experiment, targets, perturb)
         progress.designs = len(sweeps.trainings_of(found))
         data = sweeps.run(experiment, found, executor)
@@ -270,13 +270,13 @@ def _refuse_without_effect(arguments: Namespace, settings: Settings) -> None:
         for option in (*OF_ASSIGNMENT, "--accumulator", "--workers"):
             _refuse(arguments, option, f"on the designs {', '.join(designs)}")
     _check_jobs(arguments)
-    if arguments.jobs > 1 and len(study.planned(settings)) < 2:
+    if arguments.jobs != 1 and len(study.planned(settings)) < 2:
         _refuse(arguments, "--jobs", "where fewer than two trainings follow the float run")
 
 
 def _check_jobs(arguments: Namespace) -> None:
     """InputError where trainings are to be both side by side and shared."""
-    if arguments.jobs > 1 and arguments.workers is not None:
+    if arguments.jobs != 1 and arguments.workers is not None:
         raise InputError(
             f"--jobs {arguments.jobs} beside --workers {arguments.workers}: the ranks share each "
             "training; leave one of both out"

@@ -21,6 +21,7 @@ from fxsim.cli.options import (
     add_in_place,
     add_stochastic,
     integer,
+    jobs,
     number,
 )
 from fxsim.cli.vectors import add_vectors_commands
@@ -327,10 +328,11 @@ was interrupted goes on.  Written to the folder: sweep.json, sweep.csv, and wher
 def _add_jobs(parser) -> None:
     parser.add_argument(
         "--jobs",
-        type=integer,
+        type=jobs,
         default=1,
-        metavar="N",
-        help="trainings side by side once the float run is done; they share the cores (default: 1)",
+        metavar="N|dask://HOST:PORT",
+        help="trainings side by side once the float run is done; they share the cores (default: 1), "
+        "or run on the workers of a Dask scheduler",
     )
 
 

@@ -454,7 +454,7 @@ class Experiment:
 
     def _train(self, training: Training, learner) -> Outcome:
         self.observer.begin(training.name, self.settings)
-        saved = Checkpoint(self.folder, training.name, self._identity(training), self.cadence)
+        saved = self._checkpoint(training)
         position = self._start(saved, learner)
 
         def keep(position: Position) -> None:
@@ -483,6 +483,14 @@ class Experiment:
         position = Position()
         saved.write(learner, position)
         return position
+
+    def prepare(self, training: Training) -> None:
+        """Let a training begin anew, unless the experiment resumes; for those done elsewhere."""
+        if not self.resume:
+            self._set_aside(self._checkpoint(training))
+
+    def _checkpoint(self, training: Training) -> Checkpoint:
+        return Checkpoint(self.folder, training.name, self._identity(training), self.cadence)
 
     def _set_aside(self, begun: Checkpoint) -> None:
         """Keep what a training that begins anew would overwrite, in a folder of its own."""
