@@ -126,13 +126,17 @@ def share_of(images: int, communicator: Communicator) -> Share:
 def total(communicator: Communicator, sums: np.ndarray, largest: int) -> np.ndarray:
     """int64 sums added up over all ranks.
 
-    largest: bounds the magnitude of every total, and of that of any of the ranks.  It decides what
-    goes over the wire: int32 where that holds them, else int64.
+    largest: bounds the magnitude of every total, and of that of any of the ranks.  It decides on the
+    `wire_type`.
     """
     if communicator.size == 1:
         return sums
-    wire = np.int32 if largest < 2**31 else np.int64
-    return communicator.all_reduce(sums.astype(wire)).astype(np.int64)
+    return communicator.all_reduce(sums.astype(wire_type(largest))).astype(np.int64)
+
+
+def wire_type(largest: int) -> np.dtype:
+    """What goes from rank to rank where no sum is larger in magnitude."""
+    return np.dtype(np.int32 if largest < 2**31 else np.int64)
 
 
 def totals(communicator: Communicator, numbers: Sequence[int]) -> list[int]:

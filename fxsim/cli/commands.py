@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fxsim import machine
+from fxsim.analysis import scaling
 from fxsim.cli.options import as_asked
 from fxsim.cli.vectors import preset_of, run_vectors
 from fxsim.cli.workers import ranks
@@ -29,7 +30,10 @@ from fxsim.experiment.stages import (
 )
 from fxsim.files import read_text, remove_leftovers, write_text
 from fxsim.lock import hold_folder
+from fxsim.nn.fixed.network import FixedNetwork
+from fxsim.nn.init import initial_parameters
 from fxsim.nn.precision import PrecisionAssignment
+from fxsim.nn.spec import Network
 from fxsim.presets import Uniform
 from fxsim.report import markdown, plots, text
 from fxsim.report.profiles import profiles_markdown
@@ -202,10 +206,48 @@ def cost(arguments: Namespace) -> None:
     if arguments.assignment is not None:
         assignment = PrecisionAssignment.load(arguments.assignment)
     costs = costs_of(arguments.design or ("FX" if assignment else "FL"), network, assignment)
-    print(
-        json.dumps(costs.to_dict(), indent=1)
-        if arguments.json
-        else f"{costs.network}, design {costs.design}\n\n{text.cost_table(costs)}"
+    found, predicted = _exchange(arguments, network, assignment)
+    if arguments.json:
+        more = {} if found is None else {"exchange": scaling.to_dict(found, predicted)}
+        print(json.dumps(costs.to_dict() | more, indent=1))
+        return
+    print(f"{costs.network}, design {costs.design}\n\n{text.cost_table(costs)}")
+    if found is not None:
+        print(f"\nexchanged by each rank in a step of {arguments.batch} images\n")
+        print(text.exchange_table(found))
+    if predicted is not None:
+        print(f"\n{text.scaling_line(predicted)}")
+
+
+def _exchange(
+    arguments: Namespace, network: Network, assignment: PrecisionAssignment | None
+) -> tuple[scaling.Exchange | None, scaling.Scaling | None]:
+    """What `fxsim cost` tells of several ranks, as far as it is asked for."""
+    timed = {"--bandwidth": arguments.bandwidth, "--step-seconds": arguments.step_seconds}
+    if arguments.batch is None:
+        for option in ("--workers", "--latency", *timed):
+            _refuse(arguments, option, "without --batch, the images of a step")
+        return None, None
+    if assignment is None:
+        raise InputError(
+            f"--batch {arguments.batch}: ranks share trainings in fixed point alone; give "
+            "--assignment or --formats, or leave it out"
+        )
+    fixed = FixedNetwork(network, assignment, initial_parameters(network, 0))
+    found = scaling.exchange(fixed, arguments.batch)
+    if arguments.workers is None:
+        for option in ("--latency", *timed):
+            _refuse(arguments, option, "without --workers, the number of ranks")
+        return found, None
+    for option, value in timed.items():
+        if value is None:
+            raise InputError(f"--workers {arguments.workers} needs {option} to predict a time")
+    return found, scaling.scaling(
+        found,
+        arguments.workers,
+        arguments.step_seconds,
+        arguments.bandwidth,
+        arguments.latency or 0.0,
     )
 
 

@@ -446,6 +446,8 @@ examples:
   fxsim cost digits-convnet --assignment fxsim-run/assignment.json --design SQ
   fxsim cost digits-convnet --formats Q8.8
   fxsim cost experiment.toml                            the network of an experiment
+  fxsim cost digits-convnet --formats Q4.12 --batch 64 --workers 4 --step-seconds 0.5 --bandwidth 1e9
+                                                        what 4 ranks exchange, and how fast they are
 
   C_W  storage of weights, their gradients and accumulators    C_A  storage of activations and their gradients
   C_M  multiply-accumulates of a training step                  C_C  communication of weight gradients
@@ -462,6 +464,27 @@ C_A and C_M are for one image; b are bits, FA one-bit full adders.""",
     add_formats(parser)
     parser.add_argument(
         "--width", type=number, metavar="X", help="multiplier of the filters (default: 1)"
+    )
+    parser.add_argument(
+        "--batch",
+        type=integer,
+        metavar="N",
+        help="images of a step: tell what each rank exchanges in it",
+    )
+    parser.add_argument(
+        "--workers", type=integer, metavar="N", help="ranks: predict the time of a step"
+    )
+    parser.add_argument(
+        "--step-seconds", type=number, metavar="X", help="what one rank takes for such a step"
+    )
+    parser.add_argument(
+        "--bandwidth",
+        type=number,
+        metavar="X",
+        help="bytes in a second that a rank sends while it receives as many",
+    )
+    parser.add_argument(
+        "--latency", type=number, metavar="X", help="seconds of a message (default: 0)"
     )
     _add_json(parser)
 

@@ -27,6 +27,7 @@ from fxsim import (
     PrecisionAssignment,
     WordMemory,
 )
+from fxsim.analysis.scaling import exchange
 from fxsim.communicator import ALONE, share_of, total, totals
 from fxsim.nn.fixed.stochastic import StochasticNetwork
 from fxsim.nn.init import initial_parameters
@@ -215,6 +216,20 @@ def test_every_exact_sum_of_a_step_is_exchanged_once():
     a, b, out = (fixed.parameters[name]["weight"].codes.size for name in ("a", "b", "out"))
     for got in on_ranks(2, wire):
         assert got == [2 * 8, 2 * 8, out, 5, 2 * 8, b, 2 * 8, a]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_bytes_of_a_step_are_those_predicted(case):
+    fixed = made(case)
+
+    def sent(rank):
+        copy.deepcopy(fixed).train_step(*batch(fixed), RATE, 0, communicator=rank)
+        return [dtype.itemsize * elements for dtype, elements in rank.wire]
+
+    predicted = exchange(fixed, BATCH)
+    for found in on_ranks(2, sent):
+        assert found[-1] == predicted.counts
+        assert sorted(found) == sorted(predicted.sizes)
 
 
 def test_what_needs_the_whole_batch_in_one_place_is_refused():

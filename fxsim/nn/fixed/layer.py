@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fxsim.communicator import wire_type
 from fxsim.errors import InputError, present
 from fxsim.formats import Format
 from fxsim.nn.fixed.activation import (
@@ -113,6 +114,7 @@ class FixedLayer:
         self.formats = assignment.layers[name]
         self.output = output
         self.products = products_of(network, name)
+        self.reached = name in network.reached
         self.reads_images = network.source(name) is None
         try:
             self._build(branch, assignment, path)
@@ -219,6 +221,35 @@ class FixedLayer:
                 f"({self.weight_grad.accumulator}), an order that several ranks cannot keep; train "
                 "on one, or sum it exactly"
             )
+
+    def exchanged(self, images: int) -> dict[str, int]:
+        """Tensor -> bytes of its sums that each rank exchanges in a step of so many images."""
+        terms = self._positions(images)
+        outputs = self.shape.pre[-1]
+        sums = {}
+        if self.norm is not None and not self.norm.frozen:
+            sums["moments"] = 2 * outputs, self.norm.largest_moment(terms)
+        if self.weight_grad is not None:
+            sums["weights"] = self.shape.weights, self.weight_grad.largest(images)
+        if "bias" in self.layer.trained:
+            sums["bias"] = outputs, terms * magnitude(self.pre_format)
+        if self.norm_grad is not None and "gamma" in self.layer.trained:
+            sums["gamma and beta"] = 2 * outputs, self.norm_grad.largest_moment(terms)
+        return {
+            name: elements * wire_type(largest).itemsize
+            for name, (elements, largest) in sums.items()
+        }
+
+    def counted(self) -> int:
+        """Numbers that each rank counts in a step; they are exchanged as integers."""
+        reached = self.reached
+        normed = self.norm is not None
+        quantized = 1 + reached + 2 * normed + (normed and reached) + bool(self.layer.dropout)
+        rounds = self.activation is not None and self.activation.rounds_grads
+        quantized += rounds and reached
+        held = [product for product in (self.forward_product, self.input_grad) if product]
+        overflows = sum(product.accumulator is not None for product in held)
+        return 4 * quantized + 2 * overflows
 
     def forward(
         self,
