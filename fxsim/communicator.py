@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,10 @@ import numpy as np
 LIMB_BITS = 31
 LIMBS = 4
 """An integer of up to 124 bits goes over the wire as so many int64, whose sums fit."""
+
+
+Pending = Callable[[], np.ndarray]
+"""Waits for a sum that is under way, and gives it."""
 
 
 class Communicator(ABC):
@@ -35,6 +39,14 @@ class Communicator(ABC):
     @abstractmethod
     def all_reduce(self, array: np.ndarray) -> np.ndarray:
         """The sum of the arrays of all ranks; they have one shape, and one dtype of int32, int64."""
+
+    def begin_all_reduce(self, array: np.ndarray) -> Pending:
+        """`all_reduce` that may go on while the caller computes; what it returns gives the sum.
+
+        The array must stay as it is until then.  Here it is done at once.
+        """
+        added = self.all_reduce(array)
+        return lambda: added
 
     @abstractmethod
     def broadcast(self, data: bytes) -> bytes:
@@ -81,6 +93,9 @@ class _Silent(Communicator):
 
     def all_reduce(self, array: np.ndarray) -> np.ndarray:
         return self._others.all_reduce(np.zeros_like(array))
+
+    def begin_all_reduce(self, array: np.ndarray) -> Pending:
+        return self._others.begin_all_reduce(np.zeros_like(array))
 
     def broadcast(self, data: bytes) -> bytes:
         return self._others.broadcast(data)
@@ -129,9 +144,15 @@ def total(communicator: Communicator, sums: np.ndarray, largest: int) -> np.ndar
     largest: bounds the magnitude of every total, and of that of any of the ranks.  It decides on the
     `wire_type`.
     """
+    return begin_total(communicator, sums, largest)()
+
+
+def begin_total(communicator: Communicator, sums: np.ndarray, largest: int) -> Pending:
+    """`total`, begun; what it returns waits for it."""
     if communicator.size == 1:
-        return sums
-    return communicator.all_reduce(sums.astype(wire_type(largest))).astype(np.int64)
+        return lambda: sums
+    pending = communicator.begin_all_reduce(sums.astype(wire_type(largest)))
+    return lambda: pending().astype(np.int64)
 
 
 def wire_type(largest: int) -> np.dtype:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fxsim.communicator import Communicator
+from fxsim.communicator import Communicator, Pending
 from fxsim.errors import InputError, one_line
 
 EAGER_SECONDS = 0.001
@@ -38,10 +38,19 @@ class MpiCommunicator(Communicator):
 
     def all_reduce(self, array: np.ndarray) -> np.ndarray:
         """The sum over all ranks."""
+        return self.begin_all_reduce(array)()
+
+    def begin_all_reduce(self, array: np.ndarray) -> Pending:
+        """The sum over all ranks, once it is waited for."""
         own = np.ascontiguousarray(array)
         added = np.empty_like(own)
-        self._wait(self._world.Iallreduce(own, added))
-        return added
+        request = self._world.Iallreduce(own, added)
+
+        def wait() -> np.ndarray:
+            self._wait(request)
+            return added
+
+        return wait
 
     def broadcast(self, data: bytes) -> bytes:
         """The data of rank 0."""

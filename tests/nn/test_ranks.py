@@ -218,6 +218,17 @@ def test_every_exact_sum_of_a_step_is_exchanged_once():
         assert got == [2 * 8, 2 * 8, out, 5, 2 * 8, b, 2 * 8, a]
 
 
+def test_gradients_of_weights_are_waited_for_when_all_layers_are_done():
+    """Three layers with a bias: six exchanges, and then the counts."""
+    fixed = made("plain")
+
+    def waits(rank):
+        copy.deepcopy(fixed).train_step(*batch(fixed), RATE, 0, communicator=rank)
+        return rank.waits
+
+    assert on_ranks(2, waits) == 2 * [6 * [6]]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_bytes_of_a_step_are_those_predicted(case):
     fixed = made(case)

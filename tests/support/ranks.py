@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fxsim.communicator import Communicator
+from fxsim.communicator import Communicator, Pending
 
 
 class _Meeting:
@@ -20,12 +20,17 @@ class _Meeting:
 
 
 class ThreadRank(Communicator):
-    """One of the threads; `wire` lists (dtype, elements) of all that it has exchanged."""
+    """One of the threads.
+
+    wire: (dtype, elements) of all that it has exchanged.  waits: how many of these were begun when
+    it waited for one.
+    """
 
     def __init__(self, meeting: _Meeting, rank: int):
         self.rank = rank
         self.size = len(meeting.brought)
         self.wire: list[tuple[np.dtype, int]] = []
+        self.waits: list[int] = []
         self._meeting = meeting
 
     def _exchange(self, own: Any) -> list[Any]:
@@ -44,6 +49,15 @@ class ThreadRank(Communicator):
         added = sum(arrays)
         assert (added == exact).all(), "a sum does not fit what goes over the wire"
         return added
+
+    def begin_all_reduce(self, array: np.ndarray) -> Pending:
+        added = super().begin_all_reduce(array)
+
+        def wait() -> np.ndarray:
+            self.waits.append(len(self.wire))
+            return added()
+
+        return wait
 
     def broadcast(self, data: bytes) -> bytes:
         return self._exchange(data)[0]

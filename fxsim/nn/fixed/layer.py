@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -83,13 +84,14 @@ class LayerGrads(NamedTuple):
     """What a layer's way back gives.
 
     inner: gradient at what the ReLU reads.  pre: gradient at the pre-activations, which the
-    products read; `inner` itself without batch norm.  parameters: of bias, or of gamma and beta,
-    and of the weights, by kind.
+    products read; `inner` itself without batch norm.  parameters: of gamma and beta.  begun: what
+    rounds the sums of the weights and of the bias, once they are there, by kind.
     """
 
     inner: Tensor
     pre: Tensor
     parameters: dict[str, Tensor]
+    begun: dict[str, Callable[[], Tensor]]
 
 
 class FixedLayer:
@@ -405,7 +407,7 @@ class FixedLayer:
         if self.norm_grad is not None:
             pre, grads = self._through_norm(inner, tape, parameters, step)
         step.see("preactivation_grads", self.name, pre)
-        return LayerGrads(inner, pre, self._weight_grads(tape, pre, step) | grads)
+        return LayerGrads(inner, pre, grads, self._weight_grads(tape, pre, step))
 
     def _at_relu_input(self, arriving: Tensor, tape: LayerTape, step: Step) -> np.ndarray:
         """Gradient codes at what the activation reads (N, H, W, O), in `inner_format`."""
@@ -477,25 +479,36 @@ class FixedLayer:
                 step.see(f"normalization_{kind}", self.name, codes)
         return lent(made.codes, self.pre_format), grads
 
-    def _weight_grads(self, tape: LayerTape, pre: Tensor, step: Step) -> dict[str, Tensor]:
-        """The gradients of the weights and of the bias, as far as they are trained."""
+    def _weight_grads(
+        self, tape: LayerTape, pre: Tensor, step: Step
+    ) -> dict[str, Callable[[], Tensor]]:
+        """What rounds the gradients of the weights and of the bias, as far as they are trained."""
         grads = pre.operand.reshape(-1, *self.forward_product.geometry.output)
-        made = {}
+        begun: dict[str, Callable[[], Tensor]] = {}
         if self.weight_grad is not None:
             images, _ = self._operands(tape)
-            exact = step.weight_grad(self.weight_grad(images, grads))
-            quantizer = step.quantizer(self.name, "weight_grads", self.formats.weight_grads)
-            made["weight"] = exact.to(quantizer).reshape(*self.shape.weight)
-            step.count_overflows(self.name, "weight_grad", exact)
-            step.see("weight_grads", self.name, made["weight"])
+            weights = step.weight_grad(self.weight_grad(images, grads))
+            begun["weight"] = partial(self._rounded_weight_grad, weights, step)
         if "bias" not in self.layer.trained:
-            return made
-        bias_quantizer = step.quantizer(self.name, "bias_grads", self.formats.bias_grads)
+            return begun
         largest = self._positions(step.result.samples) * magnitude(pre.format)
         own = exact_sum(lent(grads, pre.format), axis=(0, 1, 2))
-        bias = step.summed(own, largest).to(bias_quantizer)
-        step.see("bias_grads", self.name, bias)
-        return {**made, "bias": bias}
+        begun["bias"] = partial(self._rounded_bias_grad, step.summed(own, largest), step)
+        return begun
+
+    def _rounded_weight_grad(self, sums: Callable[[], Exact], step: Step) -> Tensor:
+        exact = sums()
+        quantizer = step.quantizer(self.name, "weight_grads", self.formats.weight_grads)
+        made = exact.to(quantizer).reshape(*self.shape.weight)
+        step.count_overflows(self.name, "weight_grad", exact)
+        step.see("weight_grads", self.name, made)
+        return made
+
+    def _rounded_bias_grad(self, sums: Callable[[], Exact], step: Step) -> Tensor:
+        quantizer = step.quantizer(self.name, "bias_grads", self.formats.bias_grads)
+        made = sums().to(quantizer)
+        step.see("bias_grads", self.name, made)
+        return made
 
     def input_grads(self, tape: LayerTape, pre: Tensor) -> Exact:
         """The exact gradient at the layer's input."""

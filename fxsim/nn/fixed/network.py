@@ -18,7 +18,7 @@ Source: Sakr and Shanbhag (ICLR 2019), section 2 and appendix.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -60,6 +60,7 @@ from fxsim.tensor import Tensor
 __all__ = ["FURTHER", "FixedNetwork", "Probe", "StepResult"]
 
 LayerParameters = dict[str, TrainedParameter]
+
 
 WHOLE = LearningRate.of(1.0)
 """Of an update that has been multiplied by the learning rate."""
@@ -451,6 +452,7 @@ class FixedNetwork:
         """The gradients of all parameters that are trained, layer -> kind -> Tensor."""
         arriving: dict[str, list[Tensor | Exact]] = {self.network.names[-1]: [logits_grads]}
         grads = {}
+        begun = {}
         for layer, source in reversed(list(self.network.edges())):
             name = layer.name
             tape = tapes.pop(name)
@@ -459,11 +461,16 @@ class FixedNetwork:
             output = self._joined_grads(name, arriving.pop(name), step)
             made = self.layers[name].backward(tape, output, self._parameters[name], step)
             grads[name] = made.parameters
+            begun[name] = made.begun
+            if not step.is_part:
+                grads[name] |= _ended(begun.pop(name))
             if layer.add in self.network.reached:
                 arriving.setdefault(layer.add, []).append(made.inner)
             if source in self.network.reached:
                 below = self._below(layer, source, tape, made, step)
                 arriving.setdefault(source, []).append(below)
+        for name, own in begun.items():  # exchanged while the layers below were computed
+            grads[name] |= _ended(own)
         return grads
 
     def _joined(self, name: str) -> bool:
@@ -554,3 +561,8 @@ class FixedNetwork:
         moved = lent(velocity.codes, velocity.format)
         step.see(tensor, name, moved)
         return moved
+
+
+def _ended(begun: Mapping[str, Callable[[], Tensor]]) -> dict[str, Tensor]:
+    """Gradients whose sums were begun."""
+    return {kind: ended() for kind, ended in begun.items()}

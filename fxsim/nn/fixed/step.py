@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 
 from fxsim.accumulator import Overflows
-from fxsim.communicator import Share, total, totals
+from fxsim.communicator import Share, begin_total, total, totals
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.nn.layer_precision import OF_IMAGES
 from fxsim.nn.precision import PrecisionAssignment
@@ -120,7 +120,7 @@ class Step:
         """
         source = self.assignment.words_of(layer, tensor)
         stream = words_of(source, self.seed, self.step, f"{layer}.{tensor}")
-        whole = not self.first and not (self.training and self._is_part)
+        whole = not self.first and not (self.training and self.is_part)
         if whole or tensor not in OF_IMAGES or isinstance(stream, DroppedBits):
             return stream
 
@@ -136,7 +136,7 @@ class Step:
         return from_first
 
     @property
-    def _is_part(self) -> bool:
+    def is_part(self) -> bool:
         """Whether others compute images of the same batch."""
         return self.share.communicator.size > 1
 
@@ -144,26 +144,27 @@ class Step:
         """int64 sums over this share, added up over the batch; see communicator.total."""
         return total(self.share.communicator, sums, largest)
 
-    def weight_grad(self, exact: WeightGradSum) -> Exact:
-        """The gradient of the weights over the batch, from that over this share."""
-        if not self._is_part:
-            return exact
+    def weight_grad(self, exact: WeightGradSum) -> Callable[[], Exact]:
+        """The gradient of the weights over the batch, from that over this share; begun."""
+        if not self.is_part:
+            return lambda: exact
         product = exact.product
         samples = self.result.samples
-        sums = self.total(exact.exact_sums(), product.largest(samples))
-        return product.of_sums(sums, samples)
+        pending = begin_total(self.share.communicator, exact.exact_sums(), product.largest(samples))
+        return lambda: product.of_sums(pending(), samples)
 
-    def summed(self, exact: Exact, largest: int) -> Exact:
-        """A sum over the batch, from that over this share; largest: bounds its magnitude."""
-        if not self._is_part:
-            return exact
+    def summed(self, exact: Exact, largest: int) -> Callable[[], Exact]:
+        """A sum over the batch, from that over this share; begun.  largest: bounds its magnitude."""
+        if not self.is_part:
+            return lambda: exact
         format = holding(largest, exact.format.step_exp)
-        return Sums(self.total(exact.sums(), largest), format)
+        pending = begin_total(self.share.communicator, exact.sums(), largest)
+        return lambda: Sums(pending(), format)
 
     def gather(self) -> None:
         """Make the result that of the batch, where it is that of this share."""
         result = self.result
-        if not self._is_part:
+        if not self.is_part:
             return
         counts = [key for key in result.counts if key[1] in OF_IMAGES]
         overflows = [key for key in result.overflows if key[1] != "weight_grad"]
