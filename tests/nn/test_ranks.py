@@ -163,6 +163,7 @@ def assert_same(got, wanted):
     for name, array in wanted[0].items():
         np.testing.assert_array_equal(got[0][name], array, err_msg=name)
     assert got[1] == wanted[1]
+    assert [list(told.counts) for told in got[1]] == [list(told.counts) for told in wanted[1]]
 
 
 @pytest.mark.parametrize("case", CASES)

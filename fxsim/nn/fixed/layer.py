@@ -489,10 +489,12 @@ class FixedLayer:
             images, _ = self._operands(tape)
             weights = step.weight_grad(self.weight_grad(images, grads))
             begun["weight"] = partial(self._rounded_weight_grad, weights, step)
+            step.count_later(self.name, "weight_grads")
         if "bias" not in self.layer.trained:
             return begun
         largest = self._positions(step.result.samples) * magnitude(pre.format)
         own = exact_sum(lent(grads, pre.format), axis=(0, 1, 2))
+        step.count_later(self.name, "bias_grads")
         begun["bias"] = partial(self._rounded_bias_grad, step.summed(own, largest), step)
         return begun
 

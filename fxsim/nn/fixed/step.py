@@ -192,6 +192,10 @@ class Step:
         clipped = tally.accumulators_clipped
         self.result.counts[layer, tensor] = Counts(elements, 0, clipped, tally.flushed)
 
+    def count_later(self, layer: str, tensor: str) -> None:
+        """Keep a place for the counts of a tensor among those of the others, in data-flow order."""
+        self.result.counts[layer, tensor] = Counts(0, 0, 0, 0)
+
     def count_overflows(self, layer: str, kind: str, exact: Exact) -> None:
         """Add what an accumulator met in a product that has been computed."""
         if exact.overflows is not None:
