@@ -11,6 +11,7 @@ from fxsim.communicator import ALONE, Communicator
 from fxsim.errors import InputError, choice
 from fxsim.interrupts import SIGNALS
 from fxsim.machine import core_count, use_threads
+from fxsim.mpi import MpiCommunicator
 from fxsim.train.leading import end, follow
 
 WORKERS = ("mpi",)
@@ -30,8 +31,6 @@ def ranks(workers: str | None) -> Iterator[Communicator | None]:
         yield ALONE
         return
     choice("workers", workers, WORKERS)
-    from fxsim.mpi import MpiCommunicator  # here, so that it is needed by those alone who ask
-
     communicator = MpiCommunicator()
     use_threads(max(1, core_count() // communicator.here))
     if communicator.rank:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -65,11 +66,12 @@ class LeadingLearner(FixedLearner):
     def step(self, pixels: np.ndarray, labels: np.ndarray, rate: LearningRate, step: int) -> float:
         """One SGD step, which no interrupt may break; returns the batch's mean loss."""
         self._call("step", pixels, labels, rate=dataclasses.astuple(rate), step=step)
-        return super().step(pixels, labels, rate, step)
+        with _as_one(self.communicator):
+            return super().step(pixels, labels, rate, step)
 
     def evaluate(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[float, float | None]:
         """(mean loss, share of errors; None where the network decides nothing)."""
-        with held("this evaluation"):
+        with held("this evaluation"), _as_one(self.communicator):
             self._call("evaluate", pixels, labels)
             return super().evaluate(pixels, labels)
 
@@ -83,6 +85,20 @@ class LeadingLearner(FixedLearner):
             _send(self.communicator, {"do": "begin", **self._begin}, self.state())
             self._begun = True
         _send(self.communicator, {"do": do, **numbers}, {"pixels": pixels, "labels": labels})
+
+
+@contextlib.contextmanager
+def _as_one(communicator: Communicator) -> Iterator[None]:
+    """A block that all ranks run.  What is refused all refuse, before they wait for each other; any
+    other error ends them all.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except BaseException as error:
+        communicator.abandon(f"{type(error).__name__}: {error}")
+        raise
 
 
 def follow(communicator: Communicator) -> None:

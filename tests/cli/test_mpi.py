@@ -123,7 +123,7 @@ def test_processes_that_nobody_leads_are_refused(monkeypatch, capsys, tmp_path):
     ],
 )
 def test_workers_that_do_nothing_are_refused(words, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("fxsim.mpi.MpiCommunicator", Single)
+    monkeypatch.setattr("fxsim.cli.workers.MpiCommunicator", Single)
     assert main([*words, "--quick", "--out", str(tmp_path / "run")]) == 2
     assert message in capsys.readouterr().err
 

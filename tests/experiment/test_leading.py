@@ -1,6 +1,8 @@
 """Rank 0 leads a training that all ranks compute, and the others follow it."""
 
+import contextlib
 import dataclasses
+import threading
 
 import pytest
 from support.ranks import on_ranks
@@ -39,7 +41,8 @@ def led(size, work, design="FX"):
         try:
             return work(leader(rank, design))
         finally:
-            end(rank)
+            with contextlib.suppress(threading.BrokenBarrierError):  # where all have ended
+                end(rank)
 
     return on_ranks(size, on_rank)[0]
 
@@ -97,6 +100,17 @@ def test_what_a_step_refuses_leaves_all_ranks_where_they_were():
     alone = learner()
     alone.step(*plan, LearningRate.of(0.1), 0)
     assert led(3, work) == alone.network.fingerprint()
+
+
+def test_an_error_of_rank_0_ends_all():
+    """Before it has begun the exchanges that the others wait for."""
+
+    def work(learner):
+        learner.codes = None
+        return whole(learner)
+
+    with pytest.raises(TypeError, match="not subscriptable"):
+        led(3, work)
 
 
 def test_accumulators_that_add_in_order_are_refused_before_anything_is_written():
