@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fxsim import machine
+from fxsim.analysis import scaling
 from fxsim.cli.export import run_export
 from fxsim.cli.options import as_asked
 from fxsim.cli.vectors import preset_of, run_vectors
+from fxsim.cli.workers import ranks
 from fxsim.datasets.survey import complaint, survey, survey_text
 from fxsim.errors import InputError, choice, shown
 from fxsim.experiment import study
@@ -30,7 +32,10 @@ from fxsim.experiment.stages import (
 )
 from fxsim.files import read_text, remove_leftovers, write_text
 from fxsim.lock import hold_folder
+from fxsim.nn.fixed.network import FixedNetwork
+from fxsim.nn.init import initial_parameters
 from fxsim.nn.precision import PrecisionAssignment
+from fxsim.nn.spec import Network
 from fxsim.presets import Uniform
 from fxsim.report import markdown, plots, sections, text
 from fxsim.report.page import Run, report_html
@@ -44,12 +49,16 @@ OF_ASSIGNMENT = ("--bound", "--minimize", "--output-grad-bits", "--gradient-roun
 
 
 def _writing(command: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
-    """The command holds the lock of the folder of --out."""
+    """The command holds the lock of the folder of --out; of several ranks, 0 alone runs it."""
 
     @functools.wraps(command)
     def holding(arguments: Namespace) -> None:
-        with hold_folder(arguments.out, arguments.command_line):
-            command(arguments)
+        with ranks(getattr(arguments, "workers", None)) as communicator:
+            if communicator is None:
+                return
+            arguments.communicator = communicator
+            with hold_folder(arguments.out, arguments.command_line):
+                command(arguments)
 
     return holding
 
@@ -61,8 +70,8 @@ def run(arguments: Namespace) -> None:
     _refuse_without_effect(arguments, settings)
     progress = Progress(sys.stderr, designs=study.count(settings))
     experiment = _open(arguments, settings, progress)
-    _introduce(experiment)
-    with progress.watching(), study.processes(arguments.jobs) as executor:
+    _introduce(experiment, arguments)
+    with progress.watching(), study.side_by_side(arguments.jobs) as executor:
         study.run(experiment, executor)
     data = read_results(experiment.folder)
     designs = data["designs"]
@@ -85,10 +94,11 @@ def sweep(arguments: Namespace) -> None:
     progress = Progress(sys.stderr)
     experiment = Experiment.reopen(arguments.out, progress, arguments.command_line, resume=True)
     remove_leftovers(arguments.out)
-    _introduce(experiment)
+    _check_jobs(arguments)
+    _introduce(experiment, arguments)
     targets = sweeps.TARGETS if arguments.targets is None else arguments.targets
     perturb = sweeps.PERTURB if arguments.perturb is None else arguments.perturb
-    with progress.watching(), study.processes(arguments.jobs) as executor:
+    with progress.watching(), study.side_by_side(arguments.jobs) as executor:
         found = sweeps.points(experiment, targets, perturb)
         progress.designs = len(sweeps.trainings_of(found))
         data = sweeps.run(experiment, found, executor)
@@ -158,10 +168,12 @@ def train(arguments: Namespace) -> None:
     if fixed:
         for option in OF_ASSIGNMENT:
             _refuse(arguments, option, "on a training in the formats of an assignment")
+    else:
+        _refuse(arguments, "--workers", "on a float run, which one rank makes alone")
     progress = Progress(sys.stderr)
     experiment = _experiment(arguments, progress, fixed)
     assignment = _assignment(arguments, experiment) if fixed else None
-    _introduce(experiment)
+    _introduce(experiment, arguments)
     with progress.watching():
         if assignment is not None:
             experiment.train_fixed(assignment, _design_name(arguments))
@@ -265,10 +277,48 @@ def cost(arguments: Namespace) -> None:
     if arguments.assignment is not None:
         assignment = PrecisionAssignment.load(arguments.assignment)
     costs = costs_of(arguments.design or ("FX" if assignment else "FL"), network, assignment)
-    print(
-        json.dumps(costs.to_dict(), indent=1)
-        if arguments.json
-        else f"{costs.network}, design {costs.design}\n\n{text.cost_table(costs)}"
+    found, predicted = _exchange(arguments, network, assignment)
+    if arguments.json:
+        more = {} if found is None else {"exchange": scaling.to_dict(found, predicted)}
+        print(json.dumps(costs.to_dict() | more, indent=1))
+        return
+    print(f"{costs.network}, design {costs.design}\n\n{text.cost_table(costs)}")
+    if found is not None:
+        print(f"\nexchanged by each rank in a step of {arguments.batch} images\n")
+        print(text.exchange_table(found))
+    if predicted is not None:
+        print(f"\n{text.scaling_line(predicted)}")
+
+
+def _exchange(
+    arguments: Namespace, network: Network, assignment: PrecisionAssignment | None
+) -> tuple[scaling.Exchange | None, scaling.Scaling | None]:
+    """What `fxsim cost` tells of several ranks, as far as it is asked for."""
+    timed = {"--bandwidth": arguments.bandwidth, "--step-seconds": arguments.step_seconds}
+    if arguments.batch is None:
+        for option in ("--workers", "--latency", *timed):
+            _refuse(arguments, option, "without --batch, the images of a step")
+        return None, None
+    if assignment is None:
+        raise InputError(
+            f"--batch {arguments.batch}: ranks share trainings in fixed point alone; give "
+            "--assignment or --formats, or leave it out"
+        )
+    fixed = FixedNetwork(network, assignment, initial_parameters(network, 0))
+    found = scaling.exchange(fixed, arguments.batch)
+    if arguments.workers is None:
+        for option in ("--latency", *timed):
+            _refuse(arguments, option, "without --workers, the number of ranks")
+        return found, None
+    for option, value in timed.items():
+        if value is None:
+            raise InputError(f"--workers {arguments.workers} needs {option} to predict a time")
+    return found, scaling.scaling(
+        found,
+        arguments.workers,
+        arguments.step_seconds,
+        arguments.bandwidth,
+        arguments.latency or 0.0,
     )
 
 
@@ -330,10 +380,20 @@ def _refuse_without_effect(arguments: Namespace, settings: Settings) -> None:
     if "FX" not in designs or not settings.perturb:
         _refuse(arguments, "--per-class", "without FX in --designs and bits in --perturb")
     if FIXED.keys().isdisjoint(designs):
-        for option in (*OF_ASSIGNMENT, "--accumulator"):
+        for option in (*OF_ASSIGNMENT, "--accumulator", "--workers"):
             _refuse(arguments, option, f"on the designs {', '.join(designs)}")
-    if arguments.jobs > 1 and len(study.planned(settings)) < 2:
+    _check_jobs(arguments)
+    if arguments.jobs != 1 and len(study.planned(settings)) < 2:
         _refuse(arguments, "--jobs", "where fewer than two trainings follow the float run")
+
+
+def _check_jobs(arguments: Namespace) -> None:
+    """InputError where trainings are to be both side by side and shared."""
+    if arguments.jobs != 1 and arguments.workers is not None:
+        raise InputError(
+            f"--jobs {arguments.jobs} beside --workers {arguments.workers}: the ranks share each "
+            "training; leave one of both out"
+        )
 
 
 def _refuse(arguments: Namespace, option: str, where: str) -> None:
@@ -399,7 +459,9 @@ def _design_name(arguments: Namespace) -> str:
     return "; ".join([name, *in_place, *arguments.accumulator, *arguments.stochastic])
 
 
-def _introduce(experiment: Experiment) -> None:
+def _introduce(experiment: Experiment, arguments: Namespace) -> None:
+    """Say what is trained, and by how many ranks."""
+    experiment.communicator = arguments.communicator
     network = experiment.network
     dataset = experiment.dataset
     height, width, channels = dataset.image_shape
@@ -409,6 +471,9 @@ def _introduce(experiment: Experiment) -> None:
         f"{len(dataset.train_labels):,} images of {height}x{width}x{channels} to train, "
         f"{len(dataset.test_labels):,} to test; {experiment.settings.epochs} epochs"
     )
+    if arguments.workers is not None:
+        size = experiment.communicator.size
+        experiment.observer.note(f"trainings in fixed point are shared by {size} ranks")
 
 
 def _print_designs(designs: list[dict]) -> None:

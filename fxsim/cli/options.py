@@ -102,6 +102,11 @@ def integer(text: str) -> int:
     return int(text)
 
 
+def jobs(text: str) -> int | str:
+    """The type of --jobs: an integer, or the address of a scheduler."""
+    return text if text.startswith("dask://") else integer(text)
+
+
 def number(text: str) -> float:
     """The type of an option with a number, as Python writes one; nan and inf, too."""
     try:

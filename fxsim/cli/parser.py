@@ -22,6 +22,7 @@ from fxsim.cli.options import (
     add_in_place,
     add_stochastic,
     integer,
+    jobs,
     number,
 )
 from fxsim.cli.vectors import add_vectors_commands
@@ -307,6 +308,7 @@ written to the folder of --out:
         help="perturb each class of tensors by itself, too",
     )
     _add_jobs(parser)
+    _add_workers(parser)
 
 
 def _add_sweep(commands) -> None:
@@ -337,6 +339,7 @@ was interrupted goes on.  Written to the folder: sweep.json, sweep.csv, and wher
         help="bits added to C_o in all tensors (default: -2,-1,+1; or none)",
     )
     _add_jobs(parser)
+    _add_workers(parser)
 
 
 def _add_report(commands) -> None:
@@ -371,10 +374,20 @@ report.html is one file without links to others: open it in a browser, print it,
 def _add_jobs(parser) -> None:
     parser.add_argument(
         "--jobs",
-        type=integer,
+        type=jobs,
         default=1,
-        metavar="N",
-        help="trainings side by side once the float run is done; they share the cores (default: 1)",
+        metavar="N|dask://HOST:PORT",
+        help="trainings side by side once the float run is done; they share the cores (default: 1), "
+        "or run on the workers of a Dask scheduler",
+    )
+
+
+def _add_workers(parser) -> None:
+    parser.add_argument(
+        "--workers",
+        metavar="mpi",
+        help="mpi: all processes that mpiexec has started take each training in fixed point "
+        "together, to the same bits (see fxsim guide many-workers)",
     )
 
 
@@ -424,6 +437,7 @@ A fixed-point run takes the settings of the float run in the folder, if there is
     add_accumulator(parser)
     add_in_place(parser)
     add_stochastic(parser)
+    _add_workers(parser)
 
 
 def _add_import(commands) -> None:
@@ -525,6 +539,8 @@ examples:
   fxsim cost digits-convnet --assignment fxsim-run/assignment.json --design SQ
   fxsim cost digits-convnet --formats Q8.8
   fxsim cost experiment.toml                            the network of an experiment
+  fxsim cost digits-convnet --formats Q4.12 --batch 64 --workers 4 --step-seconds 0.5 --bandwidth 1e9
+                                                        what 4 ranks exchange, and how fast they are
 
   C_W  storage of weights, their gradients and accumulators    C_A  storage of activations and their gradients
   C_M  multiply-accumulates of a training step                  C_C  communication of weight gradients
@@ -541,6 +557,27 @@ C_A and C_M are for one image; b are bits, FA one-bit full adders.""",
     add_formats(parser)
     parser.add_argument(
         "--width", type=number, metavar="X", help="multiplier of the filters (default: 1)"
+    )
+    parser.add_argument(
+        "--batch",
+        type=integer,
+        metavar="N",
+        help="images of a step: tell what each rank exchanges in it",
+    )
+    parser.add_argument(
+        "--workers", type=integer, metavar="N", help="ranks: predict the time of a step"
+    )
+    parser.add_argument(
+        "--step-seconds", type=number, metavar="X", help="what one rank takes for such a step"
+    )
+    parser.add_argument(
+        "--bandwidth",
+        type=number,
+        metavar="X",
+        help="bytes in a second that a rank sends while it receives as many",
+    )
+    parser.add_argument(
+        "--latency", type=number, metavar="X", help="seconds of a message (default: 0)"
     )
     _add_json(parser)
 

@@ -32,8 +32,9 @@ from fxsim.analysis.mismatch import mismatch
 from fxsim.analysis.noise_gains import measure_decisions
 from fxsim.analysis.output_error import asked_output_error, measured_output_error
 from fxsim.analysis.statistics import GradientStatistics, Statistics
+from fxsim.communicator import ALONE, Communicator
 from fxsim.datasets import Dataset
-from fxsim.errors import InputError, shown
+from fxsim.errors import InputError, present, shown
 from fxsim.experiment import results
 from fxsim.experiment.results import Outcome
 from fxsim.experiment.settings import Settings
@@ -49,6 +50,7 @@ from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Network
 from fxsim.train import checkpoint, designs
 from fxsim.train.checkpoint import Cadence, Checkpoint
+from fxsim.train.leading import LeadingLearner
 from fxsim.train.learners import FixedLearner
 from fxsim.train.loop import Epoch, Position, train
 from fxsim.train.measured import first_batches, measured
@@ -140,6 +142,9 @@ class Experiment:
     written.  curves: whether trainings write curves.csv; two processes must not write one file.
     dataset: the images, where the settings say dataset='given'; what is in the folder is of these
     images alone.
+
+    communicator: the ranks that take the trainings in fixed point together, ALONE until it is set;
+    those beside this one `follow` (train/leading.py).
     """
 
     def __init__(
@@ -160,6 +165,7 @@ class Experiment:
         self.cadence = cadence or Cadence()
         self.curves = curves
         self.given = dataset
+        self.communicator: Communicator = ALONE
         self.setup = TrainingSetup.of(settings, dataset, folder)
         self.folder = make_folder(folder)
 
@@ -425,7 +431,7 @@ class Experiment:
         """What `train` does, but for the results, which `finish` writes."""
         if training.assignment is None:
             return self._train(training, self.setup.float_learner(training.design))
-        learner = self.setup.fixed_learner(training.assignment, training.design)
+        learner = self._fixed_learner(training)
         start = learner.network.fingerprint()
         outcome = self._train(training, learner)
         counts = {
@@ -447,6 +453,13 @@ class Experiment:
             fingerprint=learner.network.fingerprint(),
             measured=self._measured(training, learner),
         )
+
+    def _fixed_learner(self, training: Training) -> FixedLearner:
+        learner = self.setup.fixed_learner(present(training.assignment), training.design)
+        if self.communicator.size == 1:
+            return learner
+        optimizer = self.settings.optimizer()
+        return LeadingLearner(learner, training.design, optimizer, self.communicator)
 
     def _measured(self, training: Training, learner: FixedLearner) -> dict:
         if not training.measured or training.assignment is None:
@@ -484,7 +497,7 @@ class Experiment:
 
     def _train(self, training: Training, learner) -> Outcome:
         self.observer.begin(training.name, self.settings)
-        saved = Checkpoint(self.folder, training.name, self._identity(training), self.cadence)
+        saved = self._checkpoint(training)
         position = self._start(saved, learner)
 
         def keep(position: Position) -> None:
@@ -513,6 +526,14 @@ class Experiment:
         position = Position()
         saved.write(learner, position)
         return position
+
+    def prepare(self, training: Training) -> None:
+        """Let a training begin anew, unless the experiment resumes; for those done elsewhere."""
+        if not self.resume:
+            self._set_aside(self._checkpoint(training))
+
+    def _checkpoint(self, training: Training) -> Checkpoint:
+        return Checkpoint(self.folder, training.name, self._identity(training), self.cadence)
 
     def _set_aside(self, begun: Checkpoint) -> None:
         """Keep what a training that begins anew would overwrite, in a folder of its own."""

@@ -12,12 +12,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from pathlib import Path
 
 from fxsim.analysis.statistics import check_all_trained
 from fxsim.datasets import Dataset
 from fxsim.errors import InputError, shown
+from fxsim.experiment.dask_jobs import dask_executor
 from fxsim.experiment.progress import Progress, compilations_held
 from fxsim.experiment.results import Outcome
 from fxsim.experiment.settings import Settings
@@ -29,6 +30,8 @@ from fxsim.train.checkpoint import Cadence
 from fxsim.train.designs import FIXED, formats, perturbed_name
 
 MOST_JOBS = 256
+LOST = ("BrokenProcessPool", "CancelledError", "KilledWorker")
+"""Names of the errors by which executors tell that a worker is lost."""
 
 
 def run(experiment: Experiment, executor: Executor | None = None) -> list[Outcome]:
@@ -130,39 +133,49 @@ def _side_by_side(
     experiment: Experiment, trainings: list[Training], executor: Executor
 ) -> Iterator[Outcome]:
     results = experiment.open_results()
-    common = (
-        experiment.settings,
-        experiment.folder,
-        experiment.resume,
-        experiment.cadence,
-        experiment.given,
-    )
+    folder = experiment.folder.absolute()
+    common = experiment.settings, folder, experiment.cadence, experiment.given
     finished = [experiment.done(training) for training in trainings]
-    futures = {
-        training.name: executor.submit(train_aside, training, *common)
-        for training, done in zip(trainings, finished)
-        if done is None
-    }
+    futures = {}
+    for training, done in zip(trainings, finished):
+        if done is None:
+            experiment.prepare(training)
+            futures[training.name] = executor.submit(train_aside, training, *common)
     for training, done in zip(trainings, finished):
         if done is not None:
             yield done
             continue
-        outcome = futures[training.name].result()
+        outcome = _result_of(training.name, futures[training.name])
         experiment.observer.begin(training.name, experiment.settings)
         yield experiment.finish(outcome, results)
+
+
+def _result_of(name: str, future: Future[Outcome]) -> Outcome:
+    """The outcome of a training; its errors tell its name."""
+    try:
+        return future.result()
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    except Exception as error:
+        if type(error).__name__ not in LOST:
+            raise
+        raise InputError(
+            f"{name}: its worker has died ({type(error).__name__}), for want of memory perhaps; go "
+            "on with --resume and fewer jobs"
+        ) from None
 
 
 def train_aside(
     training: Training,
     settings: Settings,
     folder: Path,
-    resume: bool,
     cadence: Cadence,
     dataset: Dataset | None,
 ) -> Outcome:
     """One training in a worker of an executor: a checkpoint is all that it leaves in the folder,
     progress goes to standard error by whole lines.  SIGTERM ends the worker once it has written
-    the checkpoint.
+    the checkpoint.  It goes on from a checkpoint, so that an executor may do it again where a
+    worker is lost.
     """
     progress = Progress(sys.stderr, terminal=False)
     with Interrupts() as interrupts, compilations_held():
@@ -171,7 +184,7 @@ def train_aside(
                 settings,
                 folder,
                 progress,
-                resume=resume,
+                resume=True,
                 cadence=cadence,
                 curves=False,
                 dataset=dataset,
@@ -181,6 +194,11 @@ def train_aside(
             if interrupts.number == signal.SIGTERM:
                 os._exit(128 + signal.SIGTERM)
             raise
+
+
+def side_by_side(jobs: int | str) -> contextlib.AbstractContextManager[Executor | None]:
+    """The executor that `--jobs` asks for: a number of processes, or dask://HOST:PORT."""
+    return dask_executor(jobs) if isinstance(jobs, str) else processes(jobs)
 
 
 @contextlib.contextmanager

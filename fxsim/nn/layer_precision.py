@@ -63,6 +63,22 @@ Their formats follow from the gradients' (nn/optimizer.py).
 FORMATS = (*TENSORS, *AUXILIARY, *OPTIONAL, *BATCH_NORM)
 
 
+OF_IMAGES = frozenset(
+    (
+        "activations",
+        "activation_grads",
+        "branch",
+        "dropout",
+        "logits",
+        "normalized",
+        "preactivation_grads",
+        "preactivations",
+        "relu_input_grads",
+    )
+)
+"""What a training step makes for each image; it makes all else once for the whole batch."""
+
+
 @dataclass(frozen=True)
 class Modes:
     """The roundings and the overflows that the maker of a tensor honours."""

@@ -103,6 +103,22 @@ class Normalized(NamedTuple):
     variance: np.ndarray
 
 
+class Moments(NamedTuple):
+    """What a batch says of each channel.
+
+    sums: (2, O) int64: of one tensor, and of its products with another, itself for squares.
+    terms: positions that they are over.
+    """
+
+    sums: np.ndarray
+    terms: int
+
+    @classmethod
+    def of(cls, codes: np.ndarray, others: np.ndarray) -> Moments:
+        """Of codes (..., O) and of their products with others, of the same shape."""
+        return cls(channel_moments(codes, others), codes.size // codes.shape[-1])
+
+
 class BatchNorm:
     """Batch norm from pre-activation codes to the affine map's exact result.
 
@@ -136,23 +152,21 @@ class BatchNorm:
     def forward(
         self,
         codes: np.ndarray,
-        moments: np.ndarray | None,
+        moments: Moments | None,
         running: Running | None,
         quantizers: Quantizers,
         reuse: bool = False,
     ) -> Normalized:
         """x-hat of pre-activation codes (N, H, W, O).
 
-        moments: the sums (2, O) int64 of each channel's codes and of their squares, for statistics
-        of the batch, which move the running ones; None for the running statistics, which stay.
-        reuse: whether
-        the memory of `codes` may become that of x-hat.
+        moments: of the codes and their squares, for statistics of the batch, which move the running
+        ones; None for the running statistics, which stay.  The batch may be a larger one that has
+        the codes among its own.  reuse: whether the memory of `codes` may become that of x-hat.
         """
         if moments is None:
             mean, variance = self.inference_statistics(present(running))
         else:
-            terms = codes.size // codes.shape[-1]
-            mean, variance = self._statistics(moments, terms, quantizers)
+            mean, variance = self._statistics(moments, quantizers)
             if running is not None:
                 running.move(mean, variance, self.rate)
         inverse_roots = self.inverse_root.of(variance)
@@ -161,11 +175,11 @@ class BatchNorm:
         return Normalized(normalized, inverse_roots, mean, variance)
 
     def _statistics(
-        self, moments: np.ndarray, terms: int, quantizers: Quantizers
+        self, moments: Moments, quantizers: Quantizers
     ) -> tuple[np.ndarray, np.ndarray]:
         """Codes (O,) of the mean and the variance of each channel."""
+        (total, square), terms = moments
         self.check_terms(terms)
-        total, square = moments
         step_exp = self.input.step_exp
         deviation = times(square, terms) - times(total, total)
         mean = divided(total, terms, step_exp - self.formats.mean.step_exp)
@@ -177,11 +191,15 @@ class BatchNorm:
 
     def check_terms(self, terms: int) -> None:
         """InputError where sums over so many positions may pass 63 bits."""
-        if terms * magnitude(self.input) ** 2 >= 2**63:
+        if self.largest_moment(terms) >= 2**63:
             raise InputError(
                 f"sums of {terms} squared pre-activations in {self.input} may pass 63 bits; lower "
                 "the batch or the width of the pre-activations"
             )
+
+    def largest_moment(self, terms: int) -> int:
+        """No moment over so many positions is larger in magnitude."""
+        return terms * magnitude(self.input) ** 2
 
     def inference_statistics(self, running: Running) -> tuple[np.ndarray, np.ndarray]:
         """The running mean and variance, rounded to the formats of a batch's."""
@@ -273,21 +291,22 @@ class BatchNormGrad:
         grads: np.ndarray,
         normalized: Normalized,
         gamma: np.ndarray,
+        moments: Moments | None,
         quantizers: Quantizers,
         reuse: bool = False,
-        trained: bool = True,
     ) -> Gradients:
         """The gradients, from gradient codes (N, H, W, O) after the affine map.
 
-        reuse: whether the memory of `grads` may become that of the result.  trained: whether gamma
-        and beta are; they may be left where the statistics are frozen.
+        moments: of the gradients and x-hat over the batch, which may be a larger one; None where
+        gamma and beta are not trained, as may be where the statistics are frozen.  reuse: whether
+        the memory of `grads` may become that of the result.
         """
-        terms = grads.size // grads.shape[-1]
         gamma_grads = beta_grads = None
+        terms = 1
         total = product_total = np.zeros(grads.shape[-1], np.int64)
-        if trained:
+        if moments is not None:
+            (total, product_total), terms = moments
             self.check_terms(terms)
-            total, product_total = channel_moments(grads, normalized.codes)
             step_exp = self.grads.step_exp
             product_exp = step_exp + self.norm.formats.normalized.step_exp
             gamma_grads = quantizers("gamma_grads").quantized(product_total, product_exp)
@@ -300,12 +319,15 @@ class BatchNormGrad:
 
     def check_terms(self, terms: int) -> None:
         """InputError where sums over so many positions may pass 63 bits."""
-        normalized = self.norm.formats.normalized
-        if terms * magnitude(self.grads) * magnitude(normalized) >= 2**63:
+        if self.largest_moment(terms) >= 2**63:
             raise InputError(
-                f"sums of {terms} gradients in {self.grads} times x-hat in {normalized} may pass "
-                "63 bits; lower the batch or the widths"
+                f"sums of {terms} gradients in {self.grads} times x-hat in "
+                f"{self.norm.formats.normalized} may pass 63 bits; lower the batch or the widths"
             )
+
+    def largest_moment(self, terms: int) -> int:
+        """No moment over so many positions is larger in magnitude."""
+        return terms * magnitude(self.grads) * magnitude(self.norm.formats.normalized)
 
     def _scales(self, gamma: np.ndarray, inverse_roots: np.ndarray) -> np.ndarray:
         """gamma times the inverse root: gradients brought to the step of the sums in `_sums`."""
@@ -470,7 +492,7 @@ def batch_norm(
     held = None if running is None else _running_of(running, norm.formats, gamma.shape)
     quantizers = _quantizers_of(norm.formats, Quantizer.of(normalized))
     codes = x.operand
-    made = norm.forward(codes, channel_moments(codes, codes), held, quantizers)
+    made = norm.forward(codes, Moments.of(codes, codes), held, quantizers)
     saved = SavedNorm(norm, made, gamma)
     moved = None if held is None else _running_tensors(held, norm.formats)
     return BatchNormResult(_affine(norm, gamma, beta, made), saved, moved)
@@ -641,6 +663,7 @@ def batch_norm_grad(
         grad.operand,
         saved.normalized,
         saved.gamma.operand.astype(np.int64),
+        Moments.of(grad.operand, saved.normalized.codes),
         quantizers.__getitem__,
     )
     return BatchNormGradients(

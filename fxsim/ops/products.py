@@ -42,7 +42,7 @@ from fxsim.ops.accumulation import (
     lower_weight_grad,
     never_overflows,
 )
-from fxsim.ops.exact import MAX_SUM_BITS, Exact, magnitude, relu_bound
+from fxsim.ops.exact import MAX_SUM_BITS, Exact, Sums, magnitude, relu_bound
 from fxsim.ops.paths import (
     AMX_PATHS,
     BYTES,
@@ -723,6 +723,23 @@ class WeightGrad(Product):
 
     def __call__(self, x: np.ndarray, grad: np.ndarray) -> WeightGradSum:
         return WeightGradSum(self, x, grad)
+
+    def largest(self, images: int) -> int:
+        """No exact sum over so many images, or over some of them, is larger in magnitude."""
+        return 1 << (self.plan_of(images).accumulator_bits - 1)
+
+    @property
+    def adds_in_order(self) -> bool:
+        """Whether the sums depend on the order of the images, or round each of their products."""
+        model = self.accumulator
+        return model is not None and not (model.at_end and model.adds_products_whole)
+
+    def of_sums(self, sums: np.ndarray, images: int) -> Sums:
+        """The result of exact sums over so many images; for sums that have no order."""
+        if self.accumulator is None:
+            return Sums(sums, self.format_of(images))
+        held, met = finished_sums(sums, self.accumulator)
+        return Sums(held, self.format_of(images), Overflows(held.size, met))
 
     @property
     def winograd(self) -> bool:

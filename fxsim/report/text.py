@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fxsim.analysis.complexity import Complexity
+from fxsim.analysis.scaling import Exchange, Scaling
 from fxsim.analysis.statistics import Statistics
 from fxsim.formats import STOCHASTIC, Format
 from fxsim.machine import JIT_DISABLED
@@ -331,6 +332,27 @@ def cost_table(costs: Complexity) -> str:
         for name, cost in (*costs.layers.items(), ("total", total))
     ]
     return text_table(header, rows)
+
+
+def exchange_table(found: Exchange) -> str:
+    """Bytes of every tensor that is exchanged, layer after layer, of the counts and of all."""
+    tensors = list(dict.fromkeys(tensor for own in found.layers.values() for tensor in own))
+    rows = [
+        [name, *(f"{own[tensor]:,}" if tensor in own else "-" for tensor in tensors)]
+        for name, own in found.layers.items()
+    ]
+    empty = [""] * (len(tensors) - 1)
+    rows += [["counts", f"{found.counts:,}", *empty], ["all", f"{found.bytes:,}", *empty]]
+    return text_table(["layer", *(f"{tensor} [B]" for tensor in tensors)], rows)
+
+
+def scaling_line(predicted: Scaling) -> str:
+    """What a step on several ranks takes."""
+    return (
+        f"{predicted.workers} ranks: {predicted.seconds:.4g} s a step, of these "
+        f"{predicted.exchange_seconds:.4g} s for the exchange; {predicted.speedup:.3g} times as "
+        "fast as one"
+    )
 
 
 def info_text(machine: dict, cache: dict) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fxsim.accumulator import Overflows
 from fxsim.analysis.statistics import GradientStatistics
+from fxsim.communicator import ALONE, Communicator
 from fxsim.datasets import Dataset
 from fxsim.datasets.pixels import pixel_codes
 from fxsim.errors import InputError
@@ -83,10 +84,15 @@ class FloatLearner:
 
 
 class FixedLearner:
-    """Trains a FixedNetwork and sums up its quantization counts."""
+    """Trains a FixedNetwork and sums up its quantization counts.
 
-    def __init__(self, network: FixedNetwork, pixel_max: int):
+    communicator: the ranks that do so together, each with the same calls.
+    """
+
+    def __init__(self, network: FixedNetwork, pixel_max: int, communicator: Communicator = ALONE):
         self.network = network
+        self.pixel_max = pixel_max
+        self.communicator = communicator
         self.codes = pixel_codes(pixel_max, network.input_format)
         self.target_codes = pixel_codes(pixel_max, network.target_format)
         self.counts: dict[tuple[str, str], Counts] = {}
@@ -110,7 +116,7 @@ class FixedLearner:
     def step(self, pixels: np.ndarray, labels: np.ndarray, rate: LearningRate, step: int) -> float:
         """One SGD step; returns the batch's mean loss."""
         batch = self.images(pixels), self.targets(pixels, labels)
-        result = self.network.train_step(*batch, rate, step)
+        result = self.network.train_step(*batch, rate, step, communicator=self.communicator)
         _add(self.counts, result.counts)
         _add(self.overflows, result.overflows)
         for layer, stopped in result.stopped.items():
@@ -119,7 +125,8 @@ class FixedLearner:
 
     def evaluate(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[float, float | None]:
         """(mean loss, share of errors; None where the network decides nothing)."""
-        result = self.network.evaluate(self.images(pixels), self.targets(pixels, labels))
+        batch = self.images(pixels), self.targets(pixels, labels)
+        result = self.network.evaluate(*batch, communicator=self.communicator)
         return result.loss, result.error
 
     def state(self) -> Arrays:

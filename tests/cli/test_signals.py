@@ -381,7 +381,7 @@ class Signalled(study.Progress):
 
 study.Progress = Signalled
 settings = Settings.make(width=0.25, epochs=2, images=256)
-study.train_aside(Training("TG", "TG"), settings, Path(sys.argv[1]), False, Cadence())
+study.train_aside(Training("TG", "TG"), settings, Path(sys.argv[1]), Cadence())
 """
 
 

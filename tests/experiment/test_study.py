@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from fxsim.cli import parser as cli
 from fxsim.errors import InputError
 from fxsim.experiment import stages, study
 from fxsim.experiment.settings import Settings
-from fxsim.experiment.stages import Experiment, Observer
+from fxsim.experiment.stages import Experiment, Observer, Training
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.identity import sealed
@@ -32,6 +33,7 @@ from fxsim.nn.layer_precision import LayerPrecision
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Conv, Dense, Network, Pool
 from fxsim.tensor import Counts
+from fxsim.train.checkpoint import Cadence
 from fxsim.words import WordMemory
 
 ALL = (
@@ -114,6 +116,54 @@ class Backwards(Executor):
             other, function, arguments = self.waiting.pop()
             other.set_result(function(*arguments))
         return Future.result(future)
+
+
+class Failing(Executor):
+    """Every task of it ends with an error."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_exception(self.error)
+        return future
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (InputError("the loss is nan at epoch 0"), "BN: the loss is nan at epoch 0"),
+        (BrokenProcessPool("killed"), "BN: its worker has died .BrokenProcessPool.*--resume"),
+    ],
+)
+def test_a_training_that_fails_aside_is_named(error, message, tmp_path):
+    experiment = Experiment(settings(designs=["BN", "TG"]), tmp_path)
+    with pytest.raises(InputError, match=message):
+        study.run(experiment, Failing(error))
+    with pytest.raises(ZeroDivisionError):
+        study.run(experiment, Failing(ZeroDivisionError()))
+
+
+def test_a_training_aside_goes_on_where_another_worker_was_lost(tmp_path):
+    given = settings(designs=["TG"], epochs=2, images=256)
+    wanted = study.run(Experiment(given, tmp_path / "whole"))[0].epochs
+    experiment = Experiment(given, tmp_path / "broken")
+    training = Training("TG", "TG")
+    experiment.observer = Stopping()
+    with pytest.raises(KeyboardInterrupt):
+        experiment.outcome(training)
+    found = study.train_aside(training, given, tmp_path / "broken", Cadence()).epochs
+    assert [epoch.train_loss for epoch in found] == [epoch.train_loss for epoch in wanted]
+    assert not list((tmp_path / "broken").glob("earlier-*"))
+
+
+class Stopping(Observer):
+    """Breaks a training off in its second epoch."""
+
+    def step(self, epoch, step, steps, loss):
+        if (epoch, step) == (1, 2):
+            raise KeyboardInterrupt
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ streams."""
 from __future__ import annotations
 
 from fxsim import Format
+from fxsim.communicator import ALONE, Communicator
 from fxsim.datasets import digits
 from fxsim.datasets.pixels import pixel_codes
 from fxsim.factors import LearningRate
@@ -38,7 +39,7 @@ def assignment(network) -> PrecisionAssignment:
     return PrecisionAssignment(network.name, layers, rounding={"weight_grads": "stochastic"})
 
 
-def fingerprint(kernel: str = "auto") -> str:
+def fingerprint(kernel: str = "auto", communicator: Communicator = ALONE) -> str:
     network = digits_convnet()
     data = digits()
     fixed = FixedNetwork(
@@ -49,7 +50,8 @@ def fingerprint(kernel: str = "auto") -> str:
     order = Stream(SEED, 0, "order").permutation(len(data.train_labels))
     for step in range(STEPS):
         chosen = order[step * BATCH : (step + 1) * BATCH]
-        fixed.train_step(codes[data.train_images[chosen]], data.train_labels[chosen], rate, step)
+        batch = codes[data.train_images[chosen]], data.train_labels[chosen]
+        fixed.train_step(*batch, rate, step, communicator=communicator)
     return fixed.fingerprint()
 
 

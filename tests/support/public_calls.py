@@ -43,6 +43,7 @@ from fxsim import (
     testing,
 )
 from fxsim.analysis.statistics import FIELDS
+from fxsim.communicator import ALONE
 from fxsim.nn.init import initial_parameters
 from fxsim.nn.optimizer import Optimizer
 from fxsim.nn.precision import Proposal
@@ -431,11 +432,19 @@ def calls():
         "FixedNetwork.logits": made(FIXED.logits, {"images": IMAGES}),
         "FixedNetwork.infer": made(FIXED.infer, {"images": IMAGES, "first": 3, "probe": None}),
         "FixedNetwork.evaluate": made(
-            FIXED.evaluate, {"images": IMAGES, "targets": LABELS, "batch": 3}
+            FIXED.evaluate,
+            {"images": IMAGES, "targets": LABELS, "batch": 3, "communicator": ALONE},
         ),
         "FixedNetwork.train_step": made(
             FIXED.train_step,
-            {"images": IMAGES, "targets": LABELS, "learning_rate": 0.1, "step": 3, "probe": None},
+            {
+                "images": IMAGES,
+                "targets": LABELS,
+                "learning_rate": 0.1,
+                "step": 3,
+                "probe": None,
+                "communicator": ALONE,
+            },
             watched=FIXED,
         ),
         "FixedNetwork.load_state": made(FIXED.load_state, {"arrays": FIXED.state()}, watched=FIXED),

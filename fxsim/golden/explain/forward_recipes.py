@@ -167,7 +167,9 @@ class LossGradient(TensorRecipe):
         self.exact = self._grad(network)
 
     def _grad(self, network: Network) -> Quotient:
-        return FixedLoss(network, self.logits.format).grad(self.logits, self.targets)
+        return FixedLoss(network, self.logits.format).grad(
+            self.logits, self.targets, len(self.logits)
+        )
 
     def alternatives(self) -> Iterator[Alternative]:
         yield from (

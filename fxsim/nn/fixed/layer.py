@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from fxsim.communicator import wire_type
 from fxsim.errors import InputError, present
 from fxsim.formats import MAX_TENSOR_BITS, Format
 from fxsim.nn.fixed.activation import (
@@ -29,12 +31,13 @@ from fxsim.ops.batch_norm import (
     BatchNorm,
     BatchNormFormats,
     BatchNormGrad,
+    Moments,
     Normalized,
     Running,
     running_format,
 )
 from fxsim.ops.dropout import Scaled, before_dropout, grad_format, kept
-from fxsim.ops.exact import Exact, max_pooled
+from fxsim.ops.exact import Exact, magnitude, max_pooled
 from fxsim.ops.pooling import (
     average_grad_format,
     average_pooled,
@@ -81,13 +84,14 @@ class LayerGrads(NamedTuple):
     """What a layer's way back gives.
 
     inner: gradient at what the ReLU reads.  pre: gradient at the pre-activations, which the
-    products read; `inner` itself without batch norm.  parameters: of bias, or of gamma and beta,
-    and of the weights, by kind.
+    products read; `inner` itself without batch norm.  parameters: of gamma and beta.  begun: what
+    rounds the sums of the weights and of the bias, once they are there, by kind.
     """
 
     inner: Tensor
     pre: Tensor
     parameters: dict[str, Tensor]
+    begun: dict[str, Callable[[], Tensor]]
 
 
 class FixedLayer:
@@ -112,6 +116,7 @@ class FixedLayer:
         self.formats = assignment.layers[name]
         self.output = output
         self.products = products_of(network, name)
+        self.reached = name in network.reached
         self.reads_images = network.source(name) is None
         try:
             self._build(branch, assignment, path)
@@ -200,11 +205,53 @@ class FixedLayer:
         if self.weight_grad is not None:
             self.weight_grad.format_of(images)
             self.weight_grad.check_held(self.weight_grad.plan_of(images))
-        rows, columns, _ = self.shape.pre
         if self.norm is not None and self.norm_grad is not None:
             if not self.norm.frozen:
-                self.norm.check_terms(images * rows * columns)
-            self.norm_grad.check_terms(images * rows * columns)
+                self.norm.check_terms(self._positions(images))
+            self.norm_grad.check_terms(self._positions(images))
+
+    def _positions(self, images: int) -> int:
+        """Positions of the pre-activations of so many images."""
+        rows, columns, _ = self.shape.pre
+        return images * rows * columns
+
+    def check_shares(self) -> None:
+        """InputError where a sum over the batch cannot be put together from those of shares."""
+        if self.weight_grad is not None and self.weight_grad.adds_in_order:
+            raise InputError(
+                f"layer {self.name!r}: the accumulator of weight_grad adds image after image "
+                f"({self.weight_grad.accumulator}), an order that several ranks cannot keep; train "
+                "on one, or sum it exactly"
+            )
+
+    def exchanged(self, images: int) -> dict[str, int]:
+        """Tensor -> bytes of its sums that each rank exchanges in a step of so many images."""
+        terms = self._positions(images)
+        outputs = self.shape.pre[-1]
+        sums = {}
+        if self.norm is not None and not self.norm.frozen:
+            sums["moments"] = 2 * outputs, self.norm.largest_moment(terms)
+        if self.weight_grad is not None:
+            sums["weights"] = self.shape.weights, self.weight_grad.largest(images)
+        if "bias" in self.layer.trained:
+            sums["bias"] = outputs, terms * magnitude(self.pre_format)
+        if self.norm_grad is not None and "gamma" in self.layer.trained:
+            sums["gamma and beta"] = 2 * outputs, self.norm_grad.largest_moment(terms)
+        return {
+            name: elements * wire_type(largest).itemsize
+            for name, (elements, largest) in sums.items()
+        }
+
+    def counted(self) -> int:
+        """Numbers that each rank counts in a step; they are exchanged as integers."""
+        reached = self.reached
+        normed = self.norm is not None
+        quantized = 1 + reached + 2 * normed + (normed and reached) + bool(self.layer.dropout)
+        rounds = self.activation is not None and self.activation.rounds_grads
+        quantized += rounds and reached
+        held = [product for product in (self.forward_product, self.input_grad) if product]
+        overflows = sum(product.accumulator is not None for product in held)
+        return 4 * quantized + 2 * overflows
 
     def forward(
         self,
@@ -275,9 +322,13 @@ class FixedLayer:
     def _normalized(self, exact: ForwardSum, running: Running | None, step: Step) -> Normalized:
         norm = present(self.norm)
         of_batch = step.training and not norm.frozen
-        moments = np.empty((2, exact.shape[-1]), np.int64) if of_batch else None
+        sums = np.empty((2, exact.shape[-1]), np.int64) if of_batch else None
         quantizer = step.quantizer(self.name, "preactivations", norm.input)
-        codes, _ = exact.rounded_with_moments(quantizer, False, moments)
+        codes, _ = exact.rounded_with_moments(quantizer, False, sums)
+        moments = None
+        if sums is not None:
+            terms = self._positions(step.result.samples)
+            moments = Moments(step.total(sums, norm.largest_moment(terms)), terms)
         formats = norm.formats
 
         def quantizers(tensor: str) -> Quantizer:
@@ -356,7 +407,7 @@ class FixedLayer:
         if self.norm_grad is not None:
             pre, grads = self._through_norm(inner, tape, parameters, step)
         step.see("preactivation_grads", self.name, pre)
-        return LayerGrads(inner, pre, self._weight_grads(tape, pre, step) | grads)
+        return LayerGrads(inner, pre, grads, self._weight_grads(tape, pre, step))
 
     def _at_relu_input(self, arriving: Tensor, tape: LayerTape, step: Step) -> np.ndarray:
         """Gradient codes at what the activation reads (N, H, W, O), in `inner_format`."""
@@ -408,8 +459,12 @@ class FixedLayer:
         step.see("relu_input_grads", self.name, inner)
         reuse = step.reuse and not self.layer.add  # a residual branch reads the gradient, too
         gamma = parameters["gamma"].codes.astype(np.int64)
-        trained = "gamma" in self.layer.trained
-        made = norm_grad.backward(inner.operand, normalized, gamma, quantizers, reuse, trained)
+        moments = None
+        if "gamma" in self.layer.trained:
+            terms = self._positions(step.result.samples)
+            sums, _ = Moments.of(inner.operand, normalized.codes)
+            moments = Moments(step.total(sums, norm_grad.largest_moment(terms)), terms)
+        made = norm_grad.backward(inner.operand, normalized, gamma, moments, quantizers, reuse)
         grads = {
             kind: lent(codes, formats[f"{kind}_grads"])
             for kind, codes in (("gamma", made.gamma), ("beta", made.beta))
@@ -418,30 +473,44 @@ class FixedLayer:
         if not step.reuse:
             for kind, codes in grads.items():
                 step.see(f"{kind}_grads", self.name, codes)
-            sums = made.sums
-            constants = (sums.first, sums.second, sums.constant)
+            constants = (made.sums.first, made.sums.second, made.sums.constant)
             for (kind, format), values in zip(norm_grad.formats.items(), constants):
                 codes = lent(values.astype(np.int64), format)
                 step.see(f"normalization_{kind}", self.name, codes)
         return lent(made.codes, self.pre_format), grads
 
-    def _weight_grads(self, tape: LayerTape, pre: Tensor, step: Step) -> dict[str, Tensor]:
-        """The gradients of the weights and of the bias, as far as they are trained."""
+    def _weight_grads(
+        self, tape: LayerTape, pre: Tensor, step: Step
+    ) -> dict[str, Callable[[], Tensor]]:
+        """What rounds the gradients of the weights and of the bias, as far as they are trained."""
         grads = pre.operand.reshape(-1, *self.forward_product.geometry.output)
-        made = {}
+        begun: dict[str, Callable[[], Tensor]] = {}
         if self.weight_grad is not None:
             images, _ = self._operands(tape)
-            exact = self.weight_grad(images, grads)
-            quantizer = step.quantizer(self.name, "weight_grads", self.formats.weight_grads)
-            made["weight"] = exact.to(quantizer).reshape(*self.shape.weight)
-            step.count_overflows(self.name, "weight_grad", exact)
-            step.see("weight_grads", self.name, made["weight"])
+            weights = step.weight_grad(self.weight_grad(images, grads))
+            begun["weight"] = partial(self._rounded_weight_grad, weights, step)
+            step.count_later(self.name, "weight_grads")
         if "bias" not in self.layer.trained:
-            return made
-        bias_quantizer = step.quantizer(self.name, "bias_grads", self.formats.bias_grads)
-        bias = exact_sum(lent(grads, pre.format), axis=(0, 1, 2)).to(bias_quantizer)
-        step.see("bias_grads", self.name, bias)
-        return {**made, "bias": bias}
+            return begun
+        largest = self._positions(step.result.samples) * magnitude(pre.format)
+        own = exact_sum(lent(grads, pre.format), axis=(0, 1, 2))
+        step.count_later(self.name, "bias_grads")
+        begun["bias"] = partial(self._rounded_bias_grad, step.summed(own, largest), step)
+        return begun
+
+    def _rounded_weight_grad(self, sums: Callable[[], Exact], step: Step) -> Tensor:
+        exact = sums()
+        quantizer = step.quantizer(self.name, "weight_grads", self.formats.weight_grads)
+        made = exact.to(quantizer).reshape(*self.shape.weight)
+        step.count_overflows(self.name, "weight_grad", exact)
+        step.see("weight_grads", self.name, made)
+        return made
+
+    def _rounded_bias_grad(self, sums: Callable[[], Exact], step: Step) -> Tensor:
+        quantizer = step.quantizer(self.name, "bias_grads", self.formats.bias_grads)
+        made = sums().to(quantizer)
+        step.see("bias_grads", self.name, made)
+        return made
 
     def input_grads(self, tape: LayerTape, pre: Tensor) -> Exact:
         """The exact gradient at the layer's input."""

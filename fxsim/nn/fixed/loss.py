@@ -98,11 +98,16 @@ class FixedLoss:
         wrong = np.count_nonzero(outputs.operand.argmax(axis=1) != targets)
         result.wrong = (result.wrong or 0) + int(wrong)
 
-    def grad(self, outputs: Tensor, targets: np.ndarray) -> Quotient:
-        """The gradient (N, M) of the mean loss at the outputs, exact."""
+    def grad(self, outputs: Tensor, targets: np.ndarray, samples: int) -> Quotient:
+        """The gradient (N, M) of the mean loss at the outputs, exact.
+
+        samples: images that the mean is over, N or those of a larger batch.
+        """
         if self.network.loss == "softmax_cross_entropy":
-            return softmax_cross_entropy_grad(outputs, targets, self.network.exponential)
-        return self._own.grad(outputs, self._codes(targets), *self._exponential)
+            own = softmax_cross_entropy_grad(outputs, targets, self.network.exponential)
+        else:
+            own = self._own.grad(outputs, self._codes(targets), *self._exponential)
+        return Quotient(own.numerators, own.step_exp, own.divisor // len(outputs) * samples)
 
     @property
     def _own(self) -> ElementLoss:

@@ -18,11 +18,12 @@ Source: Sakr and Shanbhag (ICLR 2019), section 2 and appendix.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 
+from fxsim.communicator import ALONE, Communicator, share_of, together
 from fxsim.errors import InputError, present, shown
 from fxsim.factors import LearningRate
 from fxsim.fields import FrozenDict, function, instance
@@ -59,6 +60,7 @@ from fxsim.tensor import Tensor
 __all__ = ["FURTHER", "FixedNetwork", "Inference", "Probe", "StepResult"]
 
 LayerParameters = dict[str, TrainedParameter]
+
 
 WHOLE = LearningRate.of(1.0)
 """Of an update that has been multiplied by the learning rate."""
@@ -329,30 +331,49 @@ class FixedNetwork:
     def _logits(
         self, images: Tensor, result: StepResult, first: int, probe: Probe | None = None
     ) -> Tensor:
-        step = Step(result, self.assignment, self.seed, 0, probe, training=False, first=first)
+        share = share_of(len(images), ALONE)
+        step = Step(
+            result, self.assignment, self.seed, share, probe=probe, training=False, first=first
+        )
         return self._forward(images, step, {})
 
-    def evaluate(self, images: Any, targets: Any, batch: int = 256, first: int = 0) -> StepResult:
+    def evaluate(
+        self,
+        images: Any,
+        targets: Any,
+        batch: int = 256,
+        first: int = 0,
+        communicator: Communicator = ALONE,
+    ) -> StepResult:
         """Loss and errors over image codes (N, H, W, C), without training.
 
-        The result does not depend on `batch`, the images at a time.  targets: as for `train_step`.
-        first: as for `logits`.
+        The result does not depend on `batch`, the images at a time.  targets, communicator: as for
+        `train_step`.  first: as for `logits`.
         """
         codes = checked_images(images, self.network, self.input_format)
         place = checked_first(first)
         wanted = self._loss.checked(targets, len(codes))
         if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
             raise InputError(f"batch must be an integer of at least 1, got {shown(batch)}")
+        share = share_of(len(codes), instance("communicator", communicator, Communicator))
         total = StepResult(len(codes))
+        with together(communicator):
+            self._evaluate(codes[share.part], wanted[share.part], batch, place + share.first, total)
+            Step(total, self.assignment, self.seed, share).gather()
+        return total
+
+    def _evaluate(
+        self, codes: Tensor, targets: np.ndarray, batch: int, place: int, total: StepResult
+    ) -> None:
+        """Add what was met over images, the first of which is at `place`."""
         for start in range(0, len(codes), batch):
             part = slice(start, start + batch)
-            result = StepResult(len(wanted[part]))
+            result = StepResult(len(targets[part]))
             logits = self._logits(codes[part], result, place + start)
-            self._loss.add(logits, wanted[part], total)
+            self._loss.add(logits, targets[part], total)
             for key, overflows in result.overflows.items():
                 before = total.overflows.get(key)
                 total.overflows[key] = overflows if before is None else before + overflows
-        return total
 
     def train_step(
         self,
@@ -361,6 +382,7 @@ class FixedNetwork:
         learning_rate: LearningRate | float,
         step: int,
         probe: Probe | None = None,
+        communicator: Communicator = ALONE,
     ) -> StepResult:
         """One SGD step in place: all of it, or, where anything is raised, nothing.
 
@@ -372,9 +394,13 @@ class FixedNetwork:
             step: number of the step; it is part of the key of the random words, so that every step
                 needs another.
             probe: called with every tensor, in data-flow order; each is a copy, its own to keep.
+            communicator: those that take the step together.  Each of them calls with the same
+                arguments, computes its share of the images, and comes to the same parameters and
+                the same result, those of one alone.
 
         Raises:
-            InputError: for what does not fit, sums over the batch among them.
+            InputError: for what does not fit, sums over the batch among them; where several take
+                the step, for a probe, or an accumulator that adds up the batch in order.
         """
         codes = checked_images(images, self.network, self.input_format)
         wanted = self._loss.checked(targets, len(codes))
@@ -383,14 +409,26 @@ class FixedNetwork:
         function("probe", probe)
         for layer in self.layers.values():
             layer.check_batch(len(codes))
-        run = Step(StepResult(len(codes)), self.assignment, self.seed, number, probe)
+        share = share_of(len(codes), instance("communicator", communicator, Communicator))
+        if communicator.size > 1:
+            self._check_shares(probe)
+        result = StepResult(len(codes))
+        run = Step(result, self.assignment, self.seed, share, number, probe, first=share.first)
         before = self.state()
         try:
-            self._train(codes, wanted, rate, run)
+            with together(communicator):
+                self._train(codes[share.part], wanted[share.part], rate, run)
         except BaseException:  # of a probe, a lack of memory, an interrupt: the step is undone
             self._set_state(before)
             raise
-        return run.result
+        return result
+
+    def _check_shares(self, probe: Probe | None) -> None:
+        """InputError for what needs the whole batch in one place."""
+        if probe is not None:
+            raise InputError("probe sees the tensors of a whole batch; take the step on one rank")
+        for layer in self.layers.values():
+            layer.check_shares()
 
     def _train(self, images: Tensor, targets: np.ndarray, rate: LearningRate, run: Step) -> None:
         tapes: dict[str, LayerTape] = {}
@@ -398,6 +436,7 @@ class FixedNetwork:
         self._loss.add(logits, targets, run.result)
         grads = self._backward(self._loss_grads(logits, targets, run), tapes, run)
         self._update(grads, rate, run)
+        run.gather()
 
     def _forward(self, images: Tensor, step: Step, tapes: dict[str, LayerTape]) -> Tensor:
         """The logits (N, outputs); each layer's tape for the way back."""
@@ -420,7 +459,7 @@ class FixedNetwork:
         name = self.network.names[-1]
         format = self.assignment.layers[name].activation_grads
         quantizer = step.quantizer(name, "activation_grads", format)
-        grads = self._loss.grad(logits, targets).to(quantizer)
+        grads = self._loss.grad(logits, targets, step.result.samples).to(quantizer)
         return grads.reshape(len(logits), *self.layers[name].shape.output)
 
     def _backward(
@@ -429,6 +468,7 @@ class FixedNetwork:
         """The gradients of all parameters that are trained, layer -> kind -> Tensor."""
         arriving: dict[str, list[Tensor | Exact]] = {self.network.names[-1]: [logits_grads]}
         grads = {}
+        begun = {}
         for layer, source in reversed(list(self.network.edges())):
             name = layer.name
             tape = tapes.pop(name)
@@ -437,11 +477,16 @@ class FixedNetwork:
             output = self._joined_grads(name, arriving.pop(name), step)
             made = self.layers[name].backward(tape, output, self._parameters[name], step)
             grads[name] = made.parameters
+            begun[name] = made.begun
+            if not step.is_part:
+                grads[name] |= _ended(begun.pop(name))
             if layer.add in self.network.reached:
                 arriving.setdefault(layer.add, []).append(made.inner)
             if source in self.network.reached:
                 below = self._below(layer, source, tape, made, step)
                 arriving.setdefault(source, []).append(below)
+        for name, own in begun.items():  # exchanged while the layers below were computed
+            grads[name] |= _ended(own)
         return grads
 
     def _joined(self, name: str) -> bool:
@@ -532,3 +577,8 @@ class FixedNetwork:
         moved = lent(velocity.codes, velocity.format)
         step.see(tensor, name, moved)
         return moved
+
+
+def _ended(begun: Mapping[str, Callable[[], Tensor]]) -> dict[str, Tensor]:
+    """Gradients whose sums were begun."""
+    return {kind: ended() for kind, ended in begun.items()}

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from fractions import Fraction
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from fxsim.accumulator import Overflows
+from fxsim.communicator import Share, begin_total, total, totals
 from fxsim.formats import STOCHASTIC, Format
+from fxsim.nn.layer_precision import OF_IMAGES
 from fxsim.nn.precision import PrecisionAssignment
-from fxsim.ops.exact import Exact
+from fxsim.ops.exact import Exact, Sums, holding
 from fxsim.ops.loss import LOSS
+from fxsim.ops.products import WeightGradSum
 from fxsim.ops.update import UpdateTally
 from fxsim.quantizer import Counts, Quantizer, Words
+from fxsim.rng import Stream
 from fxsim.tensor import Tensor
 from fxsim.words import DroppedBits, words_of
 
@@ -72,13 +77,15 @@ class Inference(NamedTuple):
 class Step:
     """A step under way: where its quantizers come from and where its reports go.
 
-    training: or inference.  probe: sees every tensor.  first: place of the first image in its data
-    set, in inference.
+    share: the images that are computed here, of those that `result` is about.  training: or
+    inference.  probe: sees every tensor.  first: place of the first image of the share, in its
+    data set in inference, in its batch in training.
     """
 
     result: StepResult
     assignment: PrecisionAssignment
     seed: int
+    share: Share
     step: int = 0
     probe: Probe | None = None
     training: bool = True
@@ -121,18 +128,69 @@ class Step:
     def words(self, layer: str, tensor: str) -> Words:
         """The random words of a tensor of a layer at this step.
 
-        In inference they are those of the image's place, whatever other images are there.
+        Those of an image are those of its place, whatever other images are computed here.
         """
         source = self.assignment.words_of(layer, tensor)
         stream = words_of(source, self.seed, self.step, f"{layer}.{tensor}")
-        if not self.first or isinstance(stream, DroppedBits):
+        whole = not self.first and not (self.training and self.is_part)
+        if whole or tensor not in OF_IMAGES or isinstance(stream, DroppedBits):
             return stream
 
         def from_first(positions: np.ndarray) -> np.ndarray:
-            of_image = positions.size // self.result.samples
-            return stream.words(positions.size, self.first * of_image)
+            of_image = positions.size // self.share.images
+            start = self.first * of_image
+            if not self.training or isinstance(stream, Stream):
+                return stream.words(positions.size, start)
+            # registers and memories go on from the size of the whole tensor
+            words = stream.words(self.result.samples * of_image)
+            return words[start : start + positions.size]
 
         return from_first
+
+    @property
+    def is_part(self) -> bool:
+        """Whether others compute images of the same batch."""
+        return self.share.communicator.size > 1
+
+    def total(self, sums: np.ndarray, largest: int) -> np.ndarray:
+        """int64 sums over this share, added up over the batch; see communicator.total."""
+        return total(self.share.communicator, sums, largest)
+
+    def weight_grad(self, exact: WeightGradSum) -> Callable[[], Exact]:
+        """The gradient of the weights over the batch, from that over this share; begun."""
+        if not self.is_part:
+            return lambda: exact
+        product = exact.product
+        samples = self.result.samples
+        pending = begin_total(self.share.communicator, exact.exact_sums(), product.largest(samples))
+        return lambda: product.of_sums(pending(), samples)
+
+    def summed(self, exact: Exact, largest: int) -> Callable[[], Exact]:
+        """A sum over the batch, from that over this share; begun.  largest: bounds its magnitude."""
+        if not self.is_part:
+            return lambda: exact
+        format = holding(largest, exact.format.step_exp)
+        pending = begin_total(self.share.communicator, exact.sums(), largest)
+        return lambda: Sums(pending(), format)
+
+    def gather(self) -> None:
+        """Make the result that of the batch, where it is that of this share."""
+        result = self.result
+        if not self.is_part:
+            return
+        counts = [key for key in result.counts if key[1] in OF_IMAGES]
+        overflows = [key for key in result.overflows if key[1] != "weight_grad"]
+        rows = [(result.loss_sum, result.wrong or 0)]
+        rows += [astuple(result.counts[key]) for key in counts]
+        rows += [astuple(result.overflows[key]) for key in overflows]
+        numbers = iter(totals(self.share.communicator, [each for row in rows for each in row]))
+        result.loss_sum = next(numbers)
+        wrong = next(numbers)
+        result.wrong = None if result.wrong is None else wrong
+        for key in counts:
+            result.counts[key] = Counts(*islice(numbers, 4))
+        for key in overflows:
+            result.overflows[key] = Overflows(*islice(numbers, 2))
 
     def count_update(
         self, layer: str, kind: str, tensor: str | None, elements: int, tally: UpdateTally
@@ -145,6 +203,10 @@ class Step:
             return
         clipped = tally.accumulators_clipped
         self.result.counts[layer, tensor] = Counts(elements, 0, clipped, tally.flushed)
+
+    def count_later(self, layer: str, tensor: str) -> None:
+        """Keep a place for the counts of a tensor among those of the others, in data-flow order."""
+        self.result.counts[layer, tensor] = Counts(0, 0, 0, 0)
 
     def count_overflows(self, layer: str, kind: str, exact: Exact) -> None:
         """Add what an accumulator met in a product that has been computed."""
