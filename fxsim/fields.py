@@ -107,7 +107,8 @@ def number(argument: str, value: object) -> float:
     return real
 
 
-def _boolean(argument: str, value: object) -> bool:
+def boolean(argument: str, value: object) -> bool:
+    """`value` as a bool; TypeError for all but True and False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{argument} must be True or False, got {shown(value)}")
     return bool(value)
@@ -120,7 +121,7 @@ def string(argument: str, value: object) -> str:
     return str(value)
 
 
-_SIMPLE: dict[object, Check] = {int: integer, float: number, bool: _boolean, str: string}
+_SIMPLE: dict[object, Check] = {int: integer, float: number, bool: boolean, str: string}
 
 
 def _check_for(hint: Any) -> Check:

@@ -13,7 +13,7 @@ import numpy as np
 from fxsim import memfile
 from fxsim.arrays import check_finite, checked_shape, integer_array, real_array
 from fxsim.errors import InputError, shown
-from fxsim.fields import construct
+from fxsim.fields import boolean, construct, integer
 from fxsim.files import parse_npy, read_bytes, write_atomically, write_bytes
 from fxsim.formats import Format
 from fxsim.kernels import rounding as kernel
@@ -154,7 +154,8 @@ class Tensor:
             InputError: for axes that are not all axes of the tensor, each once.
         """
         wanted = tuple(range(self.ndim))
-        if axes and tuple(sorted(axes)) != wanted:
+        places = sorted(integer("each of axes", axis) for axis in axes)
+        if axes and tuple(places) != wanted:
             raise InputError(f"axes {shown(axes)} are not the axes {wanted} in another order")
         return Tensor._of(np.asarray(self._codes.transpose(*axes), order="C"), self._format)
 
@@ -314,13 +315,14 @@ def quantize(
         >>> quantize([0.3, -0.3, 5], Format(8, 0)).codes
         array([ 38, -38, 127], dtype=int8)
     """
+    counted = boolean("counts", counts)
     chosen, seen = _chosen(quantizer, rounding, overflow, words)
     array = _values(values)
     if array.dtype.kind in "iu" and array.dtype != np.uint64:
         tensor = Tensor._of(chosen.quantized(array, 0), chosen.format)
     else:
         tensor = _quantize_reals(array, chosen)
-    return (tensor, seen[0]) if counts else tensor
+    return (tensor, seen[0]) if counted else tensor
 
 
 @overload
@@ -363,10 +365,11 @@ def requantize(
         raise TypeError(
             f"tensor must be a fxsim.Tensor, got {type(tensor).__name__}; use fxsim.quantize"
         )
+    counted = boolean("counts", counts)
     chosen, seen = _chosen(quantizer, rounding, overflow, words)
     codes = chosen.quantized(tensor.operand, tensor.format.step_exp)
     result = Tensor._of(codes, chosen.format)
-    return (result, seen[0]) if counts else result
+    return (result, seen[0]) if counted else result
 
 
 def _chosen(

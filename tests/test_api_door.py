@@ -32,6 +32,8 @@ NO_CALLS = {
         "a strategy: Hypothesis reads its arguments when it draws",
     ),
     "InputError": "an exception",
+    "interchange.Imported": "from_onnx returns it",
+    "interchange.from_onnx": "it reads a file; tests/interchange/test_from_onnx.py opens it wrongly",
     "OVERFLOWS": "names",
     "ROUNDINGS": "names",
     "__version__": "a text",
@@ -116,3 +118,14 @@ def test_every_misuse_is_taken_or_refused_in_one_line(public):
 @pytest.mark.filterwarnings("ignore")
 def test_tens_of_thousands_of_misuses(public):
     assert sum(misuse(public, seed, 30) for seed in range(3)) > 20_000
+
+
+def test_misuses_that_once_ended_in_an_error_of_python(public):
+    empty = np.zeros((0, 2), np.int64)
+    for name, changed in (
+        ("quantize, integers", {"counts": np.zeros(3)}),
+        ("requantize", {"counts": empty}),
+        ("Tensor.transpose", {"axes": (3, empty, 1, 0)}),
+        ("FloatNetwork.train_step", {"learning_rate": 10**400}),
+    ):
+        assert refusal(name, public[name], changed), name

@@ -340,6 +340,13 @@ class Experiment:
                 f"{path} does not fit network {self.network.name!r}; "
                 f"run `fxsim train --out {self.folder}` again"
             )
+        average, largest, smallest = state
+        in_order = (smallest >= 0) & (smallest <= average) & (average <= largest)
+        if not np.all(np.isnan(state).all(axis=0) | (in_order & np.isfinite(largest))):
+            raise InputError(
+                f"{path}: state holds what is no average, largest and smallest variance; "
+                f"run `fxsim train --out {self.folder}` again"
+            )
         gradients.state = state
         return gradients
 

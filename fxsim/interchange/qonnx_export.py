@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from fxsim.errors import InputError, shown
-from fxsim.fields import integer
+from fxsim.errors import InputError
 from fxsim.formats import Format
 from fxsim.interchange.arithmetic import Float32, Integers
 from fxsim.interchange.export import INPUT, OUTPUT, Export, Value
 from fxsim.interchange.nodes import Shape
 from fxsim.nn.fixed.layer import FixedLayer
 from fxsim.nn.fixed.network import FixedNetwork
-from fxsim.nn.spec import Conv
+from fxsim.nn.spec import MAX_ELEMENTS, Conv
+from fxsim.ops.checks import whole
 from fxsim.ops.summation import ChannelSum
 from fxsim.quantizer import Quantizer, Requantization
 from fxsim.windows import Window
@@ -77,9 +77,8 @@ def to_qonnx(network: FixedNetwork, path: str | Path, batch: int = 1) -> None:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     to_qonnx(fixed, f"{folder}/n.onnx")
     """
-    if integer("batch", batch) < 1:
-        raise InputError(f"batch must be at least 1, got {shown(batch)}")
-    RealExport(network, batch).save(path)
+    size = whole("batch", batch, 1, MAX_ELEMENTS)
+    RealExport(network, size).save(path)
 
 
 class RealExport(Export):

@@ -297,6 +297,17 @@ def test_arrays_of_another_training_are_refused(name, run, tmp_path, capsys):
     assert f"{name} is of another training: settings.seed is 0 there, 1 here" in line
 
 
+@pytest.mark.parametrize("row, value", [(2, -1.0), (1, 0.0), (1, np.inf), (0, np.nan)])
+def test_variances_that_no_run_leaves_are_refused(row, value, run, tmp_path):
+    folder, _ = run
+    experiment = Experiment.reopen(Path(shutil.copytree(folder, tmp_path / "run")))
+    state = experiment._read_arrays("gradients.npz")["state"].copy()
+    state[row, 0, 0] = value
+    experiment._write_arrays("gradients.npz", {"state": state})
+    with pytest.raises(InputError, match="what is no average, largest and smallest variance"):
+        experiment.analyze()
+
+
 def test_arrays_without_kind_and_version_are_refused(run, tmp_path):
     folder, _ = run
     copy = Path(shutil.copytree(folder, tmp_path / "run"))

@@ -17,7 +17,7 @@ import numpy as np
 from fxsim.arrays import real_array
 from fxsim.errors import InputError, choice, present, shown
 from fxsim.factors import LearningRate
-from fxsim.fields import function, instance
+from fxsim.fields import function, instance, number
 from fxsim.nn.floating import products as products
 from fxsim.nn.floating.activation import (
     ActivationGradients,
@@ -420,8 +420,7 @@ def _checked_dtype(dtype: Any) -> np.dtype:
 def _checked_rate(rate: Any) -> float:
     if isinstance(rate, LearningRate):
         return rate.real
-    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)):
-        raise TypeError(f"learning rate must be a number, got {type(rate).__name__}")
-    if not 0 <= rate < np.inf:
-        raise InputError(f"learning rate must be a finite number of at least 0, got {shown(rate)}")
-    return float(rate)
+    real = number("learning rate", rate)
+    if real < 0:
+        raise InputError(f"learning rate must be at least 0, got {shown(rate)}")
+    return real
