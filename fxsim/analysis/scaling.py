@@ -16,6 +16,9 @@ from fxsim.communicator import LIMBS
 from fxsim.errors import InputError, shown
 from fxsim.fields import integer, number
 from fxsim.nn.fixed.network import FixedNetwork
+from fxsim.nn.init import initial_parameters
+from fxsim.nn.precision import PrecisionAssignment
+from fxsim.nn.spec import Network
 
 COUNT_BYTES = 8 * LIMBS
 MOST_WORKERS = 2**20
@@ -81,23 +84,22 @@ class Scaling:
         return self.step_seconds / self.seconds
 
 
-def exchange(network: FixedNetwork, batch: int) -> Exchange:
+def exchange(network: Network, assignment: PrecisionAssignment, batch: int) -> Exchange:
     """What each rank brings to the exchanges of a step of so many images in all.
 
     Example:
         >>> from fxsim import presets
-        >>> from fxsim.nn.init import initial_parameters
         >>> from fxsim.nn.networks import digits_convnet
         >>> net = digits_convnet(0.25)
         >>> formats = presets.uniform("Q4.12").assignment(net)
-        >>> found = exchange(FixedNetwork(net, formats, initial_parameters(net, 0)), 64)
-        >>> found.layers["fc2"]
+        >>> exchange(net, formats, 64).layers["fc2"]
         {'weights': 1280, 'bias': 40}
     """
     if not 1 <= integer("batch", batch) < 2**31:
         raise InputError(f"batch must be 1 to 2**31 - 1 images, got {shown(batch)}")
-    layers = {name: layer.exchanged(batch) for name, layer in network.layers.items()}
-    numbers = 2 + sum(layer.counted() for layer in network.layers.values())
+    fixed = FixedNetwork(network, assignment, initial_parameters(network, 0))  # of any parameters
+    layers = {name: layer.exchanged(batch) for name, layer in fixed.layers.items()}
+    numbers = 2 + sum(layer.counted() for layer in fixed.layers.values())
     return Exchange(layers, numbers * COUNT_BYTES)
 
 

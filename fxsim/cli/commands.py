@@ -32,8 +32,6 @@ from fxsim.experiment.stages import (
 )
 from fxsim.files import read_text, remove_leftovers, write_text
 from fxsim.lock import hold_folder
-from fxsim.nn.fixed.network import FixedNetwork
-from fxsim.nn.init import initial_parameters
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Network
 from fxsim.presets import Uniform
@@ -304,8 +302,7 @@ def _exchange(
             f"--batch {arguments.batch}: ranks share trainings in fixed point alone; give "
             "--assignment or --formats, or leave it out"
         )
-    fixed = FixedNetwork(network, assignment, initial_parameters(network, 0))
-    found = scaling.exchange(fixed, arguments.batch)
+    found = scaling.exchange(network, assignment, arguments.batch)
     if arguments.workers is None:
         for option in ("--latency", *timed):
             _refuse(arguments, option, "without --workers, the number of ranks")

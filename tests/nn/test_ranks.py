@@ -238,7 +238,7 @@ def test_the_bytes_of_a_step_are_those_predicted(case):
         copy.deepcopy(fixed).train_step(*batch(fixed), RATE, 0, communicator=rank)
         return [dtype.itemsize * elements for dtype, elements in rank.wire]
 
-    predicted = exchange(fixed, BATCH)
+    predicted = exchange(fixed.network, fixed.assignment, BATCH)
     for found in on_ranks(2, sent):
         assert found[-1] == predicted.counts
         assert sorted(found) == sorted(predicted.sizes)
