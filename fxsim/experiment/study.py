@@ -170,7 +170,7 @@ def train_aside(
     settings: Settings,
     folder: Path,
     cadence: Cadence,
-    dataset: Dataset | None,
+    dataset: Dataset | None = None,
 ) -> Outcome:
     """One training in a worker of an executor: a checkpoint is all that it leaves in the folder,
     progress goes to standard error by whole lines.  SIGTERM ends the worker once it has written

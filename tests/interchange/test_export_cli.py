@@ -80,7 +80,10 @@ def test_an_assignment_of_a_file(folder, tmp_path):
         (("--onnx", "a", "--formats", "Q4.6", "--assignment", "b"), "leave one out"),
         (("--onnx", "a"), "assignment.json"),
         (("--qonnx", "a", "--formats", "Q4.6"), "layer 'encoder': batch norm .* (--folded)"),
-        (("--qonnx", "a", "--formats", "Q4.6", "--batch", "0"), "batch must be at least 1, got 0"),
+        (
+            ("--qonnx", "a", "--formats", "Q4.6", "--batch", "0"),
+            "batch must be 1 to 268435456, got 0",
+        ),
     ],
 )
 def test_what_is_refused(folder, options, told, tmp_path, monkeypatch, capsys):

@@ -43,6 +43,8 @@ def build(folder):
         # hypothesis.composite and NamedTuple make functions outside the module of their annotations
         for outside in (r".* for fxsim\.testing\.", r"ForwardRef\("):
             warnings.filterwarnings("ignore", f"Error parsing type annotation {outside}")
+        # the installed package is what is described, whatever folder this runs in
+        warnings.filterwarnings("ignore", "'fxsim' may refer to either the installed")
         pdoc.pdoc(*named, inner, output_directory=Path(folder))
 
 
