@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -34,6 +35,27 @@ class InputError(ValueError):
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
+
+
+@contextlib.contextmanager
+def refused(told: Callable[[str], InputError], *kept: type[Exception]) -> Iterator[None]:
+    """Within, whatever another package says of bad input becomes `told(its text)`.
+
+    What fxsim itself refuses stays as it is, and so do a lack of memory and the classes `kept`.
+
+    Example:
+        >>> with refused(lambda text: InputError(f"the header is damaged: {text}")):
+        ...     int("x1")
+        Traceback (most recent call last):
+        fxsim.errors.InputError: the header is damaged: invalid literal for int() with base 10: 'x1'
+    """
+    stays: tuple[type[Exception], ...] = (InputError, MemoryError, *kept)
+    try:
+        yield
+    except stays:
+        raise
+    except Exception as error:  # packages raise any of a dozen types
+        raise told(str(error)) from None
 
 
 def one_line(text: str, length: int = LINE_LENGTH) -> str:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal, NoReturn
 
 import numpy as np
 
-from fxsim.errors import InputError, shown
+from fxsim.errors import InputError, refused, shown
 
 MOST_BYTES = 2**30
 """A file of arrays or of images has at most so many bytes."""
@@ -256,18 +256,17 @@ def _members(path: str | Path, file: BinaryIO) -> Iterator[tuple[str, bytes]]:
     Together they are no larger than the file: no more is read than is there.
     """
     size = os.fstat(file.fileno()).st_size
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-            if packed or sum(member.file_size for member in members) > size:
-                raise InputError(f"{path} is compressed; write it with numpy.savez")
-            for member in members:
-                yield member.filename, archive.read(member)
-    except (OSError, InputError):
-        raise
-    except Exception:  # damage surfaces as any of a dozen types, from BadZipFile to struct.error
-        raise InputError(f"{path} is not an .npz of plain arrays, or is damaged") from None
+
+    def told(text: str) -> InputError:
+        return InputError(f"{path} is not an .npz of plain arrays, or is damaged")
+
+    with refused(told, OSError), zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if packed or sum(member.file_size for member in members) > size:
+            raise InputError(f"{path} is compressed; write it with numpy.savez")
+        for member in members:
+            yield member.filename, archive.read(member)
 
 
 _NPY_HEADERS: dict[Any, Any] = {
@@ -288,12 +287,14 @@ def parse_npy(data: bytes, where: str) -> np.ndarray:
             fewer bytes than follow it, or a text has a character that is none.
     """
     stream = io.BytesIO(data)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # what NumPy reads with a warning was not meant so
-            shape, by_columns, dtype = _NPY_HEADERS[np.lib.format.read_magic(stream)](stream)
-    except Exception:  # the header is Python's text of a dict, and fails as any such text may
-        raise InputError(f"{where} is not an .npy: its header is damaged") from None
+
+    def told(text: str) -> InputError:
+        return InputError(f"{where} is not an .npy: its header is damaged")
+
+    # The header is Python's text of a dict, and fails as any such text may.
+    with refused(told), warnings.catch_warnings():
+        warnings.simplefilter("error")  # what NumPy reads with a warning was not meant so
+        shape, by_columns, dtype = _NPY_HEADERS[np.lib.format.read_magic(stream)](stream)
     if dtype.hasobject or not dtype.itemsize:
         raise InputError(f"{where} holds Python objects or nothing, no plain numbers")
     start = stream.tell()

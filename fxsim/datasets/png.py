@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fxsim.datasets.dataset import Dataset, Images
-from fxsim.errors import InputError, shown
+from fxsim.errors import InputError, refused, shown
 from fxsim.files import MOST_BYTES, read_bytes, unreadable
 
 WANTED = "train/CLASS/*.png and test/CLASS/*.png, of one size and one kind, grey or RGB"
@@ -175,13 +175,14 @@ def _pixels(path: Path, wanted: Header) -> np.ndarray:
     found = _parsed(path, data)
     if found != wanted:
         raise InputError(f"{path}: is {found}, and others are {wanted}; give all one size and kind")
-    try:
-        with _pillow().open(io.BytesIO(data), formats=["PNG"]) as image:
-            image.load()
-            plain = "transparency" not in image.info and not getattr(image, "is_animated", False)
-            pixels = np.asarray(image)
-    except Exception as error:  # damage surfaces as any of a dozen types
-        raise InputError(f"{path}: is damaged ({shown(str(error))}); write it again") from None
+
+    def told(text: str) -> InputError:
+        return InputError(f"{path}: is damaged ({shown(text)}); write it again")
+
+    with refused(told), _pillow().open(io.BytesIO(data), formats=["PNG"]) as image:
+        image.load()
+        plain = "transparency" not in image.info and not getattr(image, "is_animated", False)
+        pixels = np.asarray(image)
     if not plain:
         raise InputError(f"{path}: has transparency or several frames; write it without")
     shape = (wanted.height, wanted.width, wanted.kind.channels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxsim.errors import InputError, cut
+from fxsim.errors import InputError, cut, refused
 from fxsim.interchange.graph import Graph
 from fxsim.interchange.model_file import array_of, onnx_package
 from fxsim.interchange.onnx_import import Read
@@ -46,14 +46,15 @@ def _run(read: Read, images: np.ndarray) -> dict[str, np.ndarray]:
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    try:
-        session = runtime.InferenceSession(
-            _with_outputs(read.graph, names), options, providers=["CPUExecutionProvider"]
-        )
-        given = images.reshape(len(images), -1)[:, read.input_places].astype(np.float32)
+    model = _with_outputs(read.graph, names)
+    given = images.reshape(len(images), -1)[:, read.input_places].astype(np.float32)
+
+    def told(text: str) -> InputError:
+        return InputError(f"ONNX Runtime does not run the model: {cut(text, 150)}")
+
+    with refused(told):
+        session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         values = session.run(names, {read.graph.input: given})
-    except Exception as error:  # of whatever class the package has
-        raise InputError(f"ONNX Runtime does not run the model: {cut(str(error), 150)}") from None
     return dict(zip(names, values))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fxsim.errors import InputError, listed, shown
+from fxsim.errors import InputError, listed, refused, shown
 from fxsim.interchange.model_file import DOMAINS, TYPES, array_of, read_model, tensor_type
 
 BATCH = 2**40 + 1
@@ -196,12 +196,8 @@ class Folding:
         function = _FOLDED.get(node.op)
         if function is None:
             return None
-        try:
+        with refused(lambda text: node.fault("its constant inputs do not fit together")):
             result = np.asarray(function(node, *inputs))
-        except InputError:
-            raise
-        except Exception:  # whatever NumPy says of shapes, axes and types that do not fit
-            raise node.fault("its constant inputs do not fit together") from None
         self.bytes += result.nbytes
         if self.bytes > MOST_FOLDED_BYTES:
             raise node.fault("its constant result is too large")

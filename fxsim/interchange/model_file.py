@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fxsim.errors import InputError, listed, shown
+from fxsim.errors import InputError, listed, refused, shown
 from fxsim.files import open_regular, read_bytes
 
 MOST_BYTES = 2**27
@@ -62,10 +62,12 @@ def read_model(path: str | Path) -> Any:
     onnx = onnx_package()
     model = onnx.ModelProto()
     data = read_bytes(path, MOST_BYTES)
-    try:
+
+    def told(text: str) -> InputError:
+        return InputError(f"{path} is no ONNX model, or it is damaged or cut off")
+
+    with refused(told):
         model.ParseFromString(data)
-    except Exception:  # google.protobuf.message.DecodeError, of a package that fxsim does not name
-        raise InputError(f"{path} is no ONNX model, or it is damaged or cut off") from None
     if not model.HasField("graph") or not model.graph.node:
         raise InputError(f"{path} is no ONNX model: it has no graph, or one without nodes")
     for what, there in (
