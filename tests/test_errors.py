@@ -10,16 +10,15 @@ from fxsim.files import parse_npy
 
 @pytest.mark.parametrize("error", [ValueError, RuntimeWarning, KeyError, SyntaxError, OSError])
 def test_what_a_package_says_of_bad_input_is_told_in_our_words(error):
-    with pytest.raises(InputError, match="told: of a package"):
-        with refused(lambda text: InputError(f"told: {text.strip(chr(39))}")):
-            raise error("of a package")
+    told = pytest.raises(InputError, match="told: .?of a package")
+    with told, refused(lambda text: InputError(f"told: {text}")):
+        raise error("of a package")
 
 
 @pytest.mark.parametrize("error", [InputError, MemoryError, OSError, KeyboardInterrupt])
 def test_what_is_no_damage_stays_as_it_is(error):
-    with pytest.raises(error) as raised:
-        with refused(lambda text: InputError("damaged"), OSError):
-            raise error("as it is")
+    with pytest.raises(error) as raised, refused(lambda text: InputError("damaged"), OSError):
+        raise error("as it is")
     assert type(raised.value) is error and str(raised.value) == "as it is"
 
 

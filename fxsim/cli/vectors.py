@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fxsim.cli.options import (
     ACCUMULATOR_EPILOG,
+    RUN_FOLDER,
     STOCHASTIC_EPILOG,
     add_accumulator,
     add_formats,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from fxsim.nn.precision import PrecisionAssignment
     from fxsim.nn.spec import Network
 
-RUN_FOLDER = "fxsim-run"
 VECTORS_FOLDER = "fxsim-vectors"
 IMAGES = 16
 """Images of an inference, by default."""
@@ -65,14 +65,8 @@ def run_vectors(arguments: Namespace) -> int:
     return {"export": _export, "check": _check}[arguments.action](arguments)
 
 
-def _add_export(actions) -> None:
-    parser: ArgumentParser = actions.add_parser(
-        "export",
-        help="write every tensor of one fixed-point training step, or of inference",
-        description="Train in fixed point up to a step, and write every tensor of that step. With "
-        "--inference, infer the first test images with trained weights, and write every tensor of "
-        "that.",
-        epilog="""\
+EXPORT_EPILOG = (
+    """\
 examples:
   fxsim run && fxsim vectors export --step 3
   fxsim vectors export --run mine --step 100 --layers conv2 --batch 4 --out conv2-vectors
@@ -90,10 +84,42 @@ written to the folder of --out, the same bytes every time:
   manifest.json       formats, shapes, order, rounding, overflow, accumulator, seed, versions, SHA-256 of each file
 
 """
-        + ACCUMULATOR_EPILOG
-        + "\n\n"
-        + STOCHASTIC_EPILOG,
+    + ACCUMULATOR_EPILOG
+    + "\n\n"
+    + STOCHASTIC_EPILOG
+)
+
+
+def _add_export(actions) -> None:
+    parser: ArgumentParser = actions.add_parser(
+        "export",
+        help="write every tensor of one fixed-point training step, or of inference",
+        description="Train in fixed point up to a step, and write every tensor of that step. With "
+        "--inference, infer the first test images with trained weights, and write every tensor of "
+        "that.",
+        epilog=EXPORT_EPILOG,
     )
+    _add_training_of(parser)
+    _add_inference(parser)
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="LAYER",
+        help="these layers, with their inputs and outputs (default: all)",
+    )
+    parser.add_argument(
+        "--files", nargs="+", metavar="KIND", help="mem, hex, npy, c, vhdl, sv (default: mem npy c)"
+    )
+    parser.add_argument(
+        "--out",
+        default=VECTORS_FOLDER,
+        metavar="FOLDER",
+        help=f"new folder, or one with an earlier export (default: {VECTORS_FOLDER})",
+    )
+
+
+def _add_training_of(parser: ArgumentParser) -> None:
+    """Whose training, in which formats, and which step of it."""
     parser.add_argument(
         "--run",
         metavar="FOLDER",
@@ -121,6 +147,10 @@ written to the folder of --out, the same bytes every time:
     parser.add_argument(
         "--step", type=integer, default=0, metavar="N", help="which step, from 0 (default: 0)"
     )
+
+
+def _add_inference(parser: ArgumentParser) -> None:
+    """Inference in the place of a step: of which images, with which weights."""
     parser.add_argument(
         "--inference", action="store_true", help="vectors of inference, not of a training step"
     )
@@ -142,21 +172,6 @@ written to the folder of --out, the same bytes every time:
         "--folded",
         action="store_true",
         help="fold batch norm into weights and bias before the inference",
-    )
-    parser.add_argument(
-        "--layers",
-        nargs="+",
-        metavar="LAYER",
-        help="these layers, with their inputs and outputs (default: all)",
-    )
-    parser.add_argument(
-        "--files", nargs="+", metavar="KIND", help="mem, hex, npy, c, vhdl, sv (default: mem npy c)"
-    )
-    parser.add_argument(
-        "--out",
-        default=VECTORS_FOLDER,
-        metavar="FOLDER",
-        help=f"new folder, or one with an earlier export (default: {VECTORS_FOLDER})",
     )
 
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from fxsim.cli import options
 from fxsim.cli import parser as cli
 
 
@@ -30,7 +31,7 @@ OPTIONS = [
     for name, (_, parser) in COMMANDS.items()
     for action in parser._actions
     for option in action.option_strings
-    if option.startswith("--") and action.nargs != 0 and not isinstance(action, cli._Renamed)
+    if option.startswith("--") and action.nargs != 0 and not isinstance(action, options.Renamed)
 ]
 POSITIONALS = [
     name
