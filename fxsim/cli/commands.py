@@ -31,6 +31,7 @@ from fxsim.experiment.stages import (
     settings_in,
 )
 from fxsim.files import read_text, remove_leftovers, write_text
+from fxsim.interchange.onnx_import import Wanted
 from fxsim.lock import hold_folder
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import Network
@@ -196,15 +197,19 @@ def train(arguments: Namespace) -> None:
 @_writing
 def import_network(arguments: Namespace) -> None:
     """The float stage of a run from an ONNX model."""
-    model = {name: getattr(arguments, name) for name in ("layout", "loss", "targets")}
-    model["pixels"] = pixel_range(arguments.pixels)
+    wanted = Wanted(
+        layout=arguments.layout,
+        loss=arguments.loss,
+        targets=arguments.targets,
+        pixels=pixel_range(arguments.pixels),
+    )
     progress = Progress(sys.stderr)
     with progress.watching():
         run = import_model(
             arguments.model,
             arguments.out,
             _options(arguments),
-            model,
+            wanted,
             progress,
             arguments.command_line,
         )

@@ -111,6 +111,7 @@ class Renamed(Action):
     """An option that has another name now; its `const` is that name."""
 
     def __call__(self, parser, namespace, values, option_string=None):
+        """Refuse it, naming the new one."""
         parser.error(
             f"{option_string} is called {self.const} now; use {self.const} {cut(str(values), 80)}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fxsim.experiment.training import TrainingSetup, digest_of, write_imported
 from fxsim.files import make_folder
 from fxsim.interchange.comparison import differences
 from fxsim.interchange.model_file import onnx_package
-from fxsim.interchange.onnx_import import Read, read_onnx
+from fxsim.interchange.onnx_import import Read, Wanted, read_onnx
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.spec import to_dict
 from fxsim.train import checkpoint
@@ -41,7 +41,7 @@ def import_model(
     path: str | Path,
     folder: str | Path,
     given: dict[str, Any],
-    model: dict[str, Any],
+    wanted: Wanted,
     observer: Observer | None = None,
     command: str = "",
 ) -> ImportedRun:
@@ -51,7 +51,7 @@ def import_model(
         path: an ONNX file.
         folder: of the experiment; what is there of an earlier one is set aside.
         given: fields of Settings, but network, width, layers and start.
-        model: arguments of read_onnx.
+        wanted: what is said of the model.
         observer: follows what is done.
         command: the command line.
 
@@ -60,7 +60,7 @@ def import_model(
             written then.
     """
     dataset = Settings.make(**given)
-    read = _read(path, model, dataset)
+    read = _read(path, wanted, dataset)
     network, parameters = read.imported
     settings = Settings.make(
         **DEFAULTS | given, layers=to_dict(network), start=digest_of(parameters)
@@ -77,10 +77,10 @@ def import_model(
     return ImportedRun(experiment, experiment.take_imported(), found)
 
 
-def _read(path: str | Path, model: dict[str, Any], settings: Settings) -> Read:
+def _read(path: str | Path, wanted: Wanted, settings: Settings) -> Read:
     """The model; one that reads vectors takes the shape of the images where their order is plain."""
-    read = read_onnx(path, **model)
-    if len(read.graph.shape) > 2 or model.get("image_shape") is not None:
+    read = read_onnx(path, wanted)
+    if len(read.graph.shape) > 2 or wanted.image_shape is not None:
         return read
     height, width, channels = TrainingSetup.images_of(settings)
     features = read.graph.shape[1]
@@ -91,7 +91,7 @@ def _read(path: str | Path, model: dict[str, Any], settings: Settings) -> Read:
             f"{path} reads vectors of {features} features, and images are {height} x {width} x "
             f"{channels}: their order is not known; export the model with a Flatten of images"
         )
-    return read_onnx(path, **{**model, "image_shape": (height, width, channels)})
+    return read_onnx(path, replace(wanted, image_shape=(height, width, channels)))
 
 
 def _compared(read: Read, images: Any) -> dict[str, float]:
