@@ -27,7 +27,7 @@ from fxsim.analysis.decisions import Decisions
 from fxsim.analysis.statistics import OF_SUMS, Statistics
 from fxsim.errors import present
 from fxsim.formats import Format
-from fxsim.nn.fixed.layer import inner_grad_format
+from fxsim.nn.fixed.grad_formats import inner_grad_format
 from fxsim.nn.floating import products
 from fxsim.nn.floating.activation import LayerTape
 from fxsim.nn.floating.losses import checked_targets, loss_of

@@ -116,44 +116,17 @@ def assign(
     """
     statistics.check_network(network)
     rules = Rules() if rules is None else instance("rules", rules, Rules)
-    assigned: dict[str, dict[str, Assigned]] = {name: {} for name in network.names}
-    for row, (layer, formats) in enumerate(zip(network.layers, assigned.values())):
-        formats["weight_grads"] = _weight_grads(statistics, row, rules.clip_factors[1])
-        step = formats["weight_grads"][0].step
-        counts = statistics.weight_grads_count[row], statistics.activation_grads_count[row]
-        lambda_max = float(statistics.lambda_max[row])
-        formats["activation_grads"] = _reflecting(
-            "activation_grads", _Reflection(step, lambda_max, *counts), statistics, row, rules
-        )
-        if layer.batch_norm:
-            count = statistics.batch_size * math.prod(network.shape(layer.name).pre)
-            lambda_max = float(statistics.preactivation_lambda_max[row])
-            reflection = _Reflection(step, lambda_max, counts[0], count)
-            formats["preactivation_grads"] = _reflecting(
-                "preactivation_grads", reflection, statistics, row, rules
-            )
+    assigned: dict[str, dict[str, Assigned]] = {
+        name: _gradients(network, statistics, row, rules) for row, name in enumerate(network.names)
+    }
     if rules.output_grad_bits is not None:
-        formats = assigned[network.names[-1]]
-        formats["activation_grads"] = _given(
-            formats["activation_grads"][0], "output_grad_bits", rules.output_grad_bits
+        last = assigned[network.names[-1]]
+        last["activation_grads"] = _given(
+            last["activation_grads"][0], "output_grad_bits", rules.output_grad_bits
         )
     _assign_feedforward(network, statistics, assigned, rules)
-    for row, layer in enumerate(network.layers):
-        formats = assigned[layer.name]
-        step = formats["weight_grads"][0].step
-        formats["accumulators"] = _accumulators(statistics, row, step, formats["weights"][0])
-        formats["preactivations"] = _over_abs_max(statistics.preactivations_max[row])
-        if layer.has_bias:
-            formats |= _wide_parameter(statistics, row, "bias")
-            formats["bias_grads"] = _clipped(
-                "bias_grads", AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row
-            )
-            if is_branch(network, layer.name) and layer.activation.least_range_exp is None:
-                formats["branch"] = formats["preactivations"]
-        else:
-            formats |= _batch_norm(statistics, row, formats["preactivations"])
-            formats |= _wide_parameter(statistics, row, "gamma")
-            formats |= _wide_parameter(statistics, row, "beta")
+    for row, formats in enumerate(assigned.values()):
+        formats |= _others(network, statistics, row, formats)
     made = _collect(network, assigned, _over_abs_max(statistics.logits_max)[0])
     bits = feedforward_bits(network, made)
     made = replace(made, proposed=propose(network, statistics, made, bits, rules.target))
@@ -163,6 +136,51 @@ def assign(
         name for name in ROUNDED_GRADIENTS if any(name in row for row in assigned.values())
     ]
     return replace(made, rounding=dict.fromkeys(stochastic, "stochastic"))
+
+
+def _gradients(
+    network: Network, statistics: Statistics, row: int, rules: Rules
+) -> dict[str, Assigned]:
+    """Of a layer: G^W and G^A, and with batch norm its gradient at the pre-activations."""
+    layer = network.layers[row]
+    formats = {"weight_grads": _weight_grads(statistics, row, rules.clip_factors[1])}
+    step = formats["weight_grads"][0].step
+    weights = statistics.weight_grads_count[row]
+    reflection = _Reflection(
+        step, float(statistics.lambda_max[row]), weights, statistics.activation_grads_count[row]
+    )
+    formats["activation_grads"] = _reflecting(
+        "activation_grads", reflection, statistics, row, rules
+    )
+    if layer.batch_norm:
+        count = statistics.batch_size * math.prod(network.shape(layer.name).pre)
+        lambda_max = float(statistics.preactivation_lambda_max[row])
+        reflection = _Reflection(step, lambda_max, weights, count)
+        formats["preactivation_grads"] = _reflecting(
+            "preactivation_grads", reflection, statistics, row, rules
+        )
+    return formats
+
+
+def _others(
+    network: Network, statistics: Statistics, row: int, formats: dict[str, Assigned]
+) -> dict[str, Assigned]:
+    """Of a layer whose weights and gradients have their formats: all that is left."""
+    layer = network.layers[row]
+    step = formats["weight_grads"][0].step
+    found = {
+        "accumulators": _accumulators(statistics, row, step, formats["weights"][0]),
+        "preactivations": _over_abs_max(statistics.preactivations_max[row]),
+    }
+    if not layer.has_bias:
+        found |= _batch_norm(statistics, row, found["preactivations"])
+        found |= _wide_parameter(statistics, row, "gamma")
+        return found | _wide_parameter(statistics, row, "beta")
+    found |= _wide_parameter(statistics, row, "bias")
+    found["bias_grads"] = _clipped("bias_grads", AUXILIARY_BITS, BIAS_CLIP_FACTOR, statistics, row)
+    if is_branch(network, layer.name) and layer.activation.least_range_exp is None:
+        found["branch"] = found["preactivations"]
+    return found
 
 
 def feedforward_bits(network: Network, assignment: PrecisionAssignment) -> np.ndarray:

@@ -16,7 +16,7 @@ from fxsim.errors import InputError
 from fxsim.factors import LearningRate
 from fxsim.formats import Format
 from fxsim.kernels.elementwise import dropout as kernel
-from fxsim.nn.fixed.layer import unpooled_grad_format
+from fxsim.nn.fixed.grad_formats import unpooled_grad_format
 from fxsim.nn.fixed.network import FixedNetwork
 from fxsim.nn.floating.network import FloatNetwork
 from fxsim.nn.spec import Conv, Dense, Network, Pool

@@ -26,7 +26,7 @@ from fxsim.golden.explain.semantics import MASKS, Semantics
 from fxsim.golden.explain.source import MissingVectors, Source
 from fxsim.golden.manifest import Entry
 from fxsim.nn.fixed.activation import table_of
-from fxsim.nn.fixed.layer import unpooled_grad_format
+from fxsim.nn.fixed.grad_formats import unpooled_grad_format
 from fxsim.nn.spec import Pool
 from fxsim.ops.dropout import before_dropout, grad_format
 from fxsim.ops.exact import WINNER

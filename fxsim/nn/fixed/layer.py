@@ -11,17 +11,21 @@ import numpy as np
 
 from fxsim.communicator import wire_type
 from fxsim.errors import InputError, present
-from fxsim.formats import MAX_TENSOR_BITS, Format
+from fxsim.formats import Format
 from fxsim.nn.fixed.activation import (
     FixedActivation,
-    inner_format,
     relu_format,
     relu_quantizer,
+)
+from fxsim.nn.fixed.grad_formats import (
+    inner_grad_format,
+    preactivation_grad_format,
+    unpooled_grad_format,
 )
 from fxsim.nn.fixed.parameters import TrainedParameter
 from fxsim.nn.fixed.step import Step, lent
 from fxsim.nn.geometry import geometry_of
-from fxsim.nn.layer_precision import BatchNormPrecision, LayerPrecision
+from fxsim.nn.layer_precision import BatchNormPrecision
 from fxsim.nn.precision import PrecisionAssignment
 from fxsim.nn.spec import BatchNorm as BatchNormSpec
 from fxsim.nn.spec import Layer, LayerShape, Network
@@ -39,11 +43,9 @@ from fxsim.ops.batch_norm import (
 from fxsim.ops.dropout import Scaled, before_dropout, grad_format, kept
 from fxsim.ops.exact import Exact, magnitude, max_pooled
 from fxsim.ops.pooling import (
-    average_grad_format,
     average_pooled,
     before_average_pool,
     before_max_pool,
-    max_grad_format,
 )
 from fxsim.ops.products import Forward, ForwardSum, InputGrad, Product, WeightGrad
 from fxsim.ops.relu import gated
@@ -134,7 +136,9 @@ class FixedLayer:
         self.pre_format = self.inner_format
         if self.layer.norm:
             precision = formats.batch_norm or BatchNormPrecision()
-            self.pre_format = _quantized_grads(precision.preactivation_grads or self.inner_format)
+            self.pre_format = preactivation_grad_format(
+                precision.preactivation_grads or self.inner_format
+            )
             self.norm = _batch_norm(self.layer.norm, formats.preactivations, precision, branch)
             self.norm_grad = BatchNormGrad(self.norm, self.inner_format, self.pre_format)
         bias = formats.bias if self.layer.has_bias else None
@@ -517,36 +521,6 @@ class FixedLayer:
         _, weight = self._operands(tape)
         product = present(self.input_grad)
         return product(pre.operand.reshape(-1, *product.geometry.output), weight)
-
-
-def _quantized_grads(format: Format) -> Format:
-    """The format of the gradient at pre-activations of batch norm, which one tensor can have."""
-    if format.bits > MAX_TENSOR_BITS:
-        raise InputError(
-            f"the gradient at the pre-activations of batch norm needs {format.bits} bits, at most "
-            f"{MAX_TENSOR_BITS}; give preactivation_grads a format, or activation_grads fewer bits"
-        )
-    return format
-
-
-def inner_grad_format(layer: Layer, shape: LayerShape, formats: LayerPrecision) -> Format:
-    """The format of the gradient at what the activation reads."""
-    grads = unpooled_grad_format(layer, shape, formats.activation_grads)
-    return formats.relu_input_grads or inner_format(layer.activation, grads)
-
-
-def unpooled_grad_format(layer: Layer, shape: LayerShape, format: Format) -> Format:
-    """The format of the gradient at what leaves the activation.
-
-    It is that of the gradient at the output, scaled by dropout, with a finer step where average
-    pooling divides, and wider where pooling's windows overlap.
-    """
-    dropped = grad_format(format, layer.dropout)
-    if layer.pool is None or shape.pool is None:
-        return dropped
-    if layer.pool.kind == "average":
-        return average_grad_format(dropped, shape.pool)
-    return max_grad_format(dropped, shape.pool)
 
 
 def _batch_norm(
