@@ -149,7 +149,8 @@ def read_curves(path):
 def experiment_in(folder):
     """An experiment that has read nothing yet."""
     experiment = object.__new__(Experiment)
-    experiment.settings, experiment.folder = SETTINGS, folder
+    experiment.settings = SETTINGS
+    experiment.folder = folder
     experiment.setup = SimpleNamespace(network=network(), identity=identity())
     return experiment
 

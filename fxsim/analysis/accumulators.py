@@ -390,7 +390,8 @@ class _Products:
         terms = _forward_terms(self.geometry)
         step_exp = operand.step_exp + self.formats.weights.step_exp
         if operand.signed:
-            positive, negative = self._weight_steps("weights_output_sum", terms), 0
+            positive = self._weight_steps("weights_output_sum", terms)
+            negative = 0
         else:
             positive = self._weight_steps("weights_positive_sum", terms)
             negative = self._weight_steps("weights_negative_sum", terms)

@@ -306,9 +306,11 @@ class Experiment:
         """Images in [0, 1] and targets of those that are held out; where there are none, None, or
         those of the training set where it has targets.
         """
-        pixels, targets = samples["training"], self.dataset.train_targets
+        pixels = samples["training"]
+        targets = self.dataset.train_targets
         if "held-out" in samples:
-            pixels, targets = samples["held-out"], self.setup.held_out_targets
+            pixels = samples["held-out"]
+            targets = self.setup.held_out_targets
         elif targets is None:
             return None
         images = pixels / self.dataset.pixel_max

@@ -126,7 +126,8 @@ def training_images(
             f"{held_out} that are held out, got {wanted}; leave it out to take all"
         )
     wanted = min(wanted, most)
-    images, targets = dataset.train_images, dataset.train_targets
+    images = dataset.train_images
+    targets = dataset.train_targets
     kept = dataclasses.replace(
         dataset,
         train_images=images[:wanted],

@@ -269,7 +269,8 @@ class Export(ABC):
 
     def _gathered(self, entries: np.ndarray, place: Integers) -> Integers:
         """entries[place]."""
-        low, high = int(entries.min()), int(entries.max())
+        low = int(entries.min())
+        high = int(entries.max())
         self.numbers.check(max(-low, high))
         index = self.nodes.node(
             "Cast", [place.name], place.shape, np.int64, to=self.numbers.element(np.int64)
@@ -278,7 +279,8 @@ class Export(ABC):
         return self.numbers.made("Gather", [table, index], place, low, high, axis=0)
 
     def _pooled(self, layer: FixedLayer, x: Value) -> Value:
-        pool, window = layer.layer.pool, layer.shape.pool
+        pool = layer.layer.pool
+        window = layer.shape.pool
         if pool is None or window is None or (window.taps == 1 and window.stride == (1, 1)):
             return x
         format = layer.output.format

@@ -155,7 +155,8 @@ def _external(where: str, tensor: Any, folder: Path, size: int) -> bytes:
     numbers = {key: entries.get(key, "0") for key in ("offset", "length")}
     if not all(text.isascii() and text.isdigit() and len(text) < 16 for text in numbers.values()):
         raise InputError(f"{where} has data at {shown(numbers)}, which must be numbers of bytes")
-    offset, length = int(numbers["offset"]), int(numbers["length"]) or size
+    offset = int(numbers["offset"])
+    length = int(numbers["length"]) or size
     if length != size:
         raise InputError(f"{where} takes {size:,} bytes, and its data in {location} has {length:,}")
     with open_regular(path, MOST_BYTES) as file:

@@ -183,7 +183,9 @@ class IntegerExport(Export):
         places = math.prod(geometry.output[:2])
         terms = geometry.taps * geometry.channels // geometry.groups
         left = self._operand(x, geometry)
-        taps, groups, outputs = geometry.taps, geometry.groups, geometry.outputs
+        taps = geometry.taps
+        groups = geometry.groups
+        outputs = geometry.outputs
         if groups == 1:
             matrix = self.nodes.constant(weight.reshape(terms, outputs), "weights")
             sums = self.nodes.node(

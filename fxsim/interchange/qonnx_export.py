@@ -358,7 +358,10 @@ def _window(window: Window) -> dict[str, Any]:
 
 def _ends_of_codes(x: Value, way: Requantization) -> tuple[int, int]:
     """What no code of x leaves, whatever the rounding."""
-    finer, drop = max(-way.shift, 0), max(way.shift, 0)
-    least, most = (x.low << finer) >> drop, -((-x.high << finer) >> drop)
-    low, high = way.range.low, way.range.high
+    finer = max(-way.shift, 0)
+    drop = max(way.shift, 0)
+    least = (x.low << finer) >> drop
+    most = -((-x.high << finer) >> drop)
+    low = way.range.low
+    high = way.range.high
     return min(max(least, low), high), min(max(most, low), high)

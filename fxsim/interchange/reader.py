@@ -102,7 +102,8 @@ class Reader:
         self.values[name] = value
         draft = value.draft
         if draft is not None and not value.ended and value.padding == NO_PADDING:
-            draft.value, draft.places = name, value.places
+            draft.value = name
+            draft.places = value.places
 
     # Inputs of nodes.
 
@@ -265,7 +266,8 @@ class Reader:
             text = node.name.rpartition("/")[0]
         text = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")[:60]
         text = text if re.search("[A-Za-z]", text) else f"{kind.__name__.lower()}{text}"
-        name, number = text, 1
+        name = text
+        number = 1
         while name in self.names:
             number += 1
             name = f"{text}_{number}"
@@ -357,7 +359,8 @@ class Reader:
         function = tried(node, lambda: ACTIVATIONS[node.op](node, self.optional))
         draft = value.draft
         if draft and draft.stage == Stage.POOL and not value.shared:
-            pool, own = draft.layer.pool, draft.layer.activation
+            pool = draft.layer.pool
+            own = draft.layer.activation
             if pool and pool.kind == "max" and own.kind == "none":
                 draft.set(Stage.POOL, activation=function)  # it rises, as the maximum does
                 return value
@@ -526,7 +529,8 @@ class Reader:
             raise node.fault(
                 f"pads {shown(pads)} must be two of at least 0 for each of {ndim} axes"
             )
-        before, after = pads[:ndim], pads[ndim:]
+        before = pads[:ndim]
+        after = pads[ndim:]
         if any((*before[:2], *after[:2])):
             raise node.fault(f"pads {shown(pads)} must be of rows and columns alone")
         if not any(pads):

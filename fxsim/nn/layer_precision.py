@@ -179,7 +179,8 @@ class LayerPrecision:
         _check_accumulator("weights", self.weights, self.accumulators)
         _check_accumulator("bias", self.bias, self.bias_accumulators)
         for kind in ("weight", "bias"):
-            update, held = update_tensor(kind), accumulator_tensor(kind)
+            update = update_tensor(kind)
+            held = accumulator_tensor(kind)
             if getattr(self, update) and getattr(self, held):
                 raise InputError(
                     f"{update} is the format of rate times gradient where there are no {held}, got "

@@ -36,7 +36,8 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """The pixel of a value."""
-        low, high = self._of(self.low), self._of(self.high)
+        low = self._of(self.low)
+        high = self._of(self.high)
         share = (self._of(value) - low) / (high - low)
         return self.start + share * (self.end - self.start)
 
@@ -81,7 +82,10 @@ def line_chart(title: str, series: Sequence[Series], across: str, log: bool = Fa
 
     Every place on the horizontal axis has the values of all lines in its title.
     """
-    height, left, top, bottom = 260, 50, 14, 36
+    height = 260
+    left = 50
+    top = 14
+    bottom = 36
     values = [y for each in series for _, y in each.points]
     places = sorted({x for each in series for x, _ in each.points})
     log = log and min(values) > 0 and max(values) > 5 * min(values)
@@ -163,7 +167,9 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float, str]], reference: flo
 
     reference: where a line stands, as float's cost; None for none.
     """
-    step, top, left = 20, 6, 118
+    step = 20
+    top = 6
+    left = 118
     height = top + step * len(rows) + 4
     most = max([value for _, value, _ in rows] + [reference or 0.0]) or 1.0
     right = Scale(0.0, most, left, WIDTH - 62)
@@ -207,10 +213,13 @@ def histogram(
 
     start, end: see analysis.fixed_run.histograms.  span: the exponents that the axis shows.
     """
-    width, height, base = 200, 92, 70
+    width = 200
+    height = 92
+    base = 70
     low, high = span
     right = Scale(low, high, 4, width - 4)
-    first, last = shares(start, low), shares(end, low)
+    first = shares(start, low)
+    last = shares(end, low)
     most = max([*first.values(), *last.values(), 1e-9])
     down = Scale(0, most, base, 12)
     marks = []
@@ -244,7 +253,8 @@ def histogram(
     marks.append(element("path", d=outline, class_="outline"))
     marks.append(element("line", x1=4, x2=width - 4, y1=base, y2=base, class_="axis"))
     for at in range(low, high):
-        before, after = first.get(at, 0.0), last.get(at, 0.0)
+        before = first.get(at, 0.0)
+        after = last.get(at, 0.0)
         if before or after:
             smaller = "or smaller" if at == low else f"to 2^{at + 1}"
             tip = f"{name}\n2^{at} {smaller}\nend {after:.2%}\nstart {before:.2%}"

@@ -57,7 +57,8 @@ def report_html(runs: Sequence[Run]) -> str:
 
 
 def _page(heading: str, content: str) -> str:
-    style, script = _beside("page.css"), _beside("page.js")
+    style = _beside("page.css")
+    script = _beside("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -269,7 +270,8 @@ def _values(chosen: dict | None) -> str:
 
 def _span(assignment: PrecisionAssignment, found: dict, tensor: str) -> tuple[int, int]:
     """The exponents that the histograms of this tensor show in all layers."""
-    least, most = [], []
+    least = []
+    most = []
     for layer, formats in assignment.layers.items():
         format = getattr(formats, tensor)
         if format is not None:
@@ -398,7 +400,8 @@ def _comparison(runs: Sequence[Run]) -> str:
 
 def _compared(data: dict) -> list[str]:
     designs = data["designs"]
-    reference, chosen = text.float_row(designs), text.chosen_design(designs)
+    reference = text.float_row(designs)
+    chosen = text.chosen_design(designs)
     bits = next((each.value for each in figures(data) if each.label == "bits"), "")
     cells = [text.tested_cells(row)[0] if row else "" for row in (reference, chosen)]
     shares = ["" for _ in text.METRICS]

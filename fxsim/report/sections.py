@@ -266,7 +266,8 @@ def _bits(assignment: PrecisionAssignment) -> Figure:
         bits = [format.bits for format in given if format is not None]
         if bits:
             ranges[symbol] = min(bits), max(bits)
-    least, most = min(low for low, _ in ranges.values()), max(high for _, high in ranges.values())
+    least = min(low for low, _ in ranges.values())
+    most = max(high for _, high in ranges.values())
     note = ", ".join(f"{symbol} {_span(*each)}" for symbol, each in ranges.items())
     return Figure("bits", _span(least, most, " to "), note)
 

@@ -124,7 +124,8 @@ def test_imported_parameters_that_are_larger_get_their_range():
     larger |= {"gamma_max": [0, 0, 2.0, 0], "beta_max": [0, 0, 2.5, 0]}
     found = assign(NETWORK, statistics(**{name: np.array(own) for name, own in larger.items()}))
     for name, extra in (("conv1", 1), ("skip", 2), ("conv2", 0), ("fc", 0)):
-        own, before = found.layers[name].weights, plain.layers[name].weights
+        own = found.layers[name].weights
+        before = plain.layers[name].weights
         assert own == Format(before.bits + extra, extra) and own.step == before.step
         assert found.layers[name].accumulators == plain.layers[name].accumulators
     assert found.layers["skip"].bias == Format(16, 3)

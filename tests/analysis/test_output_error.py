@@ -136,7 +136,8 @@ def expected_error(statistics, assignment):
 
 def test_gains_and_loss_are_those_of_images_that_are_held_out(trained):
     net, _ = trained
-    images, unseen = images_for(count=8), np.random.default_rng(9).uniform(0, 1, (6, 3, 3, 1))
+    images = images_for(count=8)
+    unseen = np.random.default_rng(9).uniform(0, 1, (6, 3, 3, 1))
     gradients = GradientStatistics(SMALL)
     net.train_step(images, images, 0.0, 0, gradients.observe)
     found = measure(net, gradients, images, [(images, images)], 0.5, held_out=(unseen, unseen))

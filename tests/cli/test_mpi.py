@@ -84,7 +84,8 @@ def rank_of(process_id, folder):
 
 
 def test_a_run_whose_rank_is_killed_goes_on_with_more_of_them(mpiexec, tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole = tmp_path / "whole"
+    broken = tmp_path / "broken"
     assert main([*TRAIN, "--out", str(whole)]) == 0
     process = mpiexec(2, *fxsim(*TRAIN, "--workers", "mpi", "--out", broken))
     written = set()

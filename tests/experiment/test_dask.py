@@ -53,7 +53,8 @@ def test_a_study_on_dask_whose_worker_is_killed_has_the_results_of_one_job(
     options, count, tmp_path
 ):
     pytest.importorskip("distributed", reason="Dask is not here: pip install distributed")
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    alone = tmp_path / "alone"
+    shared = tmp_path / "shared"
     assert cli.main(["run", *options.split(), "--out", str(alone)]) == 0
     script = tmp_path / "cluster.py"
     script.write_text(CLUSTER)

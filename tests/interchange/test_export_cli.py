@@ -36,7 +36,8 @@ def fixed_network(folder):
 
 
 def test_both_files_have_the_codes_of_the_float_run(folder, tmp_path, capsys):
-    one, other = tmp_path / "one.onnx", tmp_path / "other.onnx"
+    one = tmp_path / "one.onnx"
+    other = tmp_path / "other.onnx"
     export(folder, "--onnx", one, "--formats", FORMATS)
     export(folder, "--qonnx", other, "--formats", FORMATS, "--folded", "--batch", 20)
     assert [line.partition(" written")[0] for line in capsys.readouterr().out.splitlines()] == [

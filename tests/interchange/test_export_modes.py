@@ -283,7 +283,8 @@ def wide_product(drop, rounding):
 
 @pytest.mark.parametrize("rounding", ["nearest_away", "nearest_zero", "nearest_even", "away"])
 def test_sums_at_the_end_of_float32(rounding, tmp_path):
-    export, run = functools.partial(to_qonnx, batch=4096), by_qonnx
+    export = functools.partial(to_qonnx, batch=4096)
+    run = by_qonnx
     for drop in (1, 2, 12):
         fixed = wide_product(drop, rounding)
         codes = np.arange(4096).reshape(-1, 1, 1, 1)

@@ -107,7 +107,8 @@ def drawn_format(random, signed):
 
 def drawn_assignment(random, network):
     """Formats of 2 to 12 bits and any modes."""
-    inputs, layers = {}, {}
+    inputs = {}
+    layers = {}
     for layer, source in network.edges():
         signed = source is not None and network.layer(source).activation.signed
         if source not in inputs:

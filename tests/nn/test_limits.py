@@ -189,7 +189,8 @@ def test_what_has_no_proof_is_refused_when_the_network_is_built(name):
     case, message = REFUSED[name]
     seed = 0
     if case is None:
-        case, seed = joined(), 2**64
+        case = joined()
+        seed = 2**64
     real = real_parameters(case.network, case.assignment.layers, np.random.default_rng(0))
     with pytest.raises(InputError, match=message):
         FixedNetwork(case.network, case.assignment, real, seed=seed)
@@ -216,7 +217,8 @@ def test_a_step_that_raises_changes_nothing():
     optimizer = Optimizer(0.5, 0.01, 12)
     fixed = FixedNetwork(NETWORK, assignment(), PARAMETERS, optimizer=optimizer)
     random = np.random.default_rng(2)
-    images, labels = random.integers(0, 16, (4, 6, 6, 2)), random.integers(0, 3, 4)
+    images = random.integers(0, 16, (4, 6, 6, 2))
+    labels = random.integers(0, 3, 4)
     names = []
     fixed.train_step(images, labels, 0.5, 0, lambda tensor, layer, _: names.append((tensor, layer)))
     before = fixed.state()
@@ -243,7 +245,8 @@ STOCHASTIC = dict.fromkeys(
 def test_words_of_inference_are_those_of_the_image():
     fixed = FixedNetwork(NETWORK, assignment(rounding=STOCHASTIC), PARAMETERS)
     random = np.random.default_rng(3)
-    images, labels = random.integers(0, 16, (9, 6, 6, 2)), random.integers(0, 3, 9)
+    images = random.integers(0, 16, (9, 6, 6, 2))
+    labels = random.integers(0, 3, 9)
     whole = fixed.logits(images)
     assert (fixed.logits(images[4:], first=4) == whole[4:]).all()
     assert (fixed.logits(images[4:]) != whole[4:]).any()
@@ -273,7 +276,9 @@ def test_the_step_that_the_contract_works_out():
         (tensor, layer): [int(code) for code in codes.split()]
         for layer, tensor, codes in re.findall(r"^\| `(\w+)\.(\w+)` \| ([-\d ]+) \|", section, re.M)
     }
-    s4, s8, act = Format(4, 0), Format(8, 0), Format(4, 1, False)
+    s4 = Format(4, 0)
+    s8 = Format(8, 0)
+    act = Format(4, 1, False)
     own = LayerPrecision(
         s4, act, s8, s8, Format(8, -4), bias=s4, bias_grads=s8, bias_accumulators=Format(8, -4)
     )

@@ -44,7 +44,9 @@ class Page(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.open, self.found, self.said = [], [], []
+        self.open = []
+        self.found = []
+        self.said = []
         self.feed(page)
         self.close()
         assert self.open == []

@@ -101,7 +101,10 @@ def largest(mode):
 
 def picture(title, values, found, labels):
     """Codes over values, and their errors, side by side."""
-    half, height, left, top = 250, 190, 30, 26
+    half = 250
+    height = 190
+    left = 30
+    top = 26
     most = float(max(abs(values)))
     highest = max(most, *(abs(code) for row in found for code in row))
     parts = [
